@@ -1,0 +1,59 @@
+# The commands one would type. `make run` and `make test` need no earlier step and may be repeated.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 10 --timeout 60
+# A checkout keeps its data to itself: no configuration file or database of this machine is touched.
+RUN_ENV := AUTOMX_CONF=$(or $(AUTOMX_CONF),/dev/null) AUTOMX_DB_URI=$(or $(AUTOMX_DB_URI),sqlite:///$(CURDIR)/var/automx.sqlite)
+
+.PHONY: setup run test lint format bench docs clean
+.DELETE_ON_ERROR:
+
+setup: $(VENV)/.dev
+
+run: $(VENV)/.run
+	@mkdir -p var
+	@$(RUN_ENV) $(BIN)/automx db upgrade
+	@$(RUN_ENV) $(BIN)/automx seed --sample --if-empty
+	@$(RUN_ENV) $(BIN)/automx serve --host 127.0.0.1 --port 4243 --examples
+
+test: lint
+	@tests/install-packages
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	@tests/install-packages
+	@$(BIN)/python -m bench
+
+docs:
+	@echo "The documentation is plain Markdown: begin with docs/install.md"
+
+clean:
+	rm -rf $(VENV) var dist
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "automx needs Python 3.11 or later: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || tests/install-packages python3-venv
+	@echo "Creating the virtual environment $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing automx"
+	@for try in 1 2 3; do $(PIP) -e . && exit 0; sleep 5; done; exit 1
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing automx with its development tools"
+	@for try in 1 2 3; do $(PIP) -e '.[dev,bench]' && exit 0; sleep 5; done; exit 1
+	@touch $@ $(VENV)/.run

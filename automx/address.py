@@ -1,0 +1,115 @@
+"""Mail addresses, domain names in both of their forms, and placeholders.
+
+A domain is kept as A-label in lower case (RFC 5890), the one form that every protocol carries; its
+U-label form is made where a person or a database row needs it. The local part keeps its case
+(RFC 5321, section 2.4) and may hold any letter (RFC 6531).
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+import idna
+
+from automx.errors import AddressError
+
+MAX_ADDRESS_OCTETS = 320  # 64 for the local part, "@", 255 for the domain (RFC 5321, section 4.5.3.1)
+
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
+# atext of RFC 5322 and dots; quoted local parts exist on paper, but not in mail clients' forms.
+_LOCAL_PART = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+")
+
+
+def parse_domain(text: str) -> str:
+    """Return the domain ``text`` as A-label in lower case, without a final dot.
+
+    Both forms are understood: ``MÜLLER.de`` and ``xn--mller-kva.de`` give the same result. An
+    underscore is let through: it is no host name, but such mail domains are used for testing.
+    Raises AddressError if it is not a domain name.
+    """
+    domain = text.lower().removesuffix(".")
+    if not domain.isascii():
+        try:
+            domain = idna.encode(domain, uts46=True, std3_rules=False).decode("ascii").lower()
+        except (idna.IDNAError, UnicodeError) as error:
+            raise AddressError("The domain name is not valid.") from error
+    labels = domain.split(".")
+    if len(domain) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        raise AddressError("The domain name is not valid.")
+    if any(label.startswith("xn--") for label in labels):
+        unicode_domain(domain)
+    return domain
+
+
+def unicode_domain(domain: str) -> str:
+    """Return the U-label form of a domain given as A-label.
+
+    Raises AddressError if a label that begins ``xn--`` does not decode.
+    """
+    if "xn--" not in domain:
+        return domain
+    try:
+        return ".".join(
+            idna.decode(label) if label.startswith("xn--") else label for label in domain.split(".")
+        )
+    except (idna.IDNAError, UnicodeError) as error:
+        raise AddressError("The domain name is not valid.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class EmailAddress:
+    """A mail address: the local part as it was typed, the domain as A-label in lower case."""
+
+    local_part: str
+    domain: str
+
+    @classmethod
+    def parse(cls, text: str) -> "EmailAddress":
+        """Return the address in ``text``; white space around it is ignored.
+
+        Raises AddressError, with a text for the person who typed it.
+        """
+        text = text.strip(" ")
+        if len(text.encode("utf-8", "surrogatepass")) > MAX_ADDRESS_OCTETS:
+            raise AddressError("The mail address is too long.")
+        local_part, at, domain = text.partition("@")
+        if not at or "@" in domain:
+            raise AddressError("A mail address has exactly one @.")
+        if not local_part or not domain:
+            raise AddressError("A mail address has a name before the @ and a domain after it.")
+        if not _LOCAL_PART.fullmatch(local_part) and not _is_international(local_part):
+            raise AddressError("The part before the @ has a character that is not allowed there.")
+        return cls(unicodedata.normalize("NFC", local_part), parse_domain(domain))
+
+    def __str__(self) -> str:
+        return f"{self.local_part}@{self.domain}"
+
+    def expand(self, text: str) -> str:
+        """Return ``text`` with %EMAILADDRESS%, %EMAILLOCALPART% and %EMAILDOMAIN% replaced."""
+        return _PLACEHOLDER.sub(lambda match: self._value(match[0]), text)
+
+    def _value(self, placeholder: str) -> str:
+        match placeholder:
+            case "%EMAILADDRESS%":
+                return str(self)
+            case "%EMAILLOCALPART%":
+                return self.local_part
+            case _:
+                return self.domain
+
+
+_PLACEHOLDER = re.compile("%EMAIL(?:ADDRESS|LOCALPART|DOMAIN)%")
+
+
+def has_personal_placeholder(text: str) -> bool:
+    """Tell whether ``text`` needs a local part to be expanded."""
+    return "%EMAILADDRESS%" in text or "%EMAILLOCALPART%" in text
+
+
+def _is_international(local_part: str) -> bool:
+    """Tell whether the local part holds letters, marks, digits and symbols only (RFC 6531)."""
+    return all(
+        _LOCAL_PART.fullmatch(char)
+        or (ord(char) > 127 and unicodedata.category(char)[0] not in "CZ")
+        for char in local_part
+    )

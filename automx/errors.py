@@ -1,0 +1,83 @@
+"""The errors that automx raises on purpose.
+
+Each class knows the HTTP status it is answered with and whether its text may be shown to a
+stranger. What only the administrator may read goes into ``cause``, which is logged and never sent.
+"""
+
+
+class AutomxError(Exception):
+    """Base of all errors raised on purpose.
+
+    ``str(error)`` is the public text: one line, harmless to give to a stranger. ``cause`` is for
+    the log, or None if there is nothing to log. ``status`` is the HTTP status.
+    """
+
+    status = 500
+    public = "The server cannot answer this request."
+
+    def __init__(self, public: str | None = None, *, cause: str | None = None) -> None:
+        super().__init__(public or self.public)
+        self.cause = cause
+
+
+class BadRequestError(AutomxError):
+    """The request cannot be understood; the text says why."""
+
+    status = 400
+    public = "The request cannot be understood."
+
+
+class AddressError(BadRequestError):
+    """A mail address or a domain name that no mail server could have."""
+
+    public = "This is not a mail address."
+
+
+class ForbiddenError(AutomxError):
+    """The request is understood and refused."""
+
+    status = 403
+    public = "This is not allowed."
+
+
+class UnknownDomainError(AutomxError):
+    """No row of the table ``domain`` fits."""
+
+    status = 404
+    public = "No configuration is known for this domain."
+
+
+class ConflictError(AutomxError):
+    """The change contradicts what the database holds already."""
+
+    status = 409
+    public = "The database holds other data already."
+
+
+class SeedError(BadRequestError):
+    """A seed document that cannot be used; the text says which key, where, and what was expected."""
+
+    public = "The seed document cannot be used."
+
+
+class BadRecordError(AutomxError):
+    """The rows of a domain cannot be served; ``cause`` names table, id and column."""
+
+    status = 500
+    public = "The configuration of this domain is incomplete. Its administrator finds the cause in the log."
+
+
+class UnavailableError(AutomxError):
+    """A neighbour (such as the database) does not answer; trying again later may help."""
+
+    status = 503
+    public = "The service is not available at the moment. Please try again later."
+    retry_after = 10  # seconds
+
+
+class DatabaseError(UnavailableError):
+    """The database cannot be reached, or its schema is not the one this program needs."""
+
+
+class SettingsError(AutomxError):
+    """The settings are wrong; the text names file or variable, key, and what is allowed."""

@@ -1,0 +1,137 @@
+"""The tables: automx2's seven, with exactly its columns in its order.
+
+People insert rows by position, and databases of automx2 are adopted as they are; so these tables
+never change, and whatever is new goes into tables of its own. The migrations alone create them;
+the classes here only read and write.
+"""
+
+import re
+from typing import Any
+
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import Column, ForeignKey, Integer, String, Table
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """Base of all tables."""
+
+
+db = SQLAlchemy(model_class=Base)
+
+server_domain = Table(
+    "server_domain",
+    Base.metadata,
+    Column("server_id", ForeignKey("server.id"), primary_key=True),
+    Column("domain_id", ForeignKey("domain.id"), primary_key=True),
+)
+
+davserver_domain = Table(
+    "davserver_domain",
+    Base.metadata,
+    Column("davserver_id", ForeignKey("davserver.id"), primary_key=True),
+    Column("domain_id", ForeignKey("domain.id"), primary_key=True),
+)
+
+
+class Provider(Base):
+    """Who runs the mail servers; ``name`` is what people read."""
+
+    __tablename__ = "provider"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(128))
+    short_name: Mapped[str] = mapped_column(String(32))
+
+
+class Server(Base):
+    """A mail server; the one with the lower ``prio`` is preferred."""
+
+    __tablename__ = "server"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    prio: Mapped[int] = mapped_column(server_default="10")
+    name: Mapped[str] = mapped_column(String(128))
+    port: Mapped[int]
+    type: Mapped[str] = mapped_column(String(32))
+    socket_type: Mapped[str] = mapped_column(String(32))
+    user_name: Mapped[str] = mapped_column(String(64))
+    authentication: Mapped[str] = mapped_column(String(32))
+
+
+class Domain(Base):
+    """A mail domain, in lower or upper case, as A-label or U-label, or a wildcard (``*``)."""
+
+    __tablename__ = "domain"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(128), unique=True)
+    provider_id: Mapped[int] = mapped_column(ForeignKey("provider.id"))
+    ldapserver_id: Mapped[int | None] = mapped_column(ForeignKey("ldapserver.id"))
+
+
+class LdapServer(Base):
+    """A directory that knows the login names of a domain's people."""
+
+    __tablename__ = "ldapserver"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(128))
+    port: Mapped[int]
+    use_ssl: Mapped[bool]
+    search_base: Mapped[str] = mapped_column(String(128))
+    search_filter: Mapped[str] = mapped_column(String(128))
+    attr_uid: Mapped[str] = mapped_column(String(32))
+    attr_cn: Mapped[str | None] = mapped_column(String(32))
+    bind_password: Mapped[str | None] = mapped_column(String(128))
+    bind_user: Mapped[str | None] = mapped_column(String(128))
+
+
+class DavServer(Base):
+    """A service reached by URL: calendar, address book, file share; ``port`` 0 is the scheme's."""
+
+    __tablename__ = "davserver"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    url: Mapped[str] = mapped_column(String(128))
+    port: Mapped[int] = mapped_column(Integer)
+    type: Mapped[str] = mapped_column(String(32))
+    use_ssl: Mapped[bool]
+    domain_required: Mapped[bool]
+    user_name: Mapped[str | None] = mapped_column(String(64))
+
+
+def engine_options(db_uri: str) -> dict[str, Any]:
+    """Return the options of ``sqlalchemy.create_engine`` for a database, as a dict.
+
+    No connection may hang: a database that is gone or locked is noticed within a few seconds.
+    """
+    url = make_url(db_uri)
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    match url.get_backend_name():
+        case "sqlite":
+            options["connect_args"] = {"timeout": 5}
+        case "postgresql":
+            options |= {"pool_timeout": 5, "connect_args": {"connect_timeout": 5}}
+        case "mysql" | "mariadb" if url.get_driver_name() == "pymysql":
+            timeouts = {"connect_timeout": 5, "read_timeout": 30, "write_timeout": 30}
+            options |= {"pool_timeout": 5, "connect_args": timeouts}
+        case _:
+            options["pool_timeout"] = 5
+    return options
+
+
+def existing_file_uri(db_uri: str) -> str:
+    """Return ``db_uri`` so that SQLite opens the file only if it exists.
+
+    SQLite creates a missing file when it is opened; a web server must report it instead. The URIs
+    of other databases, and of SQLite in memory, are returned as they are.
+    """
+    match = re.fullmatch(r"(sqlite(?:\+pysqlite)?):///(/[^?]*)(?:\?(.*))?", db_uri)
+    if not match or match[2].startswith("file:"):
+        return db_uri
+    scheme, path, query = match.groups()
+    query = f"&{query}" if query else ""
+    path = path.replace("%", "%25").replace("#", "%23")
+    return f"{scheme}:///file:{path}?mode=rw{query}&uri=true"

@@ -1,0 +1,1 @@
+"""Tests of automx: each starts the real programs it needs and stops them."""

@@ -1,0 +1,155 @@
+"""Starts private instances of real programs on loopback, waits until they answer, stops them."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+AUTOMX = Path(sys.executable).with_name("automx")
+
+
+def program(name: str, package: str) -> str:
+    """Return the path of a program, or fail the test naming the Debian package that holds it."""
+    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/sbin")
+    if path is None:
+        pytest.fail(f"{name} is missing: install the Debian package {package}")
+    return path
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as sock:
+        sock.bind((host, 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    """Wait until ``condition()`` is true; fail the test with ``what`` if it takes too long."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(f"{what} did not happen within {seconds} s")
+        time.sleep(0.02)
+
+
+def listens(port: int, host: str = "127.0.0.1") -> bool:
+    """Tell whether something accepts connections on a port."""
+    with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
+        return True
+    return False
+
+
+@dataclass
+class Running:
+    """A started program; its output is in ``log``."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def output(self) -> str:
+        """All that the program has written so far."""
+        return self.log.read_text(errors="replace")
+
+    def stop(self, sig: signal.Signals = signal.SIGTERM, seconds: float = 15) -> int:
+        """End the program and its children; return its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(sig)
+        try:
+            status = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            status = -9
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(5)
+        return status
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str | Path],
+    log: Path,
+    *,
+    ready: Callable[[], bool],
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    seconds: float = 30,
+) -> Iterator[Running]:
+    """Run a program until the block ends; entering waits until ``ready()`` is true."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            start_new_session=True,
+        )
+    started = Running(process, log)
+    try:
+        end = time.monotonic() + seconds
+        while not ready():
+            if process.poll() is not None or time.monotonic() > end:
+                pytest.fail(f"{command[0]} did not start:\n{started.output[-4000:]}")
+            time.sleep(0.02)
+        yield started
+    finally:
+        started.stop()
+
+
+@dataclass
+class Server(Running):
+    """A running ``automx serve``."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a final slash."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+def automx(*arguments: str | Path, env: Mapping[str, str], stdin: str | None = None) -> str:
+    """Run an automx command to its end and return what it prints; fail the test if it fails."""
+    result = subprocess.run(
+        [AUTOMX, *arguments],
+        input=stdin,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode != 0:
+        pytest.fail(f"automx {' '.join(map(str, arguments))}: {result.stderr}")
+    return result.stdout
+
+
+@contextlib.contextmanager
+def serving(env: Mapping[str, str], log: Path, *options: str) -> Iterator[Server]:
+    """Run ``automx serve`` on a free port with ``AUTOMX_...`` settings in ``env``."""
+    port = free_port()
+    command = [AUTOMX, "serve", "--port", str(port), *options]
+
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    with running(command, log, ready=answers, env={"AUTOMX_CONF": "/dev/null", **env}) as started:
+        yield Server(started.process, started.log, port)
