@@ -7,28 +7,253 @@ Every key can be overridden by ``AUTOMX_<KEY>`` in the environment; a secret can
 file of its own, named by ``<key>_file``.
 """
 
+import difflib
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping
 from configparser import BasicInterpolation, ConfigParser
 from configparser import Error as IniError
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from automx.errors import SettingsError
 
-# automx2's variable and the value that its documentation asks for.
-CLEARTEXT_VARIABLE = "PERMIT_CLEARTEXT_PASSWORDS"
-CLEARTEXT_CONSENT = "I_understand_the_risks"
+log = logging.getLogger(__name__)
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+# automx2's variable, and the value that its documentation asks for.
+CLEARTEXT_VARIABLE = "PERMIT_CLEARTEXT_PASSWORDS"
+CLEARTEXT_CONSENT = "I_understand_the_risks"
 
 # Kubernetes gives every container such variables for a service that is called "automx".
 _SERVICE_LINK = re.compile(r"AUTOMX_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
 
 
-def _bool(text: str) -> bool:
-    return {"1": True, "yes": True, "true": True, "on": True} | {
-        "0": False, "no": False, "false": False, "off": False,
-    }  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings. ``contrib/automx.conf`` explains each.
+
+    ``permit_passwords_in_urls`` is no key of the file: only automx2's environment variable sets it.
+    ``sources`` maps each key to where its value came from.
+    """
+
+    db_uri: str = field(repr=False)
+    db_echo: bool = False
+    loglevel: str = "WARNING"
+    proxy_count: int = 0
+    domain_cache_seconds: float = 10
+    initdb_token: str = field(default="", repr=False)
+    permit_cleartext_passwords: bool = False
+    permit_passwords_in_urls: bool = False
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+
+class _NotAllowedError(ValueError):
+    """A value that a key does not allow; the text tells what is allowed."""
+
+
+def _boolean(text: str) -> bool:
+    words = {"yes": True, "true": True, "on": True, "1": True}
+    words |= {"no": False, "false": False, "off": False, "0": False}
+    try:
+        return words[text.lower()]
+    except KeyError:
+        raise _NotAllowedError("yes or no") from None
+
+
+def _loglevel(text: str) -> str:
+    if text.upper() not in LOG_LEVELS:
+        raise _NotAllowedError("one of " + ", ".join(LOG_LEVELS))
+    return text.upper()
+
+
+def _proxy_count(text: str) -> int:
+    if not re.fullmatch(r"\d{1,2}", text, re.ASCII):
+        raise _NotAllowedError("a whole number from 0 to 99")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"\d{1,6}(\.\d{1,3})?", text, re.ASCII):
+        raise _NotAllowedError("a number of seconds, 0 or more")
+    return float(text)
+
+
+def _secret(text: str) -> str:
+    if text and (not text.isascii() or not text.isprintable() or " " in text):
+        raise _NotAllowedError("printable ASCII characters without blanks")
+    return text
+
+
+def _db_uri(text: str) -> str:
+    """Return the URI with a driver that automx ships, and with an absolute path for SQLite."""
+    scheme, separator, rest = text.partition("://")
+    drivers = {
+        "postgres": "postgresql+psycopg",
+        "postgresql": "postgresql+psycopg",
+        "mysql": "mysql+pymysql",
+        "mariadb": "mariadb+pymysql",
+    }
+    if not separator or not re.fullmatch(r"(sqlite|postgres(ql)?|mysql|mariadb)(\+\w+)?", scheme):
+        raise _NotAllowedError("a URI such as sqlite:////path, postgresql://… or mysql://…")
+    if scheme.startswith("sqlite") and rest.startswith("/") and not rest.startswith("//"):
+        path, question, query = rest[1:].partition("?")
+        if path and not path.startswith((":memory:", "file:")):
+            rest = f"/{Path(path).absolute()}{question}{query}"
+    return f"{drivers.get(scheme, scheme)}://{rest}"
+
+
+@dataclass(frozen=True)
+class _Key:
+    parse: Callable[[str], object]
+    secret: bool = False
+
+
+KEYS: dict[str, _Key] = {
+    "db_uri": _Key(_db_uri, secret=True),
+    "db_echo": _Key(_boolean),
+    "loglevel": _Key(_loglevel),
+    "proxy_count": _Key(_proxy_count),
+    "domain_cache_seconds": _Key(_seconds),
+    "initdb_token": _Key(_secret, secret=True),
+    "permit_cleartext_passwords": _Key(_boolean),
+}
+
+_NAMES = [*KEYS, *(f"{name}_file" for name, key in KEYS.items() if key.secret)]
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings that files and environment give.
+
+    ``environ`` takes the place of ``os.environ``. Raises SettingsError for a file that cannot be
+    read, an unknown key or a bad value; the text names file or variable, key, and what is allowed.
+    """
+    environ = os.environ if environ is None else environ
+    texts = _from_file(environ) | _from_environment(environ)  # key -> (text, source)
+    values: dict[str, object] = {"db_uri": default_db_uri(environ)}
+    sources = dict.fromkeys(KEYS, "default")
+    for name, (text, source) in texts.items():
+        try:
+            values[name] = KEYS[name].parse(text)
+        except _NotAllowedError as error:
+            raise SettingsError(f"{source}: {name} must be {error}") from None
+        sources[name] = source
+    if environ.get(CLEARTEXT_VARIABLE) == CLEARTEXT_CONSENT:
+        values["permit_cleartext_passwords"] = values["permit_passwords_in_urls"] = True
+        sources["permit_cleartext_passwords"] = f"environment variable {CLEARTEXT_VARIABLE}"
+    return Settings(**values, sources=sources)  # type: ignore[arg-type] # parsed key by key
+
+
+def default_db_uri(environ: Mapping[str, str]) -> str:
+    """Return the URI of the SQLite file in the data directory of this service or user."""
+    if state := environ.get("STATE_DIRECTORY"):  # systemd; the first one if there are several
+        folder = Path(state.split(":", maxsplit=1)[0])
+    elif data := environ.get("XDG_DATA_HOME"):
+        folder = Path(data) / "automx"
+    else:
+        folder = _home(environ) / ".local" / "share" / "automx"
+    return f"sqlite:///{folder.absolute() / 'automx.sqlite'}"
+
+
+def masked(name: str, value: object) -> str:
+    """Return a setting's value for a person to read, without its secret."""
+    if name == "db_uri":
+        uri = re.sub(r"(://[^:/@]*:).*@", r"\1***@", str(value))
+        return re.sub(r"(?<=password=)[^&]*", "***", uri)
+    if name in KEYS and KEYS[name].secret:
+        return "***" if value else ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ["HOME"]) if environ.get("HOME") else Path.home()
+
+
+def _from_file(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Return key -> (text, source) from the first configuration file that exists."""
+    for program in ("automx", "automx2"):
+        variable = f"{program.upper()}_CONF"
+        places = [
+            _home(environ) / f".{program}.conf",
+            Path(f"/etc/{program}/{program}.conf"),
+            Path(f"/etc/{program}.conf"),
+        ]
+        if environ.get(variable):
+            path = Path(environ[variable])
+            if not path.exists():
+                raise SettingsError(f"environment variable {variable}: there is no file {path}")
+            return _read(path, program)
+        for path in places:
+            if path.exists():
+                return _read(path, program)
+    return {}
+
+
+def _read(path: Path, section: str) -> dict[str, tuple[str, str]]:
+    """Return key -> (text, source) from one file; automx2 expands ``%(name)s``, automx does not."""
+    parser = ConfigParser(interpolation=BasicInterpolation() if section == "automx2" else None)
+    try:
+        parser.read_string(path.read_text("utf-8"), str(path))
+        if not parser.has_section(section):
+            others = [name for name in parser.sections() if name != section]
+            if others and section == "automx":
+                raise SettingsError(f"{path}: the section must be [automx], not [{others[0]}]")
+            return {}
+        items = dict(parser.items(section))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: is not UTF-8") from error
+    except IniError as error:
+        reason = " ".join(str(error.message).split())
+        raise SettingsError(f"{path}: is not a valid INI file: {reason}") from error
+    unknown = [name for name in items if name not in _NAMES]
+    if unknown and section == "automx":
+        raise SettingsError(f"{path}: {_unknown(unknown[0])}")
+    for name in unknown:  # automx2 passes over keys that it does not know
+        log.warning("%s: the key %s is not known and has no effect", path, name)
+        del items[name]
+    return _with_secret_files(items, str(path))
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Return key -> (text, source) from the variables that begin with AUTOMX_."""
+    texts: dict[str, tuple[str, str]] = {}
+    for variable in sorted(environ):
+        if not variable.startswith("AUTOMX_") or variable == "AUTOMX_CONF":
+            continue
+        name = variable.removeprefix("AUTOMX_").lower()
+        if name in _NAMES:
+            source = f"environment variable {variable}"
+            texts |= _with_secret_files({name: environ[variable]}, source)
+        elif not _SERVICE_LINK.fullmatch(variable):
+            raise SettingsError(f"environment variable {variable}: {_unknown(name)}")
+    return texts
+
+
+def _with_secret_files(items: Mapping[str, str], source: str) -> dict[str, tuple[str, str]]:
+    """Return key -> (text, source), where ``<key>_file`` is replaced by what the file holds."""
+    texts = {name: (text.strip(), source) for name, text in items.items() if name in KEYS}
+    for name, text in items.items():
+        key = name.removesuffix("_file")
+        if name in KEYS or not text.strip():
+            continue
+        if key in texts:
+            raise SettingsError(f"{source}: {key} and {name} exclude each other")
+        path = Path(text.strip())
+        try:
+            texts[key] = (path.read_text("utf-8").strip(), f"{source}, {name} {path}")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8"
+            raise SettingsError(f"{source}: {name}: {path} cannot be read: {reason}") from error
+    return texts
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, _NAMES, 1)
+    allowed = f"did you mean {near[0]}?" if near else "allowed are " + ", ".join(_NAMES)
+    return f"the key {name} is not known; {allowed}"
