@@ -1,3 +1,36 @@
-"""automx sets up mail clients from one database."""
+"""automx sets up mail clients from one database: Autoconfig, Autodiscover, Mobileconfig."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from automx.config import Settings
 
 __version__ = "1.0.0"
+
+
+def create_app(settings: "Settings | None" = None) -> "Flask":
+    """Return the web application for some settings, by default those of files and environment.
+
+    Raises SettingsError if the settings are wrong. The imports wait until here, so that
+    ``automx --help`` is quick.
+    """
+    from flask import Flask
+
+    from automx import config, lookup, models, views
+    from automx.views import http, log
+
+    settings = settings or config.load()
+    log.write(settings)
+    app = Flask(__name__, static_folder=None)
+    app.config["AUTOMX"] = settings
+    app.config["MAX_CONTENT_LENGTH"] = http.MAX_BODY
+    app.config["SQLALCHEMY_DATABASE_URI"] = models.existing_file_uri(settings.db_uri)
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = models.engine_options(settings.db_uri)
+    app.config["SQLALCHEMY_ECHO"] = settings.db_echo
+    app.extensions[http.CACHE] = lookup.ConfigCache(settings.domain_cache_seconds)
+    with models.driver_errors(settings.db_uri):
+        models.db.init_app(app)
+    views.register(app, settings.proxy_count)
+    return app

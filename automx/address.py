@@ -13,7 +13,12 @@ import idna
 
 from automx.errors import AddressError
 
-MAX_ADDRESS_OCTETS = 320  # 64 for the local part, "@", 255 for the domain (RFC 5321, section 4.5.3.1)
+# The three that Autoconfig knows, and automx2's database as well.
+PLACEHOLDER = re.compile("%EMAIL(?:ADDRESS|LOCALPART|DOMAIN)%")
+
+MAX_ADDRESS_OCTETS = (
+    320  # 64 for the local part, "@", 255 for the domain (RFC 5321, section 4.5.3.1)
+)
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
 # atext of RFC 5322 and dots; quoted local parts exist on paper, but not in mail clients' forms.
@@ -84,26 +89,18 @@ class EmailAddress:
     def __str__(self) -> str:
         return f"{self.local_part}@{self.domain}"
 
-    def expand(self, text: str) -> str:
-        """Return ``text`` with %EMAILADDRESS%, %EMAILLOCALPART% and %EMAILDOMAIN% replaced."""
-        return _PLACEHOLDER.sub(lambda match: self._value(match[0]), text)
 
-    def _value(self, placeholder: str) -> str:
-        match placeholder:
-            case "%EMAILADDRESS%":
-                return str(self)
-            case "%EMAILLOCALPART%":
-                return self.local_part
-            case _:
-                return self.domain
-
-
-_PLACEHOLDER = re.compile("%EMAIL(?:ADDRESS|LOCALPART|DOMAIN)%")
-
-
-def has_personal_placeholder(text: str) -> bool:
-    """Tell whether ``text`` needs a local part to be expanded."""
-    return "%EMAILADDRESS%" in text or "%EMAILLOCALPART%" in text
+def expand(text: str, domain: str, address: EmailAddress | None) -> str | None:
+    """Return ``text`` with its placeholders replaced; None if that would need an address."""
+    if "%" not in text:
+        return text
+    values = {"%EMAILDOMAIN%": domain}
+    if address is not None:
+        values["%EMAILADDRESS%"] = str(address)
+        values["%EMAILLOCALPART%"] = address.local_part
+    if any(found not in values for found in PLACEHOLDER.findall(text)):
+        return None
+    return PLACEHOLDER.sub(lambda match: values[match[0]], text)
 
 
 def _is_international(local_part: str) -> bool:

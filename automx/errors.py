@@ -55,7 +55,7 @@ class ConflictError(AutomxError):
 
 
 class SeedError(BadRequestError):
-    """A seed document that cannot be used; the text says which key, where, and what was expected."""
+    """A seed document that cannot be used; the text says which key, where, what was expected."""
 
     public = "The seed document cannot be used."
 
@@ -64,7 +64,7 @@ class BadRecordError(AutomxError):
     """The rows of a domain cannot be served; ``cause`` names table, id and column."""
 
     status = 500
-    public = "The configuration of this domain is incomplete. Its administrator finds the cause in the log."
+    public = "The settings of this domain are incomplete; its administrator has to look into it."
 
 
 class UnavailableError(AutomxError):

@@ -6,12 +6,17 @@ the classes here only read and write.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import sqlalchemy
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import Column, ForeignKey, Integer, String, Table
+from sqlalchemy import Column, Engine, ForeignKey, Integer, String, Table
 from sqlalchemy.engine import make_url
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from automx.errors import DatabaseError, SettingsError
 
 
 class Base(DeclarativeBase):
@@ -135,3 +140,69 @@ def existing_file_uri(db_uri: str) -> str:
     query = f"&{query}" if query else ""
     path = path.replace("%", "%25").replace("#", "%23")
     return f"{scheme}:///file:{path}?mode=rw{query}&uri=true"
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Raise DatabaseError for what the database, not this program, is to blame for.
+
+    Its ``cause`` tells what the driver said; it holds neither the password nor the statement.
+    """
+    try:
+        yield
+    except sqlalchemy.exc.TimeoutError as error:
+        raise DatabaseError(cause=f"database: no free connection: {error}") from error
+    except sqlalchemy.exc.DBAPIError as error:
+        if not _is_outage(error):
+            raise
+        reason = " ".join(str(error.orig).split())
+        raise DatabaseError(cause=f"database: {reason}") from error
+
+
+def _is_outage(error: sqlalchemy.exc.DBAPIError) -> bool:
+    """Tell whether the database is gone, locked, damaged or without the tables of this program."""
+    operational = sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError
+    if error.connection_invalidated or isinstance(error, operational):
+        return True
+    if type(error) is sqlalchemy.exc.DatabaseError:  # SQLite: "file is not a database"
+        return True
+    # A missing table or column: PostgreSQL's SQLSTATE, MariaDB's error number.
+    codes = {getattr(error.orig, "sqlstate", None), *getattr(error.orig, "args", ())[:1]}
+    return bool(codes & {"42P01", "42703", 1146, 1054})
+
+
+def create_engine(db_uri: str) -> Engine:
+    """Return an engine for a database of the settings.
+
+    Raises SettingsError if the URI cannot be understood or its driver is not installed.
+    """
+    with driver_errors(db_uri):
+        return sqlalchemy.create_engine(existing_file_uri(db_uri), **engine_options(db_uri))
+
+
+@contextmanager
+def driver_errors(db_uri: str) -> Iterator[None]:
+    """Raise SettingsError if ``db_uri`` names no database, or one whose driver is not installed."""
+    try:
+        yield
+    except sqlalchemy.exc.ArgumentError as error:
+        raise SettingsError("db_uri is not a database URI") from error
+    except ModuleNotFoundError as error:
+        extra = make_url(db_uri).get_backend_name().replace("mariadb", "mysql")
+        raise SettingsError(
+            f"db_uri needs the Python module {error.name}: pip install 'automx[{extra}]'"
+        ) from error
+
+
+@contextmanager
+def open_session(db_uri: str) -> Iterator[Session]:
+    """Open a session outside of a web request: committed at the end, rolled back on an error.
+
+    Raises DatabaseError if the database does not answer, and SettingsError for a bad ``db_uri``.
+    """
+    engine = create_engine(db_uri)
+    try:
+        with database_errors(), Session(engine) as session, session.begin():
+            yield session
+    finally:
+        engine.dispose()

@@ -1,0 +1,34 @@
+"""The command line. Heavy imports wait inside the commands, so that ``automx --help`` is quick."""
+
+import click
+
+from automx import __version__
+from automx.cli.config import config
+from automx.cli.db import db
+from automx.cli.seed import export, purge, seed
+from automx.cli.serve import serve
+from automx.cli.show import show
+from automx.errors import AutomxError
+
+
+class Commands(click.Group):
+    """Tells errors that automx raises on purpose in one line: status 1, no traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except AutomxError as error:
+            cause = f" ({error.cause})" if error.cause else ""
+            click.echo(f"automx: {error}{cause}", err=True)
+            raise click.exceptions.Exit(1) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="automx")
+def main() -> None:
+    """Set up every mail client from one database."""
+
+
+for command in (config, db, export, purge, seed, serve, show):
+    main.add_command(command)

@@ -1,0 +1,14 @@
+"""``automx config``: the effective settings."""
+
+import click
+
+
+@click.command
+def config() -> None:
+    """Print the effective settings and where each comes from, without secrets."""
+    from automx.config import KEYS, load, masked
+
+    settings = load()
+    for name in KEYS:
+        value = masked(name, getattr(settings, name))
+        click.echo(f"{name} = {value}".rstrip() + f"  # {settings.sources[name]}")

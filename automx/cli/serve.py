@@ -1,0 +1,116 @@
+"""``automx serve``: the web server."""
+
+import os
+import socket
+import threading
+import time
+import urllib.request
+
+import click
+
+# Seconds that requests in flight get after SIGTERM.
+GRACE = 30
+# Threads of a worker: enough for slow clients and a slow database, few enough to be quick.
+THREADS = 8
+
+
+@click.command
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", default=4243, show_default=True, type=click.IntRange(1, 65535), help="Port."
+)
+@click.option(
+    "--workers",
+    default=min(os.cpu_count() or 1, 4),
+    show_default="one for each processor, at most 4",
+    type=click.IntRange(1, 64),
+    help="Number of processes.",
+)
+@click.option("--examples", is_flag=True, help="Print four URLs to try with the sample data.")
+def serve(host: str, port: int, workers: int, examples: bool) -> None:
+    """Answer mail clients until SIGTERM or Ctrl-C; requests in flight are finished then."""
+    from granian.constants import HTTPModes, Interfaces
+    from granian.log import LogLevels
+    from granian.server import Server
+
+    from automx.config import load
+
+    load()  # wrong settings stop the program here, not in each worker
+    _check_port(host, port)
+    server = Server(
+        "automx.server:app",
+        address=host,
+        port=port,
+        interface=Interfaces.WSGI,
+        http=HTTPModes.http1,
+        workers=workers,
+        blocking_threads=THREADS,
+        backpressure=256,
+        respawn_failed_workers=True,
+        workers_kill_timeout=GRACE,
+        log_level=LogLevels.warning,
+    )
+
+    @server.on_startup
+    def announce() -> None:
+        threading.Thread(target=_announce, args=(host, port, examples), daemon=True).start()
+
+    @server.on_shutdown
+    def stopped() -> None:
+        _notify("STOPPING=1")
+
+    server.serve()
+
+
+def _check_port(host: str, port: int) -> None:
+    """Stop with a clear text if the port is taken: granian would share it with the other process."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, port))
+        except OSError as error:
+            raise click.ClickException(
+                f"cannot listen on {host}, port {port}: {error.strerror}"
+            ) from error
+
+
+def _announce(host: str, port: int, examples: bool) -> None:
+    """Wait until the server answers, then tell systemd and the person who started it."""
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared only
+    base = f"http://[{loopback}]:{port}" if ":" in loopback else f"http://{loopback}:{port}"
+    while True:
+        try:
+            with urllib.request.urlopen(f"{base}/healthz", timeout=5):  # noqa: S310 - our own URL
+                break
+        except OSError:
+            time.sleep(0.05)
+    _notify("READY=1")
+    click.echo(f"automx answers at {base}/")
+    if examples:
+        click.echo(_EXAMPLES.format(base=base), nl=False)
+
+
+_EXAMPLES = """
+Try it:
+  Thunderbird, K-9, KMail, Evolution, Delta Chat (Autoconfig):
+    curl '{base}/mail/config-v1.1.xml?emailaddress=alice@example.com'
+  Outlook (Autodiscover), here without an address:
+    curl -H 'Host: autodiscover.example.com' {base}/autodiscover/autodiscover.xml
+  iPhone and Mac (Mobileconfig), in a browser:
+    {base}/mobileconfig?emailaddress=alice@example.com&name=Alice
+  Is it ready? In a browser:
+    {base}/
+Stop it with Ctrl-C.
+"""
+
+
+def _notify(state: str) -> None:
+    """Tell systemd about the service's state (sd_notify(3)); without systemd, do nothing."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path.startswith(("/", "@")):
+        return
+    address = "\0" + path[1:] if path.startswith("@") else path  # abstract socket
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock.connect(address)
+        sock.sendall(state.encode())

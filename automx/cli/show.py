@@ -1,0 +1,88 @@
+"""``automx show``: what a person's client would get."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from automx.address import EmailAddress
+    from automx.clientconfig import ClientConfig
+
+
+@click.command
+@click.argument("address")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "autoconfig", "autodiscover", "mobileconfig"]),
+    default="text",
+    show_default=True,
+    help="The document that a client of this kind gets, or a summary for people.",
+)
+def show(address: str, format_: str) -> None:
+    """Print exactly what the client of ADDRESS would get."""
+    from automx.address import EmailAddress
+    from automx.config import load
+    from automx.lookup import client_config
+    from automx.models import open_session
+
+    person = EmailAddress.parse(address)
+    with open_session(load().db_uri) as session:
+        config = client_config(session, person.domain)
+    click.echo(_FORMATS[format_](config, person), nl=False)
+
+
+def _autoconfig(config: "ClientConfig", _: "EmailAddress") -> bytes:
+    from automx.formats import autoconfig
+
+    return autoconfig.render(config)
+
+
+def _autodiscover(config: "ClientConfig", address: "EmailAddress") -> bytes:
+    from automx.formats import autodiscover
+
+    return autodiscover.render(config, address)
+
+
+def _mobileconfig(config: "ClientConfig", address: "EmailAddress") -> bytes:
+    from automx.formats import mobileconfig
+
+    return mobileconfig.render(config, address)
+
+
+def _text(config: "ClientConfig", address: "EmailAddress") -> str:
+    """Return one line for each server, in columns, best first."""
+    from automx.address import expand
+
+    def filled(text: str) -> str:
+        return expand(text, config.domain, address) or text
+
+    rows = [
+        (
+            server.type.upper(),
+            filled(server.hostname),
+            f"port {server.port}",
+            server.socket_type,
+            f"login {filled(server.user_name)}",
+            ", ".join(server.authentication),
+        )
+        for server in (*config.incoming, *config.outgoing)
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [f"{address}, {config.provider_name}"]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        lines.append("  ".join(cells).rstrip())
+    for dav_server in config.dav_servers:
+        login = filled(dav_server.user_name)
+        lines.append(f"{dav_server.type.upper()}  {filled(dav_server.url)}  login {login}")
+    return "\n".join(lines) + "\n"
+
+
+_FORMATS: dict[str, Callable[["ClientConfig", "EmailAddress"], bytes | str]] = {
+    "text": _text,
+    "autoconfig": _autoconfig,
+    "autodiscover": _autodiscover,
+    "mobileconfig": _mobileconfig,
+}

@@ -1,0 +1,165 @@
+"""Autodiscover, for Outlook, Thunderbird, eM Client and Delta Chat.
+
+Standard: [MS-OXDSCLI], the outlook schema. IMAP, POP and SMTP are what Outlook reads from a server
+that is not Exchange; eM Client also reads CalDAV and CardDAV.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from lxml import etree
+
+from automx.address import EmailAddress, expand
+from automx.clientconfig import (
+    Authentication,
+    ClientConfig,
+    DavServer,
+    DavType,
+    MailServer,
+    ServerType,
+    SocketType,
+)
+from automx.errors import BadRequestError
+
+CONTENT_TYPE = "text/xml; charset=utf-8"
+
+REQUEST_NS = "http://schemas.microsoft.com/exchange/autodiscover/outlook/requestschema/2006"
+RESPONSE_NS = "http://schemas.microsoft.com/exchange/autodiscover/responseschema/2006"
+OUTLOOK_NS = "http://schemas.microsoft.com/exchange/autodiscover/outlook/responseschema/2006a"
+
+_TYPES = {ServerType.IMAP: "IMAP", ServerType.POP3: "POP3", ServerType.SMTP: "SMTP"}
+_DAV_TYPES = {DavType.CALDAV: "CalDAV", DavType.CARDDAV: "CardDAV"}
+# Implicit TLS must be called SSL: Outlook takes TLS for STARTTLS. SSL "off" means plaintext to
+# Thunderbird and Delta Chat, even beside an Encryption element.
+_ENCRYPTION = {
+    SocketType.SSL: ("on", "SSL"),
+    SocketType.STARTTLS: ("on", "TLS"),
+    SocketType.PLAIN: ("off", "None"),
+}
+_NO_LOGIN = {Authentication.NONE, Authentication.CLIENT_IP_ADDRESS}
+
+
+class InvalidRequestError(BadRequestError):
+    """The body of a request is not a request of [MS-OXDSCLI]."""
+
+
+class SchemaNotServedError(BadRequestError):
+    """The client accepts an answer only in a schema that this server does not speak."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client asks: settings for ``address`` (as it was typed)."""
+
+    address: str
+
+
+def parse_request(body: bytes) -> Request:
+    """Return what a POST body asks.
+
+    Raises InvalidRequestError for anything that is no such request (no XML, a document type,
+    another namespace, no address), SchemaNotServedError for a schema other than outlook's.
+    """
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
+    try:
+        root = etree.fromstring(body, parser)
+    except (etree.XMLSyntaxError, ValueError) as error:
+        raise InvalidRequestError("The request is not an XML document.") from error
+    if root.getroottree().docinfo.internalDTD is not None:
+        raise InvalidRequestError("The request must not have a document type.")
+    if root.tag != f"{{{REQUEST_NS}}}Autodiscover":
+        raise InvalidRequestError(f"The request is not an Autodiscover element of {REQUEST_NS}.")
+    request = root.find(f"{{{REQUEST_NS}}}Request")
+    if request is None:
+        raise InvalidRequestError("The element Request is missing.")
+    schema = (request.findtext(f"{{{REQUEST_NS}}}AcceptableResponseSchema") or "").strip()
+    if schema not in {"", OUTLOOK_NS}:
+        raise SchemaNotServedError("This response schema is not served here.")
+    address = (request.findtext(f"{{{REQUEST_NS}}}EMailAddress") or "").strip()
+    if not address:
+        raise InvalidRequestError("The element EMailAddress is missing.")
+    return Request(address)
+
+
+def render(config: ClientConfig, address: EmailAddress | None) -> bytes:
+    """Return the settings for an address, or those of the domain, without login name, for None."""
+    root, response = _document(OUTLOOK_NS)
+    user = etree.SubElement(response, "User")
+    _leaf(user, "DisplayName", str(address or config.provider_name))
+    if address is not None:
+        _leaf(user, "AutoDiscoverSMTPAddress", str(address))
+    account = etree.SubElement(response, "Account")
+    _leaf(account, "AccountType", "email")
+    _leaf(account, "Action", "settings")
+    for server in config.mail_servers:
+        _mail_server(account, server, config.domain, address)
+    for dav_server in config.dav_servers:
+        if dav_server.type in _DAV_TYPES:
+            _dav_server(account, dav_server, config.domain, address)
+    return _bytes(root)
+
+
+def render_error(code: int, message: str, *, now: datetime) -> bytes:
+    """Return an error document; ``code`` is one of [MS-OXDSCLI], such as 600, invalid request."""
+    root, response = _document(RESPONSE_NS)
+    error = etree.SubElement(response, "Error", Time=now.strftime("%H:%M:%S.%f"), Id="0")
+    _leaf(error, "ErrorCode", str(code))
+    _leaf(error, "Message", message)
+    etree.SubElement(error, "DebugData")
+    return _bytes(root)
+
+
+def _document(response_ns: str) -> tuple[etree._Element, etree._Element]:
+    """Return the root and the Response element.
+
+    The namespaces are written as attributes, so that no prefix can appear: Thunderbird reads none.
+    """
+    root = etree.Element("Autodiscover", xmlns=RESPONSE_NS)
+    return root, etree.SubElement(root, "Response", xmlns=response_ns)
+
+
+def _mail_server(
+    account: etree._Element, server: MailServer, domain: str, address: EmailAddress | None
+) -> None:
+    hostname = expand(server.hostname, domain, address)
+    if hostname is None:  # the host's name holds the local part, and nobody told it
+        return
+    protocol = etree.SubElement(account, "Protocol")
+    ssl, encryption = _ENCRYPTION[server.socket_type]
+    needs_login = not _NO_LOGIN.issuperset(server.authentication)
+    _leaf(protocol, "Type", _TYPES[server.type])
+    _leaf(protocol, "Server", hostname)
+    _leaf(protocol, "Port", str(server.port))
+    _leaf(protocol, "DomainRequired", "off")
+    if address is not None:
+        _leaf(protocol, "LoginName", expand(server.user_name, domain, address) or "")
+    _leaf(protocol, "SPA", "off")
+    _leaf(protocol, "SSL", ssl)
+    _leaf(protocol, "Encryption", encryption)
+    _leaf(protocol, "AuthRequired", "on" if needs_login else "off")
+    if server.type is ServerType.SMTP:
+        _leaf(protocol, "UsePOPAuth", "off")
+        _leaf(protocol, "SMTPLast", "off")
+
+
+def _dav_server(
+    account: etree._Element, server: DavServer, domain: str, address: EmailAddress | None
+) -> None:
+    url = expand(server.url, domain, address)
+    if url is None:
+        return
+    protocol = etree.SubElement(account, "Protocol")
+    _leaf(protocol, "Type", _DAV_TYPES[server.type])
+    _leaf(protocol, "Server", url)
+    _leaf(protocol, "DomainRequired", "on" if server.domain_required else "off")
+    if address is not None:
+        _leaf(protocol, "LoginName", expand(server.user_name, domain, address) or "")
+    _leaf(protocol, "SSL", "on" if url.startswith("https:") else "off")
+
+
+def _leaf(parent: etree._Element, name: str, text: str) -> None:
+    etree.SubElement(parent, name).text = text
+
+
+def _bytes(root: etree._Element) -> bytes:
+    return etree.tostring(root, encoding="UTF-8", xml_declaration=True, pretty_print=True)

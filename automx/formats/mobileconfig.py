@@ -1,0 +1,146 @@
+"""Mobileconfig: configuration profiles for iPhone, iPad and Mac.
+
+Standard: Apple's device management schema (iOS 18), payloads com.apple.mail.managed,
+com.apple.caldav.account and com.apple.carddav.account. A device replaces a profile of the same
+PayloadIdentifier, so identifiers and UUIDs depend on the address alone.
+"""
+
+import plistlib
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+from uuid import NAMESPACE_URL, uuid5
+
+from automx.address import EmailAddress, expand
+from automx.clientconfig import (
+    Authentication,
+    ClientConfig,
+    DavServer,
+    DavType,
+    MailServer,
+    ServerType,
+    SocketType,
+)
+from automx.errors import BadRecordError
+
+CONTENT_TYPE = "application/x-apple-aspen-config"
+
+_AUTHENTICATIONS = {
+    Authentication.PASSWORD_CLEARTEXT: "EmailAuthPassword",
+    Authentication.PASSWORD_ENCRYPTED: "EmailAuthCRAMMD5",
+    Authentication.NTLM: "EmailAuthNTLM",
+    Authentication.NONE: "EmailAuthNone",
+    Authentication.CLIENT_IP_ADDRESS: "EmailAuthNone",
+}
+_DAV_KEYS = {
+    DavType.CALDAV: ("com.apple.caldav.account", "CalDAV"),
+    DavType.CARDDAV: ("com.apple.carddav.account", "CardDAV"),
+}
+
+
+def render(
+    config: ClientConfig, address: EmailAddress, *, name: str = "", password: str = ""
+) -> bytes:
+    """Return the profile of an address as an XML property list.
+
+    ``name`` is the display name of the person, ``password`` the one of the account; an empty one
+    is left out, and the device asks for it. Raises BadRecordError if the domain has no incoming or
+    no outgoing server: a profile needs one of each.
+    """
+    incoming = _best(config, ServerType.IMAP) or _best(config, ServerType.POP3)
+    outgoing = _best(config, ServerType.SMTP)
+    if incoming is None or outgoing is None:
+        missing = "outgoing" if incoming else "incoming"
+        raise BadRecordError(cause=f"domain {config.domain}: no usable {missing} mail server")
+    content = [_mail(config, address, incoming, outgoing, name, password)]
+    dav_servers = (server for server in config.dav_servers if server.type in _DAV_KEYS)
+    content += (_dav(config, address, server, password) for server in dav_servers)
+    profile = _payload("Configuration", address, config, config.provider_name) | {
+        "PayloadContent": content,
+        "PayloadDescription": f"Sets up {address} on this device.",
+        "PayloadOrganization": config.provider_name,
+        "PayloadRemovalDisallowed": False,
+    }
+    return plistlib.dumps(profile)
+
+
+def _best(config: ClientConfig, type_: ServerType) -> MailServer | None:
+    """Return the preferred server of a type, but none in plaintext if there is an encrypted one."""
+    servers = [server for server in config.mail_servers if server.type is type_]
+    encrypted = [server for server in servers if server.socket_type is not SocketType.PLAIN]
+    return next(iter(encrypted or servers), None)
+
+
+def _mail(
+    config: ClientConfig,
+    address: EmailAddress,
+    incoming: MailServer,
+    outgoing: MailServer,
+    name: str,
+    password: str,
+) -> dict[str, object]:
+    is_imap = incoming.type is ServerType.IMAP
+    payload = _payload("com.apple.mail.managed", address, config, f"Mail {address}") | {
+        "EmailAccountDescription": str(address),
+        "EmailAccountName": name or str(address),
+        "EmailAccountType": "EmailTypeIMAP" if is_imap else "EmailTypePOP",
+        "EmailAddress": str(address),
+    }
+    for prefix, server in (("Incoming", incoming), ("Outgoing", outgoing)):
+        payload[f"{prefix}MailServerAuthentication"] = _authentication(server.authentication)
+        payload[f"{prefix}MailServerHostName"] = expand(server.hostname, config.domain, address)
+        payload[f"{prefix}MailServerPortNumber"] = server.port
+        payload[f"{prefix}MailServerUseSSL"] = server.socket_type is not SocketType.PLAIN
+        payload[f"{prefix}MailServerUsername"] = expand(server.user_name, config.domain, address)
+    same_login = incoming.user_name == outgoing.user_name
+    payload["OutgoingPasswordSameAsIncomingPassword"] = same_login
+    if password:
+        payload["IncomingPassword"] = password
+        if not same_login:
+            payload["OutgoingPassword"] = password
+    return payload
+
+
+def _authentication(methods: Sequence[Authentication]) -> str:
+    """Return Apple's word for the best method it knows; it has none for OAuth2 or certificates."""
+    known = (_AUTHENTICATIONS[method] for method in methods if method in _AUTHENTICATIONS)
+    return next(known, "EmailAuthPassword")
+
+
+def _dav(
+    config: ClientConfig, address: EmailAddress, server: DavServer, password: str
+) -> dict[str, object]:
+    payload_type, key = _DAV_KEYS[server.type]
+    url = urlsplit(expand(server.url, config.domain, address) or "")
+    use_ssl = url.scheme == "https"
+    payload = _payload(payload_type, address, config, f"{key} {address}", server.url) | {
+        f"{key}AccountDescription": f"{config.provider_short_name} {address}",
+        f"{key}HostName": url.hostname or "",
+        f"{key}Port": url.port or (443 if use_ssl else 80),
+        f"{key}UseSSL": use_ssl,
+        f"{key}Username": expand(server.user_name, config.domain, address),
+    }
+    if url.path.strip("/"):
+        payload[f"{key}PrincipalURL"] = url.path
+    if password:
+        payload[f"{key}Password"] = password
+    return payload
+
+
+def _payload(
+    payload_type: str,
+    address: EmailAddress,
+    config: ClientConfig,
+    display_name: str,
+    distinction: str = "",
+) -> dict[str, object]:
+    """Return the keys that every payload has; ``distinction`` tells payloads of a type apart."""
+    # Mailboxes that differ only in case do not exist in practice, but people type in any case.
+    uuid = uuid5(NAMESPACE_URL, f"mailto:{str(address).lower()}#{payload_type}{distinction}")
+    reversed_domain = ".".join(reversed(config.domain.split(".")))
+    return {
+        "PayloadDisplayName": display_name,
+        "PayloadIdentifier": f"{reversed_domain}.automx.{uuid}",
+        "PayloadType": payload_type,
+        "PayloadUUID": str(uuid).upper(),
+        "PayloadVersion": 1,
+    }

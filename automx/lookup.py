@@ -1,0 +1,275 @@
+"""From the rows of a domain to its ClientConfig.
+
+The domain's own row decides, else the nearest wildcard (``*.example.com``), else ``*``. A row that
+no client could use is found here, once for all formats: it is left out and named in the log.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import Lock
+from time import monotonic
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from cachetools import TTLCache
+from sqlalchemy import Row, func, select
+from sqlalchemy.orm import Session
+
+from automx.address import PLACEHOLDER, parse_domain, unicode_domain
+from automx.clientconfig import (
+    Authentication,
+    ClientConfig,
+    DavServer,
+    DavType,
+    MailServer,
+    ServerType,
+    SocketType,
+)
+from automx.errors import AddressError, AutomxError, BadRecordError, UnknownDomainError
+from automx.models import DavServer as DavServerRow
+from automx.models import (
+    Domain,
+    Provider,
+    Server,
+    database_errors,
+    davserver_domain,
+    server_domain,
+)
+
+log = logging.getLogger(__name__)
+
+# Words of the columns type, socket_type and authentication, in lower case; some are automx2's.
+SERVER_TYPES = {
+    "imap": ServerType.IMAP,
+    "pop": ServerType.POP3,
+    "pop3": ServerType.POP3,
+    "smtp": ServerType.SMTP,
+}
+SOCKET_TYPES = {
+    "ssl": SocketType.SSL,
+    "starttls": SocketType.STARTTLS,
+    "plain": SocketType.PLAIN,
+    "none": SocketType.PLAIN,
+    "": SocketType.PLAIN,
+}
+AUTHENTICATIONS = {
+    **{word.lower(): word for word in Authentication},
+    "plain": Authentication.PASSWORD_CLEARTEXT,
+    "secure": Authentication.PASSWORD_ENCRYPTED,
+}
+DAV_TYPES = {word.value: word for word in DavType}
+
+_Word = TypeVar("_Word")
+_Server = TypeVar("_Server", MailServer, DavServer)
+
+_FORBIDDEN_IN_XML = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+class _BadRowError(ValueError):
+    """A row that no client could use; the text names the column and what it holds."""
+
+
+def client_config(session: Session, domain: str) -> ClientConfig:
+    """Return the settings of a domain, given as A-label in lower case.
+
+    Raises UnknownDomainError if no row fits, BadRecordError if rows fit that cannot be served, and
+    DatabaseError if the database does not answer.
+    """
+    with database_errors():
+        row = _domain_row(session, domain)
+        if row is None:
+            raise UnknownDomainError
+        servers = session.execute(
+            select(Server.__table__)
+            .join(server_domain, server_domain.c.server_id == Server.id)
+            .where(server_domain.c.domain_id == row.id)
+            .order_by(Server.prio, Server.id)
+        ).all()
+        dav_servers = session.execute(
+            select(DavServerRow.__table__)
+            .join(davserver_domain, davserver_domain.c.davserver_id == DavServerRow.id)
+            .where(davserver_domain.c.domain_id == row.id)
+            .order_by(DavServerRow.id)
+        ).all()
+    if row.provider_name is None:
+        raise BadRecordError(cause=f"table domain, id {row.id}: there is no such provider")
+    config = ClientConfig(
+        domain=domain,
+        provider_name=_text(row.provider_name) or domain,
+        provider_short_name=_text(row.short_name) or domain,
+        mail_servers=tuple(_usable("server", servers, _mail_server)),
+        dav_servers=tuple(_usable("davserver", dav_servers, _dav_server)),
+    )
+    if not config.mail_servers:
+        raise BadRecordError(cause=f"table domain, id {row.id}: no usable mail server")
+    if not config.incoming or not config.outgoing:
+        missing = "outgoing" if config.incoming else "incoming"
+        log.warning("table domain, id %s: no usable %s mail server", row.id, missing)
+    return config
+
+
+class ConfigCache:
+    """Remembers what look-ups gave, for a bounded time and number of domains.
+
+    ``seconds`` is how long an answer is kept; 0 keeps none. Unknown domains and unusable rows are
+    remembered as well, an unreachable database is not. Threads may share a cache.
+    """
+
+    def __init__(
+        self, seconds: float, *, size: int = 10_000, now: Callable[[], float] = monotonic
+    ) -> None:
+        self._lock = Lock()
+        self._answers: TTLCache[str, ClientConfig | AutomxError] | None = (
+            TTLCache(size, seconds, now) if seconds > 0 else None
+        )
+
+    def get(self, domain: str, look_up: Callable[[str], ClientConfig]) -> ClientConfig:
+        """Return ``look_up(domain)``, or raise what it raises, from memory if possible."""
+        if self._answers is None:
+            return look_up(domain)
+        with self._lock:
+            answer = self._answers.get(domain)
+        if answer is None:
+            try:
+                answer = look_up(domain)
+            except (UnknownDomainError, BadRecordError) as error:
+                answer = error
+            with self._lock:
+                self._answers[domain] = answer
+        if isinstance(answer, AutomxError):
+            raise answer.with_traceback(None)  # it is raised often: keep its frames from piling up
+        return answer
+
+    def clear(self) -> None:
+        """Forget everything, because the database was changed by this very process."""
+        if self._answers is not None:
+            with self._lock:
+                self._answers.clear()
+
+
+def _domain_row(session: Session, domain: str) -> Row[int, str, str, str] | None:
+    """Return the row that decides for a domain, with its provider's names."""
+    names = _names_in_order(domain)
+    # MariaDB and MySQL compare names in any case by their collation; lower() would bypass the key.
+    is_mysql = session.get_bind().dialect.name in {"mysql", "mariadb"}
+    column = Domain.name if is_mysql else func.lower(Domain.name)
+    rows = session.execute(
+        select(Domain.id, Domain.name, Provider.name.label("provider_name"), Provider.short_name)
+        .join(Provider, Provider.id == Domain.provider_id, isouter=True)
+        .where(column.in_(names))
+        .order_by(Domain.id)
+    ).all()
+    ranks = {name: rank for rank, name in enumerate(names)}
+    # A collation may find too much ("muller.de" for "müller.de"): compare once more.
+    fitting = [(ranks[name], row) for row in rows if (name := row.name.lower()) in ranks]
+    return min(fitting, key=lambda pair: pair[0])[1] if fitting else None
+
+
+def _names_in_order(domain: str) -> list[str]:
+    """Return the values of ``domain.name`` that fit a domain, the best first, in lower case."""
+    labels = domain.split(".")
+    names = [domain, *("*." + ".".join(labels[i:]) for i in range(1, len(labels))), "*"]
+    if "xn--" not in domain:
+        return names
+    both_forms: list[str] = []
+    for name in names:
+        both_forms.append(name)
+        if "xn--" in name:
+            u_label = unicode_domain(name)
+            # SQLite, and PostgreSQL in the C locale, lower only ASCII: MÜLLER gives mÜller.
+            ascii_lowered = "".join(c if c.isascii() else c.upper() for c in u_label)
+            both_forms += dict.fromkeys((u_label, ascii_lowered, ascii_lowered.lower()))
+    return list(dict.fromkeys(both_forms))
+
+
+def _usable(
+    table: str, rows: Sequence[Row[Any]], check: Callable[[Row[Any]], _Server]
+) -> Iterator[_Server]:
+    """Yield what ``check`` makes of each row; name a bad row in the log and leave it out."""
+    for row in rows:
+        try:
+            yield check(row)
+        except _BadRowError as error:
+            log.error("table %s, id %s: %s; this row is left out", table, row.id, error)
+
+
+def _mail_server(row: Row[Any]) -> MailServer:
+    if not isinstance(row.port, int) or not 1 <= row.port <= 65535:
+        raise _BadRowError(f"port is {row.port!r}, it must be from 1 to 65535")
+    return MailServer(
+        type=_word("type", row.type, SERVER_TYPES),
+        hostname=_hostname(row.name),
+        port=row.port,
+        socket_type=_word("socket_type", row.socket_type, SOCKET_TYPES),
+        user_name=_user_name(row.user_name),
+        authentication=_authentication(row.authentication),
+    )
+
+
+def _dav_server(row: Row[Any]) -> DavServer:
+    return DavServer(
+        type=_word("type", row.type, DAV_TYPES),
+        url=_url(row.url, row.port, use_ssl=row.use_ssl),
+        user_name=_user_name(row.user_name),
+        domain_required=bool(row.domain_required),
+    )
+
+
+def _word(column: str, value: object, words: Mapping[str, _Word]) -> _Word:
+    """Return what a column's word means; the words are compared in any case."""
+    key = str(value or "").strip().lower()
+    if key not in words:
+        allowed = ", ".join(word for word in words if word)
+        raise _BadRowError(f"{column} is {value!r}, it must be one of {allowed}")
+    return words[key]
+
+
+def _authentication(value: object) -> tuple[Authentication, ...]:
+    """Return the methods of a column that holds one or several, best first."""
+    words = re.split(r"[\s,]+", str(value or "").strip())
+    methods = (_word("authentication", word, AUTHENTICATIONS) for word in words)
+    return tuple(dict.fromkeys(methods))
+
+
+def _text(value: object) -> str:
+    """Return a column's text without what XML cannot hold and without white space around it."""
+    return _FORBIDDEN_IN_XML.sub("", str(value or "")).strip()
+
+
+def _user_name(value: object) -> str:
+    text = str(value or "").strip()
+    if _FORBIDDEN_IN_XML.search(text):
+        raise _BadRowError("user_name holds control characters")
+    return text or "%EMAILADDRESS%"
+
+
+def _hostname(value: object) -> str:
+    """Return a host name as A-label; one with placeholders stays as it is."""
+    text = str(value or "").strip()
+    try:
+        name = parse_domain(PLACEHOLDER.sub("x", text))
+    except AddressError:
+        raise _BadRowError(f"name is {value!r}, it must be a host name") from None
+    return text if PLACEHOLDER.search(text) else name
+
+
+def _url(value: object, port: object, *, use_ssl: bool) -> str:
+    """Return a complete URL; the column ``port`` fills in what the URL does not say."""
+    text = str(value or "").strip()
+    if "://" not in text:
+        text = f"{'https' if use_ssl else 'http'}://{text}"
+    try:
+        parts = urlsplit(text)
+        url_port = parts.port
+        parse_domain(PLACEHOLDER.sub("x", parts.hostname or ""))
+    except (ValueError, AddressError):
+        raise _BadRowError(f"url is {value!r}, it must be a URL") from None
+    if parts.scheme not in {"http", "https"} or re.search(r"[\s\x00-\x20\x7f-\x9f<>\"]", text):
+        raise _BadRowError(f"url is {value!r}, it must be an http or https URL")
+    if not isinstance(port, int) or not 0 <= port <= 65535:
+        raise _BadRowError(f"port is {port!r}, it must be from 0 to 65535")
+    default = 443 if parts.scheme == "https" else 80
+    if port and url_port is None and port != default:
+        parts = parts._replace(netloc=f"{parts.netloc}:{port}")
+    return parts.geturl()

@@ -1,0 +1,79 @@
+"""Autodiscover ([MS-OXDSCLI]), at a path in any case; errors are documents as well."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from flask import Blueprint, Response, request
+
+from automx.address import EmailAddress
+from automx.errors import BadRequestError, UnknownDomainError
+from automx.formats import autodiscover
+from automx.views.errors import answer_for
+from automx.views.http import (
+    asked_address,
+    asked_domain,
+    configuration,
+    personal_document,
+    public_document,
+)
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+blueprint = Blueprint("autodiscover", __name__)
+
+_XML_TYPES = {"text/xml", "application/xml"}
+
+
+def any_case(wsgi_app: "WSGIApplication") -> "WSGIApplication":
+    """Wrap an application so that paths below /autodiscover/ match in any case, as Outlook asks."""
+
+    def call(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path[:14].lower() == "/autodiscover/":
+            environ["PATH_INFO"] = path.lower()
+        return wsgi_app(environ, start_response)
+
+    return call
+
+
+@blueprint.post("/autodiscover/autodiscover.xml")
+def post() -> Response:
+    """Answer the request document in the body."""
+    if request.mimetype not in _XML_TYPES:
+        raise BadRequestError("The Content-Type must be text/xml.")
+    asked = autodiscover.parse_request(request.get_data())
+    address = EmailAddress.parse(asked.address)
+    body = autodiscover.render(configuration(address.domain), address)
+    return personal_document(body, autodiscover.CONTENT_TYPE)
+
+
+@blueprint.get("/autodiscover/autodiscover.xml")
+def get() -> Response:
+    """Answer with the settings of the domain: Delta Chat asks this way."""
+    address = asked_address()
+    config = configuration(address.domain if address else asked_domain())
+    return public_document(autodiscover.render(config, None), autodiscover.CONTENT_TYPE)
+
+
+@blueprint.errorhandler(Exception)
+def error(exception: Exception) -> Response:
+    """Answer an error with an Error document and the status that fits."""
+    answer = answer_for(exception)
+    if answer.status_code < 400:
+        return answer
+    message = answer.get_data(as_text=True).strip()
+    code = _error_code(exception, answer.status_code)
+    answer.set_data(autodiscover.render_error(code, message, now=datetime.now(UTC)))
+    answer.headers["Content-Type"] = autodiscover.CONTENT_TYPE
+    return answer
+
+
+def _error_code(exception: Exception, status: int) -> int:
+    """Return the ErrorCode of [MS-OXDSCLI] that fits best."""
+    if isinstance(exception, UnknownDomainError):
+        return 500  # the address cannot be found
+    if isinstance(exception, autodiscover.SchemaNotServedError):
+        return 601  # the schema is not served
+    return 600 if status < 500 else 603  # invalid request, or the server's own trouble

@@ -1,0 +1,36 @@
+"""Health, for load balancers: whether the process is up, and whether it can do its work."""
+
+from flask import Blueprint, Response
+
+from automx.errors import DatabaseError
+from automx.migrations import State, state
+from automx.models import database_errors, db
+
+blueprint = Blueprint("health", __name__)
+
+
+@blueprint.get("/healthz")
+def healthz() -> Response:
+    """Answer 200 as long as the process can answer at all."""
+    return _line("ok")
+
+
+@blueprint.get("/readyz")
+def readyz() -> Response:
+    """Answer 200 if the database answers and its schema is current, else 503."""
+    check_ready()
+    return _line("ready")
+
+
+def check_ready() -> None:
+    """Raise DatabaseError if the database does not answer or has another schema."""
+    with database_errors():
+        found = state(db.session().connection())
+    if found is not State.CURRENT:
+        raise DatabaseError(cause=f"the schema of the database is {found.value}")
+
+
+def _line(text: str) -> Response:
+    return Response(
+        f"{text}\n", content_type="text/plain; charset=utf-8", headers={"Cache-Control": "no-store"}
+    )

@@ -1,0 +1,72 @@
+"""What all protocols share: the arguments of a request, and how long an answer may be kept."""
+
+from hashlib import blake2b
+
+from flask import Response, current_app, request
+from werkzeug.datastructures import MultiDict
+
+from automx.address import EmailAddress, parse_domain
+from automx.clientconfig import ClientConfig
+from automx.errors import AddressError, BadRequestError, UnknownDomainError
+from automx.lookup import ConfigCache, client_config
+from automx.models import db
+
+CACHE = "automx.domains"  # the key of the ConfigCache in app.extensions
+MAX_BODY = 64 * 1024  # bytes; the longest request of a real client has less than 2 kB
+
+# The names under which clients look for the settings of a domain.
+_HOST_PREFIXES = ("autoconfig.", "autodiscover.", "ua-auto-config.")
+
+
+def argument(arguments: "MultiDict[str, str]", name: str) -> str:
+    """Return an argument's value, "" if it is missing; BadRequestError if it is given twice."""
+    values = arguments.getlist(name)
+    if len(values) > 1:
+        raise BadRequestError(f"The argument {name} is given more than once.")
+    return values[0] if values else ""
+
+
+def asked_address() -> EmailAddress | None:
+    """Return the address in the query string, or None; AddressError if it is none."""
+    text = argument(request.args, "emailaddress")
+    return EmailAddress.parse(text) if text.strip() else None
+
+
+def asked_domain() -> str:
+    """Return the domain that the host name of the request stands for.
+
+    Raises UnknownDomainError if the host name cannot belong to a mail domain.
+    """
+    host = request.host.rpartition(":")[0] if ":" in request.host else request.host
+    for prefix in _HOST_PREFIXES:
+        if host.lower().startswith(prefix):
+            host = host[len(prefix) :]
+            break
+    try:
+        return parse_domain(host)
+    except AddressError:
+        raise UnknownDomainError from None
+
+
+def configuration(domain: str) -> ClientConfig:
+    """Return the settings of a domain, from memory if they are fresh enough."""
+    cache: ConfigCache = current_app.extensions[CACHE]
+    return cache.get(domain, lambda name: client_config(db.session(), name))
+
+
+def public_document(body: bytes, content_type: str) -> Response:
+    """Answer with a document that is the same for everyone: caches may keep it."""
+    seconds = int(current_app.config["AUTOMX"].domain_cache_seconds)
+    response = Response(body, content_type=content_type)
+    response.headers["Cache-Control"] = f"public, max-age={seconds}" if seconds else "no-cache"
+    response.headers["Vary"] = "Host"
+    response.set_etag(blake2b(body, digest_size=16).hexdigest())
+    response.make_conditional(request)
+    return response
+
+
+def personal_document(body: bytes, content_type: str) -> Response:
+    """Answer with a document about one person: nobody may keep it."""
+    response = Response(body, content_type=content_type)
+    response.headers["Cache-Control"] = "no-store"
+    return response

@@ -1,0 +1,101 @@
+"""Seeding over HTTP, as automx2 does it: for this very machine, or with a token."""
+
+import hmac
+import ipaddress
+
+from flask import Blueprint, Response, current_app, request
+from werkzeug.exceptions import BadRequest
+
+from automx.config import Settings
+from automx.errors import ForbiddenError, SeedError
+from automx.models import database_errors, db
+from automx.seed import SAMPLE, is_empty, populate, purge
+from automx.views.http import CACHE
+
+blueprint = Blueprint("initdb", __name__)
+
+MAX_SEED = 256 * 1024 * 1024  # bytes; a million domains have about 50 MB
+
+_FORWARDING_HEADERS = (
+    "Forwarded",
+    "Via",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Real-IP",
+)
+
+
+@blueprint.before_request
+def protect() -> None:
+    """Refuse everyone but this very machine and those who know the token."""
+    settings: Settings = current_app.config["AUTOMX"]
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if settings.initdb_token and scheme.lower() == "bearer":
+        if hmac.compare_digest(token.strip().encode(), settings.initdb_token.encode()):
+            return
+        raise ForbiddenError("The token is wrong.")
+    if not _is_local(settings.proxy_count):
+        raise ForbiddenError("This is allowed from the server itself only, or with a token.")
+
+
+def _is_local(proxy_count: int) -> bool:
+    """Tell whether a program on this machine asks, not a proxy or a web page on somebody's behalf.
+
+    A proxy on this machine connects from loopback for everyone. Where none is trusted, its headers
+    give it away; and a web page in a local browser says that it is another site's.
+    """
+    if not proxy_count and any(name in request.headers for name in _FORWARDING_HEADERS):
+        return False
+    if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+        return False
+    try:
+        return ipaddress.ip_address(request.remote_addr or "").is_loopback
+    except ValueError:
+        return False
+
+
+@blueprint.get("/initdb/")
+def get() -> Response:
+    """Seed the fixed sample, unless there is data already."""
+    with database_errors():
+        if not is_empty(db.session()):
+            return _line("The database holds data already; nothing was changed.")
+    return _seed(SAMPLE)
+
+
+@blueprint.post("/initdb/")
+def post() -> Response:
+    """Seed the JSON document in the body."""
+    request.max_content_length = MAX_SEED
+    try:
+        document = request.get_json()
+    except BadRequest as error:
+        raise SeedError("The body is not a JSON document.") from error
+    return _seed(document)
+
+
+@blueprint.delete("/initdb/")
+def delete() -> Response:
+    """Delete all rows of automx2's tables."""
+    with database_errors():
+        purge(db.session())
+        db.session.commit()
+    _forget()
+    return _line("All data were deleted.")
+
+
+def _seed(document: object) -> Response:
+    with database_errors():
+        counts = populate(db.session(), document)
+        db.session.commit()
+    _forget()
+    return _line(f"Added: {counts}.")
+
+
+def _forget() -> None:
+    current_app.extensions[CACHE].clear()
+
+
+def _line(text: str) -> Response:
+    return Response(f"{text}\n", content_type="text/plain; charset=utf-8")

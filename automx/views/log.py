@@ -1,0 +1,44 @@
+"""The log: one line for each event, with the address of the client that caused it."""
+
+import logging
+import re
+
+from flask import Flask, Response, has_request_context, request
+
+from automx.config import Settings
+
+access_log = logging.getLogger("automx.access")
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class ClientFormatter(logging.Formatter):
+    """Puts the client's address in front of a message, and keeps a message on one line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the line; what a client sent cannot begin a new one."""
+        client = f"{request.remote_addr} " if has_request_context() else ""
+        message = _CONTROL.sub(lambda char: f"\\x{ord(char[0]):02x}", record.message)
+        return f"{self.formatTime(record)} {record.levelname} {record.name}: {client}{message}"
+
+
+def write(settings: Settings) -> None:
+    """Write what automx logs to standard error, from the level of the settings on."""
+    logger = logging.getLogger("automx")
+    logger.setLevel(settings.loglevel)
+    if not any(isinstance(handler.formatter, ClientFormatter) for handler in logger.handlers):
+        handler = logging.StreamHandler()
+        handler.setFormatter(ClientFormatter())
+        logger.addHandler(handler)
+
+
+def register(app: Flask) -> None:
+    """Log each request at level INFO: method, path without query, status."""
+    if not access_log.isEnabledFor(logging.INFO):
+        return
+
+    @app.after_request
+    def log_request(response: Response) -> Response:
+        # No query: it holds addresses, and passwords if somebody puts them there.
+        access_log.info("%s %s %s", request.method, request.path, response.status_code)
+        return response

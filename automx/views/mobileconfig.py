@@ -1,0 +1,65 @@
+"""Mobileconfig: the profile of one address, to be installed on a device of Apple's."""
+
+import logging
+import re
+import unicodedata
+
+from flask import Blueprint, Response, current_app, request
+
+from automx.address import EmailAddress
+from automx.config import Settings
+from automx.errors import BadRequestError
+from automx.formats import mobileconfig
+from automx.views.http import argument, configuration, personal_document
+
+log = logging.getLogger(__name__)
+
+blueprint = Blueprint("mobileconfig", __name__)
+
+MAX_LENGTH = 256  # characters of a name or a password
+
+
+@blueprint.route("/mobileconfig", methods=["GET", "POST"])
+@blueprint.route("/mobileconfig/", methods=["GET", "POST"])
+def profile() -> Response:
+    """Answer ``emailaddress`` and ``name``, in the query string or as a form.
+
+    A ``password`` is put into the profile only if the settings permit it, and by default only if it
+    comes as a form: what stands in a URL ends in histories and logs.
+    """
+    arguments = request.form if request.method == "POST" else request.args
+    text = argument(arguments, "emailaddress")
+    if not text.strip():
+        raise BadRequestError("The argument emailaddress is missing.")
+    address = EmailAddress.parse(text)
+    name = _printable("name", argument(arguments, "name"))
+    password = _printable("password", argument(arguments, "password"))
+    if password and not _password_permitted():
+        log.warning("a password was sent and left out: the settings do not permit it")
+        password = ""
+    config = configuration(address.domain)
+    body = mobileconfig.render(config, address, name=name, password=password)
+    answer = personal_document(body, mobileconfig.CONTENT_TYPE)
+    answer.headers["Content-Disposition"] = f'attachment; filename="{_file_name(address)}"'
+    return answer
+
+
+def _password_permitted() -> bool:
+    settings: Settings = current_app.config["AUTOMX"]
+    if request.method == "POST":
+        return settings.permit_cleartext_passwords
+    return settings.permit_passwords_in_urls
+
+
+def _printable(name: str, text: str) -> str:
+    """Return the text of an argument; BadRequestError if a property list could not hold it."""
+    if len(text) > MAX_LENGTH:
+        raise BadRequestError(f"The argument {name} is too long.")
+    if any(unicodedata.category(char) in {"Cc", "Cs", "Cn"} for char in text):
+        raise BadRequestError(f"The argument {name} has a character that is not allowed.")
+    return text.strip()
+
+
+def _file_name(address: EmailAddress) -> str:
+    """Return a name that is safe in a header and on every file system."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", str(address)).strip(".-")[:100] + ".mobileconfig"
