@@ -48,7 +48,7 @@ def serve(host: str, port: int, workers: int, examples: bool) -> None:
         backpressure=256,
         respawn_failed_workers=True,
         workers_kill_timeout=GRACE,
-        log_level=LogLevels.warning,
+        log_level=LogLevels.error,
     )
 
     @server.on_startup

@@ -1,0 +1,90 @@
+"""Fixtures of most tests: a migrated SQLite database, the application, rows to put in."""
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from automx import create_app
+from automx.config import Settings
+from automx.migrations import upgrade
+from automx.models import db
+
+Execute = Callable[[str], None]
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file without rows, to be copied."""
+    path = tmp_path_factory.mktemp("database") / "empty.sqlite"
+    upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def database(empty_database: Path, tmp_path: Path) -> Path:
+    """A migrated SQLite file of the test's own."""
+    path = tmp_path / "automx.sqlite"
+    path.write_bytes(empty_database.read_bytes())
+    return path
+
+
+@pytest.fixture
+def execute(database: Path) -> Execute:
+    """Run SQL statements in the test's database, as an administrator would with sqlite3."""
+
+    def run(script: str) -> None:
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            connection.executescript(script)
+
+    return run
+
+
+@pytest.fixture
+def make_app(database: Path) -> Iterator[Callable[..., Flask]]:
+    """Make an application on the test's database; keyword arguments are settings."""
+    apps = []
+
+    def make(**settings: object) -> Flask:
+        values: dict[str, object] = {"db_uri": f"sqlite:///{database}", "domain_cache_seconds": 0}
+        app = create_app(Settings(**(values | settings)))  # type: ignore[arg-type]
+        app.testing = False  # errors are answered as they are in production
+        apps.append(app)
+        return app
+
+    yield make
+    for app in apps:
+        with app.app_context():
+            for engine in db.engines.values():
+                engine.dispose()
+
+
+@pytest.fixture
+def client(make_app: Callable[..., Flask]) -> FlaskClient:
+    """A client of an application without a cache."""
+    return make_app().test_client()
+
+
+# One provider with one of everything, as a person would insert it: by position.
+EXAMPLE_ROWS = """
+INSERT INTO provider VALUES (1, 'Example Inc.', 'Example');
+INSERT INTO domain VALUES (1, 'example.com', 1, NULL);
+INSERT INTO server VALUES (1, 10, 'imap.example.com', 993, 'imap', 'SSL', '%EMAILADDRESS%', 'plain');
+INSERT INTO server VALUES (2, 20, 'pop.example.com', 110, 'pop', 'STARTTLS', '%EMAILLOCALPART%', 'secure');
+INSERT INTO server VALUES (3, 10, 'smtp.example.com', 587, 'smtp', 'STARTTLS', '%EMAILADDRESS%', 'plain');
+INSERT INTO davserver VALUES (1, 'https://dav.example.com/cal/%EMAILADDRESS%', 0, 'caldav', 1, 0, '%EMAILADDRESS%');
+INSERT INTO davserver VALUES (2, 'https://dav.example.com/card', 8443, 'carddav', 1, 1, NULL);
+INSERT INTO davserver VALUES (3, 'https://files.example.com/', 443, 'webdav', 1, 0, '%EMAILLOCALPART%');
+INSERT INTO server_domain SELECT id, 1 FROM server;
+INSERT INTO davserver_domain SELECT id, 1 FROM davserver;
+"""  # noqa: E501 - rows are easier to compare when each stands on one line
+
+
+@pytest.fixture
+def example(execute: Execute) -> None:
+    """Fill the database with the example rows."""
+    execute(EXAMPLE_ROWS)

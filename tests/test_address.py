@@ -1,0 +1,97 @@
+"""Mail addresses and domain names, as people type them and as strangers abuse them."""
+
+import pytest
+
+from automx.address import EmailAddress, expand, parse_domain, unicode_domain
+from automx.errors import AddressError
+
+
+@pytest.mark.parametrize(
+    ("typed", "local_part", "domain"),
+    [
+        ("alice@example.com", "alice", "example.com"),
+        ("Alice@EXAMPLE.com", "Alice", "example.com"),
+        ("  alice@example.com ", "alice", "example.com"),
+        ("o'neil+a=b&c@example.com", "o'neil+a=b&c", "example.com"),
+        ("jürgen@MÜLLER.de", "jürgen", "xn--mller-kva.de"),
+        ("alice@xn--mller-kva.de", "alice", "xn--mller-kva.de"),
+        ("00123@example.com.", "00123", "example.com"),
+        ("alice@_test.example", "alice", "_test.example"),
+        ("alice@faß.de", "alice", "xn--fa-hia.de"),
+    ],
+)
+def test_an_address_keeps_its_local_part_and_gets_an_a_label(
+    typed: str, local_part: str, domain: str
+) -> None:
+    assert EmailAddress.parse(typed) == EmailAddress(local_part, domain)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "",
+        "alice",
+        "@",
+        "alice@",
+        "@example.com",
+        "alice@@example.com",
+        "alice@example.com@example.org",
+        "ali ce@example.com",
+        "alice@exam ple.com",
+        "alice\n@example.com",
+        "alice\x00@example.com",
+        "alice\u2028@example.com",
+        "alice\u202e@example.com",
+        "alice\ud800@example.com",
+        '"alice"@example.com',
+        "<alice>@example.com",
+        "alice,bob@example.com",
+        "['alice@example.com']",
+        "alice@example.com,bob@example.com",
+        "alice@[127.0.0.1]",
+        "alice@-example.com",
+        "alice@example-.com",
+        "alice@example..com",
+        "alice@.example.com",
+        "alice@exa%mple.com",
+        "alice@*.example.com",
+        "alice@xn--zzzzzzzz99999.com",
+        "alice@xn--.com",
+        "alice@" + "a" * 64 + ".com",
+        "a" * 10_000 + "@example.com",
+        "alice@" + "a." * 5_000 + "com",
+        "alice@\u2603\u202e.com",
+    ],
+)
+def test_what_is_no_address_is_refused(typed: str) -> None:
+    with pytest.raises(AddressError):
+        EmailAddress.parse(typed)
+
+
+def test_a_refused_address_is_not_repeated_in_the_error() -> None:
+    with pytest.raises(AddressError) as caught:
+        EmailAddress.parse("<script>@example.com")
+    assert "script" not in str(caught.value)
+
+
+def test_a_domain_is_found_in_both_of_its_forms() -> None:
+    assert parse_domain("Bücher.Example.") == parse_domain("xn--bcher-kva.example")
+    assert unicode_domain("xn--bcher-kva.example") == "bücher.example"
+    assert unicode_domain("example.com") == "example.com"
+
+
+def test_placeholders_are_expanded() -> None:
+    address = EmailAddress.parse("Alice@example.com")
+    text = "%EMAILADDRESS% %EMAILLOCALPART% %EMAILDOMAIN% 100% %OTHER%"
+    expanded = "Alice@example.com Alice example.com 100% %OTHER%"
+    assert expand(text, "example.com", address) == expanded
+
+
+def test_an_expanded_value_is_not_expanded_again() -> None:
+    address = EmailAddress.parse("%EMAILDOMAIN%@example.com")
+    assert expand("%EMAILLOCALPART%", "example.com", address) == "%EMAILDOMAIN%"
+
+
+def test_without_an_address_only_the_domain_can_be_expanded() -> None:
+    assert expand("mail.%EMAILDOMAIN%", "example.com", None) == "mail.example.com"
+    assert expand("%EMAILLOCALPART%.%EMAILDOMAIN%", "example.com", None) is None
