@@ -13,7 +13,9 @@ import idna
 
 from automx.errors import AddressError
 
-MAX_ADDRESS_OCTETS = 320  # 64 for the local part, "@", 255 for the domain (RFC 5321, section 4.5.3.1)
+MAX_ADDRESS_OCTETS = (
+    320  # 64 for the local part, "@", 255 for the domain (RFC 5321, section 4.5.3.1)
+)
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
 # atext of RFC 5322 and dots; quoted local parts exist on paper, but not in mail clients' forms.
