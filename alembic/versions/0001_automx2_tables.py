@@ -1,0 +1,317 @@
+"""automx2's seven tables, and what makes a domain quick to find.
+
+The tables are created where they are missing. Those of an automx2 database of any age are adopted
+with all their rows: the oldest have no ``server.prio`` or have it as their last column, and none
+of the tables for CalDAV and CardDAV. People insert servers by position, so ``prio`` has to be the
+second column. automx2's own table ``alembic_version`` is none of our business.
+
+Every step looks at the database first, so that a run that was cut off can be repeated: MariaDB
+commits each statement by itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import context, op
+from sqlalchemy.schema import CreateTable
+
+from automx.errors import ConflictError, DatabaseError
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+# Our indexes: name -> (table, what is indexed). The primary keys of the last two begin with the
+# server. On MySQL and MariaDB, foreign keys and unique names bring indexes of their own.
+INDEXES = {
+    "ix_domain_lower_name": ("domain", "lower(name)"),
+    "ix_server_domain_domain_id": ("server_domain", "domain_id"),
+    "ix_davserver_domain_domain_id": ("davserver_domain", "domain_id"),
+}
+MYSQL_INDEXES = {
+    "ix_domain_name": ("domain", "name"),
+    "ix_server_domain_domain_id": ("server_domain", "domain_id"),
+    "ix_davserver_domain_domain_id": ("davserver_domain", "domain_id"),
+}
+
+# Indexes of ours: name -> (table, what is indexed).
+LOWER_NAME = {"ix_domain_lower_name": ("domain", "lower(name)")}
+DOMAIN_ID = {
+    "ix_server_domain_domain_id": ("server_domain", "domain_id"),
+    "ix_davserver_domain_domain_id": ("davserver_domain", "domain_id"),
+}
+
+
+def tables() -> Sequence[sa.Table]:
+    """Return the seven tables in an order in which they can be created."""
+    metadata = sa.MetaData()
+    options: dict[str, Any] = {}
+    for dialect in ("mysql", "mariadb"):  # a name in any script, in any case, whatever the default
+        options[f"{dialect}_engine"] = "InnoDB"
+        options[f"{dialect}_charset"] = "utf8mb4"
+        options[f"{dialect}_collate"] = "utf8mb4_general_ci"
+
+    def table(name: str, *columns: sa.Column[object]) -> None:
+        sa.Table(name, metadata, *columns, **options)
+
+    def key() -> sa.Column[object]:
+        return sa.Column("id", sa.Integer, primary_key=True)
+
+    def number(name: str, default: str | None = None) -> sa.Column[object]:
+        return sa.Column(name, sa.Integer, nullable=False, server_default=default)
+
+    def text(name: str, length: int, *, null: bool = False) -> sa.Column[object]:
+        return sa.Column(name, sa.String(length), nullable=null)
+
+    def yes_no(name: str) -> sa.Column[object]:
+        return sa.Column(name, sa.Boolean, nullable=False)
+
+    def reference(name: str, *, null: bool = False, part: bool = False) -> sa.Column[object]:
+        target = sa.ForeignKey(f"{name.removesuffix('_id')}.id")
+        return sa.Column(name, sa.Integer, target, nullable=null, primary_key=part)
+
+    table("provider", key(), text("name", 128), text("short_name", 32))
+    table(
+        "server",
+        key(),
+        number("prio", "10"),
+        text("name", 128),
+        number("port"),
+        text("type", 32),
+        text("socket_type", 32),
+        text("user_name", 64),
+        text("authentication", 32),
+    )
+    table(
+        "davserver",
+        key(),
+        text("url", 128),
+        number("port"),
+        text("type", 32),
+        yes_no("use_ssl"),
+        yes_no("domain_required"),
+        text("user_name", 64, null=True),
+    )
+    table(
+        "ldapserver",
+        key(),
+        text("name", 128),
+        number("port"),
+        yes_no("use_ssl"),
+        text("search_base", 128),
+        text("search_filter", 128),
+        text("attr_uid", 32),
+        text("attr_cn", 32, null=True),
+        text("bind_password", 128, null=True),
+        text("bind_user", 128, null=True),
+    )
+    table(
+        "domain",
+        key(),
+        sa.Column("name", sa.String(128), nullable=False, unique=True),
+        reference("provider_id"),
+        reference("ldapserver_id", null=True),
+    )
+    for server in ("server", "davserver"):
+        table(
+            f"{server}_domain",
+            reference(f"{server}_id", part=True),
+            reference("domain_id", part=True),
+        )
+    return metadata.sorted_tables
+
+
+def upgrade() -> None:
+    offline = context.is_offline_mode()
+    existing = {} if offline else columns_by_table()
+    refuse_strangers(existing)
+    for table in tables():
+        if table.name not in existing:
+            op.execute(CreateTable(table))
+    if "server" in existing:
+        put_prio_second(existing["server"])
+    if not is_mysql():
+        for name, (table_name, expression) in INDEXES.items():
+            op.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {table_name} ({expression})")
+    elif not offline:
+        ignore_case_of_domains()
+        for name, (table_name, column) in MYSQL_INDEXES.items():
+            if not is_indexed(table_name, column):
+                op.execute(f"CREATE INDEX {name} ON {table_name} ({column})")
+
+
+def downgrade() -> None:
+    """Drop the tables if all are empty; else leave them, since their rows may be older than we."""
+    bind = op.get_bind()
+    existing = columns_by_table()
+    ours = [table for table in tables() if table.name in existing]
+    if not any(bind.scalar(sa.select(1).select_from(table).limit(1)) for table in ours):
+        for table in reversed(ours):
+            op.drop_table(table.name)
+    elif not is_mysql():  # there, foreign keys may have come to rely on them
+        for name in INDEXES:
+            op.execute(f"DROP INDEX IF EXISTS {name}")
+
+
+def is_mysql() -> bool:
+    return op.get_context().dialect.name in {"mysql", "mariadb"}
+
+
+def quoted(name: str) -> str:
+    return op.get_context().dialect.identifier_preparer.quote_identifier(name)
+
+
+def columns_by_table() -> dict[str, list[str]]:
+    """Return table -> columns in their order, of those of the seven tables that exist."""
+    inspector = sa.inspect(op.get_bind())
+    existing = set(inspector.get_table_names())
+    return {
+        table.name: [column["name"] for column in inspector.get_columns(table.name)]
+        for table in tables()
+        if table.name in existing
+    }
+
+
+def refuse_strangers(existing: Mapping[str, Sequence[str]]) -> None:
+    """Raise DatabaseError if a table bears one of our names and is another program's."""
+    for table in tables():
+        missing = set(table.columns.keys()) - set(existing.get(table.name, table.columns.keys()))
+        for column in sorted(missing - ({"prio"} if table.name == "server" else set())):
+            raise DatabaseError(
+                cause=f"the table {table.name} has no column {column}, so it is another program's:"
+                " give automx a database of its own"
+            )
+
+
+def put_prio_second(columns: Sequence[str]) -> None:
+    """Make ``prio`` the second column of ``server``, with default 10; keep all else that is there.
+
+    ``columns`` are those that the table has now.
+    """
+    default = None
+    for column in sa.inspect(op.get_bind()).get_columns("server"):
+        if column["name"] == "prio":
+            default = str(column["default"]).strip("'")
+    if columns[1] == "prio" and default == "10":
+        return
+    match op.get_context().dialect.name:
+        case "mysql" | "mariadb":
+            change = "MODIFY" if "prio" in columns else "ADD"
+            place = "prio INTEGER NOT NULL DEFAULT 10 AFTER id"
+            op.execute(f"ALTER TABLE server {change} COLUMN {place}")
+        case "sqlite":
+            rebuild_server_in_sqlite()
+        case _:
+            if "prio" in columns:
+                op.execute("ALTER TABLE server ALTER COLUMN prio SET DEFAULT 10")
+            else:
+                op.execute("ALTER TABLE server ADD COLUMN prio INTEGER NOT NULL DEFAULT 10")
+            if columns[1] != "prio":
+                move_columns_behind_prio()
+
+
+def rebuild_server_in_sqlite() -> None:
+    """Make the table ``server`` anew: SQLite can add columns to the end only."""
+    bind = op.get_bind()
+    columns = bind.execute(sa.text("PRAGMA table_info(server)")).mappings().all()
+    others = bind.scalars(  # indexes and triggers somebody has added; they go with the old table
+        sa.text(
+            "SELECT sql FROM sqlite_master WHERE tbl_name = 'server' AND sql IS NOT NULL"
+            " AND type IN ('index', 'trigger')"
+        )
+    ).all()
+    definitions = ["id INTEGER NOT NULL", "prio INTEGER DEFAULT '10' NOT NULL"]
+    for column in columns:
+        if column["name"] not in {"id", "prio"}:
+            default = f" DEFAULT ({column['dflt_value']})" if column["dflt_value"] else ""
+            null = " NOT NULL" if column["notnull"] else ""
+            definitions.append(f"{quoted(column['name'])} {column['type']}{default}{null}")
+    names = ", ".join(quoted(column["name"]) for column in columns)
+    # Without this, SQLite stumbles over views of the table that is gone for a moment.
+    bind.exec_driver_sql("PRAGMA legacy_alter_table = ON")
+    for statement in (
+        f"CREATE TABLE automx_server ({', '.join(definitions)}, PRIMARY KEY (id))",
+        f"INSERT INTO automx_server ({names}) SELECT {names} FROM server",  # noqa: S608 # names of columns
+        "DROP TABLE server",
+        "ALTER TABLE automx_server RENAME TO server",
+        *others,
+    ):
+        bind.exec_driver_sql(statement)
+    bind.exec_driver_sql("PRAGMA legacy_alter_table = OFF")
+
+
+def move_columns_behind_prio() -> None:
+    """Put each column but ``id`` and ``prio`` to the end of ``server`` on PostgreSQL, in order.
+
+    The table itself stays, and with it the sequence, the foreign keys to it and who may read it.
+    """
+    bind = op.get_bind()
+    columns = (
+        bind.execute(
+            sa.text(
+                "SELECT attname AS name, format_type(atttypid, atttypmod) AS type,"
+                " attnotnull AS required, pg_get_expr(adbin, adrelid) AS expression"
+                " FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum"
+                " WHERE attrelid = CAST('server' AS regclass) AND attnum > 0 AND NOT attisdropped"
+                " AND attname NOT IN ('id', 'prio') ORDER BY attnum"
+            )
+        )
+        .mappings()
+        .all()
+    )
+
+    def alter(*changes: str) -> None:
+        # A default may hold a percent sign, which psycopg would take for a placeholder.
+        bind.exec_driver_sql(f"ALTER TABLE server {', '.join(changes)}".replace("%", "%%"))
+
+    new = {column["name"]: quoted(f"automx_{column['name']}") for column in columns}
+    alter(*(f"ADD COLUMN {new[column['name']]} {column['type']}" for column in columns))
+    values = ", ".join(f"{there} = {quoted(name)}" for name, there in new.items())
+    bind.exec_driver_sql(f"UPDATE server SET {values}")  # noqa: S608 # names of columns
+    alter(*(f"DROP COLUMN {quoted(name)}" for name in new))
+    for column in columns:
+        name = quoted(column["name"])
+        alter(f"RENAME COLUMN {new[column['name']]} TO {name}")
+        if column["required"]:
+            alter(f"ALTER COLUMN {name} SET NOT NULL")
+        if column["expression"]:
+            alter(f"ALTER COLUMN {name} SET DEFAULT {column['expression']}")
+
+
+def ignore_case_of_domains() -> None:
+    """Give ``domain.name`` a collation of MySQL or MariaDB that ignores case, if it has another."""
+    bind = op.get_bind()
+    charset, collation, kind = bind.execute(
+        sa.text(
+            "SELECT character_set_name, collation_name, column_type"
+            " FROM information_schema.columns WHERE table_schema = DATABASE()"
+            " AND table_name = 'domain' AND column_name = 'name'"
+        )
+    ).one()
+    if collation.endswith("_ci"):
+        return
+    wanted = f"{charset}_general_ci"
+    names = sa.table("domain", sa.column("name"))
+    same = sa.select(sa.func.group_concat(names.c.name)).having(sa.func.count() > 1)
+    if twins := bind.scalars(same.group_by(sa.collate(names.c.name, wanted))).all():
+        raise ConflictError(
+            "The table domain holds names that differ in case or accents only:"
+            f" {'; '.join(twins)}. Keep one of each, then upgrade again."
+        )
+    collate = f"CHARACTER SET {charset} COLLATE {wanted}"
+    op.execute(f"ALTER TABLE domain MODIFY COLUMN name {kind} {collate} NOT NULL")
+
+
+def is_indexed(table: str, column: str) -> bool:
+    """Tell whether an index of MySQL or MariaDB begins with a column."""
+    return bool(
+        op.get_bind().scalar(
+            sa.text(
+                "SELECT COUNT(*) FROM information_schema.statistics WHERE table_schema = DATABASE()"
+                " AND table_name = :table AND column_name = :column AND seq_in_index = 1"
+            ),
+            {"table": table, "column": column},
+        )
+    )

@@ -1,0 +1,70 @@
+"""``automx db``: the schema of the database."""
+
+import click
+
+
+@click.group()
+def db() -> None:
+    """Create, update and show the database schema."""
+
+
+@db.command()
+@click.argument("revision", default="head")
+def upgrade(revision: str) -> None:
+    """Bring the database to REVISION (default: the newest).
+
+    Creates the schema in an empty database and adopts a database of automx2.
+    """
+    from automx import migrations
+    from automx.config import load
+
+    db_uri = load().db_uri
+    for step in migrations.upgrade(db_uri, revision):
+        click.echo(f"Upgraded to {step.revision}: {step.title}")
+    click.echo(f"The database is up to date ({migrations.current(db_uri)}).")
+
+
+@db.command()
+@click.argument("revision")
+def downgrade(revision: str) -> None:
+    """Take the database back to REVISION, or to "base".
+
+    Tables that hold rows are left in place.
+    """
+    from automx import migrations
+    from automx.config import load
+
+    db_uri = load().db_uri
+    for step in migrations.downgrade(db_uri, revision):
+        click.echo(f"Undone {step.revision}: {step.title}")
+    click.echo(f"The database is at {migrations.current(db_uri) or 'base'}.")
+
+
+@db.command()
+def current() -> None:
+    """Print the revision of the database."""
+    from automx import migrations
+    from automx.config import load
+
+    db_uri = load().db_uri
+    revision = migrations.current(db_uri)
+    if revision is None:
+        click.echo("none (run automx db upgrade)")
+    elif revision == migrations.head():
+        click.echo(f"{revision} (up to date)")
+    else:
+        click.echo(f"{revision} (run automx db upgrade)")
+
+
+@db.command()
+@click.option(
+    "--dialect",
+    required=True,
+    type=click.Choice(["sqlite", "mysql", "postgresql"]),
+    help="For which database.",
+)
+def schema(dialect: str) -> None:
+    """Print the SQL that creates the schema in an empty database."""
+    from automx import migrations
+
+    click.echo(migrations.schema_sql(dialect), nl=False)

@@ -1,0 +1,311 @@
+"""The database schema: brings it up to date, tells its state, prints it as SQL.
+
+The revisions stand in ``alembic/versions``, one file each, named by number. automx keeps its own
+version table, ``automx_version``, so that a database of automx2 can be adopted while automx2's
+``alembic_version`` stays as it is. Alembic and the revisions are loaded only when they are run:
+a server that asks for the state of the schema has no need of them.
+"""
+
+import io
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    Connection,
+    Engine,
+    column,
+    create_engine,
+    event,
+    exc,
+    inspect,
+    select,
+    table,
+    text,
+)
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import NullPool
+
+from automx.errors import BadRequestError, DatabaseError
+
+VERSION_TABLE = "automx_version"
+DIALECTS = ("sqlite", "mysql", "postgresql")
+LOCK_SECONDS = 30  # how long to wait for another program that changes the schema
+
+
+class State(Enum):
+    """How the schema of a database stands to this program; the values are for the administrator."""
+
+    CURRENT = "the database schema is up to date"
+    MISSING = "the database holds no automx schema: run automx db upgrade"
+    OLDER = "the database schema is older than this automx: run automx db upgrade"
+    NEWER = "the database schema belongs to a newer automx: install that version"
+
+
+class Step(NamedTuple):
+    """A revision that was run; ``title`` is the first line of what it does."""
+
+    revision: str
+    title: str
+
+
+def script_location() -> Path:
+    """Return the folder of the revisions: inside the installed package, or beside it in a checkout.
+
+    Each candidate must hold ``env.py``, since ``alembic`` beside an installed package is the
+    library of that name.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "alembic", package.parent / "alembic"):
+        if (folder / "env.py").is_file():
+            return folder
+    raise DatabaseError(cause=f"the database migrations are missing from {package}")
+
+
+@cache
+def revisions() -> tuple[str, ...]:
+    """Return all revisions that this program knows, oldest first."""
+    files = (script_location() / "versions").glob("[0-9]*.py")
+    return tuple(sorted(file.name.partition("_")[0] for file in files))
+
+
+def head() -> str:
+    """Return the newest revision that this program knows."""
+    return revisions()[-1]
+
+
+def upgrade(db_uri: str, revision: str = "head") -> list[Step]:
+    """Bring a database to a revision and return what was run; nothing if it is there already.
+
+    An empty database gets the schema, one of automx2 is adopted, a missing SQLite file is created
+    with its folder. Upgrades that run at the same moment wait for each other. Raises DatabaseError
+    if the database cannot be reached or used, or has a schema of a newer automx, BadRequestError
+    for an unknown revision and ConflictError for rows that the schema does not allow.
+    """
+    url = _url(db_uri)
+    target = head() if revision == "head" else revision
+    if target not in revisions():
+        raise BadRequestError(f"There is no revision {revision}: {_known()}")
+    if (path := _file(url)) and not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            cause = f"the folder {path.parent} cannot be created: {error.strerror}"
+            raise DatabaseError(cause=cause) from error
+    else:
+        with _connection(url) as connection:  # needs no lock and no right to write
+            if target in _passed(_version(connection)):
+                return []
+    with _connection(url, lock=True) as connection:
+        if target in _passed(_version(connection)):  # another upgrade was quicker
+            return []
+        return _run("upgrade", target, connection)
+
+
+def downgrade(db_uri: str, revision: str) -> list[Step]:
+    """Take a database back to a revision, or to ``base``, and return what was undone.
+
+    Tables with rows stay, so that nothing is lost that automx did not make. Raises as upgrade().
+    """
+    url = _url(db_uri)
+    if revision != "base" and revision not in revisions():
+        raise BadRequestError(f"There is no revision {revision}: {_known()} and base")
+    _require_file(url)
+    with _connection(url, lock=True) as connection:
+        version = _version(connection)
+        passed = _passed(version)
+        if not passed or revision == version:
+            return []
+        if revision != "base" and revision not in passed:
+            raise BadRequestError(f"The database is at {version}, which is older than {revision}.")
+        steps = _run("downgrade", revision, connection)
+        if revision == "base":
+            connection.execute(text(f"DROP TABLE {VERSION_TABLE}"))
+        return steps
+
+
+def current(db_uri: str) -> str | None:
+    """Return the revision of a database, or None if it holds no automx schema.
+
+    Changes nothing. Raises DatabaseError if the database cannot be reached or has a schema of a
+    newer automx.
+    """
+    url = _url(db_uri)
+    _require_file(url)
+    with _connection(url) as connection:
+        version = _version(connection)
+        _passed(version)
+        return version
+
+
+def state(connection: Connection) -> State:
+    """Return how the schema of a database stands to this program, by one or two quick queries."""
+    version = _version(connection)
+    if version is None:
+        return State.MISSING
+    if version not in revisions():
+        return State.NEWER
+    return State.CURRENT if version == head() else State.OLDER
+
+
+def is_current(connection: Connection) -> bool:
+    """Tell whether a database has the schema that this program needs; state() tells more."""
+    return state(connection) is State.CURRENT
+
+
+def schema_sql(dialect: str) -> str:
+    """Return the SQL that makes the schema in an empty database, version table included.
+
+    ``dialect`` is one of DIALECTS; raises BadRequestError for another.
+    """
+    if dialect not in DIALECTS:
+        raise BadRequestError(f"There is no dialect {dialect}: choose {', '.join(DIALECTS)}")
+    output = io.StringIO()
+    _alembic("upgrade", "head", sql=True, dialect_name=dialect, output_buffer=output)
+    return output.getvalue()
+
+
+def _run(command: str, revision: str, connection: Connection) -> list[Step]:
+    steps: list[Step] = []
+
+    def note(*, step: Any, **_: object) -> None:
+        steps.append(Step(step.up_revision_id, step.up_revision.doc.rstrip(".")))
+
+    _alembic(command, revision, connection=connection, on_version_apply=note)
+    return steps
+
+
+def _alembic(command: str, revision: str, *, sql: bool = False, **options: object) -> None:
+    """Run a command of Alembic; ``options`` reach ``context.configure`` in ``env.py``."""
+    import alembic.command
+    from alembic.config import Config
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    config = Config()
+    config.set_main_option("script_location", str(script_location()).replace("%", "%%"))
+    options |= {"version_table": VERSION_TABLE, "transactional_ddl": not _autocommits(options)}
+    config.attributes["options"] = options
+    run: Callable[..., None] = getattr(alembic.command, command)
+    run(config, revision, sql=sql)
+
+
+def _autocommits(options: dict[str, Any]) -> bool:
+    """Tell whether the database commits before and after each statement that changes the schema."""
+    connection: Connection | None = options.get("connection")
+    name = connection.dialect.name if connection else options["dialect_name"]
+    return name in {"mysql", "mariadb"}
+
+
+def _version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    version: str | None = connection.scalar(
+        select(column("version_num")).select_from(table(VERSION_TABLE))
+    )
+    return version
+
+
+def _passed(version: str | None) -> tuple[str, ...]:
+    """Return the revisions that a database has, or raise DatabaseError if it is newer than we."""
+    if version is None:
+        return ()
+    if version not in revisions():
+        cause = f"{State.NEWER.value} (the database is at {version}, this automx knows {_known()})"
+        raise DatabaseError(cause=cause)
+    return revisions()[: revisions().index(version) + 1]
+
+
+def _known() -> str:
+    return ", ".join(revisions())
+
+
+def _url(db_uri: str) -> URL:
+    try:
+        return make_url(db_uri)
+    except (exc.ArgumentError, ValueError):  # their text may hold the password
+        raise DatabaseError(cause="db_uri is not the URI of a database") from None
+
+
+def _file(url: URL) -> Path | None:
+    """Return the file of a SQLite database, or None if there is none."""
+    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+        return None
+    return None if url.database.startswith("file:") else Path(url.database)
+
+
+def _require_file(url: URL) -> None:
+    """Raise DatabaseError if a SQLite file is missing: opening it would create it."""
+    if (path := _file(url)) and not path.exists():
+        raise DatabaseError(cause=f"there is no database {path}: run automx db upgrade")
+
+
+@contextmanager
+def _connection(url: URL, *, lock: bool = False) -> Iterator[Connection]:
+    """Yield a connection in a transaction that is committed at the end.
+
+    With ``lock``, no other upgrade can run meanwhile. Errors of the database become DatabaseError.
+    """
+    where = f"{url.get_backend_name()} database {url.database or ''}"
+    where += f" on {url.host}" if url.host else ""
+    try:
+        connection = _engine(url, lock=lock).connect()
+    except exc.NoSuchModuleError:
+        raise DatabaseError(cause=f"{where}: this kind of database is not known") from None
+    except ModuleNotFoundError as error:
+        raise DatabaseError(cause=f"{where}: the Python package {error.name} is missing") from None
+    except (TypeError, ValueError) as error:  # an option in the URI that the driver does not know
+        raise DatabaseError(cause=f"{where}: {error}") from None
+    except exc.SQLAlchemyError as error:
+        raise DatabaseError(cause=f"{where}: {_reason(error)}") from error
+    try:
+        with connection, connection.begin():
+            if lock:
+                _wait_for_others(connection)
+            yield connection
+    except exc.SQLAlchemyError as error:
+        raise DatabaseError(cause=f"{where}: {_reason(error)}") from error
+
+
+def _reason(error: exc.SQLAlchemyError) -> str:
+    """Return what the database says, in one line, without statement and values."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())
+
+
+def _engine(url: URL, *, lock: bool) -> Engine:
+    """Return an engine without a time limit for statements: an index over many rows takes long."""
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5})
+    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": LOCK_SECONDS})
+
+    # Python's sqlite3 would begin a transaction only before INSERT, UPDATE and DELETE, and so make
+    # CREATE and DROP final at once.
+    @event.listens_for(engine, "connect")
+    def leave_transactions_to_us(dbapi_connection: Any, _: object) -> None:
+        dbapi_connection.isolation_level = None
+        # Tables are rebuilt: dropping one must not look for its rows in others.
+        dbapi_connection.execute("PRAGMA foreign_keys = OFF")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if lock else "BEGIN")
+
+    return engine
+
+
+def _wait_for_others(connection: Connection) -> None:
+    """Lock the schema against other upgrades until the connection ends."""
+    match connection.dialect.name:
+        case "postgresql":
+            connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
+            connection.execute(text(f"SELECT pg_advisory_xact_lock(hashtext('{VERSION_TABLE}'))"))
+        case "mysql" | "mariadb":
+            connection.execute(text(f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}"))
+            name = f"SHA1(CONCAT(COALESCE(DATABASE(), ''), '.{VERSION_TABLE}'))"
+            if not connection.scalar(text(f"SELECT GET_LOCK({name}, {LOCK_SECONDS})")):
+                raise DatabaseError(cause="the database is locked: another upgrade is running")
+        case _:  # SQLite: BEGIN IMMEDIATE has locked it
+            pass
