@@ -1,5 +1,6 @@
 """``automx serve``: the web server."""
 
+import multiprocessing
 import os
 import socket
 import threading
@@ -10,6 +11,8 @@ import click
 
 # Seconds that requests in flight get after SIGTERM.
 GRACE = 30
+# Milliseconds that a client gets to send the head of a request, and that an idle connection lasts.
+HEAD_TIMEOUT = 5_000
 # Threads of a worker: enough for slow clients and a slow database, few enough to be quick.
 THREADS = 8
 
@@ -30,11 +33,14 @@ THREADS = 8
 def serve(host: str, port: int, workers: int, examples: bool) -> None:
     """Answer mail clients until SIGTERM or Ctrl-C; requests in flight are finished then."""
     from granian.constants import HTTPModes, Interfaces
+    from granian.http import HTTP1Settings
     from granian.log import LogLevels
     from granian.server import Server
 
     from automx.config import load
 
+    # A fork would copy the locks of the thread that announces the server, held or not.
+    multiprocessing.set_start_method("spawn")
     load()  # wrong settings stop the program here, not in each worker
     _check_port(host, port)
     server = Server(
@@ -46,6 +52,7 @@ def serve(host: str, port: int, workers: int, examples: bool) -> None:
         workers=workers,
         blocking_threads=THREADS,
         backpressure=256,
+        http1_settings=HTTP1Settings(header_read_timeout=HEAD_TIMEOUT),
         respawn_failed_workers=True,
         workers_kill_timeout=GRACE,
         log_level=LogLevels.error,
