@@ -1,0 +1,112 @@
+"""``automx seed``, ``automx export``, ``automx purge``: documents into the database and back."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+
+@click.command
+@click.argument("file", required=False)
+@click.option("--sample", is_flag=True, help="Add the sample: example.com, .net and .org.")
+@click.option("--if-empty", is_flag=True, help="Do nothing if the database has a provider.")
+def seed(file: str | None, sample: bool, if_empty: bool) -> None:
+    """Add the rows of a seed document: FILE, or - for standard input."""
+    if (file is None) != sample:
+        raise click.UsageError("Name either a FILE (- for standard input) or --sample.")
+    from automx import seed as seeding
+    from automx.config import load
+    from automx.models import open_session
+
+    db_uri = load().db_uri
+    document = seeding.SAMPLE if file is None else seeding.parse(_content(file), _name(file))
+    with open_session(db_uri) as session:
+        if if_empty and not seeding.is_empty(session):
+            click.echo("The database has a provider already; nothing was added.")
+            return
+        counts = seeding.populate(session, document)
+    click.echo(f"Added {counts}.")
+
+
+@click.command
+@click.argument("file", required=False)
+@click.option("--with-secrets", is_flag=True, help="Include the passwords of LDAP servers.")
+def export(file: str | None, with_secrets: bool) -> None:
+    """Write a document that seeds an equal database: to FILE, else to standard output."""
+    from automx import seed as seeding
+    from automx.config import load
+    from automx.models import open_session
+
+    with open_session(load().db_uri) as session, _output(file) as output:
+        seeding.begin_snapshot(session)
+        for piece in seeding.export(session, with_secrets=with_secrets, warn=_warn):
+            output.write(piece.encode())
+
+
+@click.command
+@click.option("--yes", is_flag=True, help="Really do it.")
+def purge(yes: bool) -> None:
+    """Delete all providers, domains and servers."""
+    from automx import seed as seeding
+    from automx.config import load
+    from automx.models import open_session
+
+    with open_session(load().db_uri) as session:
+        counts = seeding.count(session)
+        if yes:
+            seeding.purge(session)
+    if not yes:
+        click.echo(f"automx: this would delete {counts}; say --yes to do it", err=True)
+        sys.exit(2)
+    click.echo(f"Deleted {counts}.")
+
+
+def _name(file: str) -> str:
+    return "standard input" if file == "-" else file
+
+
+def _content(file: str) -> bytes:
+    from automx.errors import SeedError
+
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise SeedError(f"{_name(file)} cannot be read: {error.strerror}") from error
+
+
+@contextmanager
+def _output(file: str | None) -> Iterator[BinaryIO]:
+    """Open what the document is written to.
+
+    A file is replaced when the document is complete. Only its owner may read it, because it may
+    hold passwords.
+    """
+    if file is None or file == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    path = Path(file)
+    try:
+        if path.exists() and not path.is_file():  # such as /dev/null or a pipe
+            with path.open("wb") as output:
+                yield output
+            return
+        path = path.resolve()  # a link stays a link
+        descriptor, new = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as output:
+                yield output
+            Path(new).replace(path)
+        finally:
+            Path(new).unlink(missing_ok=True)
+    except OSError as error:
+        raise click.ClickException(f"{file} cannot be written: {error.strerror}") from error
+
+
+def _warn(line: str) -> None:
+    click.echo(f"automx: {line}", err=True)
