@@ -16,6 +16,10 @@ from automx.errors import AddressError
 # The three that Autoconfig knows, and automx2's database as well.
 PLACEHOLDER = re.compile("%EMAIL(?:ADDRESS|LOCALPART|DOMAIN)%")
 
+# Stands for the local part in a document that is rendered once for all addresses of a domain. It is
+# a private character of Unicode, which no address and no checked row holds.
+MARK = "\ue000"
+
 MAX_ADDRESS_OCTETS = (
     320  # 64 for the local part, "@", 255 for the domain (RFC 5321, section 4.5.3.1)
 )

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from cachetools import TTLCache
@@ -61,9 +61,10 @@ AUTHENTICATIONS = {
 DAV_TYPES = {word.value: word for word in DavType}
 
 _Word = TypeVar("_Word")
+_Rendered = TypeVar("_Rendered")
 _Server = TypeVar("_Server", MailServer, DavServer)
 
-_FORBIDDEN_IN_XML = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ue000\ufffe\uffff]")
 
 
 class _BadRowError(ValueError):
@@ -109,6 +110,22 @@ def client_config(session: Session, domain: str) -> ClientConfig:
     return config
 
 
+class FoundConfig:
+    """The settings of a domain, with what the formats made of them."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self.config = config
+        self._rendered: dict[Callable[[ClientConfig], object], object] = {}
+
+    def rendered(self, render: Callable[[ClientConfig], _Rendered]) -> _Rendered:
+        """Return ``render(config)``, computed once; ``render`` must be a pure function."""
+        try:
+            return cast("_Rendered", self._rendered[render])
+        except KeyError:
+            rendered = self._rendered[render] = render(self.config)
+            return rendered
+
+
 class ConfigCache:
     """Remembers what look-ups gave, for a bounded time and number of domains.
 
@@ -120,19 +137,19 @@ class ConfigCache:
         self, seconds: float, *, size: int = 10_000, now: Callable[[], float] = monotonic
     ) -> None:
         self._lock = Lock()
-        self._answers: TTLCache[str, ClientConfig | AutomxError] | None = (
+        self._answers: TTLCache[str, FoundConfig | AutomxError] | None = (
             TTLCache(size, seconds, now) if seconds > 0 else None
         )
 
-    def get(self, domain: str, look_up: Callable[[str], ClientConfig]) -> ClientConfig:
-        """Return ``look_up(domain)``, or raise what it raises, from memory if possible."""
+    def get(self, domain: str, look_up: Callable[[str], ClientConfig]) -> FoundConfig:
+        """Return or raise what ``look_up(domain)`` does, from memory if possible."""
         if self._answers is None:
-            return look_up(domain)
+            return FoundConfig(look_up(domain))
         with self._lock:
             answer = self._answers.get(domain)
         if answer is None:
             try:
-                answer = look_up(domain)
+                answer = FoundConfig(look_up(domain))
             except (UnknownDomainError, BadRecordError) as error:
                 answer = error
             with self._lock:
@@ -234,12 +251,12 @@ def _authentication(value: object) -> tuple[Authentication, ...]:
 
 def _text(value: object) -> str:
     """Return a column's text without what XML cannot hold and without white space around it."""
-    return _FORBIDDEN_IN_XML.sub("", str(value or "")).strip()
+    return _FORBIDDEN.sub("", str(value or "")).strip()
 
 
 def _user_name(value: object) -> str:
     text = str(value or "").strip()
-    if _FORBIDDEN_IN_XML.search(text):
+    if _FORBIDDEN.search(text):
         raise _BadRowError("user_name holds control characters")
     return text or "%EMAILADDRESS%"
 

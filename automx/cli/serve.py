@@ -11,7 +11,7 @@ import click
 
 # Seconds that requests in flight get after SIGTERM.
 GRACE = 30
-# Milliseconds that a client gets to send the head of a request, and that an idle connection lasts.
+# Milliseconds that a client gets for the head of a request, and that an idle connection lasts.
 HEAD_TIMEOUT = 5_000
 # Threads of a worker: enough for slow clients and a slow database, few enough to be quick.
 THREADS = 8
@@ -51,7 +51,6 @@ def serve(host: str, port: int, workers: int, examples: bool) -> None:
         http=HTTPModes.http1,
         workers=workers,
         blocking_threads=THREADS,
-        backpressure=256,
         http1_settings=HTTP1Settings(header_read_timeout=HEAD_TIMEOUT),
         respawn_failed_workers=True,
         workers_kill_timeout=GRACE,
@@ -70,7 +69,7 @@ def serve(host: str, port: int, workers: int, examples: bool) -> None:
 
 
 def _check_port(host: str, port: int) -> None:
-    """Stop with a clear text if the port is taken: granian would share it with the other process."""
+    """Stop with a clear text if the port is taken: granian would share it with its owner."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -6,10 +6,11 @@ that is not Exchange; eM Client also reads CalDAV and CardDAV.
 
 from dataclasses import dataclass
 from datetime import datetime
+from xml.sax.saxutils import escape
 
 from lxml import etree
 
-from automx.address import EmailAddress, expand
+from automx.address import MARK, EmailAddress, expand
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
@@ -81,7 +82,7 @@ def parse_request(body: bytes) -> Request:
     return Request(address)
 
 
-def render(config: ClientConfig, address: EmailAddress | None) -> bytes:
+def render(config: ClientConfig, address: EmailAddress | None = None) -> bytes:
     """Return the settings for an address, or those of the domain, without login name, for None."""
     root, response = _document(OUTLOOK_NS)
     user = etree.SubElement(response, "User")
@@ -97,6 +98,17 @@ def render(config: ClientConfig, address: EmailAddress | None) -> bytes:
         if dav_server.type in _DAV_TYPES:
             _dav_server(account, dav_server, config.domain, address)
     return _bytes(root)
+
+
+class Template:
+    """The answers for all addresses of a domain, rendered once and filled in for each person."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._document = render(config, EmailAddress(MARK, config.domain))
+
+    def fill(self, address: EmailAddress) -> bytes:
+        """Return the same bytes as render() does for this address of the domain."""
+        return self._document.replace(MARK.encode(), escape(address.local_part).encode())
 
 
 def render_error(code: int, message: str, *, now: datetime) -> bytes:

@@ -4,7 +4,7 @@ from flask import Blueprint, Response
 
 from automx.address import parse_domain
 from automx.formats import autoconfig
-from automx.views.http import asked_address, asked_domain, configuration, public_document
+from automx.views.http import asked_address, asked_domain, found_config, public_document
 
 blueprint = Blueprint("autoconfig", __name__)
 
@@ -24,4 +24,5 @@ def by_domain(domain: str) -> Response:
 
 
 def _document(domain: str) -> Response:
-    return public_document(autoconfig.render(configuration(domain)), autoconfig.CONTENT_TYPE)
+    body = found_config(domain).rendered(autoconfig.render)
+    return public_document(body, autoconfig.CONTENT_TYPE)

@@ -13,7 +13,7 @@ from automx.views.errors import answer_for
 from automx.views.http import (
     asked_address,
     asked_domain,
-    configuration,
+    found_config,
     personal_document,
     public_document,
 )
@@ -45,16 +45,16 @@ def post() -> Response:
         raise BadRequestError("The Content-Type must be text/xml.")
     asked = autodiscover.parse_request(request.get_data())
     address = EmailAddress.parse(asked.address)
-    body = autodiscover.render(configuration(address.domain), address)
-    return personal_document(body, autodiscover.CONTENT_TYPE)
+    template = found_config(address.domain).rendered(autodiscover.Template)
+    return personal_document(template.fill(address), autodiscover.CONTENT_TYPE)
 
 
 @blueprint.get("/autodiscover/autodiscover.xml")
 def get() -> Response:
     """Answer with the settings of the domain: Delta Chat asks this way."""
     address = asked_address()
-    config = configuration(address.domain if address else asked_domain())
-    return public_document(autodiscover.render(config, None), autodiscover.CONTENT_TYPE)
+    found = found_config(address.domain if address else asked_domain())
+    return public_document(found.rendered(autodiscover.render), autodiscover.CONTENT_TYPE)
 
 
 @blueprint.errorhandler(Exception)

@@ -6,9 +6,8 @@ from flask import Response, current_app, request
 from werkzeug.datastructures import MultiDict
 
 from automx.address import EmailAddress, parse_domain
-from automx.clientconfig import ClientConfig
 from automx.errors import AddressError, BadRequestError, UnknownDomainError
-from automx.lookup import ConfigCache, client_config
+from automx.lookup import ConfigCache, FoundConfig, client_config
 from automx.models import db
 
 CACHE = "automx.domains"  # the key of the ConfigCache in app.extensions
@@ -48,7 +47,7 @@ def asked_domain() -> str:
         raise UnknownDomainError from None
 
 
-def configuration(domain: str) -> ClientConfig:
+def found_config(domain: str) -> FoundConfig:
     """Return the settings of a domain, from memory if they are fresh enough."""
     cache: ConfigCache = current_app.extensions[CACHE]
     return cache.get(domain, lambda name: client_config(db.session(), name))
@@ -57,11 +56,14 @@ def configuration(domain: str) -> ClientConfig:
 def public_document(body: bytes, content_type: str) -> Response:
     """Answer with a document that is the same for everyone: caches may keep it."""
     seconds = int(current_app.config["AUTOMX"].domain_cache_seconds)
+    etag = f'"{blake2b(body, digest_size=16).hexdigest()}"'
     response = Response(body, content_type=content_type)
+    # Written out, because werkzeug's objects for these headers cost more than the document.
     response.headers["Cache-Control"] = f"public, max-age={seconds}" if seconds else "no-cache"
+    response.headers["ETag"] = etag
     response.headers["Vary"] = "Host"
-    response.set_etag(blake2b(body, digest_size=16).hexdigest())
-    response.make_conditional(request)
+    if "HTTP_IF_NONE_MATCH" in request.environ:
+        response.make_conditional(request)
     return response
 
 

@@ -10,7 +10,7 @@ from automx.address import EmailAddress
 from automx.config import Settings
 from automx.errors import BadRequestError
 from automx.formats import mobileconfig
-from automx.views.http import argument, configuration, personal_document
+from automx.views.http import argument, found_config, personal_document
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,11 @@ def profile() -> Response:
     if password and not _password_permitted():
         log.warning("a password was sent and left out: the settings do not permit it")
         password = ""
-    config = configuration(address.domain)
-    body = mobileconfig.render(config, address, name=name, password=password)
+    found = found_config(address.domain)
+    if password:
+        body = mobileconfig.render(found.config, address, name=name, password=password)
+    else:
+        body = found.rendered(mobileconfig.Template).fill(address, name)
     answer = personal_document(body, mobileconfig.CONTENT_TYPE)
     answer.headers["Content-Disposition"] = f'attachment; filename="{_file_name(address)}"'
     return answer
@@ -55,7 +58,7 @@ def _printable(name: str, text: str) -> str:
     """Return the text of an argument; BadRequestError if a property list could not hold it."""
     if len(text) > MAX_LENGTH:
         raise BadRequestError(f"The argument {name} is too long.")
-    if any(unicodedata.category(char) in {"Cc", "Cs", "Cn"} for char in text):
+    if any(unicodedata.category(char) in {"Cc", "Cn", "Co", "Cs"} for char in text):
         raise BadRequestError(f"The argument {name} has a character that is not allowed.")
     return text.strip()
 
