@@ -2,6 +2,7 @@
 
 import hmac
 import ipaddress
+from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import BadRequest
@@ -42,15 +43,21 @@ def protect() -> None:
 def _is_local(proxy_count: int) -> bool:
     """Tell whether a program on this machine asks, not a proxy or a web page on somebody's behalf.
 
-    A proxy on this machine connects from loopback for everyone. Where none is trusted, its headers
-    give it away; and a web page in a local browser says that it is another site's.
+    A proxy on this machine connects from loopback for everyone; where none is trusted, its headers
+    give it away. A web page of another site, open in a browser on this machine, is known by what
+    the browser says of it, or, where its name was made to point here, by that name.
     """
     if not proxy_count and any(name in request.headers for name in _FORWARDING_HEADERS):
         return False
     if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
         return False
+    host = urlsplit(f"//{request.host}").hostname or ""
+    return _is_loopback(request.remote_addr or "") and (host == "localhost" or _is_loopback(host))
+
+
+def _is_loopback(text: str) -> bool:
     try:
-        return ipaddress.ip_address(request.remote_addr or "").is_loopback
+        return ipaddress.ip_address(text).is_loopback
     except ValueError:
         return False
 
