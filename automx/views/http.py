@@ -31,14 +31,20 @@ def asked_address() -> EmailAddress | None:
     return EmailAddress.parse(text) if text.strip() else None
 
 
+def host_name() -> str:
+    """Return the host name or address that the client asked, in lower case, without port."""
+    host = request.host.lower()
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
 def asked_domain() -> str:
     """Return the domain that the host name of the request stands for.
 
     Raises UnknownDomainError if the host name cannot belong to a mail domain.
     """
-    host = request.host.rpartition(":")[0] if ":" in request.host else request.host
+    host = host_name()
     for prefix in _HOST_PREFIXES:
-        if host.lower().startswith(prefix):
+        if host.startswith(prefix):
             host = host[len(prefix) :]
             break
     try:

@@ -2,7 +2,6 @@
 
 import hmac
 import ipaddress
-from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import BadRequest
@@ -11,7 +10,7 @@ from automx.config import Settings
 from automx.errors import ForbiddenError, SeedError
 from automx.models import database_errors, db
 from automx.seed import SAMPLE, is_empty, populate, purge
-from automx.views.http import CACHE
+from automx.views.http import CACHE, host_name
 
 blueprint = Blueprint("initdb", __name__)
 
@@ -51,7 +50,7 @@ def _is_local(proxy_count: int) -> bool:
         return False
     if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
         return False
-    host = urlsplit(f"//{request.host}").hostname or ""
+    host = host_name()
     return _is_loopback(request.remote_addr or "") and (host == "localhost" or _is_loopback(host))
 
 
