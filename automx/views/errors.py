@@ -45,7 +45,7 @@ def answer_for(error: Exception) -> Response:
     else:
         status, text = 500, AutomxError.public
         log.critical("%s %s: a bug in automx", request.method, request.path, exc_info=error)
-    headers["Cache-Control"] = "no-store"
+    headers |= {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     return Response(f"{text}\n", status, headers, content_type="text/plain; charset=utf-8")
 
 

@@ -1,6 +1,6 @@
 """The root page: what this server is, and whether it is ready."""
 
-from flask import Blueprint, render_template
+from flask import Blueprint, Response, render_template
 
 from automx.errors import DatabaseError
 from automx.views.health import check_ready
@@ -9,7 +9,7 @@ blueprint = Blueprint("site", __name__)
 
 
 @blueprint.get("/")
-def root() -> str:
+def root() -> Response:
     """Show the page; a server that is not ready says so, but not why."""
     try:
         check_ready()
@@ -17,4 +17,8 @@ def root() -> str:
         ready = False
     else:
         ready = True
-    return render_template("root.html", ready=ready)
+    response = Response(render_template("root.html", ready=ready))
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
