@@ -80,7 +80,7 @@ def client_config(session: Session, domain: str) -> ClientConfig:
     with database_errors():
         row = _domain_row(session, domain)
         if row is None:
-            raise UnknownDomainError
+            raise UnknownDomainError(cause=f"domain {domain}")
         servers = session.execute(
             select(Server.__table__)
             .join(server_domain, server_domain.c.server_id == Server.id)

@@ -50,7 +50,7 @@ def asked_domain() -> str:
     try:
         return parse_domain(host)
     except AddressError:
-        raise UnknownDomainError from None
+        raise UnknownDomainError(cause=f"host name {host}") from None
 
 
 def found_config(domain: str) -> FoundConfig:

@@ -33,12 +33,14 @@ def write(settings: Settings) -> None:
 
 
 def register(app: Flask) -> None:
-    """Log each request at level INFO: method, path without query, status."""
+    """Log each request: method, path without query, status; a load balancer's at level DEBUG."""
     if not access_log.isEnabledFor(logging.INFO):
         return
 
     @app.after_request
     def log_request(response: Response) -> Response:
+        is_probe = request.path in {"/healthz", "/readyz"} and response.status_code == 200
+        level = logging.DEBUG if is_probe else logging.INFO
         # No query: it holds addresses, and passwords if somebody puts them there.
-        access_log.info("%s %s %s", request.method, request.path, response.status_code)
+        access_log.log(level, "%s %s %s", request.method, request.path, response.status_code)
         return response
