@@ -65,6 +65,19 @@ def unicode_domain(domain: str) -> str:
         raise AddressError("The domain name is not valid.") from error
 
 
+def spellings(name: str) -> list[str]:
+    """Return the forms in which a database, asked for lower case, may hold a domain or wildcard.
+
+    ``name`` is given as A-label in lower case. SQLite, and PostgreSQL in the C locale, turn only
+    ASCII letters into lower case: a row "MÜLLER.de" is found as "mÜller.de".
+    """
+    if "xn--" not in name:
+        return [name]
+    u_label = unicode_domain(name)
+    ascii_lowered = "".join(char if char.isascii() else char.upper() for char in u_label)
+    return list(dict.fromkeys((name, u_label, ascii_lowered)))
+
+
 @dataclass(frozen=True, slots=True)
 class EmailAddress:
     """A mail address: the local part as it was typed, the domain as A-label in lower case."""

@@ -13,10 +13,10 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from cachetools import TTLCache
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 
-from automx.address import PLACEHOLDER, parse_domain, unicode_domain
+from automx.address import PLACEHOLDER, parse_domain, spellings
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
@@ -34,6 +34,7 @@ from automx.models import (
     Server,
     database_errors,
     davserver_domain,
+    lower_name,
     server_domain,
 )
 
@@ -168,13 +169,10 @@ class ConfigCache:
 def _domain_row(session: Session, domain: str) -> Row[int, str, str, str] | None:
     """Return the row that decides for a domain, with its provider's names."""
     names = _names_in_order(domain)
-    # MariaDB and MySQL compare names in any case by their collation; lower() would bypass the key.
-    is_mysql = session.get_bind().dialect.name in {"mysql", "mariadb"}
-    column = Domain.name if is_mysql else func.lower(Domain.name)
     rows = session.execute(
         select(Domain.id, Domain.name, Provider.name.label("provider_name"), Provider.short_name)
         .join(Provider, Provider.id == Domain.provider_id, isouter=True)
-        .where(column.in_(names))
+        .where(lower_name(session).in_(names))
         .order_by(Domain.id)
     ).all()
     ranks = {name: rank for rank, name in enumerate(names)}
@@ -184,20 +182,10 @@ def _domain_row(session: Session, domain: str) -> Row[int, str, str, str] | None
 
 
 def _names_in_order(domain: str) -> list[str]:
-    """Return the values of ``domain.name`` that fit a domain, the best first, in lower case."""
+    """Return the values of the column ``domain.name`` that fit a domain, best first."""
     labels = domain.split(".")
     names = [domain, *("*." + ".".join(labels[i:]) for i in range(1, len(labels))), "*"]
-    if "xn--" not in domain:
-        return names
-    both_forms: list[str] = []
-    for name in names:
-        both_forms.append(name)
-        if "xn--" in name:
-            u_label = unicode_domain(name)
-            # SQLite, and PostgreSQL in the C locale, lower only ASCII: MÜLLER gives mÜller.
-            ascii_lowered = "".join(c if c.isascii() else c.upper() for c in u_label)
-            both_forms += dict.fromkeys((u_label, ascii_lowered, ascii_lowered.lower()))
-    return list(dict.fromkeys(both_forms))
+    return [spelling for name in names for spelling in spellings(name)]
 
 
 def _usable(

@@ -107,6 +107,15 @@ class DavServer(Base):
     user_name: Mapped[str | None] = mapped_column(String(64))
 
 
+def lower_name(session: Session) -> sqlalchemy.ColumnElement[str]:
+    """Return the column ``domain.name``, to be compared with names in lower case by its index.
+
+    MariaDB and MySQL compare in any case, by the collation; lower() would bypass their key.
+    """
+    is_mysql = session.get_bind().dialect.name in {"mysql", "mariadb"}
+    return Domain.__table__.c.name if is_mysql else sqlalchemy.func.lower(Domain.name)
+
+
 def engine_options(db_uri: str) -> dict[str, Any]:
     """Return the options of ``sqlalchemy.create_engine`` for a database, as a dict.
 

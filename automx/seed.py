@@ -18,9 +18,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from automx import seeddocument
-from automx.address import unicode_domain
+from automx.address import spellings
 from automx.errors import AddressError, ConflictError, SeedError
-from automx.models import Base
+from automx.models import Base, lower_name
 from automx.seeddocument import SAMPLE, Row, SeedRows, parse, shown
 
 __all__ = [
@@ -140,15 +140,8 @@ def _existing(
 
 def _same_domains(session: Session, a_labels: set[str]) -> Iterator[str]:
     """Yield the names in the database that mean one of the domains."""
-    names = set(a_labels)
-    for a_label in a_labels:
-        if "xn--" in a_label:
-            u_label = unicode_domain(a_label)
-            # SQLite, and PostgreSQL in the C locale, lower only ASCII: MÜLLER gives mÜller.
-            names |= {u_label, "".join(c if c.isascii() else c.upper() for c in u_label)}
-    # MariaDB and MySQL compare names in any case by their collation; lower() would bypass the key.
-    is_mysql = session.get_bind().dialect.name in {"mysql", "mariadb"}
-    column = _DOMAIN.c.name if is_mysql else func.lower(_DOMAIN.c.name)
+    names = {name for a_label in a_labels for name in spellings(a_label)}
+    column = lower_name(session)
     for chunk in _chunks(sorted(names), 2 * _NAMES_AT_ONCE):
         for name in session.scalars(select(_DOMAIN.c.name).where(column.in_(chunk))):
             with suppress(ValueError, AddressError):
