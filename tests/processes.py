@@ -142,7 +142,7 @@ def automx(*arguments: str | Path, env: Mapping[str, str], stdin: str | None = N
 def serving(env: Mapping[str, str], log: Path, *options: str) -> Iterator[Server]:
     """Run ``automx serve`` on a free port with ``AUTOMX_...`` settings in ``env``."""
     port = free_port()
-    command = [AUTOMX, "serve", "--port", str(port), *options]
+    command: list[str | Path] = [AUTOMX, "serve", "--port", str(port), *options]
 
     def answers() -> bool:
         try:

@@ -65,7 +65,7 @@ def test_systemd_is_told_when_the_server_answers_and_when_it_stops(
             answered.append(listens(port))
             return message == b"READY=1"
 
-        command = [AUTOMX, "serve", "--port", str(port), "--workers", "1"]
+        command: list[str | Path] = [AUTOMX, "serve", "--port", str(port), "--workers", "1"]
         env = environment | {"NOTIFY_SOCKET": str(path)}
         with running(command, tmp_path / "serve.log", ready=ready, env=env) as started:
             assert answered == [True]
@@ -141,7 +141,7 @@ def test_other_wsgi_servers_serve_the_same_document(
 ) -> None:
     port = free_port()
     gunicorn = AUTOMX.with_name("gunicorn")
-    command = [gunicorn, "--bind", f"127.0.0.1:{port}", "automx.server:app"]
+    command: list[str | Path] = [gunicorn, "--bind", f"127.0.0.1:{port}", "automx.server:app"]
     path = "/mail/config-v1.1.xml?emailaddress=alice@example.com"
     with running(
         command, tmp_path / "gunicorn.log", ready=lambda: listens(port), env=environment
