@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from sqlalchemy import Boolean, Integer, Table, cast, func, select, text, type_coerce
+from sqlalchemy import Boolean, Integer, Table, cast, func, select, text, true, type_coerce
 from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -155,7 +155,8 @@ def _conflicts() -> Iterator[None]:
         yield
     except IntegrityError as error:
         raise ConflictError(
-            "The database has just been changed by another program; nothing was added",
+            "The database refused a row that it holds already, perhaps since a moment ago; "
+            "nothing was added",
             cause=str(error.orig),
         ) from error
 
@@ -187,26 +188,17 @@ def _insert(session: Session, rows: SeedRows) -> Counts:
             for domain_id, domain in domains
         ),
     )
-    server_ids = [row["id"] for row in rows.servers]
-    davserver_ids = [row["id"] for row in rows.davservers]
-    _insert_rows(
-        session,
-        _SERVER_DOMAIN,
+    for table, links, table_rows, chosen in (
+        (_SERVER, _SERVER_DOMAIN, rows.servers, [domain.servers for domain in rows.domains]),
         (
-            {"server_id": server_id, "domain_id": domain_id}
-            for domain_id, domain in domains
-            for server_id in (server_ids if domain.servers is None else domain.servers)
+            _DAVSERVER,
+            _DAVSERVER_DOMAIN,
+            rows.davservers,
+            [domain.davservers for domain in rows.domains],
         ),
-    )
-    _insert_rows(
-        session,
-        _DAVSERVER_DOMAIN,
-        (
-            {"davserver_id": server_id, "domain_id": domain_id}
-            for domain_id, domain in domains
-            for server_id in (davserver_ids if domain.davservers is None else domain.davservers)
-        ),
-    )
+    ):
+        server_ids = [row["id"] for row in table_rows]
+        _link(session, table, links, server_ids, dict(zip(domain_ids, chosen, strict=True)))
     if session.get_bind().dialect.name == "postgresql":
         _set_sequences(session)
     return Counts(
@@ -231,6 +223,36 @@ def _allocate(session: Session, table: Table, ids: list[int | None]) -> list[int
 def _insert_rows(session: Session, table: Table, rows: Iterable[Row]) -> None:
     for chunk in _chunks(rows, _CHUNK):
         session.execute(table.insert(), chunk)
+
+
+def _link(
+    session: Session,
+    servers: Table,
+    links: Table,
+    all_ids: list[int],
+    chosen: Mapping[int, tuple[int, ...] | None],
+) -> None:
+    """Insert the links of new domains; ``chosen`` is domain id -> server ids, None for all."""
+    server_id, domain_id = links.columns
+    _insert_rows(
+        session,
+        links,
+        (
+            {server_id.name: server, domain_id.name: domain}
+            for domain, some_ids in chosen.items()
+            for server in some_ids or ()
+        ),
+    )
+    # The database multiplies domains by servers several times faster than a driver sends rows.
+    with_all = (domain for domain, some_ids in chosen.items() if some_ids is None)
+    for domain_chunk in _chunks(with_all, _NAMES_AT_ONCE):
+        for server_chunk in _chunks(all_ids, _NAMES_AT_ONCE):
+            pairs = (
+                select(servers.c.id, _DOMAIN.c.id)
+                .join_from(servers, _DOMAIN, true())
+                .where(servers.c.id.in_(server_chunk), _DOMAIN.c.id.in_(domain_chunk))
+            )
+            session.execute(links.insert().from_select([server_id, domain_id], pairs))
 
 
 def _set_sequences(session: Session) -> None:

@@ -512,8 +512,8 @@ def _fields(
         if kind := kinds.get(key):
             fields[key] = _value(item, kind, f"{path}.{key}" if path else key)
         elif not key.startswith("_"):
-            near = difflib.get_close_matches(key, kinds, 1)
-            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(kinds)}"
+            near = " or ".join(difflib.get_close_matches(key, kinds))
+            hint = f"did you mean {near}?" if near else f"expected one of {', '.join(kinds)}"
             raise SeedError(f"{here}: the key {shown(key)} is not known here; {hint}")
     for key in required:
         if key not in fields:

@@ -1,0 +1,689 @@
+"""Tests of automx.seed and its commands: from documents to rows and back to documents."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select, text
+from sqlalchemy.orm import Session
+
+from automx.errors import ConflictError, SeedError
+from automx.migrations import upgrade
+from automx.models import Base, Server, create_engine, open_session
+from automx.seed import (
+    SAMPLE,
+    Counts,
+    begin_snapshot,
+    count,
+    export,
+    is_empty,
+    parse,
+    populate,
+    purge,
+)
+from tests.databases import engine_uri
+from tests.processes import AUTOMX, REPOSITORY, automx
+
+# What a document can hold, with ids that no empty database would give.
+EVERYTHING: dict[str, Any] = {
+    "version": 2,
+    "providers": [
+        {"id": 3, "name": "Example Inc.", "short_name": "Ex"},
+        {"id": 8, "name": "Muster GmbH & Söhne"},
+    ],
+    "ldapservers": [
+        {
+            "id": 2,
+            "name": "ldap.example.com",
+            "port": 636,
+            "use_ssl": True,
+            "search_base": "dc=example,dc=com",
+            "search_filter": "(mail={0})",
+            "attr_uid": "uid",
+            "attr_cn": None,
+            "bind_password": ' "secret" ',
+            "bind_user": "cn=reader",
+        }
+    ],
+    "servers": [
+        {"id": 101, "type": "imap", "name": "imap.example.com", "port": 993},
+        {"id": 103, "type": "pop", "name": "pop.example.com", "port": 110, "prio": 20},
+        {
+            "id": 104,
+            "type": "smtp",
+            "name": "smtp.%EMAILDOMAIN%",
+            "port": 2525,
+            "prio": 5,
+            "socket_type": "plain",
+            "user_name": "%EMAILLOCALPART%",
+            "authentication": "OAuth2 password-cleartext",
+        },
+        {"id": 7, "type": "caldav", "url": "https://dav.example.com/%EMAILADDRESS%/"},
+        {
+            "id": 9,
+            "type": "webdav",
+            "url": "HTTP://files.example.com/",
+            "port": 8080,
+            "use_ssl": True,
+            "domain_required": False,
+            "user_name": None,
+        },
+    ],
+    "domains": [
+        {"id": 50, "name": "example.com", "provider": 3},
+        {"id": 51, "name": "müller.de", "provider": 8, "ldapserver_id": 2, "servers": [101, 104]},
+        {"id": 60, "name": "*.example.com", "provider": 3, "davservers": [9]},
+        {"id": 61, "name": "*", "provider": 3, "servers": [], "davservers": []},
+    ],
+}
+
+
+@pytest.fixture
+def session(database: Path) -> Iterator[Session]:
+    """Open a session on an empty SQLite database."""
+    with open_session(f"sqlite:///{database}") as session:
+        yield session
+
+
+@pytest.fixture
+def any_database(any_database_uri: str) -> str:
+    """Return the engine's URI of an empty migrated database, of each engine in turn."""
+    uri = engine_uri(any_database_uri)
+    upgrade(uri)
+    return uri
+
+
+def rows(session: Session) -> dict[str, list[tuple[object, ...]]]:
+    """Return all rows of automx2's tables, sorted by their keys."""
+    return {
+        name: [tuple(row) for row in session.execute(select(table).order_by(*table.primary_key))]
+        for name, table in Base.metadata.tables.items()
+    }
+
+
+def exported(session: Session, *, warnings: list[str] | None = None, secrets: bool = True) -> Any:
+    """Return the exported document; without a list for its warnings there must be none."""
+    seen: list[str] = []
+    pieces = list(export(session, with_secrets=secrets, warn=seen.append))
+    if warnings is None:
+        assert seen == []
+    else:
+        warnings += seen
+    return parse("".join(pieces).encode(), "export")
+
+
+def assert_round_trip(session: Session) -> None:
+    """Assert that an export seeds an equal database."""
+    before = rows(session)
+    document = exported(session)
+    purge(session)
+    assert all(table == [] for table in rows(session).values())
+    populate(session, document)
+    assert rows(session) == before
+
+
+def test_the_sample_fills_the_tables(session: Session) -> None:
+    assert is_empty(session)
+
+    counts = populate(session, SAMPLE)
+
+    assert counts == count(session) == Counts(1, 3, 4, 3, 0)
+    assert str(counts) == "1 provider, 3 domains, 4 mail servers, 3 DAV servers, 0 LDAP servers"
+    assert not is_empty(session)
+    user = "%EMAILADDRESS%"
+    dav = "https://dav.example.com"
+    every = [(server, domain) for server in range(1, 5) for domain in range(1, 4)]
+    assert rows(session) == {
+        "provider": [(1, "Example Mail Services", "Example")],
+        "server": [
+            (1, 10, "imap.example.com", 993, "imap", "SSL", user, "plain"),
+            (2, 20, "pop3.example.com", 995, "pop", "SSL", user, "plain"),
+            (3, 10, "smtp.example.com", 465, "smtp", "SSL", user, "plain"),
+            (4, 20, "smtp.example.com", 587, "smtp", "STARTTLS", user, "plain"),
+        ],
+        "davserver": [
+            (1, f"{dav}/calendars/%EMAILADDRESS%/", 0, "caldav", True, True, user),
+            (2, f"{dav}/contacts/%EMAILADDRESS%/", 0, "carddav", True, True, user),
+            (3, f"{dav}/files/%EMAILADDRESS%/", 0, "webdav", True, True, user),
+        ],
+        "domain": [
+            (1, "example.com", 1, None),
+            (2, "example.net", 1, None),
+            (3, "example.org", 1, None),
+        ],
+        "ldapserver": [],
+        "server_domain": every,
+        "davserver_domain": every[:9],
+    }
+
+
+def test_the_sample_is_exported_as_plain_version_2(session: Session) -> None:
+    populate(session, SAMPLE)
+
+    assert exported(session) == SAMPLE
+
+
+def test_everything_is_exported_as_it_was_seeded(session: Session) -> None:
+    populate(session, EVERYTHING)
+
+    assert exported(session) == EVERYTHING
+
+
+def test_an_export_is_readable_text_with_one_row_in_a_line(session: Session) -> None:
+    populate(session, EVERYTHING | {"domains": [], "ldapservers": [], "servers": []})
+
+    assert "".join(export(session)) == (
+        "{\n"
+        '  "version": 2,\n'
+        '  "providers": [\n'
+        '    {"id": 3, "name": "Example Inc.", "short_name": "Ex"},\n'
+        '    {"id": 8, "name": "Muster GmbH & Söhne"}\n'
+        "  ],\n"
+        '  "servers": [],\n'
+        '  "domains": []\n'
+        "}\n"
+    )
+
+
+@pytest.mark.parametrize("document", [SAMPLE, EVERYTHING], ids=["sample", "everything"])
+def test_an_export_seeds_an_equal_database(any_database: str, document: object) -> None:
+    with open_session(any_database) as session:
+        populate(session, document)
+    with open_session(any_database) as session:
+        begin_snapshot(session)
+        assert_round_trip(session)
+
+
+# Each changes one thing of the sample that plain version 2 cannot hold.
+CHANGES = [
+    "UPDATE provider SET short_name = 'Mail'",
+    "UPDATE provider SET name = 'Something else entirely'",
+    "INSERT INTO provider VALUES (2, 'Other Inc.', 'Other')",
+    "INSERT INTO provider VALUES (9, 'Other Inc.', 'Other'); UPDATE domain SET provider_id = 9",
+    "DELETE FROM davserver_domain; DELETE FROM davserver",
+    "DELETE FROM server_domain",
+    "DELETE FROM server_domain; DELETE FROM server",
+    "DELETE FROM server_domain WHERE domain_id = 2",
+    "DELETE FROM davserver_domain WHERE davserver_id = 1",
+    "DELETE FROM server_domain WHERE server_id = 1; DELETE FROM server WHERE id = 1",
+    "DELETE FROM server_domain; DELETE FROM davserver_domain; DELETE FROM domain",
+    "INSERT INTO domain VALUES (4, '*.example.com', 1, NULL)",
+    "INSERT INTO domain VALUES (77, 'xn--mller-kva.de', 1, NULL)",
+    "INSERT INTO ldapserver VALUES (5, 'localhost', 389, false, '', '(a)', 'uid', NULL, '', NULL)",
+    "UPDATE server SET prio = -1, port = 1, socket_type = 'none', authentication = 'GSSAPI'",
+    "UPDATE server SET type = 'POP3', socket_type = 'starttls' WHERE id = 2",
+    "UPDATE davserver SET port = 443, use_ssl = false, domain_required = false, user_name = ''",
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_is_in_the_tables_survives_export_and_seed(session: Session, change: str) -> None:
+    populate(session, SAMPLE)
+    for statement in change.split("; "):
+        session.execute(text(statement))
+
+    assert_round_trip(session)
+
+
+def test_an_empty_database_survives_export_and_seed(session: Session) -> None:
+    assert exported(session) == {"version": 2, "providers": [], "servers": [], "domains": []}
+    assert_round_trip(session)
+
+
+def test_rows_can_be_inserted_without_id_and_by_position_after_seeding(any_database: str) -> None:
+    with open_session(any_database) as session:
+        populate(session, EVERYTHING)
+    with open_session(any_database) as session:
+        server = Server(
+            name="a.example.com",
+            port=993,
+            type="imap",
+            socket_type="SSL",
+            user_name="",
+            authentication="plain",
+        )
+        session.add(server)
+        session.flush()
+        session.refresh(server)
+        assert (server.id, server.prio) == (105, 10)
+        for statement in (
+            "INSERT INTO provider (name, short_name) VALUES ('Other', 'Other')",
+            "INSERT INTO domain (name, provider_id) VALUES ('other.example', 9)",
+            (
+                "INSERT INTO server VALUES (201, 10, 'mail.example.com', 587, 'smtp', 'STARTTLS',"
+                " '%EMAILADDRESS%', 'plain')"
+            ),
+            "INSERT INTO server_domain VALUES (201, 62)",
+        ):
+            session.execute(text(statement))
+    with open_session(any_database) as session:
+        found = rows(session)
+        assert found["provider"][-1] == (9, "Other", "Other")
+        assert found["domain"][-1] == (62, "other.example", 9, None)
+        assert found["server"][-1] == (
+            *(201, 10, "mail.example.com", 587, "smtp", "STARTTLS", "%EMAILADDRESS%", "plain"),
+        )
+        assert (201, 62) in found["server_domain"]
+
+
+def test_seeding_again_never_sets_a_sequence_back(any_database: str) -> None:
+    with open_session(any_database) as session:
+        populate(session, EVERYTHING)
+        session.execute(text("DELETE FROM server_domain WHERE server_id > 101"))
+        session.execute(text("DELETE FROM server WHERE id > 101"))
+        populate(session, SAMPLE | {"domains": [{"name": "example.net"}]})
+    with open_session(any_database) as session:
+        insert = (
+            "INSERT INTO server (name, port, type, socket_type, user_name, authentication)"
+            " VALUES ('a.example.com', 993, 'imap', 'SSL', 'a', 'plain')"
+        )
+        session.execute(text(insert))
+        assert [row[0] for row in rows(session)["server"]][:5] == [101, 102, 103, 104, 105]
+
+
+def test_a_second_document_adds_to_the_first(session: Session) -> None:
+    populate(session, EVERYTHING)
+    document = {
+        "version": 2,
+        "providers": [],
+        "servers": [],
+        "domains": [{"name": "new.example", "provider": 8, "servers": [101], "ldapserver_id": 2}],
+    }
+
+    assert populate(session, document) == Counts(0, 1, 0, 0, 0)
+
+    assert rows(session)["domain"][-1] == (62, "new.example", 8, 2)
+    assert [row for row in rows(session)["server_domain"] if row[1] == 62] == [(101, 62)]
+    assert [row for row in rows(session)["davserver_domain"] if row[1] == 62] == []
+
+
+def test_servers_of_a_document_are_for_its_own_domains_only(session: Session) -> None:
+    populate(session, SAMPLE)
+    document = {
+        "provider": "Other",
+        "domains": ["other.example"],
+        "servers": [{"type": "imap", "name": "imap.other.example"}],
+    }
+
+    populate(session, document)
+
+    assert [row for row in rows(session)["server_domain"] if 5 in row or 4 in row] == [
+        (4, 1),
+        (4, 2),
+        (4, 3),
+        (5, 4),
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["example.com", "EXAMPLE.com", "Example.Com."],
+)
+def test_a_domain_of_the_database_is_a_conflict(any_database: str, name: str) -> None:
+    with open_session(any_database) as session:
+        populate(session, SAMPLE)
+        before = rows(session)
+
+        with pytest.raises(ConflictError, match=r"^The database holds the domain example\.com a"):
+            populate(session, SAMPLE | {"domains": [{"name": "new.example"}, {"name": name}]})
+
+        assert rows(session) == before
+
+
+@pytest.mark.parametrize("stored", ["xn--mller-kva.de", "müller.de", "MÜLLER.DE", "Müller.de"])
+@pytest.mark.parametrize("name", ["xn--mller-kva.de", "Müller.de"])
+def test_a_conflict_is_found_across_both_forms_of_a_domain(
+    any_database: str, stored: str, name: str
+) -> None:
+    with open_session(any_database) as session:
+        populate(session, SAMPLE)
+        session.execute(
+            text("INSERT INTO domain (name, provider_id) VALUES (:name, 1)"), {"name": stored}
+        )
+
+        with pytest.raises(ConflictError, match=f"^The database holds the domain {stored} already"):
+            populate(session, SAMPLE | {"domains": [{"name": name}]})
+
+
+@pytest.mark.parametrize(
+    ("document", "error"),
+    [
+        (EVERYTHING, r"^providers\[0\]\.id: the table provider has a row with the id 3 already$"),
+        (
+            SAMPLE | {"servers": [{"id": 103, "type": "imap", "name": "imap.example.com"}]},
+            r"^servers\[0\]\.id: the table server has a row with the id 103 already$",
+        ),
+    ],
+)
+def test_an_id_of_the_database_is_a_conflict(
+    session: Session, document: object, error: str
+) -> None:
+    populate(session, EVERYTHING)
+
+    with pytest.raises(ConflictError, match=error):
+        populate(session, document)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "error"),
+    [
+        ("servers", [1], "domains[0].servers: expected the id of a server"),
+        ("davservers", [1], "domains[0].davservers: expected the id of a davserver"),
+        ("provider", 1, "domains[0].provider: expected the id of a provider"),
+        ("ldapserver_id", 1, "domains[0].ldapserver_id: expected the id of a ldapserver"),
+    ],
+)
+def test_an_id_that_is_nowhere_is_refused(
+    session: Session, key: str, value: object, error: str
+) -> None:
+    with pytest.raises(SeedError) as caught:
+        populate(session, SAMPLE | {"domains": [{"name": "example.com", key: value}]})
+
+    assert str(caught.value) == f"{error} in this document or in the database, found 1"
+    assert is_empty(session)
+
+
+def test_an_id_too_high_to_count_on_is_a_conflict(session: Session) -> None:
+    highest = {"id": 2**31 - 1, "type": "imap", "name": "imap.example.com"}
+
+    with pytest.raises(ConflictError, match="server has no free ids: its highest is 2147483647"):
+        populate(session, SAMPLE | {"servers": [highest, *SAMPLE["servers"]]})
+
+
+def test_a_writer_at_the_same_moment_is_a_conflict(any_database: str) -> None:
+    engine = create_engine(any_database)
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def write_first(*arguments: Any) -> None:
+        if arguments[2].startswith("INSERT INTO provider"):
+            with open_session(any_database) as other:
+                populate(other, SAMPLE)
+
+    error = r"^The database refused a row that it holds already"
+    with Session(engine) as session, pytest.raises(ConflictError, match=error) as caught:
+        populate(session, SAMPLE)
+    engine.dispose()
+
+    assert caught.value.cause
+    with open_session(any_database) as session:
+        assert count(session) == Counts(1, 3, 4, 3, 0)
+
+
+def test_secrets_are_exported_only_when_asked_for(session: Session) -> None:
+    populate(session, EVERYTHING)
+    warnings: list[str] = []
+
+    document = exported(session, warnings=warnings, secrets=False)
+
+    assert "secret" not in json.dumps(document)
+    assert document["ldapservers"] == [
+        {key: value for key, value in server.items() if key != "bind_password"}
+        for server in EVERYTHING["ldapservers"]
+    ]
+    assert warnings == [
+        "the passwords of 1 LDAP server are left out; automx export --with-secrets includes them"
+    ]
+
+
+def test_rows_that_a_hand_has_spoilt_are_exported_as_they_are_and_named(session: Session) -> None:
+    populate(session, SAMPLE)
+    for statement in (
+        "UPDATE server SET type = 'imaps', port = 0 WHERE id = 1",
+        "UPDATE server SET port = 'abc' WHERE id = 2",
+        "UPDATE server SET user_name = '' WHERE id = 4",
+        "UPDATE davserver SET use_ssl = 'yes' WHERE id = 1",
+        "UPDATE davserver SET use_ssl = 'maybe' WHERE id = 2",
+        "UPDATE domain SET name = 'Example.com' WHERE id = 1",
+        "UPDATE domain SET name = 'not a domain' WHERE id = 2",
+        "INSERT INTO domain VALUES (4, 'example.COM', 1, NULL)",
+        "INSERT INTO domain VALUES (5, 'xn--mller-kva.de', 1, NULL)",
+        "INSERT INTO domain VALUES (6, 'müller.de', 9, 9)",
+        "INSERT INTO server_domain VALUES (99, 1), (1, 99)",
+        "UPDATE provider SET name = ''",
+    ):
+        session.execute(text(statement))
+    warnings: list[str] = []
+
+    document = exported(session, warnings=warnings)
+
+    assert document["servers"][0] == {"id": 1, "type": "imaps", "name": "imap.example.com"} | {
+        "port": 0,
+        "socket_type": "SSL",
+    }
+    assert document["servers"][1]["port"] == "abc"
+    assert [domain["name"] for domain in document["domains"]] == [
+        "Example.com",
+        "not a domain",
+        "example.org",
+        "example.COM",
+        "xn--mller-kva.de",
+        "müller.de",
+    ]
+    text_of_1 = "a text of 1 to {} characters without control characters or blanks at its ends"
+    assert warnings == [
+        f'provider 1 will not seed again: name: expected {text_of_1.format(128)}, found ""',
+        (
+            "server 1 will not seed again: servers[0].type: expected one of imap, pop, pop3, smtp, "
+            'caldav, carddav, webdav, found "imaps"'
+        ),
+        (
+            "server 2 will not seed again: servers[1].port: expected a whole number from 1 to 65535, "
+            'found "abc"'
+        ),
+        (
+            "server 4 will not seed again: servers[3].user_name: expected "
+            f'{text_of_1.format(64)}, found ""'
+        ),
+        'davserver 1 will not be the same when it is seeded again: use_ssl "yes" becomes true',
+        (
+            "davserver 2 will not seed again: servers[5].use_ssl: expected true or false, "
+            'found "maybe"'
+        ),
+        (
+            "domain 1 will not be the same when it is seeded again: "
+            'name "Example.com" becomes "example.com"'
+        ),
+        (
+            "domain 2 will not seed again: domains[1].name: expected a domain name of at most 128 "
+            'characters such as "example.com", "*.example.com" or "*", found "not a domain"'
+        ),
+        (
+            "domain 4 will not be the same when it is seeded again: "
+            'name "example.COM" becomes "example.com"'
+        ),
+        "domain 4 will not seed again: example.com has two rows",
+        "domain 6 will not seed again: xn--mller-kva.de has two rows",
+        "domain 6 will not seed again: its provider_id is no provider's",
+        "domain 6 will not seed again: its ldapserver_id is no ldapserver's",
+        "server_domain has 2 rows without server or domain, left out",
+    ]
+
+
+def test_many_warnings_are_counted(session: Session) -> None:
+    populate(session, SAMPLE | {"domains": [{"name": f"d{i}.example"} for i in range(30)]})
+    session.execute(text("UPDATE domain SET name = upper(name)"))
+    warnings: list[str] = []
+
+    exported(session, warnings=warnings)
+
+    assert len(warnings) == 21
+    assert warnings[-1] == "there are 10 more rows of this kind"
+
+
+@pytest.fixture
+def env(database: Path) -> dict[str, str]:
+    """Return the environment of commands on an empty database."""
+    return {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": f"sqlite:///{database}"}
+
+
+def failing(*arguments: str | Path, env: dict[str, str], stdin: bytes = b"") -> tuple[int, str]:
+    """Run a command that fails; return its exit status and what it says."""
+    result = subprocess.run(
+        [str(AUTOMX), *map(str, arguments)],
+        input=stdin,
+        env={**os.environ, **env},
+        capture_output=True,
+        check=False,
+    )
+    assert result.stdout == b""
+    return result.returncode, result.stderr.decode()
+
+
+def test_commands_seed_export_and_purge(env: dict[str, str], tmp_path: Path) -> None:
+    added = "Added 1 provider, 3 domains, 4 mail servers, 3 DAV servers, 0 LDAP servers.\n"
+    assert automx("seed", "--sample", env=env) == added
+    document = automx("export", env=env)
+    assert json.loads(document) == SAMPLE
+    assert automx("export", tmp_path / "seed.json", env=env) == ""
+    assert (tmp_path / "seed.json").read_text() == document
+    assert stat.S_IMODE((tmp_path / "seed.json").stat().st_mode) == 0o600
+    assert automx("purge", "--yes", env=env) == added.replace("Added", "Deleted")
+    assert automx("seed", tmp_path / "seed.json", env=env) == added
+    automx("purge", "--yes", env=env)
+    assert automx("seed", "-", env=env, stdin=document) == added
+    assert automx("export", env=env) == document
+
+
+def test_seed_if_empty_leaves_a_database_with_data_alone(env: dict[str, str]) -> None:
+    automx("seed", "--sample", "--if-empty", env=env)
+
+    assert automx("seed", "--sample", "--if-empty", env=env) == (
+        "The database has a provider already; nothing was added.\n"
+    )
+    assert failing("seed", "--sample", env=env) == (
+        1,
+        "automx: The database holds the domain example.com already\n",
+    )
+
+
+def test_purge_without_yes_says_what_it_would_delete(env: dict[str, str]) -> None:
+    automx("seed", "--sample", env=env)
+
+    assert failing("purge", env=env) == (
+        2,
+        (
+            "automx: this would delete 1 provider, 3 domains, 4 mail servers, 3 DAV servers, "
+            "0 LDAP servers; say --yes to do it\n"
+        ),
+    )
+    assert json.loads(automx("export", env=env)) == SAMPLE
+
+
+def test_a_bad_document_changes_nothing_and_is_explained_in_one_line(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "seed.json"
+    servers = [*SAMPLE["servers"], {"type": "imap", "name": "imap.example.com", "port": "abc"}]
+    path.write_text(json.dumps(SAMPLE | {"servers": servers}))
+
+    assert failing("seed", path, env=env) == (
+        1,
+        'automx: servers[7].port: expected a whole number from 1 to 65535, found "abc"\n',
+    )
+    assert failing("seed", "-", env=env, stdin=b"[1,\n2") == (
+        1,
+        "automx: standard input: line 2, column 2 is not valid JSON: expecting ',' delimiter\n",
+    )
+    assert failing("seed", tmp_path / "none.json", env=env) == (
+        1,
+        f"automx: {tmp_path}/none.json cannot be read: No such file or directory\n",
+    )
+    assert failing("seed", env=env)[0] == failing("seed", path, "--sample", env=env)[0] == 2
+    assert json.loads(automx("export", env=env))["domains"] == []
+
+
+def test_export_says_on_standard_error_that_secrets_are_left_out(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    automx("seed", REPOSITORY / "contrib" / "seeds" / "ldap-and-dav.json", env=env)
+    result = subprocess.run(
+        [str(AUTOMX), "export"],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert "change me" not in result.stdout
+    assert result.stderr == (
+        "automx: the passwords of 1 LDAP server are left out; "
+        "automx export --with-secrets includes them\n"
+    )
+    assert "change me" in automx("export", "--with-secrets", env=env)
+
+
+def test_a_failing_export_leaves_an_older_file_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "seed.json"
+    path.write_text("old")
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": f"sqlite:///{tmp_path}/none.sqlite"}
+
+    status, _ = failing("export", path, env=env)
+
+    assert status == 1
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# Runs a command and prints the most memory that it had, in kB. (The parent's memory, when it forks,
+# counts for what wait4(2) tells about a child, but not for this.)
+MEASURED = """
+import pathlib, re, sys
+from automx.cli import main
+main(sys.argv[1:], standalone_mode=False)
+print(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1])
+"""
+
+
+def peak_memory(*arguments: str | Path, env: dict[str, str]) -> int:
+    """Run a command to its end and return the most memory it had, in bytes."""
+    command = [sys.executable, "-c", MEASURED, *map(str, arguments)]
+    result = subprocess.run(
+        command,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(result.stdout.split()[-1]) * 1024
+
+
+def test_100000_domains_are_seeded_and_exported_in_bounded_memory(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    groups = 10
+    document = {
+        "version": 2,
+        "providers": [{"id": i, "name": f"Provider {i}"} for i in (1, 2)],
+        "servers": [
+            {"id": 2 * i + j, "type": kind, "name": f"{kind}.{i}.example.com", "port": port}
+            for i in range(groups)
+            for j, (kind, port) in enumerate([("imap", 993), ("smtp", 465)], 1)
+        ],
+        "domains": [
+            {
+                "name": f"customer-{i}.example.com",
+                "provider": i % 2 + 1,
+                "servers": [2 * (i % groups) + 1, 2 * (i % groups) + 2],
+            }
+            for i in range(100_000)
+        ],
+    }
+    few, many, result = tmp_path / "few.json", tmp_path / "many.json", tmp_path / "result.json"
+    few.write_text(json.dumps(SAMPLE))
+    many.write_text(json.dumps(document))
+
+    seeding = peak_memory("seed", few, env=env)
+    exporting = peak_memory("export", result, env=env)
+    automx("purge", "--yes", env=env)
+    seeding_many = peak_memory("seed", many, env=env)
+    exporting_many = peak_memory("export", result, env=env)
+
+    assert json.loads(result.read_text()) == document
+    assert seeding_many - seeding < 200_000_000
+    assert exporting_many - exporting < 30_000_000
