@@ -7,6 +7,7 @@ no client could use is found here, once for all formats: it is left out and name
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from threading import Lock
 from time import monotonic
 from typing import Any, TypeVar, cast
@@ -66,6 +67,7 @@ _Rendered = TypeVar("_Rendered")
 _Server = TypeVar("_Server", MailServer, DavServer)
 
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ue000\ufffe\uffff]")
+_FORBIDDEN_IN_URL = re.compile(_FORBIDDEN.pattern + r'|[\s<>"]')
 
 
 class _BadRowError(ValueError):
@@ -152,11 +154,11 @@ class ConfigCache:
             try:
                 answer = FoundConfig(look_up(domain))
             except (UnknownDomainError, BadRecordError) as error:
-                answer = error
+                answer = copy(error)  # without the traceback, whose frames hold the whole request
             with self._lock:
                 self._answers[domain] = answer
         if isinstance(answer, AutomxError):
-            raise answer.with_traceback(None)  # it is raised often: keep its frames from piling up
+            raise copy(answer)
         return answer
 
     def clear(self) -> None:
@@ -270,7 +272,7 @@ def _url(value: object, port: object, *, use_ssl: bool) -> str:
         parse_domain(PLACEHOLDER.sub("x", parts.hostname or ""))
     except (ValueError, AddressError):
         raise _BadRowError(f"url is {value!r}, it must be a URL") from None
-    if parts.scheme not in {"http", "https"} or re.search(r"[\s\x00-\x20\x7f-\x9f<>\"]", text):
+    if parts.scheme not in {"http", "https"} or _FORBIDDEN_IN_URL.search(text):
         raise _BadRowError(f"url is {value!r}, it must be an http or https URL")
     if not isinstance(port, int) or not 0 <= port <= 65535:
         raise _BadRowError(f"port is {port!r}, it must be from 0 to 65535")
