@@ -35,18 +35,20 @@ def protect() -> None:
         if hmac.compare_digest(token.strip().encode(), settings.initdb_token.encode()):
             return
         raise ForbiddenError("The token is wrong.")
-    if not _is_local(settings.proxy_count):
+    if not _is_local():
         raise ForbiddenError("This is allowed from the server itself only, or with a token.")
 
 
-def _is_local(proxy_count: int) -> bool:
+def _is_local() -> bool:
     """Tell whether a program on this machine asks, not a proxy or a web page on somebody's behalf.
 
-    A proxy on this machine connects from loopback for everyone; where none is trusted, its headers
-    give it away. A web page of another site, open in a browser on this machine, is known by what
-    the browser says of it, or, where its name was made to point here, by that name.
+    A proxy on this machine connects from loopback for everyone; its headers give it away. Whether
+    it is trusted does not matter: ProxyFix passes over headers that name fewer proxies than
+    ``proxy_count``, or that cannot be read, and what is left is the proxy's address. A web page of
+    another site, open in a browser on this machine, is known by what the browser says of it, or,
+    where its name was made to point here, by that name.
     """
-    if not proxy_count and any(name in request.headers for name in _FORWARDING_HEADERS):
+    if any(name in request.headers for name in _FORWARDING_HEADERS):
         return False
     if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
         return False

@@ -1,0 +1,666 @@
+"""automx behind real nginx, Apache and Caddy with the files of contrib, alone and two in a row.
+
+The files are used as they are; only ports, certificates and paths are put in. What automx makes of
+a request is seen from outside: the client's address in its log; scheme, host and path prefix in the
+redirect from /initdb to /initdb/.
+"""
+
+import contextlib
+import http.client
+import json
+import re
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.processes import (
+    REPOSITORY,
+    Server,
+    automx,
+    free_port,
+    listens,
+    program,
+    running,
+    serving,
+    wait_until,
+)
+
+CLIENT = "127.0.0.7"  # any address of 127.0.0.0/8 is a loopback address on Linux
+TOKEN = "a-token-of-the-tests"
+NAMES = ("autoconfig.example.com", "autodiscover.example.com", "ua-auto-config.example.com")
+SEED = {
+    "version": 2,
+    "provider": "Example Inc.",
+    "domains": [{"name": "example.com"}],
+    "servers": [
+        {"type": "imap", "name": "imap.example.com", "port": 993},
+        {"type": "smtp", "name": "smtp.example.com", "port": 465},
+    ],
+}
+
+# What a client could send to be taken for somebody else.
+SPOOFS = {
+    "plain": [
+        ("X-Forwarded-For", "203.0.113.66"),
+        ("X-Forwarded-Proto", "ftp"),
+        ("X-Forwarded-Host", "autoconfig.evil.example"),
+        ("X-Forwarded-Prefix", "/evil"),
+        ("X-Forwarded-Port", "666"),
+        ("X-Real-IP", "203.0.113.66"),
+        ("Forwarded", "for=203.0.113.66;proto=ftp;host=autoconfig.evil.example"),
+    ],
+    "lists": [
+        ("X-Forwarded-For", "203.0.113.66, 203.0.113.67, 203.0.113.68"),
+        ("X-Forwarded-Proto", "ftp, ftp, ftp"),
+        ("X-Forwarded-Host", "a.evil.example, b.evil.example, c.evil.example"),
+        ("X-Forwarded-Prefix", "/evil, /evil, /evil"),
+    ],
+    "repeated": [
+        ("X-Forwarded-For", "203.0.113.66"),
+        ("X-Forwarded-For", "203.0.113.67"),
+        ("X-Forwarded-Proto", "ftp"),
+        ("X-Forwarded-Proto", "ftp"),
+        ("X-Forwarded-Host", "a.evil.example"),
+        ("X-Forwarded-Host", "b.evil.example"),
+        ("X-Forwarded-Prefix", "/evil"),
+        ("X-Forwarded-Prefix", "/evil"),
+    ],
+    "quotation mark": [
+        ("X-Forwarded-For", '"203.0.113.66'),
+        ("X-Forwarded-Proto", '"ftp'),
+        ("X-Forwarded-Host", '"autoconfig.evil.example'),
+        ("X-Forwarded-Prefix", '"/evil'),
+    ],
+    "not ASCII": [
+        ("X-Forwarded-For", "\xff"),
+        ("X-Forwarded-Proto", "\xff"),
+        ("X-Forwarded-Host", "\xff"),
+        ("X-Forwarded-Prefix", "/\xff"),
+    ],
+    "empty": [
+        ("X-Forwarded-For", ""),
+        ("X-Forwarded-Proto", ""),
+        ("X-Forwarded-Host", ""),
+        ("X-Forwarded-Prefix", ""),
+    ],
+    "underscores": [
+        ("X-Forwarded-For", "203.0.113.66"),  # keeps a proxy's own value in front of the next lines
+        ("X_Forwarded_For", "203.0.113.66, 203.0.113.66"),
+        ("X-Forwarded_For", "203.0.113.66, 203.0.113.66"),
+        ("x_forwarded-for", "203.0.113.66, 203.0.113.66"),
+        ("X_Forwarded_Proto", "ftp, ftp"),
+        ("X-Forwarded_Proto", "ftp, ftp"),
+        ("x_forwarded-proto", "ftp, ftp"),
+        ("X_Forwarded_Host", "a.evil.example, b.evil.example"),
+        ("X-Forwarded_Host", "a.evil.example, b.evil.example"),
+        ("x_forwarded-host", "a.evil.example, b.evil.example"),
+        ("X_Forwarded_Prefix", "/evil, /evil"),
+        ("X-Forwarded_Prefix", "/evil, /evil"),
+        ("x_forwarded-prefix", "/evil, /evil"),
+    ],
+}
+
+
+@dataclass
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+
+@dataclass
+class Front:
+    """Where a client reaches automx: the port of the outermost proxy, or of automx itself."""
+
+    port: int
+    automx: Server
+    tls: ssl.SSLContext | None = None
+    plain_port: int = 0
+    logs: Sequence[Path] = field(default=())
+
+    @property
+    def scheme(self) -> str:
+        """The scheme that the client uses."""
+        return "https" if self.tls else "http"
+
+    def ask(
+        self,
+        path: str,
+        method: str = "GET",
+        *,
+        host: str = NAMES[0],
+        headers: Sequence[tuple[str, str]] = (),
+        body: bytes | None = None,
+        raw_host: str | None = None,
+    ) -> Answer:
+        """Send one request from ``CLIENT``; certificate and name are checked as a client does."""
+        raw: socket.socket = socket.create_connection(
+            ("127.0.0.1", self.port), 30, source_address=(CLIENT, 0)
+        )
+        if self.tls:
+            raw = self.tls.wrap_socket(raw, server_hostname=host)
+        with contextlib.closing(http.client.HTTPConnection(host)) as connection:
+            connection.sock = raw
+            connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+            connection.putheader("Host", raw_host or f"{host}:{self.port}")
+            for name, value in headers:
+                connection.putheader(name, value)
+            if body is not None and "Transfer-Encoding" not in dict(headers):
+                connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+
+    @contextlib.contextmanager
+    def logged(self, line: str) -> Iterator[None]:
+        """Check that automx logs exactly this line about the request of the block."""
+        request = line.partition(" ")[2].rpartition(" ")[0]  # method and path
+        before = self._lines(request)
+        yield
+        wait_until(
+            lambda: len(self._lines(request)) > len(before), f"the line {line!r} in the log", 10
+        )
+        assert self._lines(request) == [*before, line]
+
+    def _lines(self, request: str) -> list[str]:
+        return re.findall(rf"automx\.access: (\S+ {re.escape(request)} \d+)\n", self.automx.output)
+
+
+def put(text: str, *changes: tuple[str, str]) -> str:
+    """Return the text with each change made; each must have something to change."""
+    for old, new in changes:
+        assert old in text, f"contrib no longer holds {old!r}"
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for all names, and next to it its key (``.key``)."""
+    file = tmp_path_factory.mktemp("tls") / "automx.pem"
+    subprocess.run(
+        [
+            program("openssl", "openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt",
+            "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=automx tests",
+            "-addext", "subjectAltName=" + ",".join(f"DNS:{n}" for n in (*NAMES, "example.com")),
+            "-keyout", file.with_suffix(".key"), "-out", file,
+        ],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    return file
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Settings for a database that knows example.com."""
+    file = tmp_path_factory.mktemp("database") / "automx.sqlite"
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": f"sqlite:///{file}"}
+    automx("db", "upgrade", env=env)
+    automx("seed", "-", env=env, stdin=json.dumps(SEED))
+    return env
+
+
+@pytest.fixture(scope="module")
+def servers(
+    database: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[Server]]:
+    """Three servers: the first trusts no proxy, the next one, the last two."""
+    logs = tmp_path_factory.mktemp("automx")
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                serving(
+                    {
+                        **database,
+                        "AUTOMX_PROXY_COUNT": str(count),
+                        "AUTOMX_LOGLEVEL": "INFO",
+                        "AUTOMX_INITDB_TOKEN": TOKEN,
+                    },
+                    logs / f"{count}.log",
+                    "--workers",
+                    "1",
+                )
+            )
+            for count in range(3)
+        ]
+
+
+def nginx(
+    folder: Path, certificate: Path, upstream: int, *, inner: bool
+) -> contextlib.AbstractContextManager[tuple[int, int]]:
+    """Run nginx with contrib/nginx.conf; as inner proxy it speaks plain HTTP to another one."""
+    port, plain, unused = free_port(), free_port(), free_port()
+    site = put(
+        (REPOSITORY / "contrib/nginx.conf").read_text(),
+        ("server 127.0.0.1:4243;", f"server 127.0.0.1:{upstream};"),
+        ("    listen [::]:80;\n", ""),
+        ("    listen [::]:443 ssl;\n", ""),
+        ("listen 80;", f"listen 127.0.0.1:{plain};"),
+        ("listen 443 ssl;", f"listen 127.0.0.1:{unused if inner else port} ssl;"),
+        ("/etc/ssl/certs/automx.pem", str(certificate)),
+        ("/etc/ssl/private/automx.key", str(certificate.with_suffix(".key"))),
+        ("/var/log/nginx/automx.log", str(folder / "access.log")),
+    )
+    if inner:
+        site = put(
+            site.partition("# The paths that clients ask on the mail domain itself.")[0],
+            ("# listen 127.0.0.1:8080;", f"listen 127.0.0.1:{port};"),
+            ("ua-auto-config.*;", "ua-auto-config.* example.com;"),
+        )
+    (folder / "automx.conf").write_text(site)
+    temporary = "\n".join(
+        f"{kind}_temp_path {folder / kind};"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (folder / "nginx.conf").write_text(
+        f"""
+        daemon off;
+        worker_processes 1;
+        pid {folder / "pid"};
+        events {{}}
+        http {{
+            {temporary}
+            include {folder / "automx.conf"};
+        }}
+        """
+    )
+    command = [program("nginx", "nginx-light"), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
+    return _proxy(command, folder, port, plain)
+
+
+def apache(
+    folder: Path, certificate: Path, upstream: int, *, inner: bool
+) -> contextlib.AbstractContextManager[tuple[int, int]]:
+    """Run Apache with contrib/apache.conf; as inner proxy it speaks plain HTTP to another one."""
+    port, plain = free_port(), free_port()
+    site = put(
+        (REPOSITORY / "contrib/apache.conf").read_text(),
+        ("http://127.0.0.1:4243", f"http://127.0.0.1:{upstream}"),
+        ("<VirtualHost *:80>", f"<VirtualHost 127.0.0.1:{plain}>"),
+        ("<VirtualHost *:443>", f"<VirtualHost 127.0.0.1:{port}>"),
+        ("/etc/ssl/certs/automx.pem", str(certificate)),
+        ("/etc/ssl/private/automx.key", str(certificate.with_suffix(".key"))),
+    )
+    if inner:
+        before, _, after = site.partition("# The paths that clients ask on the mail domain itself.")
+        site = put(
+            before + after[after.index("UndefMacro") :],
+            ("ua-auto-config.*", "ua-auto-config.* example.com"),
+        )
+        site = re.sub(r"(?m)^ +SSL.*\n", "", site)
+    (folder / "automx.conf").write_text(site)
+    # What Debian enables by itself, and what the head of the file asks for.
+    modules = [
+        *("alias", "authz_core", "deflate", "dir", "env", "filter", "mime", "mpm_event"),
+        *("reqtimeout", "setenvif", "headers", "macro", "proxy", "proxy_http", "rewrite"),
+        *("socache_shmcb", "ssl"),
+    ]
+    (folder / "apache.conf").write_text(
+        "\n".join(
+            [
+                *(
+                    f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so"
+                    for name in modules
+                ),
+                "ServerName localhost",
+                f"DefaultRuntimeDir {folder}",
+                f"PidFile {folder / 'pid'}",
+                "ErrorLog /dev/stderr",
+                f"TypesConfig {folder / 'mime.types'}",
+                f"Listen 127.0.0.1:{port}",
+                f"Listen 127.0.0.1:{plain}",
+                "AddOutputFilterByType DEFLATE text/html text/plain text/xml application/xml",
+                f"Include {folder / 'automx.conf'}",
+            ]
+        )
+    )
+    (folder / "mime.types").touch()
+    command = [program("apache2", "apache2"), "-f", str(folder / "apache.conf"), "-DFOREGROUND"]
+    return _proxy(command, folder, port, plain, APACHE_LOG_DIR=str(folder))
+
+
+def caddy(
+    folder: Path, certificate: Path, upstream: int, *, inner: bool
+) -> contextlib.AbstractContextManager[tuple[int, int]]:
+    """Run Caddy with contrib/Caddyfile; as inner proxy it speaks plain HTTP to another one."""
+    port, plain = free_port(), free_port()
+    names = ", ".join(NAMES)
+    scheme = "http" if inner else "https"
+    site = put(
+        (REPOSITORY / "contrib/Caddyfile").read_text(),
+        ("reverse_proxy 127.0.0.1:4243", f"reverse_proxy 127.0.0.1:{upstream}"),
+        (
+            "{\n\tservers {",
+            f"{{\n\tadmin off\n\thttp_port {plain}\n\tauto_https disable_redirects\n\tservers {{",
+        ),
+    )
+    if inner:
+        site = put(
+            site.partition("# The paths that clients ask on the mail domain itself.")[0],
+            (f"\n{names} {{", f"\n{names}, example.com {{"),
+            ("# trusted_proxies 192.0.2.1", "trusted_proxies 127.0.0.0/8"),
+            ("\trequest_header X-Forwarded-Prefix /\n", ""),
+            ("# request_header", "request_header"),
+            ("# header_up", "header_up"),
+        )
+    tls = "" if inner else f"\ttls {certificate} {certificate.with_suffix('.key')}\n"
+    site = re.sub(
+        r"(?m)^((?:[\w.-]+\.example\.com|example\.com).*) \{\n",
+        lambda match: (
+            ", ".join(f"{scheme}://{name.strip()}:{port}" for name in match[1].split(","))
+            + " {\n\tbind 127.0.0.1\n"
+            + tls
+        ),
+        site,
+    )
+    (folder / "Caddyfile").write_text(site)
+    command = [program("caddy", "caddy"), "run", "--config", str(folder / "Caddyfile")]
+    home = str(folder / "home")  # Caddy keeps its state there
+    return _proxy(
+        [*command, "--adapter", "caddyfile"], folder, port, 0,
+        HOME=home, XDG_DATA_HOME=home, XDG_CONFIG_HOME=home,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _proxy(
+    command: Sequence[str], folder: Path, port: int, plain: int, **env: str
+) -> Iterator[tuple[int, int]]:
+    with running(command, folder / "log", ready=lambda: listens(port), env=env):
+        yield port, plain
+
+
+PROXIES = {"nginx": nginx, "apache": apache, "caddy": caddy}
+ALONE = ["nginx", "apache", "caddy"]
+IN_A_ROW = ["nginx-nginx", "nginx-apache", "nginx-caddy", "apache-nginx", "caddy-nginx"]
+
+
+@contextlib.contextmanager
+def chain(
+    names: str, server: Server, certificate: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Front]:
+    """Run the named proxies in front of a server, the outermost one named first."""
+    front = Front(server.port, server)
+    tls = ssl.create_default_context(cafile=certificate)
+    tls.verify_flags &= ~ssl.VERIFY_X509_STRICT  # self-signed
+    with contextlib.ExitStack() as stack:
+        outwards = list(reversed(names.split("-")))
+        for position, name in enumerate(outwards, 1):
+            folder = tmp_path_factory.mktemp(name)
+            inner = position < len(outwards)
+            port, plain = stack.enter_context(
+                PROXIES[name](folder, certificate, front.port, inner=inner)
+            )
+            logs = [*front.logs, *folder.glob("*.log")]
+            front = Front(port, server, None if inner else tls, plain, logs)
+        yield front
+
+
+@pytest.fixture(scope="module", params=ALONE + IN_A_ROW)
+def front(
+    request: pytest.FixtureRequest,
+    servers: list[Server],
+    certificate: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Front]:
+    """A server behind one or two proxies, with the ``proxy_count`` that is right for them."""
+    server = servers[len(request.param.split("-"))]
+    with chain(request.param, server, certificate, tmp_path_factory) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def direct(servers: list[Server]) -> Front:
+    """A server without a proxy."""
+    return Front(servers[0].port, servers[0])
+
+
+def test_client_scheme_and_host_reach_automx(front: Front) -> None:
+    with front.logged(f"{CLIENT} GET /initdb 308"):
+        answer = front.ask("/initdb")
+    assert answer.headers["Location"] == f"https://{NAMES[0]}:{front.port}/initdb/"
+
+
+def test_client_scheme_and_host_are_right_without_a_proxy(direct: Front) -> None:
+    with direct.logged(f"{CLIENT} GET /initdb 308"):
+        answer = direct.ask("/initdb")
+    assert answer.headers["Location"] == f"http://{NAMES[0]}:{direct.port}/initdb/"
+
+
+@pytest.mark.parametrize("spoof", SPOOFS)
+def test_forwarding_headers_of_the_client_have_no_effect(front: Front, spoof: str) -> None:
+    with front.logged(f"{CLIENT} GET /initdb 308"):
+        answer = front.ask("/initdb", headers=SPOOFS[spoof])
+    assert answer.headers["Location"] == f"https://{NAMES[0]}:{front.port}/initdb/"
+
+
+@pytest.mark.parametrize("spoof", SPOOFS)
+def test_forwarding_headers_have_no_effect_without_a_proxy(direct: Front, spoof: str) -> None:
+    with direct.logged(f"{CLIENT} GET /initdb 308"):
+        answer = direct.ask("/initdb", headers=SPOOFS[spoof])
+    assert answer.headers["Location"] == f"http://{NAMES[0]}:{direct.port}/initdb/"
+
+
+def test_path_below_which_automx_is_published_reaches_automx(front: Front) -> None:
+    with front.logged(f"{CLIENT} GET /initdb 308"):
+        answer = front.ask("/automx/initdb", host="example.com")
+    assert answer.headers["Location"] == f"https://example.com:{front.port}/automx/initdb/"
+
+
+@pytest.mark.parametrize("spoof", SPOOFS)
+def test_path_below_which_automx_is_published_cannot_be_spoofed(front: Front, spoof: str) -> None:
+    answer = front.ask("/automx/initdb", host="example.com", headers=SPOOFS[spoof])
+    assert answer.headers["Location"] == f"https://example.com:{front.port}/automx/initdb/"
+
+
+@pytest.mark.parametrize("host", NAMES)
+def test_host_name_chooses_the_domain(front: Front, host: str) -> None:
+    with front.logged(f"{CLIENT} GET /mail/config-v1.1.xml 200"):
+        answer = front.ask("/mail/config-v1.1.xml", host=host)
+    assert answer.status == 200
+    assert b"<domain>example.com</domain>" in answer.body
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/.well-known/autoconfig/mail/config-v1.1.xml?emailaddress=alice%40example.com",
+        "/.well-known/autoconfig/mail/config-v1.1.xml",
+        "/Autodiscover/Autodiscover.xml",
+        "/autodiscover/autodiscover.xml",
+        "/automx/mail/config-v1.1.xml",
+    ],
+)
+def test_mail_domain_itself_answers_at_the_paths_that_clients_ask(front: Front, path: str) -> None:
+    answer = front.ask(path, host="example.com")
+    assert answer.status == 200
+    assert b"imap.example.com" in answer.body
+
+
+def test_outlook_is_answered_through_the_proxy(front: Front) -> None:
+    request = b"""<?xml version="1.0" encoding="utf-8"?>
+<Autodiscover
+ xmlns="http://schemas.microsoft.com/exchange/autodiscover/outlook/requestschema/2006">
+<Request><EMailAddress>alice@example.com</EMailAddress><AcceptableResponseSchema>
+http://schemas.microsoft.com/exchange/autodiscover/outlook/responseschema/2006a
+</AcceptableResponseSchema></Request></Autodiscover>"""
+    answer = front.ask(
+        "/Autodiscover/Autodiscover.xml",
+        "POST",
+        host="autodiscover.example.com",
+        headers=[("Content-Type", "text/xml; charset=utf-8")],
+        body=request,
+    )
+    assert answer.status == 200
+    assert b"<LoginName>alice@example.com</LoginName>" in answer.body
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_unchanged_document_is_not_sent_again(front: Front, encoding: str) -> None:
+    path, accept = "/mail/config-v1.1.xml", ("Accept-Encoding", encoding)
+    first = front.ask(path, headers=[accept])
+    assert first.status == 200
+    second = front.ask(path, headers=[accept, ("If-None-Match", first.headers["ETag"])])
+    assert (second.status, second.body) == (304, b"")
+    assert second.headers["ETag"] == first.headers["ETag"]
+
+
+def test_head_tells_what_get_would_send(front: Front) -> None:
+    path = "/mail/config-v1.1.xml"
+    got, head = front.ask(path), front.ask(path, "HEAD")
+    assert (head.status, head.body) == (200, b"")
+    for name in ("Content-Type", "Content-Length", "ETag", "Cache-Control", "Vary"):
+        assert head.headers[name] == got.headers[name], name
+
+
+def test_unknown_domain_is_not_found(front: Front) -> None:
+    path = "/mail/config-v1.1.xml?emailaddress=alice%40unknown.example"
+    with front.logged(f"{CLIENT} GET /mail/config-v1.1.xml 404"):
+        assert front.ask(path).status == 404
+
+
+def test_large_body_is_refused(front: Front) -> None:
+    answer = front.ask(
+        "/autodiscover/autodiscover.xml",
+        "POST",
+        headers=[("Content-Type", "text/xml")],
+        body=b" " * 70_000,
+    )
+    assert answer.status == 413
+
+
+def test_large_body_of_untold_length_is_refused(front: Front) -> None:
+    answer = front.ask(
+        "/autodiscover/autodiscover.xml",
+        "POST",
+        headers=[("Content-Type", "text/xml"), ("Transfer-Encoding", "chunked")],
+        body=b"11170\r\n" + b" " * 70_000 + b"\r\n0\r\n\r\n",
+    )
+    assert answer.status in {
+        400,
+        413,
+    }  # 400: Apache passes it on, automx reads as much as it allows
+
+
+@pytest.mark.parametrize("name", ["nginx", "apache"])
+def test_large_body_does_not_reach_automx(
+    servers: list[Server],
+    certificate: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+) -> None:
+    """Caddy passes it on as it comes, and stops at the limit."""
+    headers = [("Authorization", f"Bearer {TOKEN}"), ("Content-Type", "application/json")]
+    with (
+        chain(name, servers[1], certificate, tmp_path_factory) as front,
+        front.logged(f"{CLIENT} POST /initdb/ 400"),
+    ):
+        assert front.ask("/initdb/", "POST", headers=headers, body=b" " * 70_000).status == 413
+        assert front.ask("/initdb/", "POST", headers=headers, body=b" ").status == 400
+
+
+def test_token_opens_initdb_through_a_proxy(front: Front) -> None:
+    authorization = ("Authorization", f"Bearer {TOKEN}")
+    with front.logged(f"{CLIENT} GET /initdb/ 200"):
+        assert front.ask("/initdb/", headers=[authorization]).status == 200
+    with front.logged(f"{CLIENT} GET /initdb/ 403"):
+        wrong = ("Authorization", "Bearer wrong")
+        assert front.ask("/initdb/", headers=[wrong]).status == 403
+
+
+@pytest.mark.parametrize("spoof", SPOOFS)
+def test_initdb_is_closed_to_clients_of_a_proxy_that_is_not_counted(
+    servers: list[Server],
+    certificate: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    spoof: str,
+) -> None:
+    with chain("nginx", servers[0], certificate, tmp_path_factory) as front:
+        assert front.ask("/initdb/", headers=SPOOFS[spoof]).status == 403
+
+
+@pytest.mark.parametrize("spoof", [[], SPOOFS["quotation mark"], SPOOFS["not ASCII"]])
+def test_initdb_is_closed_if_more_proxies_are_counted_than_there_are(
+    servers: list[Server],
+    certificate: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    spoof: list[tuple[str, str]],
+) -> None:
+    with chain("nginx", servers[2], certificate, tmp_path_factory) as front:
+        assert front.ask("/initdb/", headers=spoof).status == 403
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_initdb_is_closed_to_another_machine(
+    servers: list[Server],
+    certificate: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+) -> None:
+    """The test is the outer one of two proxies: no packet need come from another machine."""
+    folder = tmp_path_factory.mktemp(name)
+    with PROXIES[name](folder, certificate, servers[2].port, inner=True) as (port, _):
+        front = Front(port, servers[2])
+        with front.logged("203.0.113.9 GET /initdb/ 403"):
+            answer = front.ask("/initdb/", headers=[("X-Forwarded-For", "203.0.113.9")])
+    assert answer.status == 403
+
+
+def test_initdb_is_open_to_this_machine_without_a_proxy(direct: Front) -> None:
+    assert direct.ask("/initdb/").status == 200
+    assert direct.ask("/initdb/", headers=SPOOFS["plain"]).status == 403
+
+
+@pytest.mark.parametrize("name", ["nginx", "apache"])
+def test_plain_http_moves_to_https_with_302(
+    servers: list[Server],
+    certificate: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+) -> None:
+    with chain(name, servers[1], certificate, tmp_path_factory) as front:
+        plain = Front(front.plain_port, front.automx)
+        path = "/autodiscover/autodiscover.xml?emailaddress=a%2Bb%40example.com"
+        answer = plain.ask(path, host="autodiscover.example.com")
+    assert answer.status == 302
+    assert answer.headers["Location"] == f"https://autodiscover.example.com{path}"
+
+
+@pytest.mark.parametrize("host", ['autoconfig.example.com"', "x,autoconfig.example.com", "a b"])
+def test_nginx_refuses_a_host_that_cannot_be_one(
+    servers: list[Server],
+    certificate: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    host: str,
+) -> None:
+    with chain("nginx", servers[1], certificate, tmp_path_factory) as front:
+        assert front.ask("/mail/config-v1.1.xml", raw_host=host).status == 400
+
+
+@pytest.mark.parametrize("name", ["nginx", "apache"])
+def test_addresses_and_tokens_stay_out_of_the_proxys_log(
+    servers: list[Server],
+    certificate: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+) -> None:
+    with chain(name, servers[1], certificate, tmp_path_factory) as front:
+        front.ask(
+            "/mail/config-v1.1.xml?emailaddress=alice%40example.com",
+            headers=[("Authorization", "Bearer abc")],
+        )
+        (log,) = front.logs
+        wait_until(lambda: "\n" in log.read_text(), "a line in the log of the proxy")
+        line = log.read_text()
+    assert line.startswith(f"{CLIENT} [")
+    assert f'] {NAMES[0]} "GET /mail/config-v1.1.xml" 200 ' in line
+    assert "alice" not in line
+    assert "abc" not in line
