@@ -14,6 +14,8 @@ from automx.config import Settings
 from automx.migrations import upgrade
 from automx.models import db
 
+pytest_plugins = ["tests.databases"]
+
 Execute = Callable[[str], None]
 
 

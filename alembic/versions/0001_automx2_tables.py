@@ -262,6 +262,13 @@ def move_columns_behind_prio() -> None:
         .all()
     )
 
+    indexes = bind.execute(  # those that somebody has added; they go with the columns
+        sa.text(
+            "SELECT CAST(CAST(indexrelid AS regclass) AS text), pg_get_indexdef(indexrelid)"
+            " FROM pg_index WHERE indrelid = CAST('server' AS regclass)"
+        )
+    ).all()
+
     def alter(*changes: str) -> None:
         # A default may hold a percent sign, which psycopg would take for a placeholder.
         bind.exec_driver_sql(f"ALTER TABLE server {', '.join(changes)}".replace("%", "%%"))
@@ -278,6 +285,9 @@ def move_columns_behind_prio() -> None:
             alter(f"ALTER COLUMN {name} SET NOT NULL")
         if column["expression"]:
             alter(f"ALTER COLUMN {name} SET DEFAULT {column['expression']}")
+    for index, definition in indexes:
+        if bind.scalar(sa.text("SELECT to_regclass(:index) IS NULL"), {"index": index}):
+            bind.exec_driver_sql(definition.replace("%", "%%"))
 
 
 def ignore_case_of_domains() -> None:

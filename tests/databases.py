@@ -1,0 +1,161 @@
+"""Private PostgreSQL and MariaDB instances, and new empty databases on all three engines.
+
+The fixtures ``sqlite``, ``postgresql`` and ``mariadb`` each give the ``db_uri`` of a new empty
+database, ``any_database_uri`` one of each in turn. The instances listen on Unix sockets in a folder
+of their own, are started once for all tests that need them, and forget their data when they stop.
+"""
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from automx.config import load
+from tests.processes import program, running
+
+ENGINES = ("sqlite", "postgresql", "mariadb")
+_MARIADB_PACKAGE = "mariadb-server"
+
+
+@dataclass
+class Instance:
+    """A running database server; ``client`` is the command that runs SQL as its administrator."""
+
+    client: list[str]
+    uri: str  # of the database "{}"
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def sql(self, statements: str, database: str | None = None) -> str:
+        """Run SQL by the server's own command-line program and return what it prints."""
+        return run([*self.client, *([database] if database else [])], statements)
+
+    def new_database(self, options: str = "") -> str:
+        """Create an empty database and return its ``db_uri``; ``options`` end CREATE DATABASE."""
+        name = f"automx_{next(self._numbers)}"
+        self.sql(f"CREATE DATABASE {name} {options};")
+        return self.uri.format(name)
+
+
+def engine_uri(db_uri: str) -> str:
+    """Return a ``db_uri`` with the driver that automx uses, as SQLAlchemy needs it."""
+    return load({"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": db_uri}).db_uri
+
+
+def run(command: list[str], stdin: str) -> str:
+    """Run a program to its end and return what it prints; fail the test if it fails."""
+    result = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        pytest.fail(f"{command[0]}: {result.stderr}")
+    return result.stdout
+
+
+@contextlib.contextmanager
+def running_postgresql() -> Iterator[Instance]:
+    """Run a private PostgreSQL until the block ends."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
+    postgres = str(programs[-1] / "postgres") if programs else program("postgres", "postgresql")
+    psql = program("psql", "postgresql")
+    as_owner: list[str] = []
+    with _folder() as folder:
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+            shutil.chown(folder, "postgres", "postgres")
+            as_owner = [program("setpriv", "util-linux"), "--reuid=postgres", "--regid=postgres"]
+            as_owner.append("--clear-groups")
+        initdb = str(Path(postgres).with_name("initdb"))
+        settings = ["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8"]
+        run([*as_owner, initdb, *settings, "--locale=C.UTF-8", f"--pgdata={folder}/data"], "")
+        options = ["fsync=off", "full_page_writes=off", "synchronous_commit=off"]
+        options += ["listen_addresses=", f"unix_socket_directories={folder}", "max_connections=50"]
+        command = [*as_owner, postgres, "-D", f"{folder}/data"]
+        command += [argument for option in options for argument in ("-c", option)]
+        client = [psql, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--username=postgres"]
+        client += [f"--host={folder}", "--tuples-only", "--no-align"]
+        instance = Instance(client, f"postgresql://postgres@/{{}}?host={folder}")
+
+        def ready() -> bool:
+            command = [*client, "--command=SELECT 1", "postgres"]
+            return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+        with running(command, folder / "log", ready=ready, cwd=folder) as server:
+            yield instance
+            server.stop(signal.SIGQUIT)  # at once: its data has served
+
+
+@contextlib.contextmanager
+def running_mariadb() -> Iterator[Instance]:
+    """Run a private MariaDB until the block ends."""
+    install = program("mariadb-install-db", _MARIADB_PACKAGE)
+    mariadbd = program("mariadbd", _MARIADB_PACKAGE)
+    with _folder() as folder:
+        user = ["--user=root"] if os.geteuid() == 0 else []
+        options = ["--no-defaults", *user, f"--datadir={folder}/data"]
+        only = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
+        run([install, *options, *only], "")
+        client = [program("mariadb", "mariadb-client"), "--no-defaults", "--user=root"]
+        client += [f"--socket={folder}/socket", "--skip-column-names"]
+        command = [mariadbd, *options, f"--socket={folder}/socket", f"--pid-file={folder}/pid"]
+        command += ["--skip-networking", "--skip-log-bin", "--innodb-flush-log-at-trx-commit=0"]
+        command += ["--innodb-buffer-pool-size=64M", "--innodb-flush-method=nosync"]
+        instance = Instance(client, f"mysql://root@localhost/{{}}?unix_socket={folder}/socket")
+
+        def ready() -> bool:
+            command = [*client, "--execute=SELECT 1"]
+            return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+        with running(command, folder / "log", ready=ready, cwd=folder) as server:
+            yield instance
+            server.stop(signal.SIGKILL)  # its data has served
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """Yield a new folder that other users can reach and whose name is short enough for a socket."""
+    with tempfile.TemporaryDirectory(prefix="automx-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def postgresql_instance() -> Iterator[Instance]:
+    """Run a private PostgreSQL for all tests."""
+    with running_postgresql() as instance:
+        yield instance
+
+
+@pytest.fixture(scope="session")
+def mariadb_instance() -> Iterator[Instance]:
+    """Run a private MariaDB for all tests."""
+    with running_mariadb() as instance:
+        yield instance
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> str:
+    """Return the ``db_uri`` of a new SQLite database, whose file does not exist yet."""
+    return f"sqlite:///{tmp_path}/automx.sqlite"
+
+
+@pytest.fixture
+def postgresql(postgresql_instance: Instance) -> str:
+    """Return the ``db_uri`` of a new empty PostgreSQL database."""
+    return postgresql_instance.new_database()
+
+
+@pytest.fixture
+def mariadb(mariadb_instance: Instance) -> str:
+    """Return the ``db_uri`` of a new empty MariaDB database."""
+    return mariadb_instance.new_database()
+
+
+@pytest.fixture(params=ENGINES)
+def any_database_uri(request: pytest.FixtureRequest) -> str:
+    """Return the ``db_uri`` of a new empty database, of each engine in turn."""
+    uri: str = request.getfixturevalue(request.param)
+    return uri

@@ -1,0 +1,996 @@
+"""The schema on three engines: made from nothing, adopted from automx2, undone, printed as SQL."""
+
+import itertools
+import logging
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+from automx import migrations
+from automx.errors import BadRequestError, ConflictError, DatabaseError
+from automx.migrations import State
+from tests.databases import Instance, engine_uri, run
+from tests.processes import AUTOMX, automx, program
+
+COLUMNS = {
+    "provider": ["id", "name", "short_name"],
+    "server": [
+        *("id", "prio", "name", "port", "type", "socket_type", "user_name", "authentication"),
+    ],
+    "domain": ["id", "name", "provider_id", "ldapserver_id"],
+    "server_domain": ["server_id", "domain_id"],
+    "ldapserver": [
+        *("id", "name", "port", "use_ssl", "search_base", "search_filter", "attr_uid", "attr_cn"),
+        *("bind_password", "bind_user"),
+    ],
+    "davserver": ["id", "url", "port", "type", "use_ssl", "domain_required", "user_name"],
+    "davserver_domain": ["davserver_id", "domain_id"],
+}
+DAV_TABLES = {"davserver", "davserver_domain"}
+OUR_INDEXES = {
+    "ix_domain_lower_name",
+    "ix_server_domain_domain_id",
+    "ix_davserver_domain_domain_id",
+}
+BY_POSITION = (
+    "INSERT INTO server VALUES (101, 10, 'mail.example.com', 587, 'smtp', 'STARTTLS',"
+    " '%EMAILADDRESS%', 'plain')"
+)
+
+# What automx2 has left behind: release -> (revision in alembic_version or None, position of
+# server.prio or None, length of short texts, whether there are tables for CalDAV and CardDAV).
+GENERATIONS: dict[str, tuple[str | None, int | None, int, bool]] = {
+    "2020.0": ("f62e64b43d2f", None, 128, False),
+    "2020.12": ("5334f8a8282c", 7, 128, False),
+    "2021.3": ("43ebb40d0578", 7, 128, True),
+    "2021.3-new": ("43ebb40d0578", 1, 128, True),
+    "2026.2": (None, 1, 32, True),
+    "2026.2-stale": ("5334f8a8282c", 1, 32, True),
+}
+
+
+@pytest.fixture
+def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
+    """Return a function that makes an empty database of an engine and returns its ``db_uri``."""
+    numbers = itertools.count(1)
+
+    def make(engine: str) -> str:
+        if engine == "sqlite":
+            return f"sqlite:///{tmp_path}/{next(numbers)}.sqlite"
+        instance: Instance = request.getfixturevalue(f"{engine}_instance")
+        return instance.new_database()
+
+    return make
+
+
+@contextmanager
+def connected(db_uri: str) -> Iterator[sa.Connection]:
+    """Yield a connection whose work is committed at the end."""
+    with sa.create_engine(engine_uri(db_uri), poolclass=NullPool).begin() as connection:
+        yield connection
+
+
+def upgrade(db_uri: str) -> list[str]:
+    return [step.revision for step in migrations.upgrade(engine_uri(db_uri))]
+
+
+def downgrade(db_uri: str) -> list[str]:
+    return [step.revision for step in migrations.downgrade(engine_uri(db_uri), "base")]
+
+
+def dump(db_uri: str, *, schema_only: bool = False) -> str:
+    """Return the whole database as SQL, as the engine's own program writes it."""
+    url = make_url(engine_uri(db_uri))
+    database = str(url.database)
+    match url.get_backend_name():
+        case "sqlite":
+            what = ".schema --nosys" if schema_only else ".dump"
+            text = run([program("sqlite3", "sqlite3"), database, what], "")
+        case "postgresql":
+            command = [program("pg_dump", "postgresql-client"), "--username=postgres"]
+            command += [f"--host={url.query['host']}", "--inserts", "--dbname", database]
+            text = run([*command, *(["--schema-only"] if schema_only else [])], "")
+            text = re.sub(r"^(\\|--).*", "", text, flags=re.MULTILINE)
+        case _:
+            command = [program("mariadb-dump", "mariadb-client"), "--no-defaults", "--user=root"]
+            command += [f"--socket={url.query['unix_socket']}", "--skip-comments"]
+            text = run([*command, *(["--no-data"] if schema_only else []), database], "")
+    return " ".join(text.split())
+
+
+def make_automx2_database(db_uri: str, generation: str) -> None:
+    """Make a database as a release of automx2 would, with some rows."""
+    revision, prio, short, dav = GENERATIONS[generation]
+    metadata = sa.MetaData()
+
+    def table(name: str, *columns: sa.Column[Any]) -> sa.Table:
+        return sa.Table(name, metadata, *columns)
+
+    def texts(**lengths: int) -> list[sa.Column[Any]]:
+        return [
+            sa.Column(name, sa.String(length), nullable=False) for name, length in lengths.items()
+        ]
+
+    def number(name: str) -> sa.Column[Any]:
+        return sa.Column(name, sa.Integer, nullable=False)
+
+    def yes_no(name: str) -> sa.Column[Any]:
+        checked = sa.Boolean(name=f"{name}_is_boolean", create_constraint=short == 128)
+        return sa.Column(name, checked, nullable=False)
+
+    def key(name: str = "id", to: str | None = None) -> sa.Column[Any]:
+        references = [sa.ForeignKey(to)] if to else []
+        return sa.Column(name, sa.Integer, *references, primary_key=True)
+
+    table("provider", key(), *texts(name=128, short_name=short))
+    server = [key(), *texts(name=128), number("port")]
+    server += texts(type=short, socket_type=short, user_name=max(64, short), authentication=short)
+    if prio == 1:
+        server.insert(1, sa.Column("prio", sa.Integer, server_default="10", nullable=False))
+    table("server", *server)
+    attributes = [
+        sa.Column(name, sa.String(128)) for name in ("attr_cn", "bind_password", "bind_user")
+    ]
+    table(
+        "ldapserver",
+        *(key(), *texts(name=128), number("port"), yes_no("use_ssl")),
+        *(*texts(search_base=128, search_filter=128, attr_uid=short), *attributes),
+    )
+    table(
+        "domain",
+        key(),
+        sa.Column("name", sa.String(128), nullable=False, unique=True),
+        sa.Column("provider_id", sa.ForeignKey("provider.id"), nullable=False),
+        sa.Column("ldapserver_id", sa.ForeignKey("ldapserver.id")),
+    )
+    table("server_domain", key("server_id", "server.id"), key("domain_id", "domain.id"))
+    if dav:
+        table(
+            "davserver",
+            *(key(), *texts(url=128), number("port"), *texts(type=short)),
+            *(yes_no("use_ssl"), yes_no("domain_required"), sa.Column("user_name", sa.String(64))),
+        )
+        table(
+            "davserver_domain", key("davserver_id", "davserver.id"), key("domain_id", "domain.id")
+        )
+    if revision:
+        table("alembic_version", sa.Column("version_num", sa.String(32), primary_key=True))
+    with connected(db_uri) as connection:
+        metadata.create_all(connection)
+        if prio == 7:
+            # The release wrote 100 at first and 10 later.
+            connection.execute(
+                sa.text("ALTER TABLE server ADD COLUMN prio INTEGER DEFAULT '100' NOT NULL")
+            )
+
+        def insert(table: str, *rows: dict[str, object]) -> None:
+            for row in rows:
+                columns = sa.table(table, *(sa.column(name) for name in row))
+                connection.execute(sa.insert(columns), row)
+
+        def mail_server(number: int, priority: int, type_: str, port: int) -> dict[str, object]:
+            row = {"id": number, "name": f"{type_}.example.com", "port": port, "type": type_}
+            row |= {"socket_type": "SSL", "user_name": "%EMAILADDRESS%", "authentication": "plain"}
+            return row if prio is None else row | {"prio": priority}
+
+        insert("provider", {"id": 100, "name": "Example Inc. & Söhne", "short_name": "Example"})
+        insert("server", mail_server(7, 20, "imap", 993), mail_server(9, 10, "smtp", 465))
+        ldap: dict[str, object] = {
+            "id": 3,
+            "name": "ldap.example.com",
+            "port": 636,
+            "use_ssl": True,
+        }
+        ldap |= {"search_base": "dc=example,dc=com", "search_filter": "(mail={0})"}
+        ldap |= {
+            "attr_uid": "uid",
+            "attr_cn": None,
+            "bind_password": "s3cret%",
+            "bind_user": "cn=a",
+        }
+        insert("ldapserver", ldap)
+        insert("domain", {"id": 50, "name": "Example.COM", "provider_id": 100, "ldapserver_id": 3})
+        insert("domain", {"id": 51, "name": "müller.example", "provider_id": 100})
+        pairs: list[dict[str, object]] = [
+            {"server_id": server_id, "domain_id": domain_id}
+            for server_id, domain_id in itertools.product((7, 9), (50, 51))
+        ]
+        insert("server_domain", *pairs)
+        if dav:
+            row: dict[str, object] = {"id": 11, "url": "https://dav.example.com/", "port": 0}
+            row |= {"type": "caldav", "use_ssl": True, "domain_required": False}
+            insert("davserver", row | {"user_name": "%EMAILADDRESS%"})
+            insert("davserver_domain", {"davserver_id": 11, "domain_id": 50})
+        if revision:
+            insert("alembic_version", {"version_num": revision})
+
+
+def rows(db_uri: str) -> dict[str, list[dict[str, Any]]]:
+    """Return table -> its rows, of all tables but our version table."""
+    found = {}
+    with connected(db_uri) as connection:
+        for name in sa.inspect(connection).get_table_names():
+            if name != migrations.VERSION_TABLE:
+                result = connection.execute(sa.select(sa.text("*")).select_from(sa.table(name)))
+                found[name] = sorted((dict(row) for row in result.mappings()), key=repr)
+    return found
+
+
+def columns(db_uri: str) -> dict[str, list[str]]:
+    """Return table -> its columns in order, of all tables but those that hold versions."""
+    with connected(db_uri) as connection:
+        inspector = sa.inspect(connection)
+        names = set(inspector.get_table_names()) - {migrations.VERSION_TABLE, "alembic_version"}
+        return {name: [column["name"] for column in inspector.get_columns(name)] for name in names}
+
+
+def current(db_uri: str) -> str | None:
+    return migrations.current(engine_uri(db_uri))
+
+
+def state(db_uri: str) -> State:
+    with connected(db_uri) as connection:
+        return migrations.state(connection)
+
+
+def assert_usable(db_uri: str) -> None:
+    """Check that rows can be inserted in the ways people do, and that references hold."""
+
+    def do(statement: str) -> None:
+        with connected(db_uri) as connection:
+            if connection.dialect.name == "sqlite":
+                connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+            connection.execute(sa.text(statement))
+
+    do(BY_POSITION)
+    do(
+        "INSERT INTO server (name, port, type, socket_type, user_name, authentication)"
+        " VALUES ('new.example.com', 993, 'imap', 'SSL', '%EMAILADDRESS%', 'plain')"
+    )
+    do("INSERT INTO provider (name, short_name) VALUES ('New', 'New')")
+    servers = {row["name"]: row for row in rows(db_uri)["server"]}
+    given = {"id": 101, "prio": 10, "name": "mail.example.com", "port": 587, "type": "smtp"}
+    given |= {"socket_type": "STARTTLS", "user_name": "%EMAILADDRESS%", "authentication": "plain"}
+    assert servers["mail.example.com"] == given
+    assert servers["new.example.com"]["prio"] == 10
+    with pytest.raises(sa.exc.IntegrityError):
+        do("INSERT INTO server_domain VALUES (4711, 4711)")
+    if rows(db_uri)["server_domain"]:
+        with pytest.raises(sa.exc.IntegrityError):
+            do("DELETE FROM server WHERE id = 7")
+    do("INSERT INTO domain SELECT 9000, 'other.example', MIN(id), NULL FROM provider")
+    with pytest.raises(sa.exc.IntegrityError):
+        do("INSERT INTO domain SELECT 9001, 'other.example', MIN(id), NULL FROM provider")
+    do("INSERT INTO server_domain VALUES (101, 9000)")
+
+
+def test_an_empty_database_gets_automx2s_tables_with_their_columns_in_order(
+    any_database_uri: str,
+) -> None:
+    assert upgrade(any_database_uri) == ["0001"]
+
+    assert columns(any_database_uri) == COLUMNS
+    assert current(any_database_uri) == migrations.head() == "0001"
+    assert_usable(any_database_uri)
+
+
+def test_the_schema_is_what_the_classes_say(any_database_uri: str) -> None:
+    from automx.models import Base
+
+    upgrade(any_database_uri)
+    options: dict[str, Any] = {"compare_type": True, "compare_server_default": True}
+    options["version_table"] = migrations.VERSION_TABLE
+    options["include_object"] = lambda _, name, kind, *__: (
+        kind != "index" or name not in OUR_INDEXES
+    )
+    with connected(any_database_uri) as connection, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*expression-based index ix_domain_lower_name")
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_revisions_are_numbered_as_their_files_are() -> None:
+    script = ScriptDirectory(str(migrations.script_location()))
+    assert [revision.revision for revision in script.walk_revisions()][::-1] == list(
+        migrations.revisions()
+    )
+    assert script.get_heads() == [migrations.head()]
+
+
+def test_a_second_upgrade_does_nothing(any_database_uri: str) -> None:
+    upgrade(any_database_uri)
+    before = dump(any_database_uri)
+
+    assert upgrade(any_database_uri) == []
+
+    assert dump(any_database_uri) == before
+
+
+def test_the_missing_folder_of_a_sqlite_database_is_made(tmp_path: Path) -> None:
+    assert upgrade(f"sqlite:///{tmp_path}/some/folder/automx.sqlite") == ["0001"]
+    assert (tmp_path / "some/folder/automx.sqlite").is_file()
+
+
+def test_upgrades_at_the_same_moment_wait_for_each_other(any_database_uri: str) -> None:
+    make_automx2_database(any_database_uri, "2020.0")
+    command = [str(AUTOMX), "db", "upgrade"]
+    env = {**os.environ, "AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": any_database_uri}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    started = [subprocess.Popen(command, env=env, **pipes) for _ in range(4)]
+
+    outputs = sorted(process.communicate(timeout=60)[0] for process in started)
+
+    done = "The database is up to date (0001).\n"
+    assert outputs[:3] == [done] * 3
+    assert outputs[3].startswith("Upgraded to 0001: ")
+    assert outputs[3].endswith(done)
+    assert_usable(any_database_uri)
+
+
+# automx2's databases
+
+
+@pytest.mark.parametrize("generation", list(GENERATIONS))
+def test_a_database_of_automx2_of_any_age_is_adopted_with_all_its_rows(
+    any_database_uri: str, generation: str
+) -> None:
+    make_automx2_database(any_database_uri, generation)
+    expected = rows(any_database_uri)
+    for row in expected["server"]:
+        row.setdefault("prio", 10)
+    for table in DAV_TABLES:
+        expected.setdefault(table, [])
+
+    assert upgrade(any_database_uri) == ["0001"]
+
+    assert rows(any_database_uri) == expected
+    assert columns(any_database_uri) == COLUMNS
+    assert_usable(any_database_uri)
+    assert rows(any_database_uri).get("alembic_version") == expected.get("alembic_version")
+    assert upgrade(any_database_uri) == []
+
+
+def test_what_others_added_to_the_table_of_servers_stays(any_database_uri: str) -> None:
+    make_automx2_database(any_database_uri, "2020.12")
+    with connected(any_database_uri) as connection:
+        for statement in (
+            "ALTER TABLE server ADD COLUMN comment VARCHAR(20) DEFAULT '50 % :sure'",
+            "CREATE INDEX server_by_name ON server (name, port)",
+        ):
+            connection.execute(sa.text(statement.replace(":", "\\:")))
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("CREATE VIEW imap AS SELECT * FROM server WHERE port = 993")
+            connection.exec_driver_sql(
+                "CREATE TRIGGER lower AFTER INSERT ON server BEGIN"
+                " UPDATE server SET name = lower(name) WHERE id = new.id; END"
+            )
+        connection.execute(sa.text("UPDATE server SET comment = 'mine' WHERE id = 7"))
+
+    upgrade(any_database_uri)
+
+    assert columns(any_database_uri)["server"] == [*COLUMNS["server"], "comment"]
+    with connected(any_database_uri) as connection:
+        indexes = sa.inspect(connection).get_indexes("server")
+        assert [index["name"] for index in indexes] == ["server_by_name"]
+        assert indexes[0]["column_names"] == ["name", "port"]
+        values = "8, 10, 'NEW', 993, 'imap', 'SSL', 'u', 'plain'"
+        names = ", ".join(COLUMNS["server"])
+        connection.execute(sa.text(f"INSERT INTO server ({names}) VALUES ({values})"))
+        query = sa.text("SELECT name, comment FROM server WHERE port = 993 ORDER BY id")
+        (_, old), (name, new) = connection.execute(query).all()
+        assert (old, new) == ("mine", "50 % :sure")
+        if connection.dialect.name == "sqlite":
+            assert name == "new"
+            assert connection.exec_driver_sql("SELECT count(*) FROM imap").scalar() == 2
+
+
+def test_a_table_of_another_program_is_refused_and_left_alone(any_database_uri: str) -> None:
+    upgrade(any_database_uri)
+    downgrade(any_database_uri)
+    with connected(any_database_uri) as connection:
+        connection.execute(sa.text("CREATE TABLE domain (domain VARCHAR(255), active INTEGER)"))
+    before = dump(any_database_uri)
+
+    with pytest.raises(DatabaseError) as caught:
+        upgrade(any_database_uri)
+
+    assert caught.value.cause == (
+        "the table domain has no column id, so it is another program's:"
+        " give automx a database of its own"
+    )
+    if not any_database_uri.startswith("mysql"):
+        assert dump(any_database_uri) == before
+    assert columns(any_database_uri) == {"domain": ["domain", "active"]}
+
+
+# Cut off half way
+
+
+class CutError(Exception):
+    """Raised in the middle of an upgrade."""
+
+
+@contextmanager
+def cut_before_change(number: int) -> Iterator[None]:
+    """Let the given statement that changes something fail, counted from 1."""
+    changes = itertools.count(1)
+
+    def count(_: object, __: object, statement: str, *___: object) -> None:
+        reads = re.match(r"\s*(SELECT|PRAGMA|SHOW|BEGIN|SET|DESCRIBE)\b", statement, re.IGNORECASE)
+        if not reads and next(changes) == number:
+            raise CutError(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", count)
+    try:
+        yield
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", count)
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_an_upgrade_cut_off_anywhere_has_changed_nothing(
+    engine: str, new_database: Callable[[str], str]
+) -> None:
+    uri = new_database(engine)
+    make_automx2_database(uri, "2020.0")
+    before = dump(uri)
+    for number in itertools.count(1):
+        try:
+            with cut_before_change(number):
+                upgrade(uri)
+        except CutError:
+            assert dump(uri) == before
+            assert state(uri) is State.MISSING
+        else:
+            break
+    assert number > 10
+    assert columns(uri) == COLUMNS
+    assert_usable(uri)
+
+
+def test_mariadb_finishes_an_upgrade_that_was_cut_off_anywhere(
+    new_database: Callable[[str], str],
+) -> None:
+    complete = new_database("mariadb")
+    make_automx2_database(complete, "2020.0")
+    upgrade(complete)
+    for number in itertools.count(1):
+        uri = new_database("mariadb")
+        make_automx2_database(uri, "2020.0")
+        try:
+            with cut_before_change(number):
+                upgrade(uri)
+        except CutError:
+            assert state(uri) is State.MISSING
+            assert upgrade(uri) == ["0001"]
+            assert dump(uri) == dump(complete)
+        else:
+            break
+    assert number > 5
+
+
+KILLED = """
+import os, signal, sys
+from sqlalchemy import Engine, event
+from automx import migrations
+
+@event.listens_for(Engine, "after_cursor_execute")
+def kill(connection, cursor, statement, *_):
+    if sys.argv[2] in statement:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+migrations.upgrade(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(
+    ("engine", "statement"),
+    [
+        ("sqlite", "DROP TABLE server"),
+        ("postgresql", "DROP COLUMN"),
+        ("mariadb", "ALTER TABLE server"),
+    ],
+)
+def test_an_upgrade_that_is_killed_leaves_a_database_that_can_be_upgraded(
+    engine: str, statement: str, new_database: Callable[[str], str]
+) -> None:
+    uri, complete = new_database(engine), new_database(engine)
+    for database in (uri, complete):
+        make_automx2_database(database, "2020.12")
+    before = dump(uri)
+    upgrade(complete)
+    command = [sys.executable, "-c", KILLED, engine_uri(uri), statement]
+
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+
+    assert (dump(uri) == before) == (engine != "mariadb")
+    assert upgrade(uri) == ["0001"]
+    assert dump(uri) == dump(complete)
+
+
+# Down again
+
+
+def test_a_database_without_rows_is_empty_again_after_a_downgrade(any_database_uri: str) -> None:
+    upgrade(any_database_uri)
+
+    assert downgrade(any_database_uri) == ["0001"]
+
+    assert rows(any_database_uri) == {}
+    assert state(any_database_uri) is State.MISSING
+    assert migrations.VERSION_TABLE not in dump(any_database_uri)
+    assert downgrade(any_database_uri) == []
+    assert upgrade(any_database_uri) == ["0001"]
+
+
+@pytest.mark.parametrize("generation", ["2020.0", "2026.2"])
+def test_a_downgrade_loses_no_row(any_database_uri: str, generation: str) -> None:
+    make_automx2_database(any_database_uri, generation)
+    upgrade(any_database_uri)
+    before, upgraded = rows(any_database_uri), dump(any_database_uri)
+
+    assert downgrade(any_database_uri) == ["0001"]
+
+    assert rows(any_database_uri) == before
+    assert columns(any_database_uri) == COLUMNS
+    assert current(any_database_uri) is None
+    assert not [name for name in OUR_INDEXES if name in dump(any_database_uri)]
+    assert upgrade(any_database_uri) == ["0001"]
+    assert sorted(dump(any_database_uri).split()) == sorted(upgraded.split())
+
+
+@pytest.mark.parametrize("table", list(COLUMNS))
+def test_one_row_in_any_table_keeps_all_seven(sqlite: str, table: str) -> None:
+    upgrade(sqlite)
+    values = ", ".join(f"'{number}'" for number, _ in enumerate(COLUMNS[table], 1))
+    with connected(sqlite) as connection:
+        connection.execute(sa.text(f"INSERT INTO {table} VALUES ({values})"))
+
+    downgrade(sqlite)
+
+    assert columns(sqlite) == COLUMNS
+    assert len(rows(sqlite)[table]) == 1
+
+
+def test_a_downgrade_to_where_the_database_is_does_nothing(sqlite: str) -> None:
+    upgrade(sqlite)
+    assert migrations.downgrade(engine_uri(sqlite), "0001") == []
+    assert current(sqlite) == "0001"
+
+
+# How the schema stands to the program
+
+
+def test_a_newer_schema_is_left_alone(any_database_uri: str) -> None:
+    upgrade(any_database_uri)
+    assert state(any_database_uri) is State.CURRENT
+    with connected(any_database_uri) as connection:
+        assert migrations.is_current(connection)
+        connection.execute(sa.text("UPDATE automx_version SET version_num = '0815'"))
+    before = dump(any_database_uri)
+
+    for command in (upgrade, downgrade, current):
+        with pytest.raises(DatabaseError) as caught:
+            command(any_database_uri)
+        assert caught.value.cause == (
+            "the database schema belongs to a newer automx: install that version"
+            " (the database is at 0815, this automx knows 0001)"
+        )
+
+    assert state(any_database_uri) is State.NEWER
+    assert dump(any_database_uri) == before
+    with connected(any_database_uri) as connection:
+        assert not migrations.is_current(connection)
+
+
+def test_a_database_without_our_schema_is_told_from_an_older_one(
+    any_database_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_automx2_database(any_database_uri, "2026.2")
+    assert state(any_database_uri) is State.MISSING
+    assert current(any_database_uri) is None
+    upgrade(any_database_uri)
+    newer = tmp_path / "newer"
+    shutil.copytree(migrations.script_location(), newer)
+    (newer / "versions/0002_next.py").write_text(
+        '"""Next."""\nrevision, down_revision = "0002", "0001"\n'
+        "def upgrade(): pass\ndef downgrade(): pass\n"
+    )
+    monkeypatch.setattr(migrations, "script_location", lambda: newer)
+    migrations.revisions.cache_clear()
+    try:
+        assert state(any_database_uri) is State.OLDER
+        assert upgrade(any_database_uri) == ["0002"]
+        assert state(any_database_uri) is State.CURRENT
+        assert migrations.downgrade(engine_uri(any_database_uri), "0001")[0].revision == "0002"
+        assert state(any_database_uri) is State.OLDER
+        assert migrations.upgrade(engine_uri(any_database_uri), "0001") == []
+    finally:
+        migrations.revisions.cache_clear()
+
+
+def test_a_current_database_is_found_so_while_another_program_writes(sqlite: str) -> None:
+    upgrade(sqlite)
+    with sqlite3.connect(str(make_url(sqlite).database)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert upgrade(sqlite) == []
+        assert current(sqlite) == "0001"
+    other.close()
+
+
+def test_a_current_database_need_not_be_writable(sqlite: str) -> None:
+    upgrade(sqlite)
+    path = make_url(sqlite).database
+    assert upgrade(f"sqlite:///file:{path}?mode=ro&uri=true") == []
+
+
+def test_asking_for_the_state_changes_nothing(sqlite: str) -> None:
+    with pytest.raises(DatabaseError) as caught:
+        current(sqlite)
+    path = make_url(sqlite).database
+    assert caught.value.cause == f"there is no database {path}: run automx db upgrade"
+    assert not Path(str(path)).exists()
+
+
+def test_unknown_revisions_are_refused(sqlite: str) -> None:
+    with pytest.raises(BadRequestError, match="no revision 0815: 0001"):
+        migrations.upgrade(engine_uri(sqlite), "0815")
+    with pytest.raises(BadRequestError, match="no revision 0815: 0001 and base"):
+        migrations.downgrade(engine_uri(sqlite), "0815")
+    assert not Path(str(make_url(sqlite).database)).exists()
+
+
+# What can be wrong with a database
+
+
+def cause_of_failure(db_uri: str) -> str:
+    with pytest.raises(DatabaseError) as caught:
+        upgrade(db_uri)
+    assert "s3cret" not in str(caught.value)
+    return str(caught.value.cause)
+
+
+def test_a_locked_database_is_named(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_automx2_database(sqlite, "2020.0")
+    monkeypatch.setattr(migrations, "LOCK_SECONDS", 0.1)
+    with sqlite3.connect(str(make_url(sqlite).database)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        path = make_url(sqlite).database
+        assert cause_of_failure(sqlite) == f"sqlite database {path}: database is locked"
+    other.close()
+
+
+def test_a_postgresql_table_in_use_is_named(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_automx2_database(postgresql, "2020.0")
+    monkeypatch.setattr(migrations, "LOCK_SECONDS", 1)
+    with connected(postgresql) as other:
+        other.execute(sa.text("LOCK TABLE server"))
+        assert "canceling statement due to lock timeout" in cause_of_failure(postgresql)
+
+
+def test_an_upgrade_that_waits_too_long_for_another_gives_up(
+    mariadb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrations, "LOCK_SECONDS", 1)
+    with connected(mariadb) as other:
+        name = "SHA1(CONCAT(DATABASE(), '.automx_version'))"
+        assert other.scalar(sa.text(f"SELECT GET_LOCK({name}, 1)")) == 1
+        expected = "the database is locked: another upgrade is running"
+        assert cause_of_failure(mariadb) == expected
+
+
+def test_a_file_that_is_no_database_is_named(sqlite: str) -> None:
+    path = Path(str(make_url(sqlite).database))
+    path.write_text("This is a text of more than a hundred bytes. " * 3)
+    assert cause_of_failure(sqlite) == f"sqlite database {path}: file is not a database"
+    assert path.read_text().startswith("This is a text")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    expected = f"the folder {tmp_path}/file/folder cannot be created: Not a directory"
+    assert cause_of_failure(f"sqlite:///{tmp_path}/file/folder/automx.sqlite") == expected
+
+
+@pytest.mark.parametrize(
+    ("db_uri", "expected"),
+    [
+        ("postgresql://u:s3cret@127.0.0.1:1/db", "postgresql database db on 127.0.0.1: "),
+        ("mysql://u:s3cret@127.0.0.1:1/db", "mysql database db on 127.0.0.1: "),
+        ("mysql://u:s3cret@127.0.0.1:port/db", "db_uri is not the URI of a database"),
+        ("mysql://u@127.0.0.1:1/db?paswd=s3cret", "mysql database db on 127.0.0.1: "),
+        ("postgresql+missing://u:s3cret@127.0.0.1/db", "postgresql database db on 127.0.0.1: "),
+        ("postgresql+psycopg2://u:s3cret@127.0.0.1:1/db", "postgresql database db on 127.0.0.1: "),
+    ],
+)
+def test_a_database_that_cannot_be_reached_is_named_without_its_password(
+    db_uri: str, expected: str
+) -> None:
+    cause = cause_of_failure(db_uri)
+    assert cause.startswith(expected)
+    assert "\n" not in cause
+    assert "s3cret" not in cause
+
+
+def test_a_wrong_password_is_named_but_not_told(mariadb: str) -> None:
+    cause = cause_of_failure(mariadb.replace("root@", "nobody:s3cret@"))
+    assert "Access denied for user 'nobody'@'localhost'" in cause
+    assert "s3cret" not in cause
+
+
+# Speed
+
+
+def fill(db_uri: str) -> None:
+    """Upgrade a database and give it 3000 domains that share provider and servers."""
+    upgrade(db_uri)
+    dav = "INSERT INTO davserver SELECT id, 'https://x', 0, 'caldav', id = 1, id = 1, NULL"
+    domains = [{"id": number, "name": f"D{number}.example"} for number in range(1, 3001)]
+    with connected(db_uri) as connection:
+        for statement in (
+            "INSERT INTO provider VALUES (1, 'Example Inc.', 'Example')",
+            BY_POSITION,
+            BY_POSITION.replace("101", "102"),
+            f"{dav} FROM provider",
+            f"{dav.replace('id,', 'id + 1,')} FROM provider",
+        ):
+            connection.execute(sa.text(statement))
+        connection.execute(sa.text("INSERT INTO domain VALUES (:id, :name, 1, NULL)"), domains)
+        for server in ("server", "davserver"):
+            pairs = sa.text(f"SELECT {server}.id, domain.id FROM {server}, domain")
+            names = [f"{server}_id", "domain_id"]
+            table = sa.table(f"{server}_domain", *(sa.column(name) for name in names))
+            connection.execute(
+                sa.insert(table).from_select(
+                    names, pairs.columns(*(sa.column(name, sa.Integer) for name in names))
+                )
+            )
+    with connected(db_uri) as connection:
+        if connection.dialect.name in {"sqlite", "postgresql"}:
+            connection.execute(sa.text("ANALYZE"))
+        else:
+            connection.execute(sa.text(f"ANALYZE TABLE {', '.join(COLUMNS)}")).all()
+
+
+def plan(db_uri: str, query: str) -> str:
+    """Return how the database would answer a query, one step in a line."""
+    explain = "EXPLAIN QUERY PLAN" if db_uri.startswith("sqlite") else "EXPLAIN"
+    with connected(db_uri) as connection:
+        steps = connection.execute(sa.text(f"{explain} {query}")).mappings().all()
+    return "\n".join(" ".join(f"{name}={value}" for name, value in row.items()) for row in steps)
+
+
+BY_NAME = "SELECT id FROM domain WHERE {} IN ('d7.example', '*.example', '*')"
+SERVERS = "SELECT * FROM server JOIN server_domain ON server_id = server.id WHERE domain_id = 77"
+DAV_SERVERS = SERVERS.replace("server", "davserver")
+
+
+def test_sqlite_finds_a_domain_and_its_servers_by_index(sqlite: str) -> None:
+    fill(sqlite)
+    domain = plan(sqlite, BY_NAME.format("lower(name)"))
+    assert "SEARCH domain USING INDEX ix_domain_lower_name (<expr>=?)" in domain
+    for query, server in ((SERVERS, "server"), (DAV_SERVERS, "davserver")):
+        index = f"INDEX ix_{server}_domain_domain_id (domain_id=?)"
+        assert re.search(
+            f"SEARCH {server}_domain USING (COVERING )?{re.escape(index)}", plan(sqlite, query)
+        )
+
+
+def test_postgresql_finds_a_domain_and_its_servers_by_index(postgresql: str) -> None:
+    fill(postgresql)
+    domain = plan(postgresql, BY_NAME.format("lower(name)"))
+    assert re.search(r"(Index Scan using|Bitmap Index Scan on) ix_domain_lower_name", domain)
+    for query, server in ((SERVERS, "server"), (DAV_SERVERS, "davserver")):
+        index = f"ix_{server}_domain_domain_id"
+        found = plan(postgresql, query)
+        assert re.search(f"(Index Scan using|Bitmap Index Scan on) {index}", found), found
+
+
+def test_mariadb_finds_a_domain_and_its_servers_by_index(mariadb: str) -> None:
+    fill(mariadb)
+    with connected(mariadb) as connection:
+        assert (
+            connection.scalar(sa.text(f"SELECT COUNT(*) FROM ({BY_NAME.format('name')}) AS d")) == 1
+        )
+    assert "table=domain type=range possible_keys=name key=name" in plan(
+        mariadb, BY_NAME.format("name")
+    )
+    for query, server in ((SERVERS, "server"), (DAV_SERVERS, "davserver")):
+        found = plan(mariadb, query)
+        assert re.search(f"table={server}_domain type=ref .* key=domain_id .*ref=const", found), (
+            found
+        )
+
+
+# MariaDB's collations and indexes
+
+
+def mariadb_indexes(db_uri: str, table: str) -> list[str]:
+    with connected(db_uri) as connection:
+        return sorted(str(i["name"]) for i in sa.inspect(connection).get_indexes(table))
+
+
+def collation(db_uri: str) -> str:
+    with connected(db_uri) as connection:
+        column = connection.execute(sa.text("SHOW FULL COLUMNS FROM domain LIKE 'name'"))
+        return str(column.mappings().one()["Collation"])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", "utf8mb4_general_ci"),
+        ("CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci", "utf8mb4_unicode_ci"),
+        ("CHARACTER SET utf8mb3 COLLATE utf8mb3_bin", "utf8mb3_general_ci"),
+        ("CHARACTER SET latin1 COLLATE latin1_general_cs", "latin1_general_ci"),
+    ],
+)
+def test_names_of_an_adopted_mariadb_database_are_found_in_any_case(
+    mariadb_instance: Instance, options: str, expected: str
+) -> None:
+    uri = mariadb_instance.new_database(options)
+    make_automx2_database(uri, "2020.12")
+    before = rows(uri)
+
+    upgrade(uri)
+
+    assert rows(uri)["domain"] == before["domain"]
+    assert collation(uri) == expected
+    assert mariadb_indexes(uri, "domain") == ["ldapserver_id", "name", "provider_id"]
+    with connected(uri) as connection:
+        query = sa.text("SELECT id FROM domain WHERE name IN ('example.com')")
+        assert connection.scalars(query).all() == [50]
+    definition = r"`name` varchar\(128\)[^,]* NOT NULL"
+    assert re.search(definition, dump(uri, schema_only=True))
+
+
+@pytest.mark.parametrize("charset", ["latin1 COLLATE latin1_bin", "utf8mb4 COLLATE utf8mb4_bin"])
+def test_a_new_mariadb_schema_does_not_depend_on_the_default_collation(
+    mariadb_instance: Instance, charset: str
+) -> None:
+    uri = mariadb_instance.new_database(f"CHARACTER SET {charset}")
+    upgrade(uri)
+    assert collation(uri) == "utf8mb4_general_ci"
+    with connected(uri) as connection:
+        connection.execute(sa.text("INSERT INTO provider VALUES (1, 'Пример', 'Пример')"))
+        connection.execute(sa.text("INSERT INTO domain VALUES (1, 'пример.example', 1, NULL)"))
+    assert rows(uri)["domain"][0]["name"] == "пример.example"
+
+
+def test_names_that_only_case_tells_apart_are_named_before_mariadb_changes_anything(
+    mariadb_instance: Instance,
+) -> None:
+    uri = mariadb_instance.new_database("COLLATE utf8mb4_bin")
+    make_automx2_database(uri, "2026.2")
+    with connected(uri) as connection:
+        connection.execute(sa.text("INSERT INTO domain VALUES (52, 'example.com', 100, NULL)"))
+    before = rows(uri)
+
+    with pytest.raises(ConflictError) as caught:
+        upgrade(uri)
+
+    assert str(caught.value) == (
+        "The table domain holds names that differ in case or accents only:"
+        " Example.COM,example.com. Keep one of each, then upgrade again."
+    )
+    assert rows(uri) == before
+    assert current(uri) is None
+    with connected(uri) as connection:
+        connection.execute(sa.text("DELETE FROM domain WHERE id = 52"))
+    assert upgrade(uri) == ["0001"]
+
+
+def test_mariadb_gets_no_second_index_beside_that_of_a_foreign_key(mariadb: str) -> None:
+    upgrade(mariadb)
+    assert mariadb_indexes(mariadb, "server_domain") == ["domain_id"]
+    assert mariadb_indexes(mariadb, "davserver_domain") == ["domain_id"]
+    assert mariadb_indexes(mariadb, "domain") == ["ldapserver_id", "name", "provider_id"]
+
+
+def test_mariadb_gets_the_indexes_where_there_are_no_foreign_keys(mariadb: str) -> None:
+    with connected(mariadb) as connection:
+        connection.execute(
+            sa.text(
+                "CREATE TABLE server_domain (server_id INTEGER NOT NULL,"
+                " domain_id INTEGER NOT NULL, PRIMARY KEY (server_id, domain_id))"
+            )
+        )
+    upgrade(mariadb)
+    assert mariadb_indexes(mariadb, "server_domain") == ["ix_server_domain_domain_id"]
+
+
+# As SQL, and on the command line
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql", "mariadb"])
+def test_the_printed_schema_loads_and_equals_an_upgrade(
+    engine: str, new_database: Callable[[str], str]
+) -> None:
+    loaded, upgraded = new_database(engine), new_database(engine)
+    upgrade(upgraded)
+    dialect = "mysql" if engine == "mariadb" else engine
+    sql = automx("db", "schema", "--dialect", dialect, env={"AUTOMX_CONF": "/dev/null"})
+    url = make_url(engine_uri(loaded))
+    match engine:
+        case "sqlite":
+            command = [program("sqlite3", "sqlite3"), "-bail", str(url.database)]
+        case "postgresql":
+            command = [program("psql", "postgresql-client"), "--no-psqlrc", "--quiet"]
+            command += ["--set=ON_ERROR_STOP=1", "--username=postgres"]
+            command += [f"--host={url.query['host']}", str(url.database)]
+        case _:
+            command = [program("mariadb", "mariadb-client"), "--no-defaults", "--user=root"]
+            command += [f"--socket={url.query['unix_socket']}", str(url.database)]
+
+    assert run(command, sql) == ""
+
+    assert dump(loaded) == dump(upgraded)
+    assert upgrade(loaded) == []
+    assert_usable(loaded)
+
+
+def test_an_unknown_dialect_is_refused() -> None:
+    with pytest.raises(
+        BadRequestError, match="no dialect oracle: choose sqlite, mysql, postgresql"
+    ):
+        migrations.schema_sql("oracle")
+
+
+def test_the_commands_tell_in_a_line_what_they_did(any_database_uri: str) -> None:
+    make_automx2_database(any_database_uri, "2020.0")
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": any_database_uri}
+    title = "automx2's seven tables, and what makes a domain quick to find"
+
+    assert automx("db", "current", env=env) == "none (run automx db upgrade)\n"
+    assert automx("db", "upgrade", env=env) == (
+        f"Upgraded to 0001: {title}\nThe database is up to date (0001).\n"
+    )
+    assert automx("db", "upgrade", env=env) == "The database is up to date (0001).\n"
+    assert automx("db", "current", env=env) == "0001 (up to date)\n"
+    assert automx("db", "downgrade", "base", env=env) == (
+        f"Undone 0001: {title}\nThe database is at base.\n"
+    )
+
+
+@pytest.mark.parametrize("command", [["upgrade"], ["downgrade", "base"], ["current"]])
+def test_a_command_that_fails_says_why_in_one_line(command: list[str]) -> None:
+    uri = "postgresql://u:s3cret@127.0.0.1:1/db"
+    env = {**os.environ, "AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": uri}
+    arguments = [str(AUTOMX), "db", *command]
+
+    result = subprocess.run(arguments, env=env, capture_output=True, text=True, check=False)
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("automx: ")
+    assert result.stderr.count("\n") == 1
+    assert "postgresql database db on 127.0.0.1: " in result.stderr
+    assert "s3cret" not in result.stderr
+
+
+def test_alembic_keeps_quiet_also_where_everything_is_logged(
+    sqlite: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    upgrade(sqlite)
+    downgrade(sqlite)
+    assert [record.name for record in caplog.records if record.name.startswith("alembic")] == []
+    assert capfd.readouterr() == ("", "")
