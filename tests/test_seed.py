@@ -473,8 +473,8 @@ def test_rows_that_a_hand_has_spoilt_are_exported_as_they_are_and_named(session:
             'caldav, carddav, webdav, found "imaps"'
         ),
         (
-            "server 2 will not seed again: servers[1].port: expected a whole number from 1 to 65535, "
-            'found "abc"'
+            "server 2 will not seed again: servers[1].port: "
+            'expected a whole number from 1 to 65535, found "abc"'
         ),
         (
             "server 4 will not seed again: servers[3].user_name: expected "

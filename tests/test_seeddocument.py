@@ -2,11 +2,13 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from automx import seeddocument
 from automx.errors import SeedError
 from automx.seeddocument import SAMPLE, SeedRows, parse, read
 from tests.processes import REPOSITORY
@@ -518,3 +520,28 @@ def test_the_sample_is_plain_json_and_valid() -> None:
         "example.net",
         "example.org",
     ]
+
+
+DOCS = (REPOSITORY / "docs" / "seed.md").read_text()
+
+
+@pytest.mark.parametrize("example", re.findall(r"```json\n(.*?)```", DOCS, re.DOTALL))
+def test_examples_of_the_documentation_are_valid(example: str) -> None:
+    assert isinstance(read(parse(example.encode(), "docs/seed.md")), SeedRows)
+
+
+@pytest.mark.parametrize(
+    ("heading", "keys"),
+    [
+        ("Keys of the document", seeddocument._DOCUMENT_KEYS_2),
+        ("Domains", seeddocument._DOMAIN_KEYS),
+        ("Mail servers", seeddocument._MAIL_KEYS),
+        ("DAV servers", seeddocument._DAV_KEYS),
+        ("LDAP servers", seeddocument._LDAPSERVER_KEYS),
+        ("Several providers ¹", seeddocument._PROVIDER_KEYS),
+    ],
+)
+def test_every_key_is_documented(heading: str, keys: dict[str, object]) -> None:
+    section = DOCS.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+    assert sorted(re.findall(r"^\| `(\w+)`", section, re.MULTILINE)) == sorted(keys)
