@@ -615,8 +615,12 @@ def test_initdb_is_closed_to_another_machine(
 
 
 def test_initdb_is_open_to_this_machine_without_a_proxy(direct: Front) -> None:
-    assert direct.ask("/initdb/").status == 200
-    assert direct.ask("/initdb/", headers=SPOOFS["plain"]).status == 403
+    assert direct.ask("/initdb/", host="localhost").status == 200
+    assert direct.ask("/initdb/", host="localhost", headers=SPOOFS["plain"]).status == 403
+
+
+def test_initdb_is_closed_to_a_web_page_whose_name_points_to_this_machine(direct: Front) -> None:
+    assert direct.ask("/initdb/", host="rebound.example").status == 403
 
 
 @pytest.mark.parametrize("name", ["nginx", "apache"])

@@ -95,8 +95,13 @@ def test_a_worker_that_dies_is_replaced(server: Server) -> None:
         tree = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
         return {int(pid) for pid in tree.read_text().split()}
 
-    # Two workers, and the process with which multiprocessing watches over them.
-    wait_until(lambda: len(workers()) == 3, "starting two workers")
+    def listening() -> int:
+        """Return how many sockets listen on the port: each worker has its own."""
+        sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        port = f":{server.port:04X}"
+        return sum(columns[1].endswith(port) and columns[3] == "0A" for columns in sockets)
+
+    wait_until(lambda: listening() == 2, "starting two workers")
     before = workers()
     os.kill(max(before), signal.SIGKILL)
     wait_until(lambda: len(workers() - before) == 1, "starting a new worker")

@@ -4,12 +4,11 @@ import hmac
 import ipaddress
 
 from flask import Blueprint, Response, current_app, request
-from werkzeug.exceptions import BadRequest
 
 from automx.config import Settings
 from automx.errors import ForbiddenError, SeedError
 from automx.models import database_errors, db
-from automx.seed import SAMPLE, is_empty, populate, purge
+from automx.seed import SAMPLE, is_empty, parse, populate, purge
 from automx.views.http import CACHE, host_name
 
 blueprint = Blueprint("initdb", __name__)
@@ -76,11 +75,9 @@ def get() -> Response:
 def post() -> Response:
     """Seed the JSON document in the body."""
     request.max_content_length = MAX_SEED
-    try:
-        document = request.get_json()
-    except BadRequest as error:
-        raise SeedError("The body is not a JSON document.") from error
-    return _seed(document)
+    if request.mimetype != "application/json":  # a form in a web page cannot send this type
+        raise SeedError("The Content-Type must be application/json.")
+    return _seed(parse(request.get_data(cache=False), "the body"))
 
 
 @blueprint.delete("/initdb/")
