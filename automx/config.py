@@ -12,7 +12,15 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping
-from configparser import BasicInterpolation, ConfigParser
+from configparser import (
+    BasicInterpolation,
+    ConfigParser,
+    DuplicateOptionError,
+    DuplicateSectionError,
+    InterpolationError,
+    MissingSectionHeaderError,
+    ParsingError,
+)
 from configparser import Error as IniError
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +30,8 @@ from automx.errors import SettingsError
 log = logging.getLogger(__name__)
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+ETC = Path("/etc")
 
 # automx2's variable, and the value that its documentation asks for.
 CLEARTEXT_VARIABLE = "PERMIT_CLEARTEXT_PASSWORDS"
@@ -161,7 +171,7 @@ def masked(name: str, value: object) -> str:
     """Return a setting's value for a person to read, without its secret."""
     if name == "db_uri":
         uri = re.sub(r"(://[^:/@]*:).*@", r"\1***@", str(value))
-        return re.sub(r"(?<=password=)[^&]*", "***", uri)
+        return re.sub(r"(passw(?:or)?d=)[^&]*", r"\1***", uri)
     if name in KEYS and KEYS[name].secret:
         return "***" if value else ""
     if isinstance(value, bool):
@@ -179,8 +189,8 @@ def _from_file(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
         variable = f"{program.upper()}_CONF"
         places = [
             _home(environ) / f".{program}.conf",
-            Path(f"/etc/{program}/{program}.conf"),
-            Path(f"/etc/{program}.conf"),
+            ETC / program / f"{program}.conf",
+            ETC / f"{program}.conf",
         ]
         if environ.get(variable):
             path = Path(environ[variable])
@@ -197,7 +207,7 @@ def _read(path: Path, section: str) -> dict[str, tuple[str, str]]:
     """Return key -> (text, source) from one file; automx2 expands ``%(name)s``, automx does not."""
     parser = ConfigParser(interpolation=BasicInterpolation() if section == "automx2" else None)
     try:
-        parser.read_string(path.read_text("utf-8"), str(path))
+        parser.read_string(path.read_text("utf-8-sig"), str(path))
         if not parser.has_section(section):
             others = [name for name in parser.sections() if name != section]
             if others and section == "automx":
@@ -209,42 +219,57 @@ def _read(path: Path, section: str) -> dict[str, tuple[str, str]]:
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: is not UTF-8") from error
     except IniError as error:
-        reason = " ".join(str(error.message).split())
-        raise SettingsError(f"{path}: is not a valid INI file: {reason}") from error
+        raise SettingsError(f"{path}: {_defect(error)}") from None
     unknown = [name for name in items if name not in _NAMES]
     if unknown and section == "automx":
         raise SettingsError(f"{path}: {_unknown(unknown[0])}")
     for name in unknown:  # automx2 passes over keys that it does not know
         log.warning("%s: the key %s is not known and has no effect", path, name)
         del items[name]
-    return _with_secret_files(items, str(path))
+    return _with_secret_files({name: (text, str(path)) for name, text in items.items()})
+
+
+def _defect(error: IniError) -> str:
+    """Return what is wrong with an INI file, without its lines: they may hold a password."""
+    match error:
+        case MissingSectionHeaderError():
+            return f"line {error.lineno}: a section such as [automx] must come first"
+        case ParsingError(errors=[(line, _), *_]):
+            return f"line {line}: is neither a section nor key = value"
+        case DuplicateOptionError():
+            return f"line {error.lineno}: {error.option} stands there twice"
+        case DuplicateSectionError():
+            return f"line {error.lineno}: [{error.section}] stands there twice"
+        case InterpolationError():
+            return f"{error.option}: the % must be written %%, or name a key: %(key)s"
+    return "is not a valid INI file"
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Return key -> (text, source) from the variables that begin with AUTOMX_."""
-    texts: dict[str, tuple[str, str]] = {}
+    items: dict[str, tuple[str, str]] = {}
     for variable in sorted(environ):
         if not variable.startswith("AUTOMX_") or variable == "AUTOMX_CONF":
             continue
         name = variable.removeprefix("AUTOMX_").lower()
         if name in _NAMES:
-            source = f"environment variable {variable}"
-            texts |= _with_secret_files({name: environ[variable]}, source)
+            items[name] = (environ[variable], f"environment variable {variable}")
         elif not _SERVICE_LINK.fullmatch(variable):
             raise SettingsError(f"environment variable {variable}: {_unknown(name)}")
-    return texts
+    return _with_secret_files(items)
 
 
-def _with_secret_files(items: Mapping[str, str], source: str) -> dict[str, tuple[str, str]]:
+def _with_secret_files(items: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
     """Return key -> (text, source), where ``<key>_file`` is replaced by what the file holds."""
-    texts = {name: (text.strip(), source) for name, text in items.items() if name in KEYS}
-    for name, text in items.items():
+    texts = {name: (text.strip(), source) for name, (text, source) in items.items()}
+    for name in [name for name in texts if name not in KEYS]:
+        text, source = texts.pop(name)
         key = name.removesuffix("_file")
-        if name in KEYS or not text.strip():
+        if not text:
             continue
         if key in texts:
             raise SettingsError(f"{source}: {key} and {name} exclude each other")
-        path = Path(text.strip())
+        path = Path(text)
         try:
             texts[key] = (path.read_text("utf-8").strip(), f"{source}, {name} {path}")
         except (OSError, UnicodeDecodeError) as error:
