@@ -1,0 +1,484 @@
+"""Settings: where they are read, in which order, and what is said about wrong ones."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from automx import config
+from automx.config import KEYS, LOG_LEVELS, Settings, load, masked
+from automx.errors import SettingsError
+from tests.processes import REPOSITORY
+
+
+@pytest.fixture
+def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Return an environment with an empty home; ``/etc`` is the folder ``etc`` beside it."""
+    for name in ("home", "etc/automx", "etc/automx2"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setattr(config, "ETC", tmp_path / "etc")
+    return {"HOME": str(tmp_path / "home"), "PATH": "/usr/bin"}
+
+
+@pytest.fixture
+def automx_conf(environ: dict[str, str], tmp_path: Path) -> Path:
+    """Return the file that ``$AUTOMX_CONF`` names; it is still empty."""
+    path = tmp_path / "automx.conf"
+    path.touch()
+    environ["AUTOMX_CONF"] = str(path)
+    return path
+
+
+@pytest.fixture
+def automx2_conf(environ: dict[str, str], tmp_path: Path) -> Path:
+    """Return the file that ``$AUTOMX2_CONF`` names; it is still empty."""
+    path = tmp_path / "automx2.conf"
+    path.touch()
+    environ["AUTOMX2_CONF"] = str(path)
+    return path
+
+
+def error(environ: Mapping[str, str]) -> str:
+    """Return the text of the error that loading the settings raises."""
+    with pytest.raises(SettingsError) as caught:
+        load(environ)
+    return str(caught.value)
+
+
+def test_the_defaults_are_those_of_the_documentation(environ: dict[str, str]) -> None:
+    settings = load(environ)
+    assert dataclasses.asdict(settings) == {
+        "db_uri": f"sqlite:///{environ['HOME']}/.local/share/automx/automx.sqlite",
+        "db_echo": False,
+        "loglevel": "WARNING",
+        "proxy_count": 0,
+        "domain_cache_seconds": 10,
+        "initdb_token": "",
+        "permit_cleartext_passwords": False,
+        "permit_passwords_in_urls": False,
+        "sources": dict.fromkeys(KEYS, "default"),
+    }
+
+
+def test_the_first_file_found_is_read_and_no_other(environ: dict[str, str], tmp_path: Path) -> None:
+    places = [
+        "automx.by-variable.conf",
+        "home/.automx.conf",
+        "etc/automx/automx.conf",
+        "etc/automx.conf",
+        "automx2.by-variable.conf",
+        "home/.automx2.conf",
+        "etc/automx2/automx2.conf",
+        "etc/automx2.conf",
+    ]
+    environ["AUTOMX_CONF"] = str(tmp_path / places[0])
+    environ["AUTOMX2_CONF"] = str(tmp_path / places[4])
+    for number, place in enumerate(places, 1):
+        section = "automx2" if "automx2" in place else "automx"
+        (tmp_path / place).write_text(f"[{section}]\nproxy_count = {number}\n")
+    found = []
+    for place in places:
+        settings = load(environ)
+        found.append((settings.proxy_count, settings.sources["proxy_count"]))
+        assert settings.loglevel == "WARNING"
+        (tmp_path / place).unlink()
+        environ = {name: value for name, value in environ.items() if value != str(tmp_path / place)}
+    assert found == [(number, str(tmp_path / place)) for number, place in enumerate(places, 1)]
+    assert load(environ).sources["proxy_count"] == "default"
+
+
+@pytest.mark.parametrize("variable", ["AUTOMX_CONF", "AUTOMX2_CONF"])
+def test_a_file_that_was_asked_for_and_is_missing_is_an_error(
+    environ: dict[str, str], variable: str
+) -> None:
+    environ[variable] = "/nowhere/automx.conf"
+    assert error(environ) == (
+        f"environment variable {variable}: there is no file /nowhere/automx.conf"
+    )
+
+
+def test_dev_null_gives_the_defaults_even_if_there_are_other_files(
+    environ: dict[str, str],
+) -> None:
+    Path(environ["HOME"], ".automx.conf").write_text("[automx]\nproxy_count = 3\n")
+    assert load(environ | {"AUTOMX_CONF": "/dev/null"}).proxy_count == 0
+
+
+def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, str]) -> None:
+    automx_conf.write_text(
+        "; settings of a test\n"
+        "[automx]\n"
+        "db_uri = postgresql://automx:100%secret@db.example.com/automx\n"
+        "db_echo = Yes\n"
+        "loglevel = info\n"
+        "proxy_count = 2\n"
+        "domain_cache_seconds = 0.5\n"
+        "initdb_token = let-me-in\n"
+        "permit_cleartext_passwords = on\n"
+    )
+    settings = load(environ)
+    assert settings == Settings(
+        db_uri="postgresql+psycopg://automx:100%secret@db.example.com/automx",
+        db_echo=True,
+        loglevel="INFO",
+        proxy_count=2,
+        domain_cache_seconds=0.5,
+        initdb_token="let-me-in",
+        permit_cleartext_passwords=True,
+    )
+    assert settings.sources == dict.fromkeys(KEYS, str(automx_conf))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(
+    automx_conf: Path, environ: dict[str, str]
+) -> None:
+    automx_conf.write_text("\ufeff[automx]\nproxy_count = 1\n", "utf-8")
+    assert load(environ).proxy_count == 1
+
+
+def test_the_environment_overrides_each_key_of_the_file(
+    automx_conf: Path, environ: dict[str, str]
+) -> None:
+    automx_conf.write_text(
+        "[automx]\ndb_uri = sqlite:////file.sqlite\nloglevel = DEBUG\nproxy_count = 1\n"
+    )
+    environ |= {
+        "AUTOMX_DB_URI": "sqlite:////environment.sqlite",
+        "AUTOMX_DB_ECHO": "yes",
+        "AUTOMX_PROXY_COUNT": "2",
+        "AUTOMX_DOMAIN_CACHE_SECONDS": "0",
+        "AUTOMX_INITDB_TOKEN": "secret",
+        "AUTOMX_PERMIT_CLEARTEXT_PASSWORDS": "true",
+    }
+    settings = load(environ)
+    assert settings == Settings(
+        db_uri="sqlite:////environment.sqlite",
+        db_echo=True,
+        loglevel="DEBUG",
+        proxy_count=2,
+        domain_cache_seconds=0,
+        initdb_token="secret",
+        permit_cleartext_passwords=True,
+    )
+    assert settings.sources["loglevel"] == str(automx_conf)
+    assert settings.sources["proxy_count"] == "environment variable AUTOMX_PROXY_COUNT"
+
+
+def test_a_secret_can_stand_in_a_file_of_its_own(
+    automx_conf: Path, environ: dict[str, str], tmp_path: Path
+) -> None:
+    uri, token = tmp_path / "uri", tmp_path / "token"
+    uri.write_text("mysql://automx:secret@db.example.com/automx\n")
+    token.write_text("let-me-in\n")
+    automx_conf.write_text(f"[automx]\ndb_uri_file = {uri}\n")
+    environ["AUTOMX_INITDB_TOKEN_FILE"] = str(token)
+    settings = load(environ)
+    assert settings.db_uri == "mysql+pymysql://automx:secret@db.example.com/automx"
+    assert settings.sources["db_uri"] == f"{automx_conf}, db_uri_file {uri}"
+    assert settings.initdb_token == "let-me-in"
+    assert settings.sources["initdb_token"] == (
+        f"environment variable AUTOMX_INITDB_TOKEN_FILE, initdb_token_file {token}"
+    )
+    environ["AUTOMX_DB_URI"] = "sqlite:////other.sqlite"
+    assert load(environ).db_uri == "sqlite:////other.sqlite"
+
+
+def test_a_secret_cannot_be_given_twice_in_one_place(
+    automx_conf: Path, environ: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("one")
+    given_twice = {
+        "AUTOMX_INITDB_TOKEN": "two",
+        "AUTOMX_INITDB_TOKEN_FILE": str(tmp_path / "token"),
+    }
+    assert error(environ | given_twice) == (
+        "environment variable AUTOMX_INITDB_TOKEN_FILE: "
+        "initdb_token and initdb_token_file exclude each other"
+    )
+    automx_conf.write_text(
+        f"[automx]\ninitdb_token = two\ninitdb_token_file = {tmp_path / 'token'}\n"
+    )
+    assert error(environ) == (
+        f"{automx_conf}: initdb_token and initdb_token_file exclude each other"
+    )
+
+
+def test_a_secret_file_that_cannot_be_read_is_named(
+    automx_conf: Path, environ: dict[str, str], tmp_path: Path
+) -> None:
+    automx_conf.write_text("[automx]\ninitdb_token_file = /nowhere/token\n")
+    assert error(environ) == (
+        f"{automx_conf}: initdb_token_file: /nowhere/token cannot be read: "
+        "No such file or directory"
+    )
+    (tmp_path / "token").write_bytes(b"\xff\xfe")
+    automx_conf.write_text(f"[automx]\ninitdb_token_file = {tmp_path}/token\n")
+    assert error(environ) == (
+        f"{automx_conf}: initdb_token_file: {tmp_path}/token cannot be read: not UTF-8"
+    )
+
+
+def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
+    automx_conf: Path, environ: dict[str, str]
+) -> None:
+    automx_conf.write_text("[automx]\nproxy_counts = 1\n")
+    assert error(environ) == (
+        f"{automx_conf}: the key proxy_counts is not known; did you mean proxy_count?"
+    )
+    automx_conf.write_text("[automx]\nloglevel_file = /etc/level\n")
+    assert "loglevel_file is not known" in error(environ)
+    automx_conf.write_text("[automx]\nxyz = 1\n")
+    assert error(environ) == (
+        f"{automx_conf}: the key xyz is not known; allowed are db_uri, db_echo, loglevel, "
+        "proxy_count, domain_cache_seconds, initdb_token, permit_cleartext_passwords, "
+        "db_uri_file, initdb_token_file"
+    )
+    automx_conf.write_text("")
+    assert error(environ | {"AUTOMX_PROXYCOUNT": "1"}) == (
+        "environment variable AUTOMX_PROXYCOUNT: the key proxycount is not known; "
+        "did you mean proxy_count?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("db_uri", "", "a URI such as sqlite:////path, postgresql://… or mysql://…"),
+        ("db_uri", "/srv/db", "a URI such as sqlite:////path, postgresql://… or mysql://…"),
+        ("db_uri", "oracle://u:secret@h/d", "a URI such as sqlite:////path, postgresql://… or"),
+        ("db_echo", "maybe", "yes or no"),
+        ("db_echo", "", "yes or no"),
+        ("loglevel", "loud", f"one of {', '.join(LOG_LEVELS)}"),
+        ("proxy_count", "-1", "a whole number from 0 to 99"),
+        ("proxy_count", "1.5", "a whole number from 0 to 99"),
+        ("proxy_count", "\u0661", "a whole number from 0 to 99"),
+        ("proxy_count", "100", "a whole number from 0 to 99"),
+        ("domain_cache_seconds", "-1", "a number of seconds, 0 or more"),
+        ("domain_cache_seconds", "10 s", "a number of seconds, 0 or more"),
+        ("domain_cache_seconds", "nan", "a number of seconds, 0 or more"),
+        ("domain_cache_seconds", "inf", "a number of seconds, 0 or more"),
+        ("initdb_token", "two words", "printable ASCII characters without blanks"),
+        ("initdb_token", "schlüssel", "printable ASCII characters without blanks"),
+        ("permit_cleartext_passwords", "I_understand_the_risks", "yes or no"),
+    ],
+)
+def test_a_bad_value_is_an_error_that_tells_what_is_allowed_and_not_the_value(
+    automx_conf: Path, environ: dict[str, str], key: str, value: str, allowed: str
+) -> None:
+    automx_conf.write_text(f"[automx]\n{key} = {value}\n", "utf-8")
+    text = error(environ)
+    assert text.startswith(f"{automx_conf}: {key} must be {allowed}")
+    assert "secret" not in text
+    automx_conf.write_text("")
+    variable = f"AUTOMX_{key.upper()}"
+    text = error(environ | {variable: value})
+    assert text.startswith(f"environment variable {variable}: {key} must be {allowed}")
+    assert "secret" not in text
+
+
+def test_another_section_in_our_own_file_is_an_error(
+    automx_conf: Path, environ: dict[str, str]
+) -> None:
+    automx_conf.write_text("[automx2]\nproxy_count = 1\n")
+    assert error(environ) == f"{automx_conf}: the section must be [automx], not [automx2]"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"proxy_count = 1\n", "line 1: a section such as [automx] must come first"),
+        (b"[automx]\n\nproxy_count\n", "line 3: is neither a section nor key = value"),
+        (b"[automx]\nproxy_count = 1\nproxy_count = 2\n", "line 3: proxy_count stands there twice"),
+        (b"[automx]\nloglevel = INFO\n[automx]\n", "line 3: [automx] stands there twice"),
+        (b"[automx]\nloglevel = \xff\n", "is not UTF-8"),
+    ],
+)
+def test_a_broken_file_is_told_by_line_without_repeating_it(
+    automx_conf: Path, environ: dict[str, str], content: bytes, reason: str
+) -> None:
+    automx_conf.write_bytes(content)
+    assert error(environ) == f"{automx_conf}: {reason}"
+
+
+def test_a_broken_line_with_a_secret_is_not_repeated(
+    automx_conf: Path, environ: dict[str, str]
+) -> None:
+    automx_conf.write_text("[automx]\ndb_uri postgresql://automx:secret@localhost/automx\n")
+    assert "secret" not in error(environ)
+
+
+def test_a_folder_in_place_of_the_file_is_an_error(environ: dict[str, str], tmp_path: Path) -> None:
+    environ["AUTOMX_CONF"] = str(tmp_path)
+    assert error(environ) == f"{tmp_path}: cannot be read: Is a directory"
+
+
+def test_automx2s_file_is_read_as_automx2_reads_it(
+    automx2_conf: Path, environ: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    automx2_conf.write_text(
+        "[DEFAULT]\n"
+        "folder = /var/lib/automx2\n"
+        "[other]\n"
+        "x = 1\n"
+        "[automx2]\n"
+        "# a comment\n"
+        "loglevel = WARNING\n"
+        "db_echo = no\n"
+        "db_uri = sqlite:///%(folder)s/100%%.sqlite\n"
+        "proxy_count = 1\n"
+        "pool_size = 7\n"
+    )
+    settings = load(environ)
+    assert settings == Settings(db_uri="sqlite:////var/lib/automx2/100%.sqlite", proxy_count=1)
+    assert settings.sources["db_uri"] == str(automx2_conf)
+    assert settings.sources["domain_cache_seconds"] == "default"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{automx2_conf}: the key {key} is not known and has no effect"
+        for key in ("folder", "pool_size")
+    ]
+
+
+def test_automx2s_file_may_lack_its_section(automx2_conf: Path, environ: dict[str, str]) -> None:
+    automx2_conf.write_text("[something]\nproxy_count = 1\n")
+    assert load(environ).proxy_count == 0
+
+
+def test_automx2s_interpolation_that_fails_is_told_in_one_line(
+    automx2_conf: Path, environ: dict[str, str]
+) -> None:
+    automx2_conf.write_text("[automx2]\ndb_uri = mysql://u:secret%40@%(host)s/d\n")
+    text = error(environ)
+    assert text == f"{automx2_conf}: db_uri: the % must be written %%, or name a key: %(key)s"
+
+
+def test_automx2s_bad_values_are_errors_like_our_own(
+    automx2_conf: Path, environ: dict[str, str]
+) -> None:
+    automx2_conf.write_text("[automx2]\nproxy_count = many\n")
+    expected = f"{automx2_conf}: proxy_count must be a whole number from 0 to 99"
+    assert error(environ) == expected
+
+
+def test_automx2s_variable_permits_passwords_in_profiles_and_in_urls(
+    automx_conf: Path, environ: dict[str, str]
+) -> None:
+    automx_conf.write_text("[automx]\npermit_cleartext_passwords = no\n")
+    environ["PERMIT_CLEARTEXT_PASSWORDS"] = "yes"
+    settings = load(environ)
+    assert not settings.permit_cleartext_passwords
+    assert not settings.permit_passwords_in_urls
+    environ["PERMIT_CLEARTEXT_PASSWORDS"] = "I_understand_the_risks"
+    settings = load(environ)
+    assert settings.permit_cleartext_passwords
+    assert settings.permit_passwords_in_urls
+    assert settings.sources["permit_cleartext_passwords"] == (
+        "environment variable PERMIT_CLEARTEXT_PASSWORDS"
+    )
+
+
+def test_our_own_key_permits_passwords_in_forms_only(
+    automx_conf: Path, environ: dict[str, str]
+) -> None:
+    automx_conf.write_text("[automx]\npermit_cleartext_passwords = yes\n")
+    settings = load(environ)
+    assert settings.permit_cleartext_passwords
+    assert not settings.permit_passwords_in_urls
+
+
+def test_the_variables_of_a_kubernetes_service_named_automx_are_passed_over(
+    environ: dict[str, str],
+) -> None:
+    plain = load(environ)
+    links = {
+        "AUTOMX_PORT": "tcp://10.0.0.1:80",
+        "AUTOMX_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "AUTOMX_PORT_80_TCP_ADDR": "10.0.0.1",
+        "AUTOMX_PORT_80_TCP_PORT": "80",
+        "AUTOMX_PORT_80_TCP_PROTO": "tcp",
+        "AUTOMX_SERVICE_HOST": "10.0.0.1",
+        "AUTOMX_SERVICE_PORT": "80",
+        "AUTOMX_SERVICE_PORT_HTTP": "80",
+    }
+    assert load(environ | links) == plain
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        ({"STATE_DIRECTORY": "/var/lib/automx", "XDG_DATA_HOME": "/x"}, "/var/lib/automx"),
+        ({"STATE_DIRECTORY": "/var/lib/automx:/var/lib/other"}, "/var/lib/automx"),
+        ({"XDG_DATA_HOME": "/home/alice/data", "HOME": "/x"}, "/home/alice/data/automx"),
+        ({"HOME": "/home/alice"}, "/home/alice/.local/share/automx"),
+        ({"HOME": "/home/alice", "XDG_DATA_HOME": ""}, "/home/alice/.local/share/automx"),
+    ],
+)
+def test_the_default_database_is_a_file_in_the_data_directory(
+    variables: dict[str, str], folder: str
+) -> None:
+    settings = load({"AUTOMX_CONF": "/dev/null", **variables})
+    assert settings.db_uri == f"sqlite:///{folder}/automx.sqlite"
+
+
+@pytest.mark.parametrize(
+    ("given", "effective"),
+    [
+        ("sqlite:////srv/automx.sqlite", "sqlite:////srv/automx.sqlite"),
+        ("postgres://u@h/d", "postgresql+psycopg://u@h/d"),
+        ("postgresql://u@h/d?sslmode=require", "postgresql+psycopg://u@h/d?sslmode=require"),
+        ("postgresql+psycopg2://u@h/d", "postgresql+psycopg2://u@h/d"),
+        ("mysql://u@h/d", "mysql+pymysql://u@h/d"),
+        ("mariadb://u@h/d", "mariadb+pymysql://u@h/d"),
+        ("mysql+mysqldb://u@h/d", "mysql+mysqldb://u@h/d"),
+    ],
+)
+def test_a_uri_gets_the_driver_that_automx_ships(
+    environ: dict[str, str], given: str, effective: str
+) -> None:
+    assert load(environ | {"AUTOMX_DB_URI": given}).db_uri == effective
+
+
+def test_a_relative_sqlite_file_is_one_of_the_current_folder(
+    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = load(environ | {"AUTOMX_DB_URI": "sqlite:///var/automx.sqlite"}).db_uri
+    assert uri == f"sqlite:///{tmp_path}/var/automx.sqlite"
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://u:secret@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://u:sec@r:et/@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://:secret@h/d", "postgresql://:***@h/d"),
+        ("postgresql://h/d?user=u&password=secret&x=1", "postgresql://h/d?user=u&password=***&x=1"),
+        ("mysql://h/d?passwd=secret", "mysql://h/d?passwd=***"),
+        ("postgresql://h/d?sslpassword=secret", "postgresql://h/d?sslpassword=***"),
+        ("postgresql://u@h/d", "postgresql://u@h/d"),
+        ("sqlite:////srv/a@b.sqlite", "sqlite:////srv/a@b.sqlite"),
+    ],
+)
+def test_a_password_is_masked_for_readers(uri: str, shown: str) -> None:
+    assert masked("db_uri", uri) == shown
+
+
+def test_secrets_do_not_show_in_a_settings_object() -> None:
+    settings = Settings(db_uri="postgresql://u:secret@h/d", initdb_token="hidden")
+    assert "secret" not in repr(settings)
+    assert "hidden" not in repr(settings)
+
+
+def test_contribs_file_lists_every_key_with_its_default(environ: dict[str, str]) -> None:
+    text = (REPOSITORY / "contrib" / "automx.conf").read_text()
+    listed = dict(re.findall(r"^#(\w+) = ?(.*)$", text, re.MULTILINE))
+    settings = load(environ)
+    defaults = {key: masked(key, getattr(settings, key)) for key in KEYS}
+    assert listed == defaults | {"db_uri": ""}
+    assert list(listed) == list(KEYS)
+
+
+def test_contribs_file_changes_nothing_as_it_is(environ: dict[str, str]) -> None:
+    path = str(REPOSITORY / "contrib" / "automx.conf")
+    assert load(environ | {"AUTOMX_CONF": path}) == load(environ)
