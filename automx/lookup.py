@@ -7,6 +7,7 @@ no client could use is found here, once for all formats: it is left out and name
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from threading import Lock
 from time import monotonic
 from typing import Any, TypeVar, cast
@@ -152,11 +153,11 @@ class ConfigCache:
             try:
                 answer = FoundConfig(look_up(domain))
             except (UnknownDomainError, BadRecordError) as error:
-                answer = error
+                answer = copy(error)  # without the traceback, whose frames hold the whole request
             with self._lock:
                 self._answers[domain] = answer
         if isinstance(answer, AutomxError):
-            raise answer.with_traceback(None)  # it is raised often: keep its frames from piling up
+            raise copy(answer)
         return answer
 
     def clear(self) -> None:
