@@ -67,6 +67,7 @@ _Rendered = TypeVar("_Rendered")
 _Server = TypeVar("_Server", MailServer, DavServer)
 
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ue000\ufffe\uffff]")
+_FORBIDDEN_IN_URL = re.compile(_FORBIDDEN.pattern + r'|[\s<>"]')
 
 
 class _BadRowError(ValueError):
@@ -271,7 +272,7 @@ def _url(value: object, port: object, *, use_ssl: bool) -> str:
         parse_domain(PLACEHOLDER.sub("x", parts.hostname or ""))
     except (ValueError, AddressError):
         raise _BadRowError(f"url is {value!r}, it must be a URL") from None
-    if parts.scheme not in {"http", "https"} or re.search(r"[\s\x00-\x20\x7f-\x9f<>\"]", text):
+    if parts.scheme not in {"http", "https"} or _FORBIDDEN_IN_URL.search(text):
         raise _BadRowError(f"url is {value!r}, it must be an http or https URL")
     if not isinstance(port, int) or not 0 <= port <= 65535:
         raise _BadRowError(f"port is {port!r}, it must be from 0 to 65535")
