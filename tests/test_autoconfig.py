@@ -1,0 +1,270 @@
+"""Autoconfig: the document that Thunderbird and its relatives read, and how it is asked for."""
+
+from collections.abc import Callable
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from lxml import etree
+
+from tests.conftest import Execute
+from tests.documents import DATA, golden
+
+PATHS = ("/mail/config-v1.1.xml", "/.well-known/autoconfig/mail/config-v1.1.xml")
+ADDRESS = "?emailaddress=alice@example.com"
+
+pytestmark = pytest.mark.usefixtures("example")
+
+
+@pytest.fixture(scope="module")
+def schema() -> etree.RelaxNG:
+    """Return the schema of draft-ietf-mailmaint-autoconfig."""
+    return etree.RelaxNG(etree.parse(str(DATA / "autoconfig.rng")))
+
+
+# The document.
+
+
+def test_the_document_is_as_expected_and_valid(client: FlaskClient, schema: etree.RelaxNG) -> None:
+    answer = client.get(PATHS[0] + ADDRESS)
+    assert answer.status_code == 200
+    assert answer.text == golden("example.autoconfig.xml")
+    schema.assertValid(etree.fromstring(answer.data))
+
+
+def test_each_column_reaches_the_document(
+    client: FlaskClient, execute: Execute, schema: etree.RelaxNG
+) -> None:
+    execute("""
+        INSERT INTO provider VALUES (2, 'Ärzte & <Söhne> "Ltd"', '&Ä');
+        INSERT INTO domain VALUES (2, 'MÜLLER.de', 2, NULL);
+        INSERT INTO server VALUES (11, 30, 'IMAP.Müller.de', 1143, 'IMAP', 'none', 'u&<1>', 'none');
+        INSERT INTO server VALUES (12, 20, 'pop.%EMAILDOMAIN%', 995, 'pop3', 'ssl', '%EMAILDOMAIN%/%EMAILLOCALPART%', 'OAuth2 plain');
+        INSERT INTO server VALUES (13, 10, '192.0.2.1', 25, 'smtp', 'starttls', '', 'GSSAPI,NTLM,client-IP-address');
+        INSERT INTO server VALUES (14, 5, 'smtp.müller.de', 465, 'smtp', 'SSL', '%EMAILADDRESS%', 'TLS-client-cert');
+        INSERT INTO davserver VALUES (11, 'http://dav.example.com/?a=1&b=%EMAILADDRESS%', 8080, 'caldav', 0, 1, 'c');
+        INSERT INTO server_domain SELECT id, 2 FROM server WHERE id > 10;
+        INSERT INTO davserver_domain VALUES (11, 2);
+    """)  # noqa: E501 - rows are easier to compare when each stands on one line
+    answer = client.get(PATHS[0] + "?emailaddress=alice@müller.de")
+    assert answer.text == golden("columns.autoconfig.xml")
+    schema.assertValid(etree.fromstring(answer.data))
+
+
+def test_a_domain_with_an_underscore_has_a_provider_id_that_is_a_host_name(
+    client: FlaskClient, execute: Execute
+) -> None:
+    execute("UPDATE domain SET name = '_a_b.example.com'")
+    root = etree.fromstring(client.get(PATHS[0] + "?emailaddress=x@_a_b.example.com").data)
+    assert root.xpath("string(emailProvider/@id)") == "-a-b.example.com"
+    assert root.xpath("string(emailProvider/domain)") == "_a_b.example.com"
+
+
+def test_only_the_asked_domain_is_listed(client: FlaskClient, execute: Execute) -> None:
+    execute("""
+        INSERT INTO domain VALUES (2, 'other.example', 1, NULL), (3, '*.example.org', 1, NULL);
+        INSERT INTO server_domain SELECT server.id, domain.id FROM server, domain
+            WHERE domain.id > 1;
+    """)
+    for domain in ("example.com", "other.example", "deep.down.example.org"):
+        root = etree.fromstring(client.get(f"{PATHS[0]}?emailaddress=a@{domain}").data)
+        assert [element.text for element in root.iter("domain")] == [domain]
+        assert root.xpath("string(emailProvider/@id)") == domain
+
+
+@pytest.mark.parametrize("name", ["example.autoconfig.xml", "columns.autoconfig.xml"])
+def test_the_document_is_one_that_the_strictest_clients_can_read(name: str) -> None:
+    text = golden(name)
+    assert text.startswith("<?xml")
+    assert "<!" not in text  # no CDATA, comment or document type
+    root = etree.fromstring(text.encode())
+    for leaf in (element for element in root.iter() if not len(element)):
+        assert leaf.text == (leaf.text or "").strip()
+        # Thunderbird loses the text of a leaf that has an attribute. The draft's authentication of
+        # DAV servers has one, and stands beside a plain one.
+        if leaf.items():
+            assert (leaf.tag, leaf.items()) == ("authentication", [("system", "http")])
+            following = leaf.getnext()
+            assert following is not None
+            assert (following.tag, following.text, following.items()) == (leaf.tag, leaf.text, [])
+    for mail_server in root.iter("incomingServer", "outgoingServer"):
+        assert [child.items() for child in mail_server] == [[]] * len(mail_server)
+        assert mail_server.findtext("socketType") in {"SSL", "STARTTLS", "plain"}
+
+
+# How it is asked for.
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        ADDRESS,
+        "?emailaddress=Alice%40EXAMPLE.COM",
+        "?emailaddress=alice@example.com.",
+        "?emailaddress=%20alice@example.com%20",
+        "?emailaddress=EVOLUTIONUSER%40example.com&emailmd5=0123456789abcdef",
+        "?emailaddress=J%C3%BCrgen@example.com",
+        "?emailaddress=o'neil%2Bx@example.com&unknown=%FF",
+    ],
+)
+def test_the_address_decides_and_its_person_does_not_matter(
+    client: FlaskClient, query: str
+) -> None:
+    for path in PATHS:
+        answer = client.get(path + query, headers={"Host": "autoconfig.hoster.example"})
+        assert answer.status_code == 200
+        assert answer.text == golden("example.autoconfig.xml")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "example.com",
+        "EXAMPLE.com",
+        "example.com:4243",
+        "autoconfig.example.com",
+        "AutoConfig.Example.Com",
+        "autodiscover.example.com",
+        "ua-auto-config.example.com:443",
+        "autoconfig.example.com.",
+    ],
+)
+def test_without_an_address_the_host_decides(client: FlaskClient, host: str) -> None:
+    for path in PATHS:
+        for query in ("", "?", "?emailaddress=", "?emailaddress=%20", "?x=a@b.c"):
+            answer = client.get(path + query, headers={"Host": host})
+            assert answer.status_code == 200
+            assert answer.text == golden("example.autoconfig.xml")
+
+
+def test_only_one_prefix_of_the_host_is_taken_off(client: FlaskClient) -> None:
+    for host in ("autoconfig.autodiscover.example.com", "mail.example.com", "www.example.com"):
+        assert client.get(PATHS[0], headers={"Host": host}).status_code == 404
+
+
+def test_a_domain_that_begins_like_a_prefix_is_found_by_address(
+    client: FlaskClient, execute: Execute
+) -> None:
+    execute("UPDATE domain SET name = 'autoconfig.example.com'")
+    answer = client.get(PATHS[0] + "?emailaddress=a@autoconfig.example.com")
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("domain", ["example.com", "EXAMPLE.com", "example.com."])
+def test_mozillas_form_of_the_url_names_the_domain(client: FlaskClient, domain: str) -> None:
+    answer = client.get(f"/v1.1/{domain}", headers={"Host": "other.example"})
+    assert answer.status_code == 200
+    assert answer.text == golden("example.autoconfig.xml")
+
+
+@pytest.mark.parametrize("domain", ["müller.de", "M%C3%9CLLER.de", "xn--mller-kva.de"])
+def test_mozillas_form_of_the_url_knows_both_forms_of_idna(
+    client: FlaskClient, execute: Execute, domain: str
+) -> None:
+    execute("UPDATE domain SET name = 'Müller.de'")
+    answer = client.get(f"/v1.1/{domain}")
+    assert answer.status_code == 200
+    assert answer.text == golden("example.autoconfig.xml").replace(
+        "example.com</domain>", "xn--mller-kva.de</domain>"
+    ).replace('id="example.com"', 'id="xn--mller-kva.de"')
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "status", "text"),
+    [
+        (PATHS[0], "example.org", 404, "No configuration is known for this domain."),
+        (f"{PATHS[0]}?emailaddress=a@example.org", "example.com", 404, "No configuration is known"),
+        (f"{PATHS[1]}?emailaddress=a@sub.example.com", "example.com", 404, "No configuration is"),
+        ("/v1.1/example.org", "example.com", 404, "No configuration is known for this domain."),
+        ("/v1.1/", "example.com", 404, "There is nothing at this address."),
+        ("/v1.1/*.example.com", "example.com", 400, "The domain name is not valid."),
+        ("/v1.1/exam%00ple.com", "example.com", 400, "The domain name is not valid."),
+        ("/v1.1/%3Cb%3E", "example.com", 400, "The domain name is not valid."),
+        ("/mail/config-v1.2.xml", "example.com", 404, "There is nothing at this address."),
+        ("/mail/", "example.com", 404, "There is nothing at this address."),
+    ],
+)
+def test_what_is_not_known_is_told_in_one_line(
+    client: FlaskClient, url: str, host: str, status: int, text: str
+) -> None:
+    answer = client.get(url, headers={"Host": host})
+    assert answer.status_code == status
+    assert answer.text.startswith(text)
+    assert answer.text.count("\n") == 1
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+# How long it may be kept.
+
+
+def test_the_answer_may_be_kept_by_caches_as_long_as_we_keep_it(
+    make_app: Callable[..., Flask],
+) -> None:
+    answer = make_app(domain_cache_seconds=10).test_client().get(PATHS[0] + ADDRESS)
+    assert answer.headers["Content-Type"] == "application/xml; charset=utf-8"
+    assert answer.headers["Cache-Control"] == "public, max-age=10"
+    assert answer.headers["Vary"] == "Host"
+    assert "Set-Cookie" not in answer.headers
+
+
+def test_without_a_cache_of_ours_others_have_to_ask_again(client: FlaskClient) -> None:
+    assert client.get(PATHS[0] + ADDRESS).headers["Cache-Control"] == "no-cache"
+
+
+@pytest.mark.parametrize("url", [PATHS[0] + ADDRESS, PATHS[1] + ADDRESS, "/v1.1/example.com"])
+def test_a_client_that_has_the_document_is_not_sent_it_again(client: FlaskClient, url: str) -> None:
+    first = client.get(url)
+    etag = first.headers["ETag"]
+    for condition in (etag, f"W/{etag}", f'"other", {etag}', "*"):
+        again = client.get(url, headers={"If-None-Match": condition})
+        assert again.status_code == 304
+        assert again.data == b""
+        assert again.headers["ETag"] == etag
+        assert again.headers["Vary"] == "Host"
+        assert again.headers["Cache-Control"] == first.headers["Cache-Control"]
+    for condition in ('"other"', "broken", ""):
+        assert client.get(url, headers={"If-None-Match": condition}).data == first.data
+
+
+def test_the_etag_changes_with_the_document_and_only_then(
+    client: FlaskClient, execute: Execute
+) -> None:
+    url = PATHS[0] + ADDRESS
+    etag = client.get(url).headers["ETag"]
+    assert client.get(PATHS[1] + "?emailaddress=bob@example.com").headers["ETag"] == etag
+    execute("UPDATE server SET port = 994 WHERE id = 1")
+    changed = client.get(url, headers={"If-None-Match": etag})
+    assert changed.status_code == 200
+    assert "<port>994</port>" in changed.text
+    assert changed.headers["ETag"] != etag
+    execute("UPDATE server SET port = 993 WHERE id = 1")
+    assert client.get(url).headers["ETag"] == etag
+
+
+def test_head_gives_the_headers_of_get(client: FlaskClient) -> None:
+    get, head = client.get(PATHS[0] + ADDRESS), client.head(PATHS[0] + ADDRESS)
+    assert head.status_code == 200
+    assert head.data == b""
+    for name in ("Content-Type", "Content-Length", "ETag", "Cache-Control", "Vary"):
+        assert head.headers[name] == get.headers[name]
+
+
+def test_other_methods_are_refused(client: FlaskClient) -> None:
+    for method in ("POST", "PUT", "DELETE", "PATCH"):
+        answer = client.open(PATHS[0] + ADDRESS, method=method)
+        assert answer.status_code == 405
+        assert answer.text == "This method is not allowed here.\n"
+        assert set(answer.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
+
+
+def test_a_change_is_visible_when_the_time_of_the_cache_is_over(
+    make_app: Callable[..., Flask], execute: Execute
+) -> None:
+    forgetful = make_app(domain_cache_seconds=0).test_client()
+    remembering = make_app(domain_cache_seconds=900_000).test_client()
+    url = PATHS[0] + ADDRESS
+    assert forgetful.get(url).data == remembering.get(url).data
+    execute("UPDATE provider SET name = 'Other Inc.'")
+    assert "Other Inc." in forgetful.get(url).text
+    assert "Example Inc." in remembering.get(url).text
