@@ -114,7 +114,7 @@ class Template:
 def render_error(code: int, message: str, *, now: datetime) -> bytes:
     """Return an error document; ``code`` is one of [MS-OXDSCLI], such as 600, invalid request."""
     root, response = _document(RESPONSE_NS)
-    error = etree.SubElement(response, "Error", Time=now.strftime("%H:%M:%S.%f"), Id="0")
+    error = etree.SubElement(response, "Error", Time=f"{now:%H:%M:%S.%f}0", Id="0")
     _leaf(error, "ErrorCode", str(code))
     _leaf(error, "Message", message)
     etree.SubElement(error, "DebugData")

@@ -32,7 +32,7 @@ def profile() -> Response:
     if not text.strip():
         raise BadRequestError("The argument emailaddress is missing.")
     address = EmailAddress.parse(text)
-    name = _printable("name", argument(arguments, "name"))
+    name = _printable("name", argument(arguments, "name")).strip()
     password = _printable("password", argument(arguments, "password"))
     if password and not _password_permitted():
         log.warning("a password was sent and left out: the settings do not permit it")
@@ -60,7 +60,7 @@ def _printable(name: str, text: str) -> str:
         raise BadRequestError(f"The argument {name} is too long.")
     if any(unicodedata.category(char) in {"Cc", "Cn", "Co", "Cs"} for char in text):
         raise BadRequestError(f"The argument {name} has a character that is not allowed.")
-    return text.strip()
+    return text
 
 
 def _file_name(address: EmailAddress) -> str:

@@ -1,0 +1,421 @@
+"""Mobileconfig: profiles for Apple's devices, by the types and words of Apple's schema."""
+
+import logging
+import plistlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from automx.config import load
+from tests.conftest import Execute
+from tests.documents import golden
+
+ALICE = {"emailaddress": "alice@example.com", "name": "Alice Example"}
+
+pytestmark = pytest.mark.usefixtures("example")
+
+# Apple's schema: key -> (type, the words that are allowed). Those of PAYLOAD are in every
+# dictionary; a key that begins with "!" must be there.
+AUTHENTICATIONS = [
+    "EmailAuthNone",
+    "EmailAuthPassword",
+    "EmailAuthCRAMMD5",
+    "EmailAuthNTLM",
+    "EmailAuthHTTPMD5",
+]
+Schema = Mapping[str, tuple[type, list[str]]]
+PAYLOAD: Schema = {
+    "!PayloadType": (str, []),
+    "!PayloadVersion": (int, []),
+    "!PayloadIdentifier": (str, []),
+    "!PayloadUUID": (str, []),
+    "!PayloadDisplayName": (str, []),
+    "PayloadDescription": (str, []),
+    "PayloadOrganization": (str, []),
+}
+PROFILE: Schema = {"!PayloadContent": (list, []), "PayloadRemovalDisallowed": (bool, [])}
+MAIL: Schema = {
+    "!EmailAccountType": (str, ["EmailTypeIMAP", "EmailTypePOP"]),
+    "EmailAccountDescription": (str, []),
+    "EmailAccountName": (str, []),
+    "EmailAddress": (str, []),
+    "!IncomingMailServerAuthentication": (str, AUTHENTICATIONS),
+    "!IncomingMailServerHostName": (str, []),
+    "IncomingMailServerPortNumber": (int, []),
+    "IncomingMailServerUseSSL": (bool, []),
+    "IncomingMailServerUsername": (str, []),
+    "IncomingPassword": (str, []),
+    "!OutgoingMailServerAuthentication": (str, AUTHENTICATIONS),
+    "!OutgoingMailServerHostName": (str, []),
+    "OutgoingMailServerPortNumber": (int, []),
+    "OutgoingMailServerUseSSL": (bool, []),
+    "OutgoingMailServerUsername": (str, []),
+    "OutgoingPassword": (str, []),
+    "OutgoingPasswordSameAsIncomingPassword": (bool, []),
+}
+
+
+def dav(prefix: str) -> Schema:
+    """Return the schema of a calendar or an address book."""
+    return {
+        f"!{prefix}HostName": (str, []),
+        f"{prefix}AccountDescription": (str, []),
+        f"{prefix}Password": (str, []),
+        f"{prefix}Port": (int, []),
+        f"{prefix}PrincipalURL": (str, []),
+        f"{prefix}UseSSL": (bool, []),
+        f"{prefix}Username": (str, []),
+    }
+
+
+SCHEMAS: Mapping[str, Schema] = {
+    "Configuration": PROFILE,
+    "com.apple.mail.managed": MAIL,
+    "com.apple.caldav.account": dav("CalDAV"),
+    "com.apple.carddav.account": dav("CardDAV"),
+}
+
+
+def assert_valid(payload: Mapping[str, Any]) -> None:
+    """Check a payload, and those inside of it, with Apple's schema."""
+    schema = {**PAYLOAD, **SCHEMAS[payload["PayloadType"]]}
+    required = {key.removeprefix("!") for key in schema if key.startswith("!")}
+    assert required <= set(payload)
+    for key, value in payload.items():
+        kind, words = schema.get(f"!{key}") or schema[key]
+        assert type(value) is kind, key
+        assert not words or value in words
+    assert payload["PayloadVersion"] == 1
+    for inner in payload.get("PayloadContent", []):
+        assert_valid(inner)
+
+
+def profile_of(answer: TestResponse) -> dict[str, Any]:
+    """Return the checked profile that an answer holds."""
+    assert answer.status_code == 200, answer.text
+    profile: dict[str, Any] = plistlib.loads(answer.data)
+    assert_valid(profile)
+    identifiers = [
+        (payload["PayloadIdentifier"], payload["PayloadUUID"])
+        for payload in (profile, *profile["PayloadContent"])
+    ]
+    assert len({identifier for identifier, _ in identifiers}) == len(identifiers)
+    assert len({uuid for _, uuid in identifiers}) == len(identifiers)
+    return profile
+
+
+def mail_of(answer: TestResponse) -> dict[str, Any]:
+    """Return the mail account of the checked profile that an answer holds."""
+    mail: dict[str, Any] = profile_of(answer)["PayloadContent"][0]
+    return mail
+
+
+def test_the_profile_is_as_expected_by_get_and_post(client: FlaskClient) -> None:
+    for path in ("/mobileconfig", "/mobileconfig/"):
+        for answer in (client.get(path, query_string=ALICE), client.post(path, data=ALICE)):
+            profile_of(answer)
+            assert answer.text == golden("example-alice.mobileconfig")
+            assert answer.headers["Content-Type"] == "application/x-apple-aspen-config"
+            assert answer.headers["Content-Disposition"] == (
+                'attachment; filename="alice-example.com.mobileconfig"'
+            )
+            assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_each_column_reaches_the_profile(client: FlaskClient, execute: Execute) -> None:
+    execute("""
+        INSERT INTO provider VALUES (2, 'Ärzte & <Söhne>', 'Ärzte');
+        INSERT INTO domain VALUES (2, 'MÜLLER.de', 2, NULL);
+        INSERT INTO server VALUES (12, 20, 'pop.%EMAILDOMAIN%', 110, 'pop', 'STARTTLS', '%EMAILDOMAIN%/%EMAILLOCALPART%', 'secure');
+        INSERT INTO server VALUES (13, 10, 'smtp.example.net', 25, 'smtp', 'plain', 'x', 'client-IP-address');
+        INSERT INTO davserver VALUES (11, 'http://dav.example.net/', 8080, 'caldav', 0, 1, '');
+        INSERT INTO davserver VALUES (12, 'https://dav.example.net/a/%EMAILLOCALPART%/', 0, 'caldav', 1, 1, 'cal');
+        INSERT INTO davserver VALUES (13, 'https://files.example.net/', 0, 'webdav', 1, 0, '');
+        INSERT INTO server_domain SELECT id, 2 FROM server WHERE id > 10;
+        INSERT INTO davserver_domain VALUES (11, 2), (12, 2), (13, 2);
+    """)  # noqa: E501 - rows are easier to compare when each stands on one line
+    arguments = {"emailaddress": "bob&co@müller.de", "name": "Böb <&> 😀"}
+    answer = client.get("/mobileconfig", query_string=arguments)
+    profile_of(answer)
+    assert answer.text == golden("columns.mobileconfig")
+
+
+# Identifiers.
+
+
+def identifiers(answer: TestResponse) -> list[tuple[str, str]]:
+    profile = profile_of(answer)
+    payloads = [profile, *profile["PayloadContent"]]
+    return [(payload["PayloadIdentifier"], payload["PayloadUUID"]) for payload in payloads]
+
+
+def test_identifiers_depend_on_the_address_alone(
+    make_app: Callable[..., Flask], execute: Execute
+) -> None:
+    first = identifiers(make_app().test_client().get("/mobileconfig", query_string=ALICE))
+    other_app = make_app(domain_cache_seconds=10, permit_cleartext_passwords=True).test_client()
+    address = {"emailaddress": "ALICE@Example.COM"}
+    assert identifiers(other_app.get("/mobileconfig", query_string=address)) == first
+    form = address | {"name": "Other", "password": "secret"}
+    assert identifiers(other_app.post("/mobileconfig/", data=form)) == first
+    execute("UPDATE provider SET name = 'New'; UPDATE server SET name = 'new.example.com', port=1")
+    execute("UPDATE davserver SET user_name = 'new'")
+    changed = identifiers(make_app().test_client().get("/mobileconfig", query_string=ALICE))
+    assert changed == first
+    bob = identifiers(
+        other_app.get("/mobileconfig", query_string={"emailaddress": "bob@example.com"})
+    )
+    assert not {pair[0] for pair in bob} & {pair[0] for pair in first}
+    assert not {pair[1] for pair in bob} & {pair[1] for pair in first}
+
+
+# Which servers.
+
+
+@pytest.mark.parametrize(
+    ("rows", "incoming", "outgoing"),
+    [
+        # IMAP before POP, whatever prio says.
+        ("imap 20 SSL, pop 1 SSL, smtp 10 SSL", ("EmailTypeIMAP", 1), 3),
+        ("pop 10 SSL, smtp 10 SSL", ("EmailTypePOP", 1), 2),
+        # The lowest prio wins, then the lowest id.
+        ("imap 20 SSL, imap 10 SSL, smtp 20 SSL, smtp 10 STARTTLS", ("EmailTypeIMAP", 2), 4),
+        ("imap 10 SSL, imap 10 SSL, smtp 10 SSL, smtp 10 SSL", ("EmailTypeIMAP", 1), 3),
+        # Not a plaintext server, if an encrypted one of the same type exists.
+        ("imap 1 plain, imap 20 STARTTLS, smtp 1 plain, smtp 9 SSL", ("EmailTypeIMAP", 2), 4),
+        ("imap 1 plain, pop 1 SSL, smtp 1 plain", ("EmailTypeIMAP", 1), 3),
+        ("pop 1 plain, pop 2 SSL, smtp 1 SSL", ("EmailTypePOP", 2), 3),
+    ],
+)
+def test_the_best_server_of_each_kind_is_chosen(
+    client: FlaskClient, execute: Execute, rows: str, incoming: tuple[str, int], outgoing: int
+) -> None:
+    execute("DELETE FROM server; DELETE FROM server_domain")
+    for number, row in enumerate(rows.split(", "), 1):
+        type_, prio, socket_type = row.split()
+        execute(f"""
+            INSERT INTO server VALUES ({number}, {prio}, '{number}.example.com', 1, '{type_}',
+                                       '{socket_type}', '', 'plain');
+            INSERT INTO server_domain VALUES ({number}, 1);
+        """)
+    mail = mail_of(client.get("/mobileconfig", query_string=ALICE))
+    assert mail["EmailAccountType"] == incoming[0]
+    assert mail["IncomingMailServerHostName"] == f"{incoming[1]}.example.com"
+    assert mail["OutgoingMailServerHostName"] == f"{outgoing}.example.com"
+
+
+@pytest.mark.parametrize(("type_", "missing"), [("smtp", "outgoing"), ("imap", "incoming")])
+def test_a_profile_needs_both_directions(
+    client: FlaskClient,
+    execute: Execute,
+    caplog: pytest.LogCaptureFixture,
+    type_: str,
+    missing: str,
+) -> None:
+    execute(f"DELETE FROM server WHERE type = '{type_}' OR type = 'pop'")
+    answer = client.get("/mobileconfig", query_string=ALICE)
+    assert answer.status_code == 500
+    assert answer.text == (
+        "The settings of this domain are incomplete; its administrator has to look into it.\n"
+    )
+    assert f"domain example.com: no usable {missing} mail server" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("authentication", "word"),
+    [
+        ("plain", "EmailAuthPassword"),
+        ("secure", "EmailAuthCRAMMD5"),
+        ("NTLM", "EmailAuthNTLM"),
+        ("none", "EmailAuthNone"),
+        ("OAuth2", "EmailAuthPassword"),
+        ("OAuth2 secure plain", "EmailAuthCRAMMD5"),
+        ("GSSAPI TLS-client-cert", "EmailAuthPassword"),
+    ],
+)
+def test_the_authentication_is_the_best_one_that_apple_has_a_word_for(
+    client: FlaskClient, execute: Execute, authentication: str, word: str
+) -> None:
+    execute(f"UPDATE server SET authentication = '{authentication}' WHERE type = 'imap'")
+    mail = mail_of(client.get("/mobileconfig", query_string=ALICE))
+    assert mail["IncomingMailServerAuthentication"] == word
+
+
+# Passwords.
+
+WITH_PASSWORD = ALICE | {"password": " hunter2 & <more> "}
+
+
+def app_of_automx2(make_app: Callable[..., Flask], consent: str) -> FlaskClient:
+    """Return a client of an application whose passwords automx2's variable decides about."""
+    settings = load({"AUTOMX_CONF": "/dev/null", "PERMIT_CLEARTEXT_PASSWORDS": consent})
+    return make_app(
+        permit_cleartext_passwords=settings.permit_cleartext_passwords,
+        permit_passwords_in_urls=settings.permit_passwords_in_urls,
+    ).test_client()
+
+
+def passwords(answer: TestResponse) -> set[str]:
+    """Return all passwords in the checked profile that an answer holds."""
+    found = set()
+    for payload in profile_of(answer)["PayloadContent"]:
+        found |= {value for key, value in payload.items() if key.endswith("Password")}
+    return found - {True, False}
+
+
+def test_a_password_is_left_out_by_default_and_not_logged(
+    make_app: Callable[..., Flask], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    client = make_app(loglevel="DEBUG").test_client()
+    for answer in (
+        client.post("/mobileconfig", data=WITH_PASSWORD),
+        client.get("/mobileconfig", query_string=WITH_PASSWORD),
+    ):
+        assert answer.text == golden("example-alice.mobileconfig")
+    assert "hunter2" not in caplog.text
+    assert caplog.text.count("a password was sent and left out") == 2
+
+
+def test_a_permitted_password_is_taken_from_a_form_only(make_app: Callable[..., Flask]) -> None:
+    client = make_app(permit_cleartext_passwords=True).test_client()
+    answer = client.post("/mobileconfig", data=WITH_PASSWORD)
+    assert passwords(answer) == {" hunter2 & <more> "}
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "hunter2" not in str(answer.headers)
+    by_url = client.get("/mobileconfig", query_string=WITH_PASSWORD)
+    assert by_url.text == golden("example-alice.mobileconfig")
+    both = client.post("/mobileconfig", data=ALICE, query_string={"password": "hunter2"})
+    assert both.text == golden("example-alice.mobileconfig")
+
+
+def test_the_profile_of_the_next_person_has_no_password_of_the_one_before(
+    make_app: Callable[..., Flask],
+) -> None:
+    client = make_app(permit_cleartext_passwords=True, domain_cache_seconds=100).test_client()
+    assert passwords(client.post("/mobileconfig", data=WITH_PASSWORD))
+    answer = client.post("/mobileconfig", data=ALICE)
+    assert answer.text == golden("example-alice.mobileconfig")
+
+
+def test_automx2s_variable_permits_passwords_in_urls_as_well(
+    make_app: Callable[..., Flask],
+) -> None:
+    client = app_of_automx2(make_app, "I_understand_the_risks")
+    by_url = client.get("/mobileconfig", query_string=WITH_PASSWORD)
+    assert passwords(by_url) == {" hunter2 & <more> "}
+    assert passwords(client.post("/mobileconfig", data=WITH_PASSWORD)) == passwords(by_url)
+    for other in ("", "yes", "i_understand_the_risks"):
+        client = app_of_automx2(make_app, other)
+        assert not passwords(client.get("/mobileconfig", query_string=WITH_PASSWORD))
+        assert not passwords(client.post("/mobileconfig", data=WITH_PASSWORD))
+
+
+def test_the_same_password_goes_out_if_both_servers_have_the_same_login(
+    make_app: Callable[..., Flask], execute: Execute
+) -> None:
+    client = make_app(permit_cleartext_passwords=True).test_client()
+    mail = mail_of(client.post("/mobileconfig", data=WITH_PASSWORD))
+    assert mail["OutgoingPasswordSameAsIncomingPassword"] is True
+    assert "OutgoingPassword" not in mail
+    execute("UPDATE server SET user_name = 'other' WHERE type = 'smtp'")
+    mail = mail_of(client.post("/mobileconfig", data=WITH_PASSWORD))
+    assert mail["OutgoingPasswordSameAsIncomingPassword"] is False
+    assert mail["OutgoingPassword"] == mail["IncomingPassword"] == " hunter2 & <more> "
+
+
+# Arguments.
+
+
+def test_without_a_name_the_address_is_shown(client: FlaskClient) -> None:
+    for name in ({}, {"name": ""}, {"name": "  "}):
+        arguments = {"emailaddress": "alice@example.com"} | name
+        mail = mail_of(client.get("/mobileconfig", query_string=arguments))
+        assert mail["EmailAccountName"] == "alice@example.com"
+
+
+@pytest.mark.parametrize(
+    ("address", "file_name"),
+    [
+        ("alice@example.com", "alice-example.com"),
+        ('a"b@example.com', None),
+        ("a/../../etc/passwd@example.com", "a-..-..-etc-passwd-example.com"),
+        ("..@example.com", "example.com"),
+        ("-rf@example.com", "rf-example.com"),
+        ("a'b;c=d`e|f$g@example.com", None),
+        ("a'b=d`e|f$g{}@example.com", "a-b-d-e-f-g-example.com"),
+        ("%0d%0aSet-Cookie@example.com", "0d-0aSet-Cookie-example.com"),
+        ("jürgen@example.com", "j-rgen-example.com"),
+        ("用户@example.com", "example.com"),
+        ("a" * 200 + "@example.com", "a" * 100),
+    ],
+)
+def test_the_file_name_is_safe_whatever_the_address_is(
+    client: FlaskClient, address: str, file_name: str | None
+) -> None:
+    answer = client.get("/mobileconfig", query_string={"emailaddress": address})
+    if file_name is None:
+        assert answer.status_code == 400
+        assert "Content-Disposition" not in answer.headers
+        return
+    mail = mail_of(answer)
+    assert mail["EmailAddress"] == address
+    assert mail["IncomingMailServerUsername"] == address
+    assert answer.headers["Content-Disposition"] == (
+        f'attachment; filename="{file_name}.mobileconfig"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("", "The argument emailaddress is missing."),
+        ("emailaddress=", "The argument emailaddress is missing."),
+        ("emailaddress=alice", "A mail address has exactly one @."),
+        ("emailaddress=a@example.com&emailaddress=b@example.com", "The argument emailaddress is"),
+        ("emailaddress=a@example.com&name=x&name=y", "The argument name is given more than once."),
+        ("emailaddress=a@example.com&name=%0D%0Ax", "The argument name has a character that is"),
+        ("emailaddress=a@example.com&name=%00", "The argument name has a character that is"),
+        ("emailaddress=a@example.com&name=%EF%BF%BF", "The argument name has a character that is"),
+        ("emailaddress=a@example.com&name=" + "n" * 257, "The argument name is too long."),
+        ("emailaddress=a@example.com&password=%07", "The argument password has a character that"),
+        ("emailaddress=a@example.com&password=" + "p" * 257, "The argument password is too long."),
+    ],
+)
+def test_bad_arguments_are_told_in_one_line(client: FlaskClient, query: str, text: str) -> None:
+    for answer in (
+        client.get(f"/mobileconfig?{query}"),
+        client.post("/mobileconfig/", data=query, content_type="application/x-www-form-urlencoded"),
+    ):
+        assert answer.status_code == 400
+        assert answer.text.startswith(text)
+        assert answer.text.count("\n") == 1
+        assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+
+
+@pytest.mark.parametrize("name", ["</string><key>x", "&amp;", "]]>", "%EMAILADDRESS%", "A\u2028B"])
+def test_a_name_is_a_text_and_nothing_else(client: FlaskClient, name: str) -> None:
+    answer = client.post("/mobileconfig", data=ALICE | {"name": name})
+    assert mail_of(answer)["EmailAccountName"] == name
+
+
+def test_an_unknown_domain_is_not_found(client: FlaskClient) -> None:
+    answer = client.get("/mobileconfig?emailaddress=alice@example.org")
+    assert answer.status_code == 404
+    assert answer.text == "No configuration is known for this domain.\n"
+
+
+def test_a_form_of_5_megabytes_is_too_large(client: FlaskClient) -> None:
+    answer = client.post("/mobileconfig", data=ALICE | {"x": "y" * 5_000_000})
+    assert answer.status_code == 413
+    assert answer.text == "The request is too large.\n"
+    by_parts = client.post(
+        "/mobileconfig",
+        data=ALICE | {"x": "y" * 5_000_000},
+        content_type="multipart/form-data",
+    )
+    assert by_parts.status_code == 413
