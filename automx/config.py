@@ -198,9 +198,19 @@ def _from_file(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
                 raise SettingsError(f"environment variable {variable}: there is no file {path}")
             return _read(path, program)
         for path in places:
-            if path.exists():
+            if _exists(path, _home(environ)):
                 return _read(path, program)
     return {}
+
+
+def _exists(path: Path, home: Path) -> bool:
+    """Tell whether there is a file; SettingsError if its folder is closed to us."""
+    try:
+        return path.exists()
+    except OSError as error:
+        if path.parent == home:  # HOME is still that of root, who started us as another user
+            return False
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _read(path: Path, section: str) -> dict[str, tuple[str, str]]:

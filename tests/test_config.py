@@ -106,6 +106,20 @@ def test_dev_null_gives_the_defaults_even_if_there_are_other_files(
     assert load(environ | {"AUTOMX_CONF": "/dev/null"}).proxy_count == 0
 
 
+def test_a_home_folder_that_is_closed_to_us_is_passed_over(environ: dict[str, str]) -> None:
+    environ["HOME"] = f"/{'x' * 300}"  # as a folder without permission, but for root, too
+    assert load(environ).sources["proxy_count"] == "default"
+
+
+def test_a_closed_folder_below_etc_is_an_error(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = Path(f"/{'x' * 300}")
+    monkeypatch.setattr(config, "ETC", closed)
+    text = f"{closed}/automx/automx.conf: cannot be read: File name too long"
+    assert error(environ) == text
+
+
 def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, str]) -> None:
     automx_conf.write_text(
         "; settings of a test\n"

@@ -19,8 +19,10 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except AutomxError as error:
-            cause = f" ({error.cause})" if error.cause else ""
-            click.echo(f"automx: {error}{cause}", err=True)
+            text = f"{error} ({error.cause})" if error.cause else str(error)
+            if error.status >= 500 and error.cause:  # the public text tells as little as it may
+                text = error.cause
+            click.echo(f"automx: {text}", err=True)
             raise click.exceptions.Exit(1) from error
 
 

@@ -27,7 +27,7 @@ def check_ready() -> None:
     with database_errors():
         found = state(db.session().connection())
     if found is not State.CURRENT:
-        raise DatabaseError(cause=f"the schema of the database is {found.value}")
+        raise DatabaseError(cause=found.value)
 
 
 def _line(text: str) -> Response:
