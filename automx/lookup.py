@@ -8,13 +8,14 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
+from functools import cache
 from threading import Lock
 from time import monotonic
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from cachetools import TTLCache
-from sqlalchemy import Row, select
+from sqlalchemy import Row, Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from automx.address import PLACEHOLDER, parse_domain, spellings
@@ -84,18 +85,9 @@ def client_config(session: Session, domain: str) -> ClientConfig:
         row = _domain_row(session, domain)
         if row is None:
             raise UnknownDomainError(cause=f"domain {domain}")
-        servers = session.execute(
-            select(Server.__table__)
-            .join(server_domain, server_domain.c.server_id == Server.id)
-            .where(server_domain.c.domain_id == row.id)
-            .order_by(Server.prio, Server.id)
-        ).all()
-        dav_servers = session.execute(
-            select(DavServerRow.__table__)
-            .join(davserver_domain, davserver_domain.c.davserver_id == DavServerRow.id)
-            .where(davserver_domain.c.domain_id == row.id)
-            .order_by(DavServerRow.id)
-        ).all()
+        connection = session.connection()
+        servers = connection.execute(_SERVERS, {"domain_id": row.id}).all()
+        dav_servers = connection.execute(_DAV_SERVERS, {"domain_id": row.id}).all()
     if row.provider_name is None:
         raise BadRecordError(cause=f"table domain, id {row.id}: there is no such provider")
     config = ClientConfig(
@@ -171,16 +163,38 @@ class ConfigCache:
 def _domain_row(session: Session, domain: str) -> Row[int, str, str, str] | None:
     """Return the row that decides for a domain, with its provider's names."""
     names = _names_in_order(domain)
-    rows = session.execute(
-        select(Domain.id, Domain.name, Provider.name.label("provider_name"), Provider.short_name)
-        .join(Provider, Provider.id == Domain.provider_id, isouter=True)
-        .where(lower_name(session).in_(names))
-        .order_by(Domain.id)
-    ).all()
+    connection = session.connection()
+    rows = connection.execute(_domain_query(connection.dialect.name), {"names": names}).all()
     ranks = {name: rank for rank, name in enumerate(names)}
     # A collation may find too much ("muller.de" for "müller.de"): compare once more.
     fitting = [(ranks[name], row) for row in rows if (name := row.name.lower()) in ranks]
     return min(fitting, key=lambda pair: pair[0])[1] if fitting else None
+
+
+@cache
+def _domain_query(dialect: str) -> Select[int, str, str, str]:
+    """Return the query for the rows of ``domain`` that have one of several ``names``."""
+    return (
+        select(Domain.id, Domain.name, Provider.name.label("provider_name"), Provider.short_name)
+        .join(Provider, Provider.id == Domain.provider_id, isouter=True)
+        .where(lower_name(dialect).in_(bindparam("names", expanding=True)))
+        .order_by(Domain.id)
+    )
+
+
+# Building a query takes longer than asking SQLite, so it is done once.
+_SERVERS = (
+    select(Server.__table__)
+    .join(server_domain, server_domain.c.server_id == Server.id)
+    .where(server_domain.c.domain_id == bindparam("domain_id"))
+    .order_by(Server.prio, Server.id)
+)
+_DAV_SERVERS = (
+    select(DavServerRow.__table__)
+    .join(davserver_domain, davserver_domain.c.davserver_id == DavServerRow.id)
+    .where(davserver_domain.c.domain_id == bindparam("domain_id"))
+    .order_by(DavServerRow.id)
+)
 
 
 def _names_in_order(domain: str) -> list[str]:

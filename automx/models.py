@@ -107,12 +107,12 @@ class DavServer(Base):
     user_name: Mapped[str | None] = mapped_column(String(64))
 
 
-def lower_name(session: Session) -> sqlalchemy.ColumnElement[str]:
+def lower_name(dialect: str) -> sqlalchemy.ColumnElement[str]:
     """Return the column ``domain.name``, to be compared with names in lower case by its index.
 
     MariaDB and MySQL compare in any case, by the collation; lower() would bypass their key.
     """
-    is_mysql = session.get_bind().dialect.name in {"mysql", "mariadb"}
+    is_mysql = dialect in {"mysql", "mariadb"}
     return Domain.__table__.c.name if is_mysql else sqlalchemy.func.lower(Domain.name)
 
 

@@ -141,7 +141,7 @@ def _existing(
 def _same_domains(session: Session, a_labels: set[str]) -> Iterator[str]:
     """Yield the names in the database that mean one of the domains."""
     names = {name for a_label in a_labels for name in spellings(a_label)}
-    column = lower_name(session)
+    column = lower_name(session.get_bind().dialect.name)
     for chunk in _chunks(sorted(names), 2 * _NAMES_AT_ONCE):
         for name in session.scalars(select(_DOMAIN.c.name).where(column.in_(chunk))):
             with suppress(ValueError, AddressError):

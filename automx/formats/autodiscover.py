@@ -28,6 +28,10 @@ REQUEST_NS = "http://schemas.microsoft.com/exchange/autodiscover/outlook/request
 RESPONSE_NS = "http://schemas.microsoft.com/exchange/autodiscover/responseschema/2006"
 OUTLOOK_NS = "http://schemas.microsoft.com/exchange/autodiscover/outlook/responseschema/2006a"
 
+_REQUEST, _SCHEMA, _ADDRESS = (
+    f"{{{REQUEST_NS}}}{name}" for name in ("Request", "AcceptableResponseSchema", "EMailAddress")
+)
+
 _TYPES = {ServerType.IMAP: "IMAP", ServerType.POP3: "POP3", ServerType.SMTP: "SMTP"}
 _DAV_TYPES = {DavType.CALDAV: "CalDAV", DavType.CARDDAV: "CardDAV"}
 # Implicit TLS must be called SSL: Outlook takes TLS for STARTTLS. SSL "off" means plaintext to
@@ -70,13 +74,13 @@ def parse_request(body: bytes) -> Request:
         raise InvalidRequestError("The request must not have a document type.")
     if root.tag != f"{{{REQUEST_NS}}}Autodiscover":
         raise InvalidRequestError(f"The request is not an Autodiscover element of {REQUEST_NS}.")
-    request = root.find(f"{{{REQUEST_NS}}}Request")
+    request = next(root.iterchildren(_REQUEST), None)
     if request is None:
         raise InvalidRequestError("The element Request is missing.")
-    schema = (request.findtext(f"{{{REQUEST_NS}}}AcceptableResponseSchema") or "").strip()
-    if schema not in {"", OUTLOOK_NS}:
+    texts = {child.tag: (child.text or "").strip() for child in request}
+    if texts.get(_SCHEMA, "") not in {"", OUTLOOK_NS}:
         raise SchemaNotServedError("This response schema is not served here.")
-    address = (request.findtext(f"{{{REQUEST_NS}}}EMailAddress") or "").strip()
+    address = texts.get(_ADDRESS)
     if not address:
         raise InvalidRequestError("The element EMailAddress is missing.")
     return Request(address)
@@ -104,11 +108,13 @@ class Template:
     """The answers for all addresses of a domain, rendered once and filled in for each person."""
 
     def __init__(self, config: ClientConfig) -> None:
-        self._document = render(config, EmailAddress(MARK, config.domain))
+        document = render(config, EmailAddress(MARK, config.domain)).decode()
+        self._template = document.replace("%", "%%").replace(MARK, "%s")
+        self._count = document.count(MARK)
 
     def fill(self, address: EmailAddress) -> bytes:
         """Return the same bytes as render() does for this address of the domain."""
-        return self._document.replace(MARK.encode(), escape(address.local_part).encode())
+        return (self._template % ((escape(address.local_part),) * self._count)).encode()
 
 
 def render_error(code: int, message: str, *, now: datetime) -> bytes:

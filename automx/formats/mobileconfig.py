@@ -75,18 +75,20 @@ class Template:
 
     def __init__(self, config: ClientConfig) -> None:
         marked = EmailAddress(MARK, config.domain)
-        self._document = render(config, marked, name=_NAME_MARK)
-        subjects = {"Configuration", "com.apple.mail.managed"}
-        subjects |= {_subject(server) for server in config.dav_servers}
-        self._uuids = {subject: _uuid(marked, subject).encode() for subject in subjects}
+        document = render(config, marked, name=_NAME_MARK).decode().replace("%", "%%")
+        document = document.replace(MARK, "%(local_part)s").replace(_NAME_MARK, "%(name)s")
+        self._subjects = ["Configuration", "com.apple.mail.managed"]
+        self._subjects += (_subject(server) for server in config.dav_servers)
+        for index, subject in enumerate(self._subjects):
+            document = document.replace(_uuid(marked, subject), f"%({index})s")
+        self._template = document
 
     def fill(self, address: EmailAddress, name: str = "") -> bytes:
         """Return the same bytes as render() does for this address of the domain."""
-        document = self._document
-        for subject, marked_uuid in self._uuids.items():
-            document = document.replace(marked_uuid, _uuid(address, subject).encode())
-        document = document.replace(MARK.encode(), escape(address.local_part).encode())
-        return document.replace(_NAME_MARK.encode(), escape(name or str(address)).encode())
+        values = {str(i): _uuid(address, subject) for i, subject in enumerate(self._subjects)}
+        values["local_part"] = escape(address.local_part)
+        values["name"] = escape(name or str(address))
+        return (self._template % values).encode()
 
 
 def _best(config: ClientConfig, type_: ServerType) -> MailServer | None:

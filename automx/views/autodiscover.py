@@ -43,7 +43,7 @@ def post() -> Response:
     """Answer the request document in the body."""
     if request.mimetype not in _XML_TYPES:
         raise BadRequestError("The Content-Type must be text/xml.")
-    asked = autodiscover.parse_request(request.get_data())
+    asked = autodiscover.parse_request(request.stream.read())
     address = EmailAddress.parse(asked.address)
     template = found_config(address.domain).rendered(autodiscover.Template)
     return personal_document(template.fill(address), autodiscover.CONTENT_TYPE)
