@@ -37,15 +37,15 @@ esac
 
 # What pip is asked for: the source with its extras.
 extras=${extras:+[$extras]}
-if [ -d "$source" ]; then
-    [ -f "$source/pyproject.toml" ] || fail "$source is not the source of automx"
+if [ -f "$source/pyproject.toml" ]; then
     wanted=$(CDPATH='' cd -- "$source" && pwd)$extras
 elif [ -f "$source" ]; then
     wanted=$source$extras
 else
     case $source in
         *://*) wanted="automx$extras @ $source" ;;
-        *) wanted="${source%%[!A-Za-z0-9._-]*}$extras${source#"${source%%[!A-Za-z0-9._-]*}"}" ;;
+        automx | automx[!A-Za-z0-9._/-]*) wanted="automx$extras${source#automx}" ;;
+        *) fail "$source is not the source of automx, no wheel, and no package called automx" ;;
     esac
 fi
 

@@ -1,0 +1,355 @@
+"""What contrib gives to administrators works as it is: services, scripts, the Caddyfile."""
+
+import os
+import re
+import site
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from automx.migrations import upgrade
+from tests.databases import Instance, engine_uri, run
+from tests.processes import AUTOMX, REPOSITORY, automx, program, running
+
+CONTRIB = REPOSITORY / "contrib"
+SCRIPTS = [*sorted(CONTRIB.glob("*.sh")), CONTRIB / "automx.openrc"]
+INSTALLED = "/srv/automx/bin/automx"  # where the services look for the program
+
+
+def unit(folder: Path) -> Path:
+    """Return a copy of the systemd unit with the program that is tested."""
+    text = (CONTRIB / "automx.service").read_text()
+    assert INSTALLED in text
+    path = folder / "automx.service"
+    path.write_text(text.replace(INSTALLED, str(AUTOMX)))
+    return path
+
+
+def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run systemd-analyze; it needs no running systemd."""
+    return subprocess.run(
+        [program("systemd-analyze", "systemd"), *map(str, arguments)],
+        env={**os.environ, "LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path) -> None:
+    result = analyze("verify", "--man=no", unit(tmp_path))
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_systemd_calls_the_unit_safe(tmp_path: Path) -> None:
+    result = analyze("security", "--offline=true", "--no-pager", unit(tmp_path))
+    exposure = re.search(r"Overall exposure level for automx\.service: ([\d.]+)", result.stdout)
+    assert exposure, result.stderr
+    assert float(exposure[1]) <= 1.5
+
+
+def test_commands_of_the_unit_migrate_and_tell_systemd_that_they_are_ready(tmp_path: Path) -> None:
+    commands = dict(re.findall(r"(?m)^(ExecStart\w*)=(.*)$", unit(tmp_path).read_text()))
+    state, notify = tmp_path / "state", tmp_path / "notify"
+    state.mkdir()
+    env = {"AUTOMX_CONF": "/dev/null", "STATE_DIRECTORY": str(state), "NOTIFY_SOCKET": str(notify)}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve = commands["ExecStart"].replace("--port 4243", f"--port {port}").split()
+    assert str(port) in serve
+
+    upgraded = subprocess.run(
+        commands["ExecStartPre"].split(), env={**os.environ, **env}, check=True, capture_output=True
+    )
+    assert b"up to date" in upgraded.stdout
+    assert (state / "automx.sqlite").exists()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(notify))
+        systemd.settimeout(30)
+        with running(serve, tmp_path / "log", ready=lambda: True, env=env) as service:
+            assert systemd.recv(100) == b"READY=1"
+            assert service.stop() == 0
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_shell_script_is_clean_and_portable(script: Path) -> None:
+    unused = ["--exclude=SC2034"] if script.suffix == ".openrc" else []  # OpenRC reads them
+    command = [program("shellcheck", "shellcheck"), "--shell=sh", *unused, str(script)]
+    assert run(command, "") == ""
+    assert run(["sh", "-n", str(script)], "") == ""
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_script_is_as_executable_as_its_use_needs(script: Path) -> None:
+    assert os.access(script, os.X_OK) == (script.suffix == ".sh")
+
+
+def test_openrc_and_systemd_start_the_same_command() -> None:
+    (started,) = re.findall(r"(?m)^ExecStart=(.*)$", (CONTRIB / "automx.service").read_text())
+    script = (CONTRIB / "automx.openrc").read_text()
+    shell = script.partition("depend()")[0] + '\necho "$command $command_args"'
+    assert run(["sh"], shell) == f"{started}\n"
+
+
+def test_caddy_finds_no_fault_in_the_caddyfile(tmp_path: Path) -> None:
+    caddy, file = program("caddy", "caddy"), str(CONTRIB / "Caddyfile")
+    home = {"HOME": str(tmp_path), "XDG_DATA_HOME": "", "XDG_CONFIG_HOME": ""}
+    result = subprocess.run(
+        [caddy, "validate", "--adapter", "caddyfile", "--config", file],
+        env={**os.environ, **home},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert '"level":"warn"' not in result.stderr
+    assert run([caddy, "fmt", file], "") == (CONTRIB / "Caddyfile").read_text()
+
+
+def provider_sql(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run provider-sql.sh with some of its variables set."""
+    return subprocess.run(
+        ["sh", str(CONTRIB / "provider-sql.sh"), *arguments],
+        env={"PATH": os.environ["PATH"], **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+OREILLY = {
+    "PROVIDER_NAME": 'O\'Reilly \\ "Söhne" $HOME `id` %s; DROP TABLE provider;--',
+    "PROVIDER_SHORT_NAME": "O'Reilly",
+    "DOMAINS": "oreilly.example *.oreilly.example",
+    "IMAP_HOSTS": "imap.oreilly.example imap.oreilly.example:143",
+    "POP_HOSTS": "pop.oreilly.example",
+    "SMTP_HOSTS": "smtp.oreilly.example smtp.oreilly.example:587",
+    "CALDAV_URLS": "https://dav.oreilly.example:8443/%EMAILADDRESS%/ http://[::1]/",
+    "CARDDAV_URLS": "https://dav.oreilly.example/",
+    "USER_NAME": "%EMAILLOCALPART%",
+}
+
+OREILLY_ROWS = f"""\
+2|{OREILLY["PROVIDER_NAME"]}|O'Reilly
+3|oreilly.example|2
+4|*.oreilly.example|2
+4|10|imap.oreilly.example|993|imap|SSL|%EMAILLOCALPART%|plain
+5|20|imap.oreilly.example|143|imap|STARTTLS|%EMAILLOCALPART%|plain
+6|10|pop.oreilly.example|995|pop|SSL|%EMAILLOCALPART%|plain
+7|10|smtp.oreilly.example|465|smtp|SSL|%EMAILLOCALPART%|plain
+8|20|smtp.oreilly.example|587|smtp|STARTTLS|%EMAILLOCALPART%|plain
+1|https://dav.oreilly.example:8443/%EMAILADDRESS%/|8443|caldav|%EMAILLOCALPART%
+2|http://[::1]/|80|caldav|%EMAILLOCALPART%
+3|https://dav.oreilly.example/|443|carddav|%EMAILLOCALPART%
+4|3
+4|4
+5|3
+5|4
+6|3
+6|4
+7|3
+7|4
+8|3
+8|4
+1|3
+1|4
+2|3
+2|4
+3|3
+3|4
+"""
+
+OREILLY_QUERY = """
+SELECT id, name, short_name FROM provider WHERE id > 1;
+SELECT id, name, provider_id FROM domain WHERE provider_id > 1 ORDER BY id;
+SELECT id, prio, name, port, type, socket_type, user_name, authentication FROM server
+  WHERE id > 3 ORDER BY id;
+SELECT id, url, port, type, user_name FROM davserver ORDER BY id;
+SELECT server_id, domain_id FROM server_domain WHERE server_id > 3 ORDER BY server_id, domain_id;
+SELECT davserver_id, domain_id FROM davserver_domain ORDER BY davserver_id, domain_id;
+"""
+
+
+@pytest.fixture
+def sqlite3(database: Path) -> list[str]:
+    """The command that runs SQL in the test's database."""
+    return [program("sqlite3", "sqlite3"), str(database)]
+
+
+def test_printed_sql_gives_a_provider_that_clients_are_answered_from(
+    database: Path, sqlite3: list[str]
+) -> None:
+    run(sqlite3, provider_sql().stdout)
+    run(sqlite3, provider_sql(**OREILLY).stdout)
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": f"sqlite:///{database}"}
+    assert automx("show", "alice@example.net", env=env) == (
+        "alice@example.net, Example Inc.\n"
+        "IMAP  mail.example.com  port 993  SSL       login alice@example.net  password-cleartext\n"
+        "SMTP  mail.example.com  port 465  SSL       login alice@example.net  password-cleartext\n"
+        "SMTP  mail.example.com  port 587  STARTTLS  login alice@example.net  password-cleartext\n"
+    )
+    document = automx("show", "bob@x.oreilly.example", "--format", "autoconfig", env=env)
+    assert "<hostname>imap.oreilly.example</hostname>" in document
+    assert "<username>%EMAILLOCALPART%</username>" in document
+
+
+def test_printed_sql_continues_the_ids_of_a_sqlite_database(sqlite3: list[str]) -> None:
+    run(sqlite3, provider_sql().stdout)
+    run(sqlite3, provider_sql(**OREILLY).stdout)
+    assert run(sqlite3, OREILLY_QUERY) == OREILLY_ROWS
+
+
+def test_printed_sql_continues_the_ids_of_a_postgresql_database(
+    postgresql: str, postgresql_instance: Instance
+) -> None:
+    upgrade(engine_uri(postgresql))
+    name = re.findall(r"/(\w+)\?", postgresql)[0]
+    for variables in ({}, OREILLY):
+        postgresql_instance.sql(provider_sql("postgresql", **variables).stdout, name)
+    assert postgresql_instance.sql(OREILLY_QUERY, name) == OREILLY_ROWS
+    # A row that the database numbers itself does not collide.
+    postgresql_instance.sql("INSERT INTO provider (name, short_name) VALUES ('a', 'b')", name)
+
+
+def test_printed_sql_continues_the_ids_of_a_mariadb_database(
+    mariadb: str, mariadb_instance: Instance
+) -> None:
+    upgrade(engine_uri(mariadb))
+    name = re.findall(r"/(\w+)\?", mariadb)[0]
+    for variables in ({}, OREILLY):
+        mariadb_instance.sql(provider_sql("mysql", **variables).stdout, name)
+    rows = mariadb_instance.sql(OREILLY_QUERY, name).replace("\\\\", "\\")  # as it prints them
+    assert rows.replace("\t", "|") == OREILLY_ROWS
+
+
+def test_printed_sql_adds_everything_or_nothing(sqlite3: list[str]) -> None:
+    run(sqlite3, provider_sql().stdout)
+    before = run(sqlite3, ".dump")
+    sql = provider_sql(DOMAINS="new.example example.com").stdout  # one is there already
+    result = subprocess.run(sqlite3, input=sql, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "UNIQUE constraint failed: domain.name" in result.stderr
+    assert run(sqlite3, ".dump") == before
+
+
+@pytest.mark.parametrize(
+    ("variables", "complaint"),
+    [
+        ({"IMAP_HOSTS": "imap.example.com:imaps"}, "imap.example.com:imaps: the port must be"),
+        ({"SMTP_HOSTS": "smtp.example.com:"}, "smtp.example.com:: the port must be a number"),
+        ({"CALDAV_URLS": "dav.example.com"}, "dav.example.com: the URL must begin with https://"),
+    ],
+)
+def test_wrong_value_prints_no_sql(variables: dict[str, str], complaint: str) -> None:
+    result = provider_sql(**variables)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert complaint in result.stderr
+
+
+def test_unknown_dialect_prints_no_sql() -> None:
+    result = provider_sql("oracle")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "[sqlite|postgresql|mysql]" in result.stderr
+
+
+def setup_venv(source: Path, folder: Path) -> str:
+    """Run setup-venv.sh without network and return what it prints."""
+    result = subprocess.run(
+        ["sh", str(CONTRIB / "setup-venv.sh"), str(source), str(folder)],
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHON": sys.executable,
+            "PIP_ARGS": "--no-index --no-deps --no-build-isolation",
+            "EXTRAS": "",
+            # What builds a wheel; and later, to run it, the libraries.
+            "PYTHONPATH": os.pathsep.join(site.getsitepackages()),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_virtual_environment_is_set_up_from_the_source_and_again(tmp_path: Path) -> None:
+    folder = tmp_path / "srv" / "automx"
+    first = setup_venv(REPOSITORY, folder)
+    assert f"Creating the virtual environment {folder}\n" in first
+    assert f"automx is installed: {folder}/bin/automx\n" in first
+    package = next(folder.glob("lib/python3.*/site-packages/automx/server.py"))
+    package.unlink()
+
+    again = setup_venv(REPOSITORY, folder)
+    assert "Creating" not in again
+    assert package.exists()  # the same version is installed anew
+
+    env = {
+        "AUTOMX_CONF": "/dev/null",
+        "AUTOMX_DB_URI": f"sqlite:///{tmp_path}/a.sqlite",
+        "PYTHONPATH": os.pathsep.join(site.getsitepackages()),
+    }
+    result = subprocess.run(
+        [folder / "bin/automx", "db", "upgrade"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.endswith("The database is up to date (0001).\n")
+
+
+def test_what_the_setup_prints_next_installs_the_unit_for_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "automx"
+    printed = setup_venv(REPOSITORY, folder)
+    (command,) = re.findall(r"(?m)^ +(sed .*) > /etc/systemd/system/automx\.service$", printed)
+    assert f"ExecStart={folder}/bin/automx serve" in run(["sh", "-c", command], "")
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [("docs", "is not the source of automx"), ("automix", "no package"), ("--wrong", "a folder")],
+)
+def test_setup_of_something_else_is_refused(tmp_path: Path, source: str, complaint: str) -> None:
+    result = subprocess.run(
+        ["sh", str(CONTRIB / "setup-venv.sh"), source, str(tmp_path / "automx")],
+        env={"PATH": os.environ["PATH"], "PYTHON": sys.executable},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert complaint in result.stdout + result.stderr
+    assert not (tmp_path / "automx").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted"),
+    [
+        ("automx", "automx[mysql]"),
+        ("automx==1.0.0", "automx[mysql]==1.0.0"),
+        ("https://example.com/automx.tar.gz", "automx[mysql] @ https://example.com/automx.tar.gz"),
+        ("git+https://example.com/automx", "automx[mysql] @ git+https://example.com/automx"),
+    ],
+)
+def test_packages_and_urls_are_asked_for_with_their_extras(
+    tmp_path: Path, source: str, wanted: str
+) -> None:
+    folder = tmp_path / "automx" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "python").write_text('#!/bin/sh\nfor last; do :; done\necho "pip: $last"\n')
+    (folder / "python").chmod(0o755)
+    result = run(
+        ["env", f"PYTHON={sys.executable}", "EXTRAS=mysql", "sh", str(CONTRIB / "setup-venv.sh"),
+         source, str(tmp_path / "automx")],
+        "",
+    )  # fmt: skip
+    assert f"pip: {wanted}\n" in result
