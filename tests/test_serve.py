@@ -109,6 +109,11 @@ def test_a_worker_that_dies_is_replaced(server: Server) -> None:
         assert get(f"{server.url}/healthz") == b"ok\n"
 
 
+def test_a_main_process_that_is_killed_leaves_the_port_to_the_next(server: Server) -> None:
+    server.process.kill()
+    wait_until(lambda: not listens(server.port), "ending the workers")
+
+
 def test_a_taken_port_is_told_in_one_line(server: Server, environment: dict[str, str]) -> None:
     result = subprocess.run(
         [AUTOMX, "serve", "--port", str(server.port)],

@@ -44,7 +44,7 @@ def serve(host: str, port: int, workers: int, examples: bool) -> None:
     load()  # wrong settings stop the program here, not in each worker
     _check_port(host, port)
     server = Server(
-        "automx.server:app",
+        "automx.cli.worker:app",
         address=host,
         port=port,
         interface=Interfaces.WSGI,
