@@ -283,14 +283,13 @@ def _engine(url: URL, *, lock: bool) -> Engine:
         return create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5})
     engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": LOCK_SECONDS})
 
-    # Python's sqlite3 would begin a transaction only before INSERT, UPDATE and DELETE, and so make
-    # CREATE and DROP final at once.
     @event.listens_for(engine, "connect")
-    def leave_transactions_to_us(dbapi_connection: Any, _: object) -> None:
-        dbapi_connection.isolation_level = None
-        # Tables are rebuilt: dropping one must not look for its rows in others.
+    def pass_over_references(dbapi_connection: Any, _: object) -> None:
+        # A table is made anew: dropping the old one must not look for its rows in others.
         dbapi_connection.execute("PRAGMA foreign_keys = OFF")
 
+    # Python's sqlite3 would begin a transaction only before INSERT, UPDATE and DELETE, and so make
+    # CREATE and DROP final at once.
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if lock else "BEGIN")

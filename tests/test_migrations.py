@@ -54,15 +54,15 @@ BY_POSITION = (
     " '%EMAILADDRESS%', 'plain')"
 )
 
-# What automx2 has left behind: release -> (revision in alembic_version or None, position of
-# server.prio or None, length of short texts, whether there are tables for CalDAV and CardDAV).
-GENERATIONS: dict[str, tuple[str | None, int | None, int, bool]] = {
+# What automx2 has left behind: release -> (revision in alembic_version or None, position and
+# default of server.prio or None, length of short texts, whether it knew CalDAV and CardDAV).
+GENERATIONS: dict[str, tuple[str | None, tuple[int, str] | None, int, bool]] = {
     "2020.0": ("f62e64b43d2f", None, 128, False),
-    "2020.12": ("5334f8a8282c", 7, 128, False),
-    "2021.3": ("43ebb40d0578", 7, 128, True),
-    "2021.3-new": ("43ebb40d0578", 1, 128, True),
-    "2026.2": (None, 1, 32, True),
-    "2026.2-stale": ("5334f8a8282c", 1, 32, True),
+    "2020.12": ("5334f8a8282c", (7, "100"), 128, False),
+    "2021.3": ("43ebb40d0578", (7, "10"), 128, True),
+    "2021.3-new": ("43ebb40d0578", (1, "100"), 128, True),
+    "2026.2": (None, (1, "10"), 32, True),
+    "2026.2-stale": ("5334f8a8282c", (1, "10"), 32, True),
 }
 
 
@@ -142,8 +142,9 @@ def make_automx2_database(db_uri: str, generation: str) -> None:
     table("provider", key(), *texts(name=128, short_name=short))
     server = [key(), *texts(name=128), number("port")]
     server += texts(type=short, socket_type=short, user_name=max(64, short), authentication=short)
-    if prio == 1:
-        server.insert(1, sa.Column("prio", sa.Integer, server_default="10", nullable=False))
+    position, default = prio or (None, None)
+    if position == 1:
+        server.insert(1, sa.Column("prio", sa.Integer, server_default=default, nullable=False))
     table("server", *server)
     attributes = [
         sa.Column(name, sa.String(128)) for name in ("attr_cn", "bind_password", "bind_user")
@@ -174,11 +175,9 @@ def make_automx2_database(db_uri: str, generation: str) -> None:
         table("alembic_version", sa.Column("version_num", sa.String(32), primary_key=True))
     with connected(db_uri) as connection:
         metadata.create_all(connection)
-        if prio == 7:
-            # The release wrote 100 at first and 10 later.
-            connection.execute(
-                sa.text("ALTER TABLE server ADD COLUMN prio INTEGER DEFAULT '100' NOT NULL")
-            )
+        if position == 7:
+            column = f"prio INTEGER DEFAULT '{default}' NOT NULL"
+            connection.execute(sa.text(f"ALTER TABLE server ADD COLUMN {column}"))
 
         def insert(table: str, *rows: dict[str, object]) -> None:
             for row in rows:
@@ -239,6 +238,16 @@ def columns(db_uri: str) -> dict[str, list[str]]:
         inspector = sa.inspect(connection)
         names = set(inspector.get_table_names()) - {migrations.VERSION_TABLE, "alembic_version"}
         return {name: [column["name"] for column in inspector.get_columns(name)] for name in names}
+
+
+def definitions(db_uri: str) -> dict[str, dict[str, tuple[str, bool]]]:
+    """Return table -> column -> its type and whether it may be null."""
+    with connected(db_uri) as connection:
+        inspector = sa.inspect(connection)
+        return {
+            name: {c["name"]: (str(c["type"]), c["nullable"]) for c in inspector.get_columns(name)}
+            for name in set(inspector.get_table_names()) - {migrations.VERSION_TABLE}
+        }
 
 
 def current(db_uri: str) -> str | None:
@@ -352,7 +361,7 @@ def test_a_database_of_automx2_of_any_age_is_adopted_with_all_its_rows(
     any_database_uri: str, generation: str
 ) -> None:
     make_automx2_database(any_database_uri, generation)
-    expected = rows(any_database_uri)
+    expected, before = rows(any_database_uri), definitions(any_database_uri)
     for row in expected["server"]:
         row.setdefault("prio", 10)
     for table in DAV_TABLES:
@@ -362,6 +371,10 @@ def test_a_database_of_automx2_of_any_age_is_adopted_with_all_its_rows(
 
     assert rows(any_database_uri) == expected
     assert columns(any_database_uri) == COLUMNS
+    after = definitions(any_database_uri)
+    assert after["server"].pop("prio")[1] is False
+    before["server"].pop("prio", None)
+    assert {name: after[name] for name in before} == before
     assert_usable(any_database_uri)
     assert rows(any_database_uri).get("alembic_version") == expected.get("alembic_version")
     assert upgrade(any_database_uri) == []

@@ -48,9 +48,8 @@ def tables() -> Sequence[sa.Table]:
     """Return the seven tables in an order in which they can be created."""
     metadata = sa.MetaData()
     options: dict[str, Any] = {}
-    for dialect in ("mysql", "mariadb"):  # a name in any script, in any case, whatever the default
+    for dialect in ("mysql", "mariadb"):  # names in any script and any case, whatever the default
         options[f"{dialect}_engine"] = "InnoDB"
-        options[f"{dialect}_charset"] = "utf8mb4"
         options[f"{dialect}_collate"] = "utf8mb4_general_ci"
 
     def table(name: str, *columns: sa.Column[object]) -> None:
