@@ -63,14 +63,13 @@ def first_column(text: str) -> list[str]:
 
 
 def shell_lines(page: Path) -> Iterator[str]:
-    """Yield the commands of the shell blocks, without comments and here-documents."""
+    """Yield the commands of fenced and indented blocks, without here-documents."""
     for block in blocks(page):
         if block.info.partition(" ")[0] not in {"sh", "bash", "console"}:
             continue
-        text = re.sub(
-            r"<<'?(\w+)'?(.*?)\n.*?^ *\1$", r"\2", block.text, flags=re.MULTILINE | re.DOTALL
-        )
+        text = re.sub(r"(?ms)<<'?(\w+)'?(.*?)\n.*?^ *\1$", r"\2", block.text)
         yield from text.replace("\\\n", " ").splitlines()
+    yield from re.findall(r"(?m)^    (automx .*)$", prose(page))
 
 
 def simple_commands(line: str) -> Iterator[list[str]]:
