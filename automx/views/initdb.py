@@ -57,9 +57,11 @@ def _is_local() -> bool:
 
 def _is_loopback(text: str) -> bool:
     try:
-        return ipaddress.ip_address(text).is_loopback
+        address = ipaddress.ip_address(text)
     except ValueError:
         return False
+    # A socket for both families shows 127.0.0.1 as ::ffff:127.0.0.1.
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 @blueprint.get("/initdb/")
