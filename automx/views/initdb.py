@@ -9,7 +9,7 @@ from automx.config import Settings
 from automx.errors import ForbiddenError, SeedError
 from automx.models import database_errors, db
 from automx.seed import SAMPLE, is_empty, parse, populate, purge
-from automx.views.http import CACHE, host_name
+from automx.views.http import CACHE, body, host_name
 
 blueprint = Blueprint("initdb", __name__)
 
@@ -79,7 +79,7 @@ def post() -> Response:
     request.max_content_length = MAX_SEED
     if request.mimetype != "application/json":  # a form in a web page cannot send this type
         raise SeedError("The Content-Type must be application/json.")
-    return _seed(parse(request.get_data(cache=False), "the body"))
+    return _seed(parse(body(), "the body"))
 
 
 @blueprint.delete("/initdb/")
