@@ -62,7 +62,7 @@ def asked_domain() -> str:
     try:
         return parse_domain(host)
     except AddressError:
-        raise UnknownDomainError(cause=f"host name {host}") from None
+        raise UnknownDomainError(cause=f"Host {request.headers.get('Host')!r}") from None
 
 
 def found_config(domain: str) -> FoundConfig:
