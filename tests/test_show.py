@@ -113,10 +113,7 @@ def test_bad_rows_are_told_besides_what_is_shown(
     execute("DELETE FROM server_domain")
     failed = automx(environment, "show", "alice@example.com")
     assert failed.exit_code == 1
-    assert failed.stderr == (
-        "automx: The settings of this domain are incomplete; its administrator has to look into "
-        "it. (table domain, id 1: no usable mail server)\n"
-    )
+    assert failed.stderr == "automx: table domain, id 1: no usable mail server\n"
 
 
 @pytest.mark.parametrize(
@@ -136,10 +133,7 @@ def test_a_database_that_cannot_be_used_is_told_in_one_line(
     result = automx(environment, "show", "alice@example.com")
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert result.stderr == (
-        "automx: The service is not available at the moment. Please try again later. "
-        f"(database: {cause})\n"
-    )
+    assert result.stderr == f"automx: database: {cause}\n"
     assert database.exists() == (content is not None)  # nothing was created
 
 
@@ -188,7 +182,7 @@ def test_a_database_server_that_is_not_there_is_told_without_the_password(
         environment["AUTOMX_DB_URI"] = f"{scheme}://automx:hidden@127.0.0.1:9/automx"
         result = automx(environment, "show", "alice@example.com")
         assert result.exit_code == 1
-        assert result.stderr.startswith("automx: The service is not available at the moment.")
+        assert result.stderr.startswith("automx: database: ")
         assert result.stderr.count("\n") == 1
         assert "refused" in result.stderr
         assert "hidden" not in result.stderr
