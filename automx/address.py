@@ -121,9 +121,12 @@ def expand(text: str, domain: str, address: EmailAddress | None) -> str | None:
 
 
 def _is_international(local_part: str) -> bool:
-    """Tell whether the local part holds letters, marks, digits and symbols only (RFC 6531)."""
+    """Tell whether the local part holds letters, marks, digits and symbols only (RFC 6531).
+
+    U+FFFD is no symbol that anybody typed: it stands where a byte was not UTF-8.
+    """
     return all(
         _LOCAL_PART.fullmatch(char)
-        or (ord(char) > 127 and unicodedata.category(char)[0] not in "CZ")
+        or (ord(char) > 127 and char != "\ufffd" and unicodedata.category(char)[0] not in "CZ")
         for char in local_part
     )

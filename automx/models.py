@@ -15,6 +15,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Column, Engine, ForeignKey, Integer, String, Table
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.pool import NullPool
 
 from automx.errors import DatabaseError, SettingsError
 
@@ -119,13 +120,17 @@ def lower_name(dialect: str) -> sqlalchemy.ColumnElement[str]:
 def engine_options(db_uri: str) -> dict[str, Any]:
     """Return the options of ``sqlalchemy.create_engine`` for a database, as a dict.
 
-    No connection may hang: a database that is gone or locked is noticed within a few seconds.
+    No connection may hang: a database that is gone or locked is noticed within a few seconds. A
+    SQLite file is opened anew for each use: a connection that is kept would go on reading a file
+    that was deleted or replaced.
     """
     url = make_url(db_uri)
     options: dict[str, Any] = {"pool_pre_ping": True}
     match url.get_backend_name():
+        case "sqlite" if url.database and url.database != ":memory:":
+            options = {"poolclass": NullPool, "connect_args": {"timeout": 5}}
         case "sqlite":
-            options["connect_args"] = {"timeout": 5}
+            pass
         case "postgresql":
             options |= {"pool_timeout": 5, "connect_args": {"connect_timeout": 5}}
         case "mysql" | "mariadb" if url.get_driver_name() == "pymysql":

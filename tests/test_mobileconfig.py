@@ -413,9 +413,10 @@ def test_a_form_of_5_megabytes_is_too_large(client: FlaskClient) -> None:
     answer = client.post("/mobileconfig", data=ALICE | {"x": "y" * 5_000_000})
     assert answer.status_code == 413
     assert answer.text == "The request is too large.\n"
+    part = 'Content-Disposition: form-data; name="x"\r\n\r\n' + "y" * 5_000_000
     by_parts = client.post(
         "/mobileconfig",
-        data=ALICE | {"x": "y" * 5_000_000},
-        content_type="multipart/form-data",
+        data=f"--b\r\n{part}\r\n--b--\r\n",
+        content_type="multipart/form-data; boundary=b",
     )
     assert by_parts.status_code == 413

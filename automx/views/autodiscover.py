@@ -13,6 +13,7 @@ from automx.views.errors import answer_for
 from automx.views.http import (
     asked_address,
     asked_domain,
+    body,
     found_config,
     personal_document,
     public_document,
@@ -43,7 +44,7 @@ def post() -> Response:
     """Answer the request document in the body."""
     if request.mimetype not in _XML_TYPES:
         raise BadRequestError("The Content-Type must be text/xml.")
-    asked = autodiscover.parse_request(request.stream.read())
+    asked = autodiscover.parse_request(body())
     address = EmailAddress.parse(asked.address)
     template = found_config(address.domain).rendered(autodiscover.Template)
     return personal_document(template.fill(address), autodiscover.CONTENT_TYPE)

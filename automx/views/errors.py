@@ -3,13 +3,14 @@
 import logging
 
 from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import BadHost, HTTPException
 
 from automx.errors import AutomxError, UnavailableError
 
 log = logging.getLogger(__name__)
 
 _TEXTS = {
+    400: "The request cannot be understood.",
     404: "There is nothing at this address.",
     405: "This method is not allowed here.",
     413: "The request is too large.",
@@ -41,7 +42,7 @@ def answer_for(error: Exception) -> Response:
         text = _TEXTS.get(status, f"{error.name}.")
         if "Allow" in answer.headers:
             headers["Allow"] = answer.headers["Allow"]
-        _log(status, text)
+        _log(status, f"{text} (Host {request.host!r})" if isinstance(error, BadHost) else text)
     else:
         status, text = 500, AutomxError.public
         log.critical("%s %s: a bug in automx", request.method, request.path, exc_info=error)

@@ -4,6 +4,7 @@ from hashlib import blake2b
 
 from flask import Response, current_app, request
 from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from automx.address import EmailAddress, parse_domain
 from automx.errors import AddressError, BadRequestError, UnknownDomainError
@@ -23,6 +24,17 @@ def argument(arguments: "MultiDict[str, str]", name: str) -> str:
     if len(values) > 1:
         raise BadRequestError(f"The argument {name} is given more than once.")
     return values[0] if values else ""
+
+
+def body() -> bytes:
+    """Return the body of the request; RequestEntityTooLarge if it reaches the limit.
+
+    Werkzeug checks Content-Length, but cuts a chunked body off at the limit without a word.
+    """
+    data = request.stream.read()
+    if len(data) >= (request.max_content_length or MAX_BODY):
+        raise RequestEntityTooLarge
+    return data
 
 
 def asked_address() -> EmailAddress | None:
@@ -50,7 +62,7 @@ def asked_domain() -> str:
     try:
         return parse_domain(host)
     except AddressError:
-        raise UnknownDomainError(cause=f"host name {host}") from None
+        raise UnknownDomainError(cause=f"Host {request.headers.get('Host')!r}") from None
 
 
 def found_config(domain: str) -> FoundConfig:

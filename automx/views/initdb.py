@@ -9,7 +9,7 @@ from automx.config import Settings
 from automx.errors import ForbiddenError, SeedError
 from automx.models import database_errors, db
 from automx.seed import SAMPLE, is_empty, parse, populate, purge
-from automx.views.http import CACHE, host_name
+from automx.views.http import CACHE, body, host_name
 
 blueprint = Blueprint("initdb", __name__)
 
@@ -57,9 +57,11 @@ def _is_local() -> bool:
 
 def _is_loopback(text: str) -> bool:
     try:
-        return ipaddress.ip_address(text).is_loopback
+        address = ipaddress.ip_address(text)
     except ValueError:
         return False
+    # A socket for both families shows 127.0.0.1 as ::ffff:127.0.0.1.
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 @blueprint.get("/initdb/")
@@ -77,7 +79,7 @@ def post() -> Response:
     request.max_content_length = MAX_SEED
     if request.mimetype != "application/json":  # a form in a web page cannot send this type
         raise SeedError("The Content-Type must be application/json.")
-    return _seed(parse(request.get_data(cache=False), "the body"))
+    return _seed(parse(body(), "the body"))
 
 
 @blueprint.delete("/initdb/")

@@ -9,6 +9,8 @@ from automx.config import Settings
 
 access_log = logging.getLogger("automx.access")
 
+MAX_LINE = 2_000  # characters; a path or a host name may have many more
+
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -18,8 +20,9 @@ class ClientFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the line; what a client sent cannot begin a new one."""
         client = f"{request.remote_addr} " if has_request_context() else ""
-        message = _CONTROL.sub(lambda char: f"\\x{ord(char[0]):02x}", record.message)
-        return f"{self.formatTime(record)} {record.levelname} {record.name}: {client}{message}"
+        line = f"{record.levelname} {record.name}: {client}{record.message}"[:MAX_LINE]
+        line = _CONTROL.sub(lambda char: f"\\x{ord(char[0]):02x}", line)
+        return f"{self.formatTime(record)} {line}"
 
 
 def write(settings: Settings) -> None:
