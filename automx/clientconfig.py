@@ -62,8 +62,7 @@ class MailServer:
 class DavServer:
     """A calendar, an address book or a file share.
 
-    ``url`` is complete, with its port if that is not the scheme's; ``user_name`` is "" where the
-    login name is the mail address.
+    ``url`` is complete, with its port if that is not the scheme's.
     """
 
     type: DavType

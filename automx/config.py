@@ -37,8 +37,10 @@ ETC = Path("/etc")
 CLEARTEXT_VARIABLE = "PERMIT_CLEARTEXT_PASSWORDS"
 CLEARTEXT_CONSENT = "I_understand_the_risks"
 
-# Kubernetes gives every container such variables for a service that is called "automx".
-_SERVICE_LINK = re.compile(r"AUTOMX_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
+# Kubernetes gives every container such variables for services called "automx" or "automx-…".
+_SERVICE_LINK = re.compile(
+    r"AUTOMX_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,7 +170,21 @@ def database_errors() -> Iterator[None]:
         if not _is_outage(error):
             raise
         reason = " ".join(str(error.orig).split())
+        if (
+            "no such table" in reason
+            or "unable to open" in reason
+            or _codes(error) & _NO_SUCH_TABLE
+        ):
+            reason += '; was "automx db upgrade" run?'
         raise DatabaseError(cause=f"database: {reason}") from error
+
+
+# A missing table or column: PostgreSQL's SQLSTATE, MariaDB's error number.
+_NO_SUCH_TABLE = {"42P01", "42703", 1146, 1054}
+
+
+def _codes(error: sqlalchemy.exc.DBAPIError) -> set[object]:
+    return {getattr(error.orig, "sqlstate", None), *getattr(error.orig, "args", ())[:1]}
 
 
 def _is_outage(error: sqlalchemy.exc.DBAPIError) -> bool:
@@ -180,9 +194,7 @@ def _is_outage(error: sqlalchemy.exc.DBAPIError) -> bool:
         return True
     if type(error) is sqlalchemy.exc.DatabaseError:  # SQLite: "file is not a database"
         return True
-    # A missing table or column: PostgreSQL's SQLSTATE, MariaDB's error number.
-    codes = {getattr(error.orig, "sqlstate", None), *getattr(error.orig, "args", ())[:1]}
-    return bool(codes & {"42P01", "42703", 1146, 1054})
+    return bool(_codes(error) & _NO_SUCH_TABLE)
 
 
 def create_engine(db_uri: str) -> Engine:

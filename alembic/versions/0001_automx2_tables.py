@@ -36,13 +36,6 @@ MYSQL_INDEXES = {
     "ix_davserver_domain_domain_id": ("davserver_domain", "domain_id"),
 }
 
-# Indexes of ours: name -> (table, what is indexed).
-LOWER_NAME = {"ix_domain_lower_name": ("domain", "lower(name)")}
-DOMAIN_ID = {
-    "ix_server_domain_domain_id": ("server_domain", "domain_id"),
-    "ix_davserver_domain_domain_id": ("davserver_domain", "domain_id"),
-}
-
 
 def tables() -> Sequence[sa.Table]:
     """Return the seven tables in an order in which they can be created."""

@@ -6,7 +6,7 @@ that is not Exchange; eM Client also reads CalDAV and CardDAV.
 
 from dataclasses import dataclass
 from datetime import datetime
-from xml.sax.saxutils import escape
+from html import escape
 
 from lxml import etree
 
@@ -114,7 +114,8 @@ class Template:
 
     def fill(self, address: EmailAddress) -> bytes:
         """Return the same bytes as render() does for this address of the domain."""
-        return (self._template % ((escape(address.local_part),) * self._count)).encode()
+        local_part = escape(address.local_part, quote=False)
+        return (self._template % ((local_part,) * self._count)).encode()
 
 
 def render_error(code: int, message: str, *, now: datetime) -> bytes:

@@ -7,9 +7,9 @@ PayloadIdentifier, so identifiers and UUIDs depend on the address alone.
 
 import plistlib
 from collections.abc import Sequence
+from html import escape
 from urllib.parse import urlsplit
 from uuid import NAMESPACE_URL, uuid5
-from xml.sax.saxutils import escape
 
 from automx.address import MARK, EmailAddress, expand
 from automx.clientconfig import (
@@ -86,8 +86,8 @@ class Template:
     def fill(self, address: EmailAddress, name: str = "") -> bytes:
         """Return the same bytes as render() does for this address of the domain."""
         values = {str(i): _uuid(address, subject) for i, subject in enumerate(self._subjects)}
-        values["local_part"] = escape(address.local_part)
-        values["name"] = escape(name or str(address))
+        values["local_part"] = escape(address.local_part, quote=False)
+        values["name"] = escape(name or str(address), quote=False)
         return (self._template % values).encode()
 
 

@@ -8,8 +8,9 @@ from flask import Blueprint, Response, current_app, request
 from automx.config import Settings
 from automx.errors import ForbiddenError, SeedError
 from automx.models import database_errors, db
-from automx.seed import SAMPLE, is_empty, parse, populate, purge
 from automx.views.http import CACHE, body, host_name
+
+# automx.seed is imported where it is used: it takes 3 MiB, and few workers ever seed.
 
 blueprint = Blueprint("initdb", __name__)
 
@@ -67,6 +68,8 @@ def _is_loopback(text: str) -> bool:
 @blueprint.get("/initdb/")
 def get() -> Response:
     """Seed the fixed sample, unless there is data already."""
+    from automx.seed import SAMPLE, is_empty
+
     with database_errors():
         if not is_empty(db.session()):
             return _line("The database holds data already; nothing was changed.")
@@ -76,6 +79,8 @@ def get() -> Response:
 @blueprint.post("/initdb/")
 def post() -> Response:
     """Seed the JSON document in the body."""
+    from automx.seed import parse
+
     request.max_content_length = MAX_SEED
     if request.mimetype != "application/json":  # a form in a web page cannot send this type
         raise SeedError("The Content-Type must be application/json.")
@@ -85,6 +90,8 @@ def post() -> Response:
 @blueprint.delete("/initdb/")
 def delete() -> Response:
     """Delete all rows of automx2's tables."""
+    from automx.seed import purge
+
     with database_errors():
         purge(db.session())
         db.session.commit()
@@ -93,6 +100,8 @@ def delete() -> Response:
 
 
 def _seed(document: object) -> Response:
+    from automx.seed import populate
+
     with database_errors():
         counts = populate(db.session(), document)
         db.session.commit()
