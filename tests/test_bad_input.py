@@ -310,8 +310,8 @@ def break_by_cutting(path: Path) -> None:
 
 
 BROKEN = {
-    "missing": (break_by_removing, "unable to open database file"),
-    "empty": (break_by_emptying, "no such table: domain"),
+    "missing": (break_by_removing, 'unable to open database file; was "automx db upgrade" run?'),
+    "empty": (break_by_emptying, 'no such table: domain; was "automx db upgrade" run?'),
     "no database": (break_by_overwriting, "file is not a database"),
     "damaged": (break_in_the_middle, "database disk image is malformed"),
     "cut off": (break_by_cutting, "database disk image is malformed"),
@@ -583,7 +583,9 @@ def test_a_sqlite_file_that_is_moved_away_and_back_is_noticed(
     with serving(environment(database), tmp_path / "log", "--workers", "1") as server:
         assert get(server).text == golden("example.autoconfig.xml")
         database.rename(tmp_path / "elsewhere")
-        assert_outage(server, "(database: unable to open database file)")
+        assert_outage(
+            server, '(database: unable to open database file; was "automx db upgrade" run?)'
+        )
         assert not database.exists()
         (tmp_path / "elsewhere").rename(database)
         assert get(server).text == golden("example.autoconfig.xml")
@@ -678,7 +680,9 @@ def test_a_server_starts_without_its_database_and_answers_when_it_is_there(
 ) -> None:
     database.rename(tmp_path / "elsewhere")
     with serving(environment(database), tmp_path / "log", "--workers", "1") as server:
-        assert_outage(server, "(database: unable to open database file)")
+        assert_outage(
+            server, '(database: unable to open database file; was "automx db upgrade" run?)'
+        )
         (tmp_path / "elsewhere").rename(database)
         assert get(server, "/readyz").status == 200
         assert get(server).text == golden("example.autoconfig.xml")

@@ -148,7 +148,10 @@ def test_a_database_that_is_gone_is_told_as_such(
         assert answer.text == (
             "The service is not available at the moment. Please try again later.\n"
         )
-    assert caplog.text.count("(database: unable to open database file)") == 3
+    assert (
+        caplog.text.count('(database: unable to open database file; was "automx db upgrade" run?)')
+        == 3
+    )
 
 
 # Who may do it.

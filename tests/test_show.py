@@ -119,8 +119,8 @@ def test_bad_rows_are_told_besides_what_is_shown(
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        (None, "unable to open database file"),
-        (b"", "no such table: domain"),
+        (None, 'unable to open database file; was "automx db upgrade" run?'),
+        (b"", 'no such table: domain; was "automx db upgrade" run?'),
         (b"This is not a database." * 100, "file is not a database"),
     ],
 )

@@ -54,7 +54,10 @@ def test_a_process_with_a_current_database_is_up_and_ready(client: FlaskClient) 
 
 
 OUTAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (Path.unlink, "database: unable to open database file"),
+    "missing": (
+        Path.unlink,
+        'database: unable to open database file; was "automx db upgrade" run?',
+    ),
     "empty": (
         lambda path: path.write_bytes(b""),
         "the database holds no automx schema: run automx db upgrade",
