@@ -129,7 +129,7 @@ class ConfigCache:
     """
 
     def __init__(
-        self, seconds: float, *, size: int = 10_000, now: Callable[[], float] = monotonic
+        self, seconds: float, *, size: int = 2_000, now: Callable[[], float] = monotonic
     ) -> None:
         self._lock = Lock()
         self._answers: TTLCache[str, FoundConfig | AutomxError] | None = (

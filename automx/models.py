@@ -132,7 +132,9 @@ def engine_options(db_uri: str) -> dict[str, Any]:
         case "sqlite":
             pass
         case "postgresql":
-            options |= {"pool_timeout": 5, "connect_args": {"connect_timeout": 5}}
+            # A server that vanished without a word would be waited for for a quarter of an hour.
+            timeouts = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
+            options |= {"pool_timeout": 5, "connect_args": timeouts}
         case "mysql" | "mariadb" if url.get_driver_name() == "pymysql":
             timeouts = {"connect_timeout": 5, "read_timeout": 30, "write_timeout": 30}
             options |= {"pool_timeout": 5, "connect_args": timeouts}

@@ -1,7 +1,11 @@
 """Autodiscover: what Outlook, Delta Chat and others ask by POST and GET, and what they are told."""
 
+import contextlib
 import logging
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -263,17 +267,34 @@ TRAPS = {
 }
 
 
+def without_declaration(document: str) -> str:
+    """Return a document without its XML declaration, which must not stand behind a doctype."""
+    return document.replace('<?xml version="1.0" encoding="utf-8"?>\n', "")
+
+
 @pytest.mark.parametrize("trap", TRAPS)
 def test_documents_with_entities_or_document_types_are_error_600(
     client: FlaskClient, trap: str
 ) -> None:
-    body = TRAPS[trap].replace('<?xml version="1.0" encoding="utf-8"?>\n', "")
-    answer = post(client, body)
+    answer = post(client, without_declaration(TRAPS[trap]))
     assert answer.status_code == 400
     assert timeless(answer.text) in {
         autodiscover_error(600, "The request must not have a document type."),
         autodiscover_error(600, "The request is not an XML document."),
     }
+
+
+def test_an_external_entity_is_not_even_opened(client: FlaskClient, tmp_path: Path) -> None:
+    pipe = tmp_path / "entity"  # whoever opens it to read waits for a writer
+    os.mkfifo(pipe)
+    body = without_declaration(TRAPS["external-entity"]).replace("/etc/hostname", str(pipe))
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(post, client, body)
+        try:
+            assert answer.result(5).status_code == 400
+        finally:
+            with contextlib.suppress(OSError):  # nobody reads, as it should be
+                os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
 
 
 def test_xinclude_is_not_followed(client: FlaskClient) -> None:
