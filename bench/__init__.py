@@ -1,0 +1,1 @@
+"""Benchmarks: ``make bench`` measures what docs/performance.md promises, beside automx2."""

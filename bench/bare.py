@@ -1,0 +1,53 @@
+"""A bare Flask view that answers with the bytes of automx: the most that any Flask view can reach.
+
+``python -m bench.bare`` takes the arguments of ``automx serve`` and starts the same web server with
+the same options. The folder in $BENCH_BARE holds the answers: a JSON file for each, with the
+members path, body and content_type.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response
+
+
+def create_app(folder: Path) -> Flask:
+    """Return an application that answers with the files of a folder."""
+    app = Flask("bare", static_folder=None)
+    app.add_url_rule("/healthz", "healthz", lambda: "ok\n")
+    for file in folder.glob("*.json"):
+        _add_view(app, file)
+    return app
+
+
+def _add_view(app: Flask, file: Path) -> None:
+    answer = json.loads(file.read_text())
+    body, content_type = answer["body"].encode(), answer["content_type"]
+
+    def view() -> Response:
+        return Response(body, content_type=content_type)
+
+    app.add_url_rule(answer["path"], file.stem, view, methods=["GET", "POST"])
+
+
+def main() -> None:
+    """Run ``automx serve`` for this application instead of its own."""
+    import granian.server
+
+    from automx.cli.serve import serve
+
+    server = granian.server.Server
+
+    def of_this_application(_: str, **options: Any) -> object:
+        return server("bench.bare:app", **options)
+
+    granian.server.Server = of_this_application  # type: ignore[assignment] # what serve() calls
+    serve()
+
+
+if __name__ == "__main__":
+    main()
+else:
+    app = create_app(Path(os.environ["BENCH_BARE"]))

@@ -1,0 +1,96 @@
+"""The load: eight connections of wrk, and the three documents they ask for."""
+
+import os
+import re
+import statistics
+import subprocess
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.processes import program
+
+CONNECTIONS = 8
+
+_REQUEST = """<?xml version="1.0" encoding="utf-8"?>
+<Autodiscover xmlns="http://schemas.microsoft.com/exchange/autodiscover/outlook/requestschema/2006">
+  <Request>
+    <EMailAddress>alice@example.com</EMailAddress>
+    <AcceptableResponseSchema>http://schemas.microsoft.com/exchange/autodiscover/outlook/responseschema/2006a</AcceptableResponseSchema>
+  </Request>
+</Autodiscover>
+"""
+
+
+@dataclass(frozen=True)
+class Document:
+    """What a mail client asks for: a path with its query, and a body if it is a POST."""
+
+    name: str
+    path: str
+    body: str = ""
+
+    def fetch(self, base: str) -> tuple[bytes, str]:
+        """Return the bytes of the document and its Content-Type."""
+        request = urllib.request.Request(f"{base}{self.path}", self.body.encode() or None)
+        if self.body:
+            request.add_header("Content-Type", "text/xml; charset=utf-8")
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.read(), answer.headers["Content-Type"]
+
+
+AUTOCONFIG = Document("Autoconfig", "/mail/config-v1.1.xml?emailaddress=alice@example.com")
+AUTODISCOVER = Document("Autodiscover", "/autodiscover/autodiscover.xml", _REQUEST)
+MOBILECONFIG = Document("Mobileconfig", "/mobileconfig/?emailaddress=alice@example.com")
+DOCUMENTS = (AUTOCONFIG, AUTODISCOVER, MOBILECONFIG)
+
+
+def load(base: str, document: Document, seconds: int, *, domains: int = 0) -> float:
+    """Ask a server for a document as often as it can answer; return the requests per second.
+
+    ``domains`` asks for one of so many domains at random instead. An answer that is not a success
+    is an error: it would be quicker than the document.
+    """
+    env = {"BENCH_BODY": document.body} if document.body else {}
+    path = document.path
+    if domains:
+        env["BENCH_DOMAINS"] = str(domains)
+        path = path.partition("?")[0]
+    command = [program("wrk", "wrk"), "--threads=1", f"--connections={CONNECTIONS}"]
+    command += [f"--duration={seconds}s"]
+    if env:
+        command += [f"--script={Path(__file__).with_name('requests.lua')}"]
+    command.append(f"{base}{path}")
+    result = subprocess.run(
+        command, env={**os.environ, **env}, capture_output=True, text=True, check=True
+    )
+    rate = re.search(r"^Requests/sec:\s*([\d.]+)", result.stdout, re.MULTILINE)
+    if rate is None or "Non-2xx" in result.stdout:
+        raise RuntimeError(f"{document.name}: {result.stdout}{result.stderr}")
+    return float(rate[1])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The rates of two servers under the same load, in requests per second."""
+
+    first: float
+    second: float
+    ratio: float  # second to first
+
+
+def compare(
+    first: Callable[[int], float], second: Callable[[int], float], *, seconds: int, rounds: int = 5
+) -> Comparison:
+    """Measure two servers in turn, so that what else the machine does strikes both alike.
+
+    ``first(n)`` and ``second(n)`` load a server for n seconds. The rates are medians, and so is the
+    ratio: the median of the ratios of neighbouring runs.
+    """
+    for warm_up in (first, second):
+        warm_up(1)
+    pairs = [(first(seconds), second(seconds)) for _ in range(rounds)]
+    ratio = statistics.median(b / a for a, b in pairs)
+    first_rate, second_rate = map(statistics.median, zip(*pairs, strict=True))
+    return Comparison(first_rate, second_rate, ratio)

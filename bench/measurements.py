@@ -1,0 +1,304 @@
+"""What docs/performance.md promises: each function measures one promise and returns its table."""
+
+import contextlib
+import itertools
+import json
+import os
+import sqlite3
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bench.load import (
+    AUTOCONFIG,
+    AUTODISCOVER,
+    CONNECTIONS,
+    DOCUMENTS,
+    MOBILECONFIG,
+    Document,
+    compare,
+    load,
+)
+from bench.report import Table, number
+from bench.rows import databases, fill, seed_document
+from bench.servers import BIN, Server, automx2_and_automx, gunicorn, serve
+from tests.processes import automx
+
+TIMES_AUTOMX2 = {AUTOCONFIG.name: 4.5, AUTODISCOVER.name: 4.0, MOBILECONFIG.name: 4.0}
+SHARE_OF_BARE = 0.6
+GROWTH = 1.2  # of time and size, from ten domains to MANY
+MANY = 1_000_000
+SEEDED = 100_000
+SEED_SECONDS = 60
+SEED_GROWTH = 200  # MB, from ten domains to SEEDED
+CACHE_SECONDS = 10  # the default of domain_cache_seconds
+ROUND_TRIP = 0.1  # seconds for a request that was under way when the cache was full of the old
+HELP_SECONDS = 0.3
+
+# A domain that small and large databases hold.
+IN_BOTH = Document("Autoconfig", "/mail/config-v1.1.xml?emailaddress=alice@d1000000.example")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and how to measure: a folder for files, the length of a run, a kind of database."""
+
+    folder: Path
+    seconds: int
+    database: str
+
+
+def speed(bench: Bench) -> Table:
+    """Compare the requests per second with automx2's: same rows, same gunicorn, same load."""
+    table = Table(
+        "Speed beside automx2, both under gunicorn",
+        ("document", "automx2, requests/s", "automx, requests/s", "ratio", "required"),
+    )
+    with automx2_and_automx(bench.folder) as (automx2, our_own):
+        for document in DOCUMENTS:
+            found = compare(
+                partial(load, automx2.url, document),
+                partial(load, our_own.url, document),
+                seconds=bench.seconds,
+            )
+            required = TIMES_AUTOMX2[document.name]
+            table.add(
+                document.name,
+                number(found.first),
+                number(found.second),
+                f"{found.ratio:.2f}",
+                f"{required:.2f}",
+                ok=found.ratio >= required,
+            )
+    return table
+
+
+def share(bench: Bench) -> Table:
+    """Compare with a bare Flask view that returns the same bytes from the same server."""
+    table = Table(
+        "Share of a bare Flask view that returns the same bytes",
+        ("document", "server", "bare, requests/s", "automx, requests/s", "share", "required"),
+    )
+    answers = bench.folder / "bare"
+    answers.mkdir(exist_ok=True)
+    with databases("sqlite", bench.folder, 1) as [db_uri]:
+        automx("seed", "-", env=_env(db_uri), stdin=seed_document("example.com"))
+        with serve(_env(db_uri), bench.folder / "automx.log") as server:
+            for document in DOCUMENTS:
+                body, content_type = document.fetch(server.url)
+                answer = {"path": document.path.partition("?")[0], "content_type": content_type}
+                file = answers / f"{document.name}.json"
+                file.write_text(json.dumps(answer | {"body": body.decode()}))
+        env = _env(db_uri) | {"BENCH_BARE": str(answers)}
+        with (
+            serve(env, bench.folder / "bare.log", bare=True) as first,
+            serve(env, bench.folder / "automx.log") as second,
+        ):
+            _shares(table, "automx serve", first, second, bench.seconds, required=SHARE_OF_BARE)
+        with (
+            gunicorn("bench.bare:app", env, bench.folder / "bare.log") as first,
+            gunicorn("automx.server:app", env, bench.folder / "automx.log") as second,
+        ):
+            _shares(table, "gunicorn", first, second, bench.seconds, required=None)
+    return table
+
+
+def _shares(
+    table: Table, name: str, first: Server, second: Server, seconds: int, required: float | None
+) -> None:
+    for document in DOCUMENTS:
+        found = compare(
+            partial(load, first.url, document), partial(load, second.url, document), seconds=seconds
+        )
+        table.add(
+            document.name,
+            name,
+            number(found.first),
+            number(found.second),
+            f"{found.ratio:.0%}",
+            f"{required:.0%}" if required else "",
+            ok=found.ratio >= required if required else None,
+        )
+
+
+def growth(bench: Bench) -> Table:
+    """Compare the time and the size of an answer among a million domains with one among ten.
+
+    The domain cache must not hide anything: it is off, or each request asks for another domain.
+    A cache holds ten domains, but not a million; so the ten are always asked without it.
+    """
+    table = Table(
+        f"An answer among {MANY:,} domains of a provider ({bench.database})",
+        ("measured", "among 10", f"among {MANY:,}", "ratio", "at most"),
+    )
+    with databases(bench.database, bench.folder, 2) as [small, large]:
+        fill(small, 10)
+        fill(large, MANY)
+        for cache in (0, CACHE_SECONDS):
+            few = serve(_env(small, cache=0), bench.folder / "few.log")
+            many = serve(_env(large, cache=cache), bench.folder / "many.log")
+            with few as first, many as second:
+                if cache:
+                    _growth(table, "any domain, cache on", first, second, bench, (10, MANY))
+                else:
+                    _size_growth(table, first, second)
+                    _growth(table, "one domain, cache off", first, second, bench, (1, 1))
+                    _growth(table, "any domain, cache off", first, second, bench, (10, MANY))
+    return table
+
+
+def _size_growth(table: Table, first: Server, second: Server) -> None:
+    sizes = [len(IN_BOTH.fetch(server.url)[0]) for server in (first, second)]
+    ratio = sizes[1] / sizes[0]
+    cells = (*(f"{size} bytes" for size in sizes), f"{ratio:.2f}", f"{GROWTH:.2f}")
+    table.add("size", *cells, ok=ratio <= GROWTH)
+
+
+def _growth(
+    table: Table, what: str, first: Server, second: Server, bench: Bench, domains: tuple[int, int]
+) -> None:
+    found = compare(
+        partial(load, first.url, IN_BOTH, domains=domains[0]),
+        partial(load, second.url, IN_BOTH, domains=domains[1]),
+        seconds=bench.seconds,
+    )
+    times = (f"{CONNECTIONS / rate * 1000:.2f} ms" for rate in (found.first, found.second))
+    cells = (*times, f"{1 / found.ratio:.2f}", f"{GROWTH:.2f}")
+    table.add(f"time, {what}", *cells, ok=1 / found.ratio <= GROWTH)
+
+
+def seeding(bench: Bench) -> Table:
+    """Measure the time and the peak memory of seeding and exporting many domains."""
+    table = Table(
+        f"Seeding and exporting {SEEDED:,} domains ({bench.database})",
+        ("command", "seconds", "at most", "memory beside 10 domains", "at most "),
+    )
+    peaks: dict[str, list[float]] = {"seed": [], "export": []}
+    with databases(bench.database, bench.folder, 2) as db_uris:
+        for count, db_uri in zip((10, SEEDED), db_uris, strict=True):
+            names = (f"d{number}.example" for number in range(count))
+            (bench.folder / "seed.json").write_text(seed_document(*names))
+            for command, peak in peaks.items():
+                arguments = [command, str(bench.folder / "seed.json")][
+                    : 2 if command == "seed" else 1
+                ]
+                seconds, megabytes = _resources(arguments, db_uri)
+                peak.append(megabytes)
+                if count == SEEDED:
+                    more = megabytes - peak[0]
+                    table.add(
+                        f"automx {command}",
+                        number(seconds),
+                        number(SEED_SECONDS),
+                        f"{more:+.0f} MB",
+                        f"{SEED_GROWTH:+d} MB",
+                        ok=seconds <= SEED_SECONDS and more <= SEED_GROWTH,
+                    )
+    (bench.folder / "seed.json").unlink()
+    return table
+
+
+def _resources(arguments: list[str], db_uri: str) -> tuple[float, float]:
+    """Run an automx command; return its seconds and the most memory it had, in MB."""
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [BIN / "automx", *arguments],
+        env={**os.environ, **_env(db_uri)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise RuntimeError(f"automx {arguments[0]} ended with status {process.returncode}")
+    return time.monotonic() - started, usage.ru_maxrss / 1024
+
+
+def freshness(bench: Bench) -> Table:
+    """Measure how long a change of the database is not seen, with the cache on and off."""
+    table = Table(
+        "A change of the database is seen",
+        ("domain_cache_seconds", "seconds after the change", "at most"),
+    )
+    for cache in (CACHE_SECONDS, 0):
+        with databases("sqlite", bench.folder, 1) as [db_uri]:
+            automx("seed", "-", env=_env(db_uri), stdin=seed_document("example.com"))
+            with serve(_env(db_uri, cache=cache), bench.folder / "automx.log") as server:
+                load(server.url, AUTOCONFIG, 1)  # each worker knows the domain now
+                seconds = _seconds_until_seen(
+                    server, Path(db_uri.removeprefix("sqlite:///")), cache
+                )
+        table.add(
+            f"{cache}",
+            f"{seconds:.2f}",
+            f"{cache + ROUND_TRIP:.2f}",
+            ok=seconds <= cache + ROUND_TRIP,
+        )
+    return table
+
+
+def _seconds_until_seen(server: Server, database: Path, cache: int) -> float:
+    """Change a host name; return when, in seconds after that, the old one was served last."""
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE server SET name = 'new.example.com' WHERE type = 'imap'")
+    changed = time.monotonic()
+    last_old = changed
+    while time.monotonic() < changed + cache + 2:  # longer than allowed: each worker must answer
+        asked = time.monotonic()
+        body, _ = AUTOCONFIG.fetch(server.url)
+        if b"new.example.com" not in body:
+            last_old = asked
+    return last_old - changed
+
+
+def memory(bench: Bench) -> Table:
+    """Compare the resident memory of a worker after load with automx2's, under gunicorn."""
+    table = Table(
+        "Memory of a worker under gunicorn",
+        ("measured", "automx2", "automx", "at most"),
+    )
+    with automx2_and_automx(bench.folder) as servers:
+        for server, document in itertools.product(servers, DOCUMENTS):
+            load(server.url, document, 1)
+        for field, is_required in (("Rss", True), ("Pss", False)):
+            theirs, ours = (server.worker_memory(field) for server in servers)
+            table.add(
+                {"Rss": "resident", "Pss": "its share (PSS)"}[field],
+                number(theirs, "MB"),
+                number(ours, "MB"),
+                number(theirs, "MB") if is_required else "",
+                ok=ours <= theirs if is_required else None,
+            )
+    return table
+
+
+def start(bench: Bench) -> Table:
+    """Measure the time of ``automx --help``."""
+    table = Table("Start of the command line", ("command", "median of 10", "best", "at most"))
+    times = []
+    for _ in range(10):
+        started = time.monotonic()
+        subprocess.run([BIN / "automx", "--help"], stdout=subprocess.DEVNULL, check=True)
+        times.append(time.monotonic() - started)
+    median = statistics.median(times)
+    cells = (f"{median:.2f} s", f"{min(times):.2f} s", f"{HELP_SECONDS:.2f} s")
+    table.add("automx --help", *cells, ok=median <= HELP_SECONDS)
+    return table
+
+
+MEASUREMENTS: dict[str, Callable[[Bench], Table]] = {
+    function.__name__: function
+    for function in (speed, share, growth, seeding, freshness, memory, start)
+}
+
+
+def _env(db_uri: str, cache: int = CACHE_SECONDS) -> dict[str, str]:
+    return {
+        "AUTOMX_CONF": "/dev/null",
+        "AUTOMX_DB_URI": db_uri,
+        "AUTOMX_DOMAIN_CACHE_SECONDS": str(cache),
+    }
