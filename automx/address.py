@@ -8,6 +8,7 @@ U-label form is made where a person or a database row needs it. The local part k
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 
 import idna
 
@@ -29,6 +30,7 @@ _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
 _LOCAL_PART = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+")
 
 
+@lru_cache(1000)  # most addresses that a server is asked about are of few domains
 def parse_domain(text: str) -> str:
     """Return the domain ``text`` as A-label in lower case, without a final dot.
 

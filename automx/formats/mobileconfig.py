@@ -7,9 +7,10 @@ PayloadIdentifier, so identifiers and UUIDs depend on the address alone.
 
 import plistlib
 from collections.abc import Sequence
+from hashlib import sha1
 from html import escape
 from urllib.parse import urlsplit
-from uuid import NAMESPACE_URL, uuid5
+from uuid import NAMESPACE_URL
 
 from automx.address import MARK, EmailAddress, expand
 from automx.clientconfig import (
@@ -179,5 +180,12 @@ def _payload(
 
 
 def _uuid(address: EmailAddress, subject: str) -> str:
-    """Return an UUID that depends on the address, in any case, and on nothing that may change."""
-    return str(uuid5(NAMESPACE_URL, f"mailto:{str(address).lower()}#{subject}")).upper()
+    """Return a UUID that depends on the address, in any case, and on nothing that may change.
+
+    It is of version 5 (RFC 9562, section 5.5), written down without the detour of an object.
+    """
+    name = f"mailto:{str(address).lower()}#{subject}".encode()
+    digits = sha1(NAMESPACE_URL.bytes + name, usedforsecurity=False).hexdigest().upper()
+    variant = "89AB"[int(digits[16], 16) & 3]
+    first, last = f"{digits[:8]}-{digits[8:12]}", digits[20:32]
+    return f"{first}-5{digits[13:16]}-{variant}{digits[17:20]}-{last}"

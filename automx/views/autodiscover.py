@@ -42,7 +42,7 @@ def any_case(wsgi_app: "WSGIApplication") -> "WSGIApplication":
 @blueprint.post("/autodiscover/autodiscover.xml")
 def post() -> Response:
     """Answer the request document in the body."""
-    if request.mimetype not in _XML_TYPES:
+    if (request.content_type or "").partition(";")[0].strip().lower() not in _XML_TYPES:
         raise BadRequestError("The Content-Type must be text/xml.")
     asked = autodiscover.parse_request(body())
     address = EmailAddress.parse(asked.address)
