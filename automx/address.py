@@ -9,6 +9,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
+from urllib.parse import quote
 
 import idna
 
@@ -20,6 +21,7 @@ PLACEHOLDER = re.compile("%EMAIL(?:ADDRESS|LOCALPART|DOMAIN)%")
 # Stands for the local part in a document that is rendered once for all addresses of a domain. It is
 # a private character of Unicode, which no address and no checked row holds.
 MARK = "\ue000"
+URL_MARK = "\ue002"  # stands for the local part in a URL
 
 MAX_ADDRESS_OCTETS = (
     320  # 64 for the local part, "@", 255 for the domain (RFC 5321, section 4.5.3.1)
@@ -107,6 +109,18 @@ class EmailAddress:
 
     def __str__(self) -> str:
         return f"{self.local_part}@{self.domain}"
+
+
+def in_url(local_part: str) -> str:
+    """Return a local part as a URL needs it (RFC 3986): it may hold "/", "?" and "#"."""
+    return URL_MARK if local_part == MARK else quote(local_part, safe="!$&'()*+,;=:@~")
+
+
+def expand_url(url: str, domain: str, address: EmailAddress | None) -> str | None:
+    """Return a URL as expand() does, with the local part written as a URL needs it."""
+    if address is not None:
+        address = EmailAddress(in_url(address.local_part), address.domain)
+    return expand(url, domain, address)
 
 
 def expand(text: str, domain: str, address: EmailAddress | None) -> str | None:

@@ -67,7 +67,7 @@ _Word = TypeVar("_Word")
 _Rendered = TypeVar("_Rendered")
 _Server = TypeVar("_Server", MailServer, DavServer)
 
-_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ue000\ufffe\uffff]")
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ue000-\ue002\ufffe\uffff]")
 _FORBIDDEN_IN_URL = re.compile(_FORBIDDEN.pattern + r'|[\s<>"]')
 
 

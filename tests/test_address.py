@@ -2,7 +2,7 @@
 
 import pytest
 
-from automx.address import EmailAddress, expand, parse_domain, unicode_domain
+from automx.address import EmailAddress, expand, expand_url, parse_domain, unicode_domain
 from automx.errors import AddressError
 
 
@@ -95,3 +95,11 @@ def test_an_expanded_value_is_not_expanded_again() -> None:
 def test_without_an_address_only_the_domain_can_be_expanded() -> None:
     assert expand("mail.%EMAILDOMAIN%", "example.com", None) == "mail.example.com"
     assert expand("%EMAILLOCALPART%.%EMAILDOMAIN%", "example.com", None) is None
+
+
+def test_in_a_url_the_local_part_is_written_as_a_url_needs_it() -> None:
+    address = EmailAddress.parse("Jürgen/../?a#b%c+d&e@example.com")
+    assert expand_url("https://dav.example.com/%EMAILADDRESS%/", "example.com", address) == (
+        "https://dav.example.com/J%C3%BCrgen%2F..%2F%3Fa%23b%25c+d&e@example.com/"
+    )
+    assert expand_url("https://%EMAILDOMAIN%/%EMAILLOCALPART%", "example.com", None) is None

@@ -43,7 +43,16 @@ CONFIG = ClientConfig(
     ),
 )
 
-ADDRESSES = ["alice", "Alice", "o'neil&sons", "jürgen", "%EMAILDOMAIN%", "a/b+c=d", "00123"]
+ADDRESSES = [
+    "alice",
+    "Alice",
+    "o'neil&sons",
+    "jürgen",
+    "%EMAILDOMAIN%",
+    "a/b+c=d",
+    "a?b#c%d",
+    "00123",
+]
 
 
 @pytest.mark.parametrize("local_part", ADDRESSES)

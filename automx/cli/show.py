@@ -53,7 +53,7 @@ def _mobileconfig(config: "ClientConfig", address: "EmailAddress") -> bytes:
 
 def _text(config: "ClientConfig", address: "EmailAddress") -> str:
     """Return one line for each server, in columns, best first."""
-    from automx.address import expand
+    from automx.address import expand, expand_url
 
     def filled(text: str) -> str:
         return expand(text, config.domain, address) or text
@@ -75,8 +75,9 @@ def _text(config: "ClientConfig", address: "EmailAddress") -> str:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         lines.append("  ".join(cells).rstrip())
     for dav_server in config.dav_servers:
+        url = expand_url(dav_server.url, config.domain, address)
         login = filled(dav_server.user_name)
-        lines.append(f"{dav_server.type.upper()}  {filled(dav_server.url)}  login {login}")
+        lines.append(f"{dav_server.type.upper()}  {url}  login {login}")
     return "\n".join(lines) + "\n"
 
 

@@ -10,7 +10,7 @@ from html import escape
 
 from lxml import etree
 
-from automx.address import MARK, EmailAddress, expand
+from automx.address import MARK, URL_MARK, EmailAddress, expand, expand_url, in_url
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
@@ -109,13 +109,16 @@ class Template:
 
     def __init__(self, config: ClientConfig) -> None:
         document = render(config, EmailAddress(MARK, config.domain)).decode()
-        self._template = document.replace("%", "%%").replace(MARK, "%s")
-        self._count = document.count(MARK)
+        document = document.replace("%", "%%").replace(MARK, "%(local_part)s")
+        self._template = document.replace(URL_MARK, "%(in_url)s")
 
     def fill(self, address: EmailAddress) -> bytes:
         """Return the same bytes as render() does for this address of the domain."""
-        local_part = escape(address.local_part, quote=False)
-        return (self._template % ((local_part,) * self._count)).encode()
+        values = {
+            "local_part": escape(address.local_part, quote=False),
+            "in_url": escape(in_url(address.local_part), quote=False),
+        }
+        return (self._template % values).encode()
 
 
 def render_error(code: int, message: str, *, now: datetime) -> bytes:
@@ -164,7 +167,7 @@ def _mail_server(
 def _dav_server(
     account: etree._Element, server: DavServer, domain: str, address: EmailAddress | None
 ) -> None:
-    url = expand(server.url, domain, address)
+    url = expand_url(server.url, domain, address)
     if url is None:
         return
     protocol = etree.SubElement(account, "Protocol")

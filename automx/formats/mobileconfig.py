@@ -12,7 +12,7 @@ from html import escape
 from urllib.parse import urlsplit
 from uuid import NAMESPACE_URL
 
-from automx.address import MARK, EmailAddress, expand
+from automx.address import MARK, URL_MARK, EmailAddress, expand, expand_url, in_url
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
@@ -78,6 +78,7 @@ class Template:
         marked = EmailAddress(MARK, config.domain)
         document = render(config, marked, name=_NAME_MARK).decode().replace("%", "%%")
         document = document.replace(MARK, "%(local_part)s").replace(_NAME_MARK, "%(name)s")
+        document = document.replace(URL_MARK, "%(in_url)s")
         self._subjects = ["Configuration", "com.apple.mail.managed"]
         self._subjects += (_subject(server) for server in config.dav_servers)
         for index, subject in enumerate(self._subjects):
@@ -88,6 +89,7 @@ class Template:
         """Return the same bytes as render() does for this address of the domain."""
         values = {str(i): _uuid(address, subject) for i, subject in enumerate(self._subjects)}
         values["local_part"] = escape(address.local_part, quote=False)
+        values["in_url"] = escape(in_url(address.local_part), quote=False)
         values["name"] = escape(name or str(address), quote=False)
         return (self._template % values).encode()
 
@@ -139,7 +141,7 @@ def _dav(
     config: ClientConfig, address: EmailAddress, server: DavServer, password: str
 ) -> dict[str, object]:
     payload_type, key = _DAV_KEYS[server.type]
-    url = urlsplit(expand(server.url, config.domain, address) or "")
+    url = urlsplit(expand_url(server.url, config.domain, address) or "")
     use_ssl = url.scheme == "https"
     payload = _payload(payload_type, address, config, f"{key} {address}", _subject(server)) | {
         f"{key}AccountDescription": f"{config.provider_short_name} {address}",
