@@ -32,5 +32,7 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     app.extensions[http.CACHE] = lookup.ConfigCache(settings.domain_cache_seconds)
     with models.driver_errors(settings.db_uri):
         models.db.init_app(app)
+    with app.app_context():
+        models.drop_stale_connections(models.db.engine)
     views.register(app, settings.proxy_count)
     return app

@@ -5,17 +5,19 @@ never change, and whatever is new goes into tables of its own. The migrations al
 the classes here only read and write.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import sqlalchemy
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Column, Engine, ForeignKey, Integer, String, Table
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from automx.errors import DatabaseError, SettingsError
 
@@ -120,17 +122,13 @@ def lower_name(dialect: str) -> sqlalchemy.ColumnElement[str]:
 def engine_options(db_uri: str) -> dict[str, Any]:
     """Return the options of ``sqlalchemy.create_engine`` for a database, as a dict.
 
-    No connection may hang: a database that is gone or locked is noticed within a few seconds. A
-    SQLite file is opened anew for each use: a connection that is kept would go on reading a file
-    that was deleted or replaced.
+    No connection may hang: a database that is gone or locked is noticed within a few seconds.
     """
     url = make_url(db_uri)
     options: dict[str, Any] = {"pool_pre_ping": True}
     match url.get_backend_name():
-        case "sqlite" if url.database and url.database != ":memory:":
-            options = {"poolclass": NullPool, "connect_args": {"timeout": 5}}
         case "sqlite":
-            pass
+            options = {"connect_args": {"timeout": 5}}
         case "postgresql":
             # A server that vanished without a word would be waited for for a quarter of an hour.
             timeouts = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
@@ -141,6 +139,33 @@ def engine_options(db_uri: str) -> dict[str, Any]:
         case _:
             options["pool_timeout"] = 5
     return options
+
+
+def drop_stale_connections(engine: Engine) -> None:
+    """Let an engine notice that its SQLite file was deleted, replaced or damaged.
+
+    A connection that is kept would go on reading a file that is no longer there, or answer from
+    its memory of one; so it is exchanged when the file has changed in any way.
+    """
+    path = unquote((engine.url.database or "").removeprefix("file:"))
+    if engine.dialect.name != "sqlite" or not path.startswith("/"):
+        return
+
+    def identity() -> tuple[int, ...] | None:
+        try:
+            status = os.stat(path)  # noqa: PTH116 - a Path for each request is not worth its time
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def remember(_: object, record: ConnectionPoolEntry) -> None:
+        record.info["identity"] = identity()
+
+    @sqlalchemy.event.listens_for(engine, "checkout")
+    def check(_: object, record: ConnectionPoolEntry, __: object) -> None:
+        if record.info["identity"] != identity():
+            raise sqlalchemy.exc.DisconnectionError
 
 
 def existing_file_uri(db_uri: str) -> str:

@@ -4,6 +4,7 @@ import hmac
 import ipaddress
 
 from flask import Blueprint, Response, current_app, request
+from werkzeug.exceptions import MethodNotAllowed
 
 from automx.config import Settings
 from automx.errors import ForbiddenError, SeedError
@@ -70,6 +71,8 @@ def get() -> Response:
     """Seed the fixed sample, unless there is data already."""
     from automx.seed import SAMPLE, is_empty
 
+    if request.method == "HEAD":  # Flask takes it for a GET, which would seed
+        raise MethodNotAllowed(["GET", "POST", "DELETE"])
     with database_errors():
         if not is_empty(db.session()):
             return _line("The database holds data already; nothing was changed.")
