@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 
 
 def create_app(folder: Path) -> Flask:
@@ -27,6 +27,8 @@ def _add_view(app: Flask, file: Path) -> None:
     body, content_type = answer["body"].encode(), answer["content_type"]
 
     def view() -> Response:
+        if request.method == "POST":  # no view can answer a request that it has not read
+            request.get_data()
         return Response(body, content_type=content_type)
 
     app.add_url_rule(answer["path"], file.stem, view, methods=["GET", "POST"])
