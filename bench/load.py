@@ -81,7 +81,7 @@ class Comparison:
 
 
 def compare(
-    first: Callable[[int], float], second: Callable[[int], float], *, seconds: int, rounds: int = 5
+    first: Callable[[int], float], second: Callable[[int], float], *, seconds: int, rounds: int = 7
 ) -> Comparison:
     """Measure two servers in turn, so that what else the machine does strikes both alike.
 

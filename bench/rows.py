@@ -96,5 +96,6 @@ def _numbers(digits: int) -> Subquery:
     """Return a query for the column ``number``, all numbers of so many digits, on any database."""
     digit = union_all(*(select(literal(n).label("digit")) for n in range(10)))
     places = [digit.subquery() for _ in range(digits)]
-    number = sum((place.c.digit * 10**i for i, place in enumerate(places)), start=literal(0))
+    powers = reversed([10**power for power in range(digits)])  # the first loop is the outermost
+    number = sum((p.c.digit * power for p, power in zip(places, powers, strict=True)), literal(0))
     return select(number.label("number")).subquery()
