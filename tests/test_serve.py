@@ -28,9 +28,16 @@ def environment(database: Path, example: None) -> dict[str, str]:
 
 @pytest.fixture
 def server(environment: dict[str, str], tmp_path: Path) -> Iterator[Server]:
-    """A running server with two workers."""
+    """A running server, both of whose workers answer."""
     with serving(environment, tmp_path / "serve.log", "--workers", "2") as started:
+        wait_until(lambda: listening_sockets(started.port) == 2, "starting two workers")
         yield started
+
+
+def listening_sockets(port: int) -> int:
+    """Return how many sockets listen on a port: each worker has its own."""
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(columns[1].endswith(f":{port:04X}") and columns[3] == "0A" for columns in sockets)
 
 
 def get(url: str) -> bytes:
@@ -95,13 +102,6 @@ def test_a_worker_that_dies_is_replaced(server: Server) -> None:
         tree = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
         return {int(pid) for pid in tree.read_text().split()}
 
-    def listening() -> int:
-        """Return how many sockets listen on the port: each worker has its own."""
-        sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        port = f":{server.port:04X}"
-        return sum(columns[1].endswith(port) and columns[3] == "0A" for columns in sockets)
-
-    wait_until(lambda: listening() == 2, "starting two workers")
     before = workers()
     os.kill(max(before), signal.SIGKILL)
     wait_until(lambda: len(workers() - before) == 1, "starting a new worker")
