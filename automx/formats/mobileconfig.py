@@ -7,10 +7,9 @@ PayloadIdentifier, so identifiers and UUIDs depend on the address alone.
 
 import plistlib
 from collections.abc import Sequence
-from hashlib import sha1
+from hashlib import sha256
 from html import escape
 from urllib.parse import urlsplit
-from uuid import NAMESPACE_URL
 
 from automx.address import MARK, URL_MARK, EmailAddress, expand, expand_url, in_url
 from automx.clientconfig import (
@@ -79,18 +78,16 @@ class Template:
         document = render(config, marked, name=_NAME_MARK).decode().replace("%", "%%")
         document = document.replace(MARK, "%(local_part)s").replace(_NAME_MARK, "%(name)s")
         document = document.replace(URL_MARK, "%(in_url)s")
-        self._subjects = ["Configuration", "com.apple.mail.managed"]
-        self._subjects += (_subject(server) for server in config.dav_servers)
-        for index, subject in enumerate(self._subjects):
-            document = document.replace(_uuid(marked, subject), f"%({index})s")
-        self._template = document
+        self._template = document.replace(_uuid_of(marked), "%(uuid)s")
 
     def fill(self, address: EmailAddress, name: str = "") -> bytes:
         """Return the same bytes as render() does for this address of the domain."""
-        values = {str(i): _uuid(address, subject) for i, subject in enumerate(self._subjects)}
-        values["local_part"] = escape(address.local_part, quote=False)
-        values["in_url"] = escape(in_url(address.local_part), quote=False)
-        values["name"] = escape(name or str(address), quote=False)
+        values = {
+            "local_part": escape(address.local_part, quote=False),
+            "in_url": escape(in_url(address.local_part), quote=False),
+            "name": escape(name or str(address), quote=False),
+            "uuid": _uuid_of(address),
+        }
         return (self._template % values).encode()
 
 
@@ -184,10 +181,14 @@ def _payload(
 def _uuid(address: EmailAddress, subject: str) -> str:
     """Return a UUID that depends on the address, in any case, and on nothing that may change.
 
-    It is of version 5 (RFC 9562, section 5.5), written down without the detour of an object.
+    It is of version 8 (RFC 9562, section 5.8): the last part stands for the subject, all others for
+    the address.
     """
-    name = f"mailto:{str(address).lower()}#{subject}".encode()
-    digits = sha1(NAMESPACE_URL.bytes + name, usedforsecurity=False).hexdigest().upper()
-    variant = "89AB"[int(digits[16], 16) & 3]
-    first, last = f"{digits[:8]}-{digits[8:12]}", digits[20:32]
-    return f"{first}-5{digits[13:16]}-{variant}{digits[17:20]}-{last}"
+    return f"{_uuid_of(address)}-{sha256(subject.encode()).hexdigest()[:12].upper()}"
+
+
+def _uuid_of(address: EmailAddress) -> str:
+    """Return those parts of a UUID that stand for the address."""
+    digits = sha256(f"mailto:{address}".lower().encode()).hexdigest().upper()
+    variant = "89AB"[int(digits[12], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-{variant}{digits[17:20]}"
