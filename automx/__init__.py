@@ -18,7 +18,7 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     """
     from flask import Flask
 
-    from automx import config, lookup, models, views
+    from automx import config, ldap, lookup, models, views
     from automx.views import http, log
 
     settings = settings or config.load()
@@ -29,6 +29,7 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     app.config["SQLALCHEMY_DATABASE_URI"] = models.existing_file_uri(settings.db_uri)
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = models.engine_options(settings.db_uri)
     app.config["SQLALCHEMY_ECHO"] = settings.db_echo
+    app.extensions[http.DIRECTORIES] = ldap.Directories(ldap.options(settings))
     app.extensions[http.CACHE] = lookup.ConfigCache(settings.domain_cache_seconds)
     with models.driver_errors(settings.db_uri):
         models.db.init_app(app)

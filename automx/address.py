@@ -18,10 +18,12 @@ from automx.errors import AddressError
 # The three that Autoconfig knows, and automx2's database as well.
 PLACEHOLDER = re.compile("%EMAIL(?:ADDRESS|LOCALPART|DOMAIN)%")
 
-# Stands for the local part in a document that is rendered once for all addresses of a domain. It is
-# a private character of Unicode, which no address and no checked row holds.
-MARK = "\ue000"
-URL_MARK = "\ue002"  # stands for the local part in a URL
+# What stands, in a document that is rendered once for a domain, for what differs from person to
+# person: private characters of Unicode, which no address and no checked row holds.
+MARK = "\ue000"  # the local part
+URL_MARK = "\ue001"  # the local part in a URL
+NAME_MARK = "\ue002"  # the display name
+LOGIN_MARK = "\ue003"  # a login name that a directory tells
 
 MAX_ADDRESS_OCTETS = (
     320  # 64 for the local part, "@", 255 for the domain (RFC 5321, section 4.5.3.1)

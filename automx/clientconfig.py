@@ -5,7 +5,7 @@ checked: ports are in range, types are known, and no text holds control characte
 URLs and user names may hold placeholders (see :mod:`automx.address`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -73,13 +73,28 @@ class DavServer:
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """All settings of one domain (an A-label), servers best first."""
+    """All settings of one domain (an A-label), or of one of its people; servers best first.
+
+    ``display_name`` is the name of the person, "" where it is not known.
+    """
 
     domain: str
     provider_name: str
     provider_short_name: str
     mail_servers: tuple[MailServer, ...]
     dav_servers: tuple[DavServer, ...]
+    display_name: str = ""
+
+    def for_person(self, login_name: str, display_name: str = "") -> "ClientConfig":
+        """Return the settings of a person who logs in by this name everywhere, unless it is ""."""
+        if not login_name:
+            return replace(self, display_name=display_name)
+        return replace(
+            self,
+            mail_servers=tuple(replace(s, user_name=login_name) for s in self.mail_servers),
+            dav_servers=tuple(replace(s, user_name=login_name) for s in self.dav_servers),
+            display_name=display_name,
+        )
 
     @property
     def incoming(self) -> tuple[MailServer, ...]:

@@ -58,6 +58,13 @@ class Settings:
     domain_cache_seconds: float = 10
     initdb_token: str = field(default="", repr=False)
     permit_cleartext_passwords: bool = False
+    ldap_starttls: str = "yes"
+    ldap_ca_file: str = ""
+    ldap_verify: bool = True
+    ldap_timeout: float = 3
+    ldap_cache_seconds: float = 60
+    ldap_cache_size: int = 10_000
+    ldap_bind_password_file: Mapping[int, str] = field(default_factory=dict, repr=False)
     permit_passwords_in_urls: bool = False
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -91,6 +98,47 @@ def _seconds(text: str) -> float:
     if not re.fullmatch(r"\d{1,6}(\.\d{1,3})?", text, re.ASCII):
         raise _NotAllowedError("a number of seconds, 0 or more")
     return float(text)
+
+
+def _positive_seconds(text: str) -> float:
+    seconds = _seconds(text)
+    if not seconds:
+        raise _NotAllowedError("a number of seconds above 0")
+    return seconds
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
+        raise _NotAllowedError("a whole number, 0 or more")
+    return int(text)
+
+
+def _starttls(text: str) -> str:
+    if text.lower() not in {"yes", "no", "try"}:
+        raise _NotAllowedError("yes, no or try")
+    return text.lower()
+
+
+def _readable_file(text: str) -> str:
+    if text and not os.access(text, os.R_OK):
+        raise _NotAllowedError("the path of a file that can be read")
+    return text
+
+
+def _bind_passwords(text: str) -> Mapping[int, str]:
+    """Return the passwords by the id of the row, read from the files that ``3:/path`` names."""
+    passwords = {}
+    for item in re.split(r"[\s,]+", text.strip()) if text.strip() else ():
+        row_id, colon, path = item.partition(":")
+        if not colon or not row_id.isdecimal():
+            raise _NotAllowedError("pairs of id and file, such as 3:/etc/automx/ldap.3")
+        try:
+            passwords[int(row_id)] = Path(path).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8"
+            text = f"pairs of id and file; the file of {row_id} cannot be read: {reason}"
+            raise _NotAllowedError(text) from error
+    return passwords
 
 
 def _secret(text: str) -> str:
@@ -131,6 +179,13 @@ KEYS: dict[str, _Key] = {
     "domain_cache_seconds": _Key(_seconds),
     "initdb_token": _Key(_secret, secret=True),
     "permit_cleartext_passwords": _Key(_boolean),
+    "ldap_starttls": _Key(_starttls),
+    "ldap_ca_file": _Key(_readable_file),
+    "ldap_verify": _Key(_boolean),
+    "ldap_timeout": _Key(_positive_seconds),
+    "ldap_cache_seconds": _Key(_seconds),
+    "ldap_cache_size": _Key(_count),
+    "ldap_bind_password_file": _Key(_bind_passwords),
 }
 
 _NAMES = [*KEYS, *(f"{name}_file" for name, key in KEYS.items() if key.secret)]
@@ -176,6 +231,8 @@ def masked(name: str, value: object) -> str:
         return re.sub(r"(passw(?:or)?d=)[^&]*", r"\1***", uri)
     if name in KEYS and KEYS[name].secret:
         return "***" if value else ""
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}:***" for key in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -14,6 +14,7 @@ class AutomxError(Exception):
 
     status = 500
     public = "The server cannot answer this request."
+    is_logged = False  # whether the log has the cause already
 
     def __init__(self, public: str | None = None, *, cause: str | None = None) -> None:
         super().__init__(public or self.public)

@@ -15,10 +15,11 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from cachetools import TTLCache
-from sqlalchemy import Row, Select, bindparam, select
+from sqlalchemy import Connection, Row, Select, bindparam, select
 from sqlalchemy.orm import Session
 
-from automx.address import PLACEHOLDER, parse_domain, spellings
+from automx import ldap
+from automx.address import PLACEHOLDER, EmailAddress, parse_domain, spellings
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
@@ -32,6 +33,7 @@ from automx.errors import AddressError, AutomxError, BadRecordError, UnknownDoma
 from automx.models import DavServer as DavServerRow
 from automx.models import (
     Domain,
+    LdapServer,
     Provider,
     Server,
     database_errors,
@@ -67,7 +69,7 @@ _Word = TypeVar("_Word")
 _Rendered = TypeVar("_Rendered")
 _Server = TypeVar("_Server", MailServer, DavServer)
 
-_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ue000-\ue002\ufffe\uffff]")
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ue000-\ue00f\ufffe\uffff]")
 _FORBIDDEN_IN_URL = re.compile(_FORBIDDEN.pattern + r'|[\s<>"]')
 
 
@@ -75,8 +77,8 @@ class _BadRowError(ValueError):
     """A row that no client could use; the text names the column and what it holds."""
 
 
-def client_config(session: Session, domain: str) -> ClientConfig:
-    """Return the settings of a domain, given as A-label in lower case.
+def find(session: Session, domain: str, ldap_options: ldap.Options) -> "FoundConfig":
+    """Return the settings of a domain, given as A-label in lower case, and its directory.
 
     Raises UnknownDomainError if no row fits, BadRecordError if rows fit that cannot be served, and
     DatabaseError if the database does not answer.
@@ -88,6 +90,7 @@ def client_config(session: Session, domain: str) -> ClientConfig:
         connection = session.connection()
         servers = connection.execute(_SERVERS, {"domain_id": row.id}).all()
         dav_servers = connection.execute(_DAV_SERVERS, {"domain_id": row.id}).all()
+        directory = _directory_row(connection, row) if row.ldapserver_id is not None else None
     if row.provider_name is None:
         raise BadRecordError(cause=f"table domain, id {row.id}: there is no such provider")
     config = ClientConfig(
@@ -102,14 +105,15 @@ def client_config(session: Session, domain: str) -> ClientConfig:
     if not config.incoming or not config.outgoing:
         missing = "outgoing" if config.incoming else "incoming"
         log.warning("table domain, id %s: no usable %s mail server", row.id, missing)
-    return config
+    return FoundConfig(config, ldap.ldap_server(directory, ldap_options) if directory else None)
 
 
 class FoundConfig:
-    """The settings of a domain, with what the formats made of them."""
+    """The settings of a domain, with its directory and with what the formats made of them."""
 
-    def __init__(self, config: ClientConfig) -> None:
+    def __init__(self, config: ClientConfig, ldap_server: ldap.LdapServer | None = None) -> None:
         self.config = config
+        self.ldap_server = ldap_server
         self._rendered: dict[Callable[[ClientConfig], object], object] = {}
 
     def rendered(self, render: Callable[[ClientConfig], _Rendered]) -> _Rendered:
@@ -119,6 +123,16 @@ class FoundConfig:
         except KeyError:
             rendered = self._rendered[render] = render(self.config)
             return rendered
+
+    def person(self, address: EmailAddress, directories: ldap.Directories) -> ldap.Person:
+        """Return what the domain's directory says of an address, if the domain has one.
+
+        A person whom the directory does not know is no different from one of whom it says nothing.
+        Raises DirectoryError if the directory cannot be asked.
+        """
+        if self.ldap_server is None:
+            return ldap.NOBODY
+        return directories.find(self.ldap_server, address) or ldap.NOBODY
 
 
 class ConfigCache:
@@ -136,15 +150,15 @@ class ConfigCache:
             TTLCache(size, seconds, now) if seconds > 0 else None
         )
 
-    def get(self, domain: str, look_up: Callable[[str], ClientConfig]) -> FoundConfig:
+    def get(self, domain: str, look_up: Callable[[str], FoundConfig]) -> FoundConfig:
         """Return or raise what ``look_up(domain)`` does, from memory if possible."""
         if self._answers is None:
-            return FoundConfig(look_up(domain))
+            return look_up(domain)
         with self._lock:
             answer = self._answers.get(domain)
         if answer is None:
             try:
-                answer = FoundConfig(look_up(domain))
+                answer = look_up(domain)
             except (UnknownDomainError, BadRecordError) as error:
                 answer = copy(error)  # without the traceback, whose frames hold the whole request
             with self._lock:
@@ -160,7 +174,7 @@ class ConfigCache:
                 self._answers.clear()
 
 
-def _domain_row(session: Session, domain: str) -> Row[int, str, str, str] | None:
+def _domain_row(session: Session, domain: str) -> Row[int, str, int | None, str, str] | None:
     """Return the row that decides for a domain, with its provider's names."""
     names = _names_in_order(domain)
     connection = session.connection()
@@ -172,10 +186,16 @@ def _domain_row(session: Session, domain: str) -> Row[int, str, str, str] | None
 
 
 @cache
-def _domain_query(dialect: str) -> Select[int, str, str, str]:
+def _domain_query(dialect: str) -> Select[int, str, int | None, str, str]:
     """Return the query for the rows of ``domain`` that have one of several ``names``."""
     return (
-        select(Domain.id, Domain.name, Provider.name.label("provider_name"), Provider.short_name)
+        select(
+            Domain.id,
+            Domain.name,
+            Domain.ldapserver_id,
+            Provider.name.label("provider_name"),
+            Provider.short_name,
+        )
         .join(Provider, Provider.id == Domain.provider_id, isouter=True)
         .where(lower_name(dialect).in_(bindparam("names", expanding=True)))
         .order_by(Domain.id)
@@ -195,6 +215,18 @@ _DAV_SERVERS = (
     .where(davserver_domain.c.domain_id == bindparam("domain_id"))
     .order_by(DavServerRow.id)
 )
+
+
+_LDAP_SERVER = select(LdapServer.__table__).where(LdapServer.id == bindparam("id"))
+
+
+def _directory_row(connection: Connection, domain: Row[*tuple[Any, ...]]) -> Row[Any]:
+    """Return the row of ``ldapserver`` that a domain names; BadRecordError if there is none."""
+    row = connection.execute(_LDAP_SERVER, {"id": domain.ldapserver_id}).one_or_none()
+    if row is None:
+        cause = f"table domain, id {domain.id}: there is no ldapserver {domain.ldapserver_id}"
+        raise BadRecordError(cause=cause)
+    return row
 
 
 def _names_in_order(domain: str) -> list[str]:

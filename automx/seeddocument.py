@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from automx.address import PLACEHOLDER, parse_domain, unicode_domain
 from automx.clientconfig import Authentication, DavType, SocketType
 from automx.errors import AddressError, SeedError
+from automx.ldap import read_hosts
 
 # What is not said in a document, and so not written into an export.
 MAIL_PORTS = {"imap": 993, "pop": 995, "pop3": 995, "smtp": 465}  # type -> port
@@ -402,12 +403,16 @@ def _read_host(value: Any) -> str:
     return value
 
 
-def _read_host_or_ip(value: Any) -> str:
-    try:
-        return _read_host(value)
-    except AddressError:
-        ipaddress.ip_address(value)
-        return str(value)
+def _read_hosts(value: Any) -> str:
+    """Return the hosts of a directory as they are written."""
+    if not isinstance(value, str) or len(value) > 128 or not value.isprintable():
+        raise ValueError
+    for _, name, _ in read_hosts(value):
+        try:
+            parse_domain(name)
+        except AddressError:
+            ipaddress.ip_address(name)
+    return value
 
 
 def _read_url(value: Any) -> str:
@@ -429,9 +434,10 @@ _DOMAIN_NAME = _Kind(
     read_domain,
 )
 _HOST = _Kind('a host name of at most 128 characters such as "mail.example.com"', _read_host)
-_HOST_OR_IP = _Kind(
-    'a host name of at most 128 characters such as "ldap.example.com", or an IP address',
-    _read_host_or_ip,
+_HOSTS = _Kind(
+    'a host name such as "ldap.example.com" or "ldaps://ldap.example.com:636", an IP address, or'
+    " several with blanks between, of at most 128 characters",
+    _read_hosts,
 )
 _URL = _Kind(
     'a URL of at most 128 characters such as "https://dav.example.com/calendars/"', _read_url
@@ -458,7 +464,7 @@ _DOCUMENT_KEYS_2 = {
 _PROVIDER_KEYS = {"id": _ID, "name": _text(128), "short_name": _text(32)}
 _LDAPSERVER_KEYS = {
     "id": _ID,
-    "name": _HOST_OR_IP,
+    "name": _HOSTS,
     "port": _PORT,
     "use_ssl": _BOOLEAN,
     "search_base": _text(128, empty=True),

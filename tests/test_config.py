@@ -57,6 +57,13 @@ def test_the_defaults_are_those_of_the_documentation(environ: dict[str, str]) ->
         "domain_cache_seconds": 10,
         "initdb_token": "",
         "permit_cleartext_passwords": False,
+        "ldap_starttls": "yes",
+        "ldap_ca_file": "",
+        "ldap_verify": True,
+        "ldap_timeout": 3,
+        "ldap_cache_seconds": 60,
+        "ldap_cache_size": 10_000,
+        "ldap_bind_password_file": {},
         "permit_passwords_in_urls": False,
         "sources": dict.fromkeys(KEYS, "default"),
     }
@@ -121,6 +128,8 @@ def test_a_closed_folder_below_etc_is_an_error(
 
 
 def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, str]) -> None:
+    secret = automx_conf.with_name("ldap.secret")
+    secret.write_text("hidden\n")
     automx_conf.write_text(
         "; settings of a test\n"
         "[automx]\n"
@@ -131,6 +140,13 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         "domain_cache_seconds = 0.5\n"
         "initdb_token = let-me-in\n"
         "permit_cleartext_passwords = on\n"
+        "ldap_starttls = Try\n"
+        f"ldap_ca_file = {automx_conf}\n"
+        "ldap_verify = no\n"
+        "ldap_timeout = 1.5\n"
+        "ldap_cache_seconds = 0\n"
+        "ldap_cache_size = 7\n"
+        f"ldap_bind_password_file = 3:{secret}, 4:{secret}\n"
     )
     settings = load(environ)
     assert settings == Settings(
@@ -141,7 +157,17 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         domain_cache_seconds=0.5,
         initdb_token="let-me-in",
         permit_cleartext_passwords=True,
+        ldap_starttls="try",
+        ldap_ca_file=str(automx_conf),
+        ldap_verify=False,
+        ldap_timeout=1.5,
+        ldap_cache_seconds=0,
+        ldap_cache_size=7,
+        ldap_bind_password_file={3: "hidden", 4: "hidden"},
     )
+    shown = masked("ldap_bind_password_file", settings.ldap_bind_password_file)
+    assert shown == "3:*** 4:***"
+    assert "hidden" not in repr(settings)
     assert settings.sources == dict.fromkeys(KEYS, str(automx_conf))
 
 
@@ -247,7 +273,8 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
     assert error(environ) == (
         f"{automx_conf}: the key xyz is not known; allowed are db_uri, db_echo, loglevel, "
         "proxy_count, domain_cache_seconds, initdb_token, permit_cleartext_passwords, "
-        "db_uri_file, initdb_token_file"
+        "ldap_starttls, ldap_ca_file, ldap_verify, ldap_timeout, ldap_cache_seconds, "
+        "ldap_cache_size, ldap_bind_password_file, db_uri_file, initdb_token_file"
     )
     automx_conf.write_text("")
     assert error(environ | {"AUTOMX_PROXYCOUNT": "1"}) == (
@@ -275,6 +302,20 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
         ("domain_cache_seconds", "inf", "a number of seconds, 0 or more"),
         ("initdb_token", "two words", "printable ASCII characters without blanks"),
         ("initdb_token", "schlüssel", "printable ASCII characters without blanks"),
+        ("ldap_starttls", "maybe", "yes, no or try"),
+        ("ldap_ca_file", "/nowhere/ca.pem", "the path of a file that can be read"),
+        ("ldap_timeout", "0", "a number of seconds above 0"),
+        ("ldap_cache_size", "-1", "a whole number, 0 or more"),
+        (
+            "ldap_bind_password_file",
+            "hunter2",
+            "pairs of id and file, such as 3:/etc/automx/ldap.3",
+        ),
+        (
+            "ldap_bind_password_file",
+            "3:/nowhere/secret",
+            "pairs of id and file; the file of 3 cannot be read: No such file or directory",
+        ),
         ("permit_cleartext_passwords", "I_understand_the_risks", "yes or no"),
     ],
 )

@@ -23,13 +23,19 @@ from automx.clientconfig import (
 )
 from automx.config import load
 from automx.errors import BadRecordError, DatabaseError, UnknownDomainError
-from automx.lookup import ConfigCache, client_config
+from automx.ldap import Options
+from automx.lookup import ConfigCache, FoundConfig, find
 from automx.migrations import upgrade
 from automx.models import Base, create_engine
 from tests.databases import ENGINES, Instance
 
 IMAP = (1, 10, "imap.example.com", 993, "imap", "SSL", "%EMAILADDRESS%", "plain")
 SMTP = (2, 10, "smtp.example.com", 465, "smtp", "SSL", "%EMAILADDRESS%", "plain")
+
+
+def client_config(session: Session, domain: str) -> ClientConfig:
+    """Return the settings that a look-up of a domain finds."""
+    return find(session, domain, Options()).config
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -491,7 +497,7 @@ class LookUp:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def __call__(self, domain: str) -> ClientConfig:
+    def __call__(self, domain: str) -> FoundConfig:
         self.asked.append(domain)
         if domain == "unknown":
             raise UnknownDomainError
@@ -499,7 +505,7 @@ class LookUp:
             raise BadRecordError(cause="table server, id 1")
         if domain == "down":
             raise DatabaseError(cause="the database is gone")
-        return config_of(domain)
+        return FoundConfig(config_of(domain))
 
 
 def test_an_answer_is_remembered_for_the_time_of_the_settings() -> None:

@@ -24,12 +24,17 @@ def show(address: str, format_: str) -> None:
     """Print exactly what the client of ADDRESS would get."""
     from automx.address import EmailAddress
     from automx.config import load
-    from automx.lookup import client_config
+    from automx.ldap import Directories, options
+    from automx.lookup import find
     from automx.models import open_session
 
     person = EmailAddress.parse(address)
-    with open_session(load().db_uri) as session:
-        config = client_config(session, person.domain)
+    settings = load()
+    directories = Directories(options(settings))
+    with open_session(settings.db_uri) as session:
+        found = find(session, person.domain, directories.options)
+    known = found.person(person, directories)
+    config = found.config.for_person(known.login_name, known.display_name)
     click.echo(_FORMATS[format_](config, person), nl=False)
 
 

@@ -5,8 +5,11 @@ than the draft, the clients are served: Thunderbird 153 loses the text of a leaf
 attribute, and white space around a leaf's text is part of the value for Thunderbird for Android.
 """
 
+from html import escape
+
 from lxml import etree
 
+from automx.address import LOGIN_MARK
 from automx.clientconfig import ClientConfig, DavServer, DavType, MailServer
 
 CONTENT_TYPE = "application/xml; charset=utf-8"
@@ -37,6 +40,18 @@ def render(config: ClientConfig) -> bytes:
         element = etree.SubElement(root, _DAV_ELEMENTS[dav_server.type], type=dav_server.type)
         _dav_server(element, dav_server)
     return etree.tostring(root, encoding="UTF-8", xml_declaration=True, pretty_print=True)
+
+
+class LoginTemplate:
+    """The documents of a domain's people who log in by a name of their own, to be filled in."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        document = render(config.for_person(LOGIN_MARK)).decode().replace("%", "%%")
+        self._template = document.replace(LOGIN_MARK, "%(login_name)s")
+
+    def fill(self, login_name: str) -> bytes:
+        """Return the same bytes as render() does for a person with this login name."""
+        return (self._template % {"login_name": escape(login_name, quote=False)}).encode()
 
 
 def _mail_server(element: etree._Element, server: MailServer) -> None:

@@ -4,13 +4,22 @@ Standard: [MS-OXDSCLI], the outlook schema. IMAP, POP and SMTP are what Outlook 
 that is not Exchange; eM Client also reads CalDAV and CardDAV.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from html import escape
 
 from lxml import etree
 
-from automx.address import MARK, URL_MARK, EmailAddress, expand, expand_url, in_url
+from automx.address import (
+    LOGIN_MARK,
+    MARK,
+    NAME_MARK,
+    URL_MARK,
+    EmailAddress,
+    expand,
+    expand_url,
+    in_url,
+)
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
@@ -90,7 +99,7 @@ def render(config: ClientConfig, address: EmailAddress | None = None) -> bytes:
     """Return the settings for an address, or those of the domain, without login name, for None."""
     root, response = _document(OUTLOOK_NS)
     user = etree.SubElement(response, "User")
-    _leaf(user, "DisplayName", str(address or config.provider_name))
+    _leaf(user, "DisplayName", config.display_name or str(address or config.provider_name))
     if address is not None:
         _leaf(user, "AutoDiscoverSMTPAddress", str(address))
     account = etree.SubElement(response, "Account")
@@ -108,17 +117,29 @@ class Template:
     """The answers for all addresses of a domain, rendered once and filled in for each person."""
 
     def __init__(self, config: ClientConfig) -> None:
+        config = replace(config, display_name=NAME_MARK)
         document = render(config, EmailAddress(MARK, config.domain)).decode()
         document = document.replace("%", "%%").replace(MARK, "%(local_part)s")
-        self._template = document.replace(URL_MARK, "%(in_url)s")
+        document = document.replace(URL_MARK, "%(in_url)s").replace(NAME_MARK, "%(name)s")
+        self._template = document.replace(LOGIN_MARK, "%(login_name)s")
 
-    def fill(self, address: EmailAddress) -> bytes:
-        """Return the same bytes as render() does for this address of the domain."""
+    def fill(self, address: EmailAddress, login_name: str = "", display_name: str = "") -> bytes:
+        """Return the same bytes as render() does for this address of the domain.
+
+        ``login_name`` has an effect in a login_template() only.
+        """
         values = {
+            "name": escape(display_name or str(address), quote=False),
+            "login_name": escape(login_name, quote=False),
             "local_part": escape(address.local_part, quote=False),
             "in_url": escape(in_url(address.local_part), quote=False),
         }
         return (self._template % values).encode()
+
+
+def login_template(config: ClientConfig) -> Template:
+    """Return the answers for people of a domain who log in by a name of their own."""
+    return Template(config.for_person(LOGIN_MARK))
 
 
 def render_error(code: int, message: str, *, now: datetime) -> bytes:

@@ -11,7 +11,16 @@ from hashlib import sha256
 from html import escape
 from urllib.parse import urlsplit
 
-from automx.address import MARK, URL_MARK, EmailAddress, expand, expand_url, in_url
+from automx.address import (
+    LOGIN_MARK,
+    MARK,
+    NAME_MARK,
+    URL_MARK,
+    EmailAddress,
+    expand,
+    expand_url,
+    in_url,
+)
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
@@ -24,8 +33,6 @@ from automx.clientconfig import (
 from automx.errors import BadRecordError
 
 CONTENT_TYPE = "application/x-apple-aspen-config"
-
-_NAME_MARK = "\ue001"  # stands for the name in a Template
 
 _AUTHENTICATIONS = {
     Authentication.PASSWORD_CLEARTEXT: "EmailAuthPassword",
@@ -75,20 +82,29 @@ class Template:
 
     def __init__(self, config: ClientConfig) -> None:
         marked = EmailAddress(MARK, config.domain)
-        document = render(config, marked, name=_NAME_MARK).decode().replace("%", "%%")
-        document = document.replace(MARK, "%(local_part)s").replace(_NAME_MARK, "%(name)s")
-        document = document.replace(URL_MARK, "%(in_url)s")
+        document = render(config, marked, name=NAME_MARK).decode().replace("%", "%%")
+        document = document.replace(MARK, "%(local_part)s").replace(NAME_MARK, "%(name)s")
+        document = document.replace(URL_MARK, "%(in_url)s").replace(LOGIN_MARK, "%(login_name)s")
         self._template = document.replace(_uuid_of(marked), "%(uuid)s")
 
-    def fill(self, address: EmailAddress, name: str = "") -> bytes:
-        """Return the same bytes as render() does for this address of the domain."""
+    def fill(self, address: EmailAddress, name: str = "", login_name: str = "") -> bytes:
+        """Return the same bytes as render() does for this address of the domain.
+
+        ``login_name`` has an effect in a login_template() only.
+        """
         values = {
             "local_part": escape(address.local_part, quote=False),
             "in_url": escape(in_url(address.local_part), quote=False),
+            "login_name": escape(login_name, quote=False),
             "name": escape(name or str(address), quote=False),
             "uuid": _uuid_of(address),
         }
         return (self._template % values).encode()
+
+
+def login_template(config: ClientConfig) -> Template:
+    """Return the profiles of people of a domain who log in by a name of their own."""
+    return Template(config.for_person(LOGIN_MARK))
 
 
 def _best(config: ClientConfig, type_: ServerType) -> MailServer | None:
@@ -109,7 +125,7 @@ def _mail(
     is_imap = incoming.type is ServerType.IMAP
     payload = _payload("com.apple.mail.managed", address, config, f"Mail {address}") | {
         "EmailAccountDescription": str(address),
-        "EmailAccountName": name or str(address),
+        "EmailAccountName": name or config.display_name or str(address),
         "EmailAccountType": "EmailTypeIMAP" if is_imap else "EmailTypePOP",
         "EmailAddress": str(address),
     }

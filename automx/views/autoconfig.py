@@ -4,7 +4,15 @@ from flask import Blueprint, Response
 
 from automx.address import parse_domain
 from automx.formats import autoconfig
-from automx.views.http import asked_address, asked_domain, found_config, public_document
+from automx.lookup import FoundConfig
+from automx.views.http import (
+    asked_address,
+    asked_domain,
+    found_config,
+    known_person,
+    personal_document,
+    public_document,
+)
 
 blueprint = Blueprint("autoconfig", __name__)
 
@@ -14,15 +22,24 @@ blueprint = Blueprint("autoconfig", __name__)
 def by_address_or_host() -> Response:
     """Answer for the domain of the address, or for the one that the host name stands for."""
     address = asked_address()
-    return _document(address.domain if address else asked_domain())
+    if address is None:
+        return _document(found_config(asked_domain()))
+    found = found_config(address.domain)
+    if found.ldap_server is None:
+        return _document(found)
+    if login_name := known_person(found, address).login_name:
+        body = found.rendered(autoconfig.LoginTemplate).fill(login_name)
+    else:
+        body = found.rendered(autoconfig.render)
+    return personal_document(body, autoconfig.CONTENT_TYPE)
 
 
 @blueprint.get("/v1.1/<domain>")
 def by_domain(domain: str) -> Response:
     """Answer as Mozilla's database of providers does (Thunderbird's mailnews.auto_config_url)."""
-    return _document(parse_domain(domain))
+    return _document(found_config(parse_domain(domain)))
 
 
-def _document(domain: str) -> Response:
-    body = found_config(domain).rendered(autoconfig.render)
+def _document(found: FoundConfig) -> Response:
+    body = found.rendered(autoconfig.render)
     return public_document(body, autoconfig.CONTENT_TYPE)

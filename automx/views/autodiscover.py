@@ -15,6 +15,7 @@ from automx.views.http import (
     asked_domain,
     body,
     found_config,
+    known_person,
     personal_document,
     public_document,
 )
@@ -46,8 +47,11 @@ def post() -> Response:
         raise BadRequestError("The Content-Type must be text/xml.")
     asked = autodiscover.parse_request(body())
     address = EmailAddress.parse(asked.address)
-    template = found_config(address.domain).rendered(autodiscover.Template)
-    return personal_document(template.fill(address), autodiscover.CONTENT_TYPE)
+    found = found_config(address.domain)
+    person = known_person(found, address)
+    make = autodiscover.login_template if person.login_name else autodiscover.Template
+    document = found.rendered(make).fill(address, person.login_name, person.display_name)
+    return personal_document(document, autodiscover.CONTENT_TYPE)
 
 
 @blueprint.get("/autodiscover/autodiscover.xml")

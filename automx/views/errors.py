@@ -33,7 +33,8 @@ def answer_for(error: Exception) -> Response:
         status, text = error.status, str(error)
         if isinstance(error, UnavailableError):
             headers["Retry-After"] = str(error.retry_after)
-        _log(status, f"{text} ({error.cause})" if error.cause else text)
+        if not error.is_logged:
+            _log(status, f"{text} ({error.cause})" if error.cause else text)
     elif isinstance(error, HTTPException):
         answer = Response(headers=dict(error.get_headers()))
         status = error.code or 500

@@ -8,10 +8,13 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from automx.address import EmailAddress, parse_domain
 from automx.errors import AddressError, BadRequestError, UnknownDomainError
-from automx.lookup import ConfigCache, FoundConfig, client_config
+from automx.ldap import Options, Person
+from automx.lookup import ConfigCache, FoundConfig, find
 from automx.models import db
 
-CACHE = "automx.domains"  # the key of the ConfigCache in app.extensions
+# The keys of the ConfigCache and of the Directories in app.extensions.
+CACHE = "automx.domains"
+DIRECTORIES = "automx.directories"
 MAX_BODY = 64 * 1024  # bytes; the longest request of a real client has less than 2 kB
 
 # The names under which clients look for the settings of a domain.
@@ -72,7 +75,13 @@ def asked_domain() -> str:
 def found_config(domain: str) -> FoundConfig:
     """Return the settings of a domain, from memory if they are fresh enough."""
     cache: ConfigCache = current_app.extensions[CACHE]
-    return cache.get(domain, lambda name: client_config(db.session(), name))
+    options: Options = current_app.extensions[DIRECTORIES].options
+    return cache.get(domain, lambda name: find(db.session(), name, options))
+
+
+def known_person(found: FoundConfig, address: EmailAddress) -> Person:
+    """Return what the domain's directory says of an address, if the domain has one."""
+    return found.person(address, current_app.extensions[DIRECTORIES])
 
 
 def public_document(body: bytes, content_type: str) -> Response:

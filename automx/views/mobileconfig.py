@@ -10,7 +10,7 @@ from automx.address import EmailAddress
 from automx.config import Settings
 from automx.errors import BadRequestError
 from automx.formats import mobileconfig
-from automx.views.http import argument, found_config, personal_document
+from automx.views.http import argument, found_config, known_person, personal_document
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +38,14 @@ def profile() -> Response:
         log.warning("a password was sent and left out: the settings do not permit it")
         password = ""
     found = found_config(address.domain)
+    person = known_person(found, address)
+    name = name or person.display_name
     if password:
-        body = mobileconfig.render(found.config, address, name=name, password=password)
+        config = found.config.for_person(person.login_name)
+        body = mobileconfig.render(config, address, name=name, password=password)
     else:
-        body = found.rendered(mobileconfig.Template).fill(address, name)
+        make = mobileconfig.login_template if person.login_name else mobileconfig.Template
+        body = found.rendered(make).fill(address, name, person.login_name)
     answer = personal_document(body, mobileconfig.CONTENT_TYPE)
     answer.headers["Content-Disposition"] = f'attachment; filename="{_file_name(address)}"'
     return answer
