@@ -13,8 +13,9 @@ from automx import create_app
 from automx.config import Settings
 from automx.migrations import upgrade
 from automx.models import db
+from automx.views.http import DIRECTORIES
 
-pytest_plugins = ["tests.databases"]
+pytest_plugins = ["tests.databases", "tests.directory"]
 
 Execute = Callable[[str], None]
 
@@ -60,6 +61,7 @@ def make_app(database: Path) -> Iterator[Callable[..., Flask]]:
 
     yield make
     for app in apps:
+        app.extensions[DIRECTORIES].close()
         with app.app_context():
             for engine in db.engines.values():
                 engine.dispose()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.clients.tls import Authority
+from tests.tls import Authority
 
 
 @pytest.fixture(scope="session")

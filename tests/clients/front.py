@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.clients.tls import Certificate
 from tests.processes import free_port, listens, program, running, wait_until
+from tests.tls import Certificate
 
 # Debian's build logs to files and keeps its temporary files in /var: all of it moves to our folder.
 # A file denied/HOST or denied/HOST/PATH makes nginx answer 404 in the place of automx.

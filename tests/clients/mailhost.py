@@ -14,8 +14,8 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Sink
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from tests.clients.tls import Certificate
 from tests.processes import Running, free_port, listens, program, running
+from tests.tls import Certificate
 
 # Dovecot 2.3, as in Debian 12.
 DOVECOT = """\

@@ -20,8 +20,8 @@ from tests.clients.deltachat import (
 from tests.clients.front import Front, front
 from tests.clients.hoster import hoster
 from tests.clients.mailhost import MailHost, mail_host
-from tests.clients.tls import Authority, Certificate
 from tests.processes import wait_until
+from tests.tls import Authority, Certificate
 
 KNOWN = ["first.test", "second.test", "third.test", "fourth.test"]
 UNKNOWN = "unknown.test"

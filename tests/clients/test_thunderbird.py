@@ -12,8 +12,8 @@ import pytest
 from tests.clients.front import Front, front
 from tests.clients.hoster import NAME, hoster
 from tests.clients.thunderbird import PROVIDERS, Configuration, Server, Thunderbird, thunderbird
-from tests.clients.tls import Authority
 from tests.processes import Server as Automx
+from tests.tls import Authority
 
 KNOWN = [
     "autoconfig.test",
