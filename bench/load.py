@@ -46,16 +46,27 @@ MOBILECONFIG = Document("Mobileconfig", "/mobileconfig/?emailaddress=alice@examp
 DOCUMENTS = (AUTOCONFIG, AUTODISCOVER, MOBILECONFIG)
 
 
-def load(base: str, document: Document, seconds: int, *, domains: int = 0) -> float:
+def load(
+    base: str,
+    document: Document,
+    seconds: int,
+    *,
+    domains: int = 0,
+    people: tuple[int, str] | None = None,
+) -> float:
     """Ask a server for a document as often as it can answer; return the requests per second.
 
-    ``domains`` asks for one of so many domains at random instead. An answer that is not a success
+    ``domains`` asks for one of so many domains at random instead, ``people`` for one of so many
+    people of a domain. An answer that is not a success
     is an error: it would be quicker than the document.
     """
     env = {"BENCH_BODY": document.body} if document.body else {}
     path = document.path
     if domains:
         env["BENCH_DOMAINS"] = str(domains)
+        path = path.partition("?")[0]
+    if people:
+        env |= {"BENCH_PEOPLE": str(people[0]), "BENCH_DOMAIN": people[1]}
         path = path.partition("?")[0]
     command = [program("wrk", "wrk"), "--threads=1", f"--connections={CONNECTIONS}"]
     command += [f"--duration={seconds}s"]

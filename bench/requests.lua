@@ -1,7 +1,10 @@
 -- What wrk asks. BENCH_BODY: post this XML document. BENCH_DOMAINS: ask for one of so many domains
--- at random; their names are those of bench/rows.py.
+-- at random; their names are those of bench/rows.py. BENCH_PEOPLE: ask for one of so many people at
+-- random, of the domain BENCH_DOMAIN; their names are those of tests/directory.py.
 local body = os.getenv("BENCH_BODY")
 local domains = tonumber(os.getenv("BENCH_DOMAINS"))
+local people = tonumber(os.getenv("BENCH_PEOPLE"))
+local domain = os.getenv("BENCH_DOMAIN")
 
 if body then
    wrk.method = "POST"
@@ -14,5 +17,13 @@ if domains then
    request = function()
       local number = 1000000 + math.random(0, domains - 1)
       return wrk.format("GET", wrk.path .. "?emailaddress=alice@d" .. number .. ".example")
+   end
+end
+
+if people then
+   math.randomseed(os.time())
+   request = function()
+      local person = string.format("person%04d@%s", math.random(0, people - 1), domain)
+      return wrk.format("GET", wrk.path .. "?emailaddress=" .. person)
    end
 end

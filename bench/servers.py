@@ -1,5 +1,7 @@
 """The servers under load: automx and automx2, each as its documentation says how to run it."""
 
+import contextlib
+import sqlite3
 import subprocess
 import sys
 import urllib.request
@@ -90,21 +92,26 @@ def automx2_version(programs: Path) -> str:
 
 
 @contextmanager
-def automx2_and_automx(folder: Path) -> Iterator[tuple[Server, Server]]:
+def automx2_and_automx(
+    folder: Path, settings: Mapping[str, str] | None = None, sql: str = ""
+) -> Iterator[tuple[Server, Server]]:
     """Run automx2 and automx under the same gunicorn, with the very same rows.
 
-    automx2 creates and seeds a SQLite database, then automx adopts it.
+    automx2 creates and seeds a SQLite database, then automx adopts it. ``settings`` are automx's;
+    ``sql`` changes the rows of both.
     """
     programs = automx2_programs(folder / "automx2")
     database = folder / "both.sqlite"
     database.unlink(missing_ok=True)
     db_uri = f"sqlite:///{database}"
-    settings = folder / "automx2.conf"
-    settings.write_text(f"[automx2]\nloglevel = WARNING\ndb_uri = {db_uri}\nproxy_count = 0\n")
-    env2 = {"AUTOMX2_CONF": str(settings)}
-    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": db_uri}
+    file = folder / "automx2.conf"
+    file.write_text(f"[automx2]\nloglevel = WARNING\ndb_uri = {db_uri}\nproxy_count = 0\n")
+    env2 = {"AUTOMX2_CONF": str(file)}
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": db_uri, **(settings or {})}
     with gunicorn("automx2.server:app", env2, folder / "automx2.log", programs) as automx2:
         _seed_automx2(automx2.url)
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            connection.executescript(sql)
         automx("db", "upgrade", env=env)
         with gunicorn("automx.server:app", env, folder / "automx.log") as our_own:
             yield automx2, our_own
