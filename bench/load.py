@@ -1,5 +1,6 @@
 """The load: eight connections of wrk, and the three documents they ask for."""
 
+import math
 import os
 import re
 import statistics
@@ -92,16 +93,34 @@ class Comparison:
 
 
 def compare(
-    first: Callable[[int], float], second: Callable[[int], float], *, seconds: int, rounds: int = 7
+    first: Callable[[int], float],
+    second: Callable[[int], float],
+    *,
+    seconds: int,
+    required: float | None,
 ) -> Comparison:
     """Measure two servers in turn, so that what else the machine does strikes both alike.
 
     ``first(n)`` and ``second(n)`` load a server for n seconds. The rates are medians, and so is the
-    ratio: the median of the ratios of neighbouring runs.
+    ratio: the median of the ratios of neighbouring runs. They are repeated until it is clear on
+    which side of the required ratio theirs is, on a quiet machine after a few; None is for
+    information, where three must do.
     """
     for warm_up in (first, second):
         warm_up(1)
-    pairs = [(first(seconds), second(seconds)) for _ in range(rounds)]
-    ratio = statistics.median(b / a for a, b in pairs)
+    ratios: list[float] = []
+    pairs: list[tuple[float, float]] = []
+    least, most = (5, 15) if required else (3, 3)
+    while len(pairs) < least or (len(pairs) < most and not _is_clear(ratios, required)):
+        pairs.append((first(seconds), second(seconds)))
+        ratios.append(pairs[-1][1] / pairs[-1][0])
     first_rate, second_rate = map(statistics.median, zip(*pairs, strict=True))
-    return Comparison(first_rate, second_rate, ratio)
+    return Comparison(first_rate, second_rate, statistics.median(ratios))
+
+
+def _is_clear(ratios: list[float], required: float | None) -> bool:
+    """Tell whether the median of the ratios is twice its standard error away from a limit."""
+    median = statistics.median(ratios)
+    deviation = 1.48 * statistics.median(abs(ratio - median) for ratio in ratios)
+    error = 1.25 * deviation / math.sqrt(len(ratios))
+    return required is None or abs(median - required) > 2 * error

@@ -60,12 +60,13 @@ def speed(bench: Bench) -> Table:
     )
     with automx2_and_automx(bench.folder) as (automx2, our_own):
         for document in DOCUMENTS:
+            required = TIMES_AUTOMX2[document.name]
             found = compare(
                 partial(load, automx2.url, document),
                 partial(load, our_own.url, document),
                 seconds=bench.seconds,
+                required=required,
             )
-            required = TIMES_AUTOMX2[document.name]
             table.add(
                 document.name,
                 number(found.first),
@@ -115,7 +116,7 @@ def _shares(
             partial(load, first.url, document),
             partial(load, second.url, document),
             seconds=seconds,
-            rounds=7 if required else 3,
+            required=required,
         )
         table.add(
             document.name,
@@ -172,7 +173,7 @@ def _growth(
         partial(load, few.url, IN_BOTH, domains=domains[0]),
         partial(load, many.url, IN_BOTH, domains=domains[1]),
         seconds=seconds,
-        rounds=9,
+        required=1 / limit if limit else None,
     )
     growth = 1 / found.ratio
     times = (f"{CONNECTIONS / rate * 1000:.2f} ms" for rate in (found.first, found.second))
