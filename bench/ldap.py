@@ -76,7 +76,7 @@ def ldap_speed(bench: Bench) -> Table:
                 first, second = (
                     partial(load, server.url, AUTOCONFIG, people=people) for server in servers
                 )
-                found = compare(first, second, seconds=bench.seconds)
+                found = compare(first, second, seconds=bench.seconds, required=required)
             table.add(
                 encryption,
                 number(found.first),
@@ -111,7 +111,7 @@ def ldap_cache(bench: Bench) -> Table:
             partial(load, server.url, AUTOCONFIG, people=(WARM_PEOPLE, WITHOUT_DIRECTORY)),
             partial(load, server.url, AUTOCONFIG, people=(WARM_PEOPLE, WITH_DIRECTORY)),
             seconds=bench.seconds,
-            rounds=9,
+            required=SHARE_WITH_WARM_CACHE,
         )
     table.add(
         "automx serve",
