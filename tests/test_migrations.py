@@ -800,7 +800,7 @@ DAV_SERVERS = SERVERS.replace("server", "davserver")
 def test_sqlite_finds_a_domain_and_its_servers_by_index(sqlite: str) -> None:
     fill(sqlite)
     domain = plan(sqlite, BY_NAME.format("lower(name)"))
-    assert "SEARCH domain USING INDEX ix_domain_lower_name (<expr>=?)" in domain
+    assert "SEARCH domain USING COVERING INDEX ix_domain_lower_name (<expr>=?)" in domain
     for query, server in ((SERVERS, "server"), (DAV_SERVERS, "davserver")):
         index = f"INDEX ix_{server}_domain_domain_id (domain_id=?)"
         assert re.search(

@@ -23,12 +23,12 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# Our indexes: name -> (table, what is indexed). The primary keys of the last two begin with the
-# server; their indexes hold both columns, so that the rows, which lie apart, need not be read. On
-# MySQL and MariaDB, foreign keys and unique names bring indexes of their own, and each index holds
-# the primary key.
+# Our indexes: name -> (table, what is indexed). They hold all that a look-up reads, so that rows,
+# which lie apart, need not be read among a million. (The primary keys of the last two tables begin
+# with the server.) On MySQL and MariaDB, foreign keys and unique names bring indexes of their own,
+# and each index holds the primary key.
 INDEXES = {
-    "ix_domain_lower_name": ("domain", "lower(name)"),
+    "ix_domain_lower_name": ("domain", "lower(name), name, provider_id, ldapserver_id"),
     "ix_server_domain_domain_id": ("server_domain", "domain_id, server_id"),
     "ix_davserver_domain_domain_id": ("davserver_domain", "domain_id, davserver_id"),
 }
