@@ -164,7 +164,7 @@ def test_a_declared_encoding_is_obeyed(client: FlaskClient) -> None:
         (REQUEST.replace("alice", "\xe4").encode("latin-1"), "The request is not an XML document."),
         (REQUEST.replace("utf-8", "no-such"), "The request is not an XML document."),
         (REQUEST.replace("alice", "&undefined;"), "The request is not an XML document."),
-        ("<a>" * 5000 + "</a>" * 5000, "The request is not an XML document."),
+        ("<a>" * 5000 + "</a>" * 5000, "The request is nested too deeply."),
         (
             "<Autodiscover/>",
             f"The request is not an Autodiscover element of {REQUEST_NS}.",

@@ -7,6 +7,7 @@ that is not Exchange; eM Client also reads CalDAV and CardDAV.
 from dataclasses import dataclass, replace
 from datetime import datetime
 from html import escape
+from xml.parsers import expat
 
 from lxml import etree
 
@@ -37,9 +38,12 @@ REQUEST_NS = "http://schemas.microsoft.com/exchange/autodiscover/outlook/request
 RESPONSE_NS = "http://schemas.microsoft.com/exchange/autodiscover/responseschema/2006"
 OUTLOOK_NS = "http://schemas.microsoft.com/exchange/autodiscover/outlook/responseschema/2006a"
 
-_REQUEST, _SCHEMA, _ADDRESS = (
-    f"{{{REQUEST_NS}}}{name}" for name in ("Request", "AcceptableResponseSchema", "EMailAddress")
+_ROOT, _REQUEST, _SCHEMA, _ADDRESS = (
+    f"{REQUEST_NS} {name}"
+    for name in ("Autodiscover", "Request", "AcceptableResponseSchema", "EMailAddress")
 )
+
+_MAX_DEPTH = 100  # of elements in a request; clients send three
 
 _TYPES = {ServerType.IMAP: "IMAP", ServerType.POP3: "POP3", ServerType.SMTP: "SMTP"}
 _DAV_TYPES = {DavType.CALDAV: "CalDAV", DavType.CARDDAV: "CardDAV"}
@@ -74,25 +78,61 @@ def parse_request(body: bytes) -> Request:
     Raises InvalidRequestError for anything that is no such request (no XML, a document type,
     another namespace, no address), SchemaNotServedError for a schema other than outlook's.
     """
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
-    try:
-        root = etree.fromstring(body, parser)
-    except (etree.XMLSyntaxError, ValueError) as error:
-        raise InvalidRequestError("The request is not an XML document.") from error
-    if root.getroottree().docinfo.internalDTD is not None:
-        raise InvalidRequestError("The request must not have a document type.")
-    if root.tag != f"{{{REQUEST_NS}}}Autodiscover":
+    texts = _texts(body)
+    if (_ROOT,) not in texts:
         raise InvalidRequestError(f"The request is not an Autodiscover element of {REQUEST_NS}.")
-    request = next(root.iterchildren(_REQUEST), None)
-    if request is None:
+    if (_ROOT, _REQUEST) not in texts:
         raise InvalidRequestError("The element Request is missing.")
-    texts = {child.tag: (child.text or "").strip() for child in request}
-    if texts.get(_SCHEMA, "") not in {"", OUTLOOK_NS}:
+    if texts.get((_ROOT, _REQUEST, _SCHEMA), "").strip() not in {"", OUTLOOK_NS}:
         raise SchemaNotServedError("This response schema is not served here.")
-    address = texts.get(_ADDRESS)
+    address = texts.get((_ROOT, _REQUEST, _ADDRESS), "").strip()
     if not address:
         raise InvalidRequestError("The element EMailAddress is missing.")
     return Request(address)
+
+
+def _texts(body: bytes) -> dict[tuple[str, ...], str]:
+    """Return the texts of the elements down to the third level, by the names on the way there.
+
+    Read by expat: lxml keeps every element name that it has ever seen, so that strangers could
+    fill the memory. Without a document type, there are no entities either. Raises
+    InvalidRequestError.
+    """
+    texts: dict[tuple[str, ...], str] = {}
+    path: list[str] = []
+    element: tuple[str, ...] | None = None  # whose text is being read
+
+    def start(name: str, _: object) -> None:
+        nonlocal element
+        path.append(name)
+        if len(path) > _MAX_DEPTH:
+            raise InvalidRequestError("The request is nested too deeply.")
+        element = tuple(path) if len(path) <= 3 else None
+        if element:
+            texts[element] = ""
+
+    def text(data: str) -> None:
+        if element:
+            texts[element] += data
+
+    def end(_: str) -> None:
+        nonlocal element
+        path.pop()
+        element = None
+
+    def refuse(*_: object) -> None:
+        raise InvalidRequestError("The request must not have a document type.")
+
+    parser = expat.ParserCreate(namespace_separator=" ")
+    parser.StartElementHandler = start
+    parser.CharacterDataHandler = text
+    parser.EndElementHandler = end
+    parser.StartDoctypeDeclHandler = refuse
+    try:
+        parser.Parse(body, True)
+    except (expat.ExpatError, ValueError, LookupError) as error:
+        raise InvalidRequestError("The request is not an XML document.") from error
+    return texts
 
 
 def render(config: ClientConfig, address: EmailAddress | None = None) -> bytes:
