@@ -599,8 +599,7 @@ class _Directory:
     ) -> Person | None:
         try:
             search_filter = self.server.filter_for(address)
-            check_filter(search_filter)
-        except ValueError:
+        except UnicodeEncodeError:
             return None  # nobody has such an address
         for index, state in enumerate(states):
             # What is left is shared: a silent host must not use up the time of the next one.

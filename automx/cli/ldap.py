@@ -102,18 +102,8 @@ def _try(
         connection.close()
     _say("  Entries", ", ".join(entry["dn"] for entry in entries) or "none")
     if len(entries) != 1:
-        _say(
-            "",
-            "The person is taken for unknown: "
-            + (
-                "the filter "
-                + (
-                    "finds nobody with this address."
-                    if not entries
-                    else "must find one entry only."
-                )
-            ),
-        )
+        why = "must find one entry only" if entries else "finds nobody with this address"
+        _say("", f"The person is taken for unknown: the filter {why}.")
         return ldap.Person("", "")
     for name, values in entries[0]["raw_attributes"].items():
         _say(f"  {name}", ", ".join(repr(value.decode(errors="replace")) for value in values))
