@@ -11,6 +11,7 @@ import difflib
 import logging
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from configparser import (
     BasicInterpolation,
@@ -23,13 +24,18 @@ from configparser import (
 )
 from configparser import Error as IniError
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from automx.duration import format_duration, parse_duration
 from automx.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+BACKENDS = ("none", "mailcow", "command")
 
 ETC = Path("/etc")
 
@@ -65,6 +71,18 @@ class Settings:
     ldap_cache_seconds: float = 60
     ldap_cache_size: int = 10_000
     ldap_bind_password_file: Mapping[int, str] = field(default_factory=dict, repr=False)
+    web_endpoint: str = ""
+    account_backend: str = "none"
+    account_timeout: float = 20
+    account_command: tuple[str, ...] = ()
+    mailcow_endpoint: str = ""
+    mailcow_token: str = field(default="", repr=False)
+    mailcow_ca_file: str = ""
+    account_warn_before: timedelta = timedelta(0)
+    account_warn_command: tuple[str, ...] = ()
+    account_grace: timedelta = timedelta(0)
+    account_rate_limit: str = "30 per minute; 300 per day"
+    rate_limit_storage: str = field(default="memory://", repr=False)
     permit_passwords_in_urls: bool = False
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -141,6 +159,58 @@ def _bind_passwords(text: str) -> Mapping[int, str]:
     return passwords
 
 
+def _web_url(text: str) -> str:
+    """Return the URL of a page or an API, without a final slash."""
+    parts = urlsplit(text)
+    if text and not (
+        parts.scheme in {"http", "https"}
+        and re.fullmatch(r"[A-Za-z0-9.:\[\]-]+", parts.netloc)
+        and re.fullmatch(r"[!-~]*", text)
+        and not parts.query
+        and not parts.fragment
+    ):
+        raise _NotAllowedError("a URL such as https://example.org/new_email, without query")
+    return text.rstrip("/")
+
+
+def _backend(text: str) -> str:
+    if text.lower() not in BACKENDS:
+        raise _NotAllowedError("one of " + ", ".join(BACKENDS))
+    return text.lower()
+
+
+def _command(text: str) -> tuple[str, ...]:
+    """Return the words of a command line: quotes are as in a shell, and nothing else is."""
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise _NotAllowedError("a program and its arguments, with closed quotes") from error
+    if words and not (words[0].startswith("/") and os.access(words[0], os.X_OK)):
+        raise _NotAllowedError("the full path of a program that can be run, and its arguments")
+    return words
+
+
+def _duration(text: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise _NotAllowedError(str(error)) from error
+
+
+def _rate_limit(text: str) -> str:
+    """Return a limit as Flask-Limiter writes it (https://limits.readthedocs.io)."""
+    period = r"\d{1,9}\s*(/|per)\s*(\d{1,9}\s*)?(second|minute|hour|day|month|year)s?"
+    if text and not re.fullmatch(rf"{period}(\s*[;,|]\s*{period})*", text.strip(), re.IGNORECASE):
+        raise _NotAllowedError("limits such as 30 per minute; 300 per day")
+    return text.strip()
+
+
+def _storage(text: str) -> str:
+    if not re.fullmatch(r"memory://|(redis|rediss|redis\+unix)://[!-~]+", text):
+        raise _NotAllowedError("memory:// or a URI such as redis://localhost:6379")
+    return text
+
+
 def _secret(text: str) -> str:
     if text and (not text.isascii() or not text.isprintable() or " " in text):
         raise _NotAllowedError("printable ASCII characters without blanks")
@@ -186,6 +256,18 @@ KEYS: dict[str, _Key] = {
     "ldap_cache_seconds": _Key(_seconds),
     "ldap_cache_size": _Key(_count),
     "ldap_bind_password_file": _Key(_bind_passwords),
+    "web_endpoint": _Key(_web_url),
+    "account_backend": _Key(_backend),
+    "account_timeout": _Key(_positive_seconds),
+    "account_command": _Key(_command),
+    "mailcow_endpoint": _Key(_web_url),
+    "mailcow_token": _Key(_secret, secret=True),
+    "mailcow_ca_file": _Key(_readable_file),
+    "account_warn_before": _Key(_duration),
+    "account_warn_command": _Key(_command),
+    "account_grace": _Key(_duration),
+    "account_rate_limit": _Key(_rate_limit),
+    "rate_limit_storage": _Key(_storage, secret=True),
 }
 
 _NAMES = [*KEYS, *(f"{name}_file" for name, key in KEYS.items() if key.secret)]
@@ -226,7 +308,7 @@ def default_db_uri(environ: Mapping[str, str]) -> str:
 
 def masked(name: str, value: object) -> str:
     """Return a setting's value for a person to read, without its secret."""
-    if name == "db_uri":
+    if name in {"db_uri", "rate_limit_storage"}:
         uri = re.sub(r"(://[^:/@]*:).*@", r"\1***@", str(value))
         return re.sub(r"(passw(?:or)?d=)[^&]*", r"\1***", uri)
     if name in KEYS and KEYS[name].secret:
@@ -235,6 +317,10 @@ def masked(name: str, value: object) -> str:
         return " ".join(f"{key}:***" for key in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return shlex.join(value)
+    if isinstance(value, timedelta):
+        return format_duration(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -80,5 +80,39 @@ class DatabaseError(UnavailableError):
     """The database cannot be reached, or its schema is not the one this program needs."""
 
 
+class TakenError(ConflictError):
+    """Somebody else has the mailbox already; nothing was changed."""
+
+    public = "This address is taken already."
+
+
+class TryAgainError(UnavailableError):
+    """A backend refused, or could not be asked: it is certain that nothing was changed."""
+
+    public = "The mail server cannot do this at the moment. Please try again later."
+    retry_after = 60
+
+
+class NotReachedError(TryAgainError):
+    """A backend does not listen: it is certain that nothing was changed."""
+
+    status = 504
+    public = "The mail server cannot be reached at the moment. Please try again later."
+
+
+class UncertainError(UnavailableError):
+    """A backend failed in a way that leaves open what it did."""
+
+    public = "The mail server did not answer as it should. Please try again later."
+    retry_after = 60
+
+
+class SilentError(UncertainError):
+    """A backend did not answer in time; nobody knows what it did, or will do yet."""
+
+    status = 504
+    public = "The mail server did not answer in time. Please try again later."
+
+
 class SettingsError(AutomxError):
     """The settings are wrong; the text names file or variable, key, and what is allowed."""

@@ -1,0 +1,1 @@
+"""Accounts: the rules by which tokens become mailboxes, and mailboxes end."""

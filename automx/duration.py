@@ -1,0 +1,34 @@
+"""Durations as mailadm writes them: ``30s``, ``90m``, ``12h``, ``1d``, ``2w``, ``1y``."""
+
+import re
+from datetime import timedelta
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
+# Ten digits of years would leave what a date can hold.
+_DURATION = re.compile(r"(\d{1,9})([smhdwy])", re.ASCII)
+
+LONGEST = timedelta(days=100 * 365)
+
+
+def parse_duration(text: str) -> timedelta:
+    """Return the duration in ``text``: digits and one of the letters s, m, h, d, w, y.
+
+    A year has 365 days. Raises ValueError, with a text that tells what is allowed, for anything
+    else and for more than 100 years.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if not match:
+        raise ValueError("a number and one of s, m, h, d, w, y, such as 12h or 2w")
+    duration = timedelta(seconds=min(int(match[1]) * _SECONDS[match[2]], 10**11))
+    if duration > LONGEST:
+        raise ValueError("at most 100y")
+    return duration
+
+
+def format_duration(duration: timedelta) -> str:
+    """Return a duration of whole seconds as parse_duration() reads it, in the largest unit."""
+    seconds = int(duration.total_seconds())
+    for letter, length in reversed(_SECONDS.items()):
+        if seconds and seconds % length == 0:
+            return f"{seconds // length}{letter}"
+    return f"{seconds}s"
