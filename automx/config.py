@@ -125,6 +125,13 @@ def _positive_seconds(text: str) -> float:
     return seconds
 
 
+def _call_seconds(text: str) -> float:
+    seconds = _positive_seconds(text)
+    if seconds > 60:  # what is being made is given up after some minutes
+        raise _NotAllowedError("a number of seconds above 0, at most 60")
+    return seconds
+
+
 def _count(text: str) -> int:
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
         raise _NotAllowedError("a whole number, 0 or more")
@@ -258,7 +265,7 @@ KEYS: dict[str, _Key] = {
     "ldap_bind_password_file": _Key(_bind_passwords),
     "web_endpoint": _Key(_web_url),
     "account_backend": _Key(_backend),
-    "account_timeout": _Key(_positive_seconds),
+    "account_timeout": _Key(_call_seconds),
     "account_command": _Key(_command),
     "mailcow_endpoint": _Key(_web_url),
     "mailcow_token": _Key(_secret, secret=True),

@@ -48,6 +48,20 @@ class UnknownDomainError(AutomxError):
     public = "No configuration is known for this domain."
 
 
+class UnknownTokenError(AutomxError):
+    """There is no such token."""
+
+    status = 404
+    public = "There is no such token."
+
+
+class UnknownAccountError(AutomxError):
+    """There is no such account."""
+
+    status = 404
+    public = "There is no such account."
+
+
 class ConflictError(AutomxError):
     """The change contradicts what the database holds already."""
 

@@ -108,6 +108,11 @@ def find(session: Session, domain: str, ldap_options: ldap.Options) -> "FoundCon
     return FoundConfig(config, ldap.ldap_server(directory, ldap_options) if directory else None)
 
 
+def knows(session: Session, domain: str) -> bool:
+    """Tell whether a row of the table ``domain`` fits, a wildcard included."""
+    return _domain_row(session, domain) is not None
+
+
 class FoundConfig:
     """The settings of a domain, with its directory and with what the formats made of them."""
 

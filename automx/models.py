@@ -1,6 +1,6 @@
-"""The tables: automx2's seven, with exactly its columns in its order.
+"""The tables: automx2's seven, with exactly its columns in its order, and our own.
 
-People insert rows by position, and databases of automx2 are adopted as they are; so these tables
+People insert rows by position, and databases of automx2 are adopted as they are; so the seven
 never change, and whatever is new goes into tables of its own. The migrations alone create them;
 the classes here only read and write.
 """
@@ -9,12 +9,23 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
 import sqlalchemy
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import Column, Engine, ForeignKey, Integer, String, Table
+from sqlalchemy import (
+    Column,
+    DateTime,
+    Dialect,
+    Engine,
+    ForeignKey,
+    Integer,
+    String,
+    Table,
+    TypeDecorator,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -108,6 +119,70 @@ class DavServer(Base):
     use_ssl: Mapped[bool]
     domain_required: Mapped[bool]
     user_name: Mapped[str | None] = mapped_column(String(64))
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment to the second, kept in UTC: databases differ in what they make of time zones."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return what the database keeps of a moment, which must have a time zone."""
+        return value and value.astimezone(UTC).replace(tzinfo=None, microsecond=0)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the moment with its time zone."""
+        return value and value.replace(tzinfo=UTC)
+
+
+class Token(Base):
+    """What an administrator gives away as QR code: the right to make some accounts.
+
+    ``token`` is the secret, as mailadm calls it; it is found by its SHA-256, so that the time that
+    the search takes tells nothing of it. ``expiry`` is the lifetime of the accounts, as mailadm
+    writes it (``1d``, ``never``). ``maxuse`` 0 has no limit. ``backend`` "" is that of the
+    settings. ``domain`` is a name, not a row's number: tokens outlive a domain that is seeded anew.
+    """
+
+    __tablename__ = "token"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    token: Mapped[str] = mapped_column(String(255))
+    token_digest: Mapped[str] = mapped_column(String(64), unique=True)
+    domain: Mapped[str] = mapped_column(String(255))
+    prefix: Mapped[str] = mapped_column(String(64))
+    address: Mapped[str | None] = mapped_column(String(320))
+    expiry: Mapped[str] = mapped_column(String(16))
+    maxuse: Mapped[int]
+    usecount: Mapped[int]
+    valid_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    is_revoked: Mapped[bool]
+    backend: Mapped[str] = mapped_column(String(32))
+    spare_active: Mapped[bool]
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Account(Base):
+    """A mailbox that was made by a token, or is being made or deleted; never its password.
+
+    ``mark`` is what the backend keeps with the mailbox, so that one of the same name that somebody
+    else made is not taken for ours. ``changed_at`` is when ``state`` got its value.
+    """
+
+    __tablename__ = "account"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    address: Mapped[str] = mapped_column(String(320), unique=True)
+    token_id: Mapped[int] = mapped_column(ForeignKey("token.id"), index=True)
+    mark: Mapped[str] = mapped_column(String(32))
+    backend: Mapped[str] = mapped_column(String(32))
+    state: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
+    changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    warned_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 def lower_name(dialect: str) -> sqlalchemy.ColumnElement[str]:

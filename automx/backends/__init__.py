@@ -67,12 +67,16 @@ class Backends:
         self._opened: dict[str, Backend] = {}
         self._lock = threading.Lock()
 
+    def name(self, name: str) -> str:
+        """Return the name of a backend, which is that of the settings for ""."""
+        return name or self._settings.account_backend
+
     def get(self, name: str) -> Backend | None:
         """Return a backend by its name, "" for that of the settings; None for ``none``.
 
         Raises SettingsError for a name that is not known, and if settings that it needs are empty.
         """
-        name = name or self._settings.account_backend
+        name = self.name(name)
         if name == "none":
             return None
         with self._lock:
