@@ -1034,8 +1034,10 @@ def test_an_unknown_dialect_is_refused() -> None:
 def test_the_commands_tell_in_a_line_what_they_did(any_database_uri: str) -> None:
     make_automx2_database(any_database_uri, "2020.0")
     env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": any_database_uri}
-    titles = ("automx2's seven tables, and what makes a domain quick to find",)
-    titles += ("Tokens and accounts of Delta Chat",)
+    titles = [
+        "automx2's seven tables, and what makes a domain quick to find",
+        "Tokens and accounts of Delta Chat",
+    ]
 
     assert automx("db", "current", env=env) == "none (run automx db upgrade)\n"
     assert automx("db", "upgrade", env=env) == (
