@@ -440,9 +440,11 @@ def test_an_unknown_domain_is_told_before_a_password_is_asked_for(
     assert result.exit_code == 1
 
 
-def test_a_domain_that_delta_chat_cannot_use_is_told(login: Command, execute: Execute) -> None:
+def test_a_domain_that_delta_chat_cannot_use_is_told_before_a_password_is_asked_for(
+    automx: Command, execute: Execute
+) -> None:
     execute("UPDATE server SET type = 'pop' WHERE type = 'imap'")
-    result = login()
+    result = automx("dclogin", "alice@example.com")
     assert result.output == (
         "automx: domain example.com: no usable IMAP server that takes a password\n"
     )

@@ -23,8 +23,8 @@ PROFILE = "https://autoconfig.example.com/mobileconfig/?emailaddress=alice@examp
 
 texts = pytest.mark.parametrize(
     "text",
-    [ACCOUNT, LOGIN, PROFILE, "x", "0123456789", "jürgen@bücher.example ✉", LOGIN * 9],
-    ids=["account", "login", "profile", "one letter", "digits", "international", "very long"],
+    [ACCOUNT, LOGIN, PROFILE, "x", "0123456789", "邮件 ✉", LOGIN * 9],
+    ids=["account", "login", "profile", "letter", "digits", "Unicode", "very long"],
 )
 
 

@@ -106,7 +106,7 @@ def _code(text: str, level: str) -> "segno.QRCode":
     import segno  # a web server that shows no QR code does not need it
 
     try:
-        return segno.make_qr(text, error=level, encoding="utf-8")
+        return segno.make_qr(text, error=level)
     except segno.DataOverflowError as error:
         raise BadRequestError("This text is too long for a QR code.") from error
 
