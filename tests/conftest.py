@@ -15,7 +15,7 @@ from automx.migrations import upgrade
 from automx.models import db
 from automx.views.http import DIRECTORIES
 
-pytest_plugins = ["tests.databases", "tests.directory"]
+pytest_plugins = ["tests.databases", "tests.directory", "tests.mailboxes"]
 
 Execute = Callable[[str], None]
 
