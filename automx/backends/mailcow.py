@@ -98,17 +98,12 @@ class Mailcow:
         ca_file: str,
         now: Callable[[], float] = monotonic,
     ) -> None:
-        if not endpoint:
-            raise SettingsError(
-                "mailcow_endpoint must be set for the backend mailcow: the URL of its API, such as "
-                "https://mailcow.example.org/api/v1"
-            )
         if not re.fullmatch("[!-~]+", token):
             raise SettingsError(
                 "mailcow_token must be set for the backend mailcow: a key of its API that may read "
                 "and write, in ASCII characters"
             )
-        url = endpoint.rstrip("/").removesuffix("/api/v1") + "/api/v1/"
+        self._url = _api_url(endpoint)
         self._timeout = timeout
         self._now = now
         self._lock = threading.Lock()
@@ -117,19 +112,20 @@ class Mailcow:
         self._ask_again_at = 0.0
         # httpcore's debugging lines hold the session cookie, which is as good as the key.
         logging.getLogger("httpcore").setLevel(logging.INFO)
-        try:
-            self._client = httpx.AsyncClient(
-                base_url=url,
-                headers={"X-API-Key": token, "Accept": "application/json", "User-Agent": "automx"},
-                # With the cookie of an earlier answer, mailcow would not look at the key.
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-                # The time for a call as a whole is kept in _send().
-                timeout=httpx.Timeout(None, connect=timeout),
-                verify=_tls_context(ca_file),
-                trust_env=False,
-            )
-        except httpx.InvalidURL as error:
-            raise SettingsError(f"mailcow_endpoint {endpoint} is no URL: {error}") from error
+        self._client = httpx.AsyncClient(
+            headers={
+                "X-API-Key": token,
+                "User-Agent": "automx",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",  # a few octets can be a compressed gigabyte
+            },
+            # With the cookie of an earlier answer, mailcow would not look at the key.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            # The time for a call as a whole is kept in _send().
+            timeout=httpx.Timeout(None, connect=timeout),
+            verify=_tls_context(ca_file),
+            trust_env=False,
+        )
         # A loop of its own, since only asyncio ends everything in time: the look-up of a name, a
         # handshake, and answers of which one octet comes in a second.
         self._loop = asyncio.new_event_loop()
@@ -257,7 +253,7 @@ class Mailcow:
         answer = self._ask(path, payload, deadline, secret=secret)
         if isinstance(answer, list) and all(isinstance(entry, dict) for entry in answer):
             return answer
-        raise UncertainError(cause=f"mailcow, POST {path}: no entries: {_quoted(answer, secret)}")
+        raise UncertainError(cause=f"mailcow, POST {self._url}{path}: {_quoted(answer, secret)}")
 
     def _ask(self, path: str, payload: object, deadline: float, *, secret: str = "") -> Any:
         """Return the JSON of an answer that is no error; GET if there is no payload, else POST.
@@ -268,7 +264,7 @@ class Mailcow:
         method = "GET" if payload is None else "POST"
         answer = self._exchange(method, path, payload, deadline)
         self._note(answer.status)
-        what = f"mailcow, {method} {path}: {answer.status}"
+        what = f"mailcow, {method} {self._url}{path}: {answer.status}"
         if not answer.body.strip():
             raise UncertainError(cause=f"{what}, and nothing else")
         try:
@@ -326,15 +322,14 @@ class Mailcow:
             nonlocal is_sent
             is_sent = is_sent or event.endswith(".send_request_headers.started")
 
+        what = f"mailcow, {method} {self._url}{path}"
         try:
             async with (
                 asyncio.timeout(seconds),
                 self._client.stream(
                     method,
-                    path,
+                    self._url + path,
                     json=payload,
-                    # A few octets can be a compressed gigabyte.
-                    headers={"Accept-Encoding": "identity"},
                     extensions={"trace": trace},
                 ) as response,
             ):
@@ -342,18 +337,12 @@ class Mailcow:
                 async for octets in response.aiter_raw():
                     body += octets
                     if len(body) > _LARGEST_ANSWER:
-                        raise UncertainError(cause=f"mailcow, {method} {path}: a huge answer")
+                        raise UncertainError(cause=f"{what}: a huge answer")
                 content_type = response.headers.get("Content-Type", "without a type")
                 return _Answer(response.status_code, content_type, body)
-        # UnicodeError: a host name that DNS cannot carry. CancelledError: close().
-        except (
-            httpx.TransportError,
-            TimeoutError,
-            UnicodeError,
-            asyncio.CancelledError,
-        ) as error:
-            reason = f"mailcow, {method} {path}: {_reason(error, seconds)}"
-            raise (SilentError if is_sent else NotReachedError)(cause=reason) from error
+        except (httpx.TransportError, TimeoutError, asyncio.CancelledError) as error:
+            cause = f"{what}: {_reason(error, seconds)}"
+            raise (SilentError if is_sent else NotReachedError)(cause=cause) from error
 
     async def _hang_up(self) -> None:
         calls = asyncio.all_tasks() - {asyncio.current_task()}
@@ -361,6 +350,21 @@ class Mailcow:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
         await self._client.aclose()
+
+
+def _api_url(endpoint: str) -> str:
+    """Return the URL of the API, with a final slash, from that of the API or of the server."""
+    try:
+        url = httpx.URL(endpoint.rstrip("/").removesuffix("/api/v1") + "/api/v1/")
+        is_usable = url.scheme in {"http", "https"} and url.host and (url.port or 1) < 65536
+    except (httpx.InvalidURL, UnicodeError):
+        is_usable = False
+    if not is_usable:
+        raise SettingsError(
+            "mailcow_endpoint must be set for the backend mailcow: the URL of its API, such as "
+            "https://mailcow.example.org/api/v1"
+        )
+    return str(url)
 
 
 def _tls_context(ca_file: str) -> ssl.SSLContext:
