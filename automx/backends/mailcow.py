@@ -1,9 +1,10 @@
 """The backend ``mailcow``: the mailboxes of a mailcow server, made and deleted by its HTTP API.
 
-mailcow describes the API in ``data/web/api/openapi.yaml``, shown by each server under ``/api``. Its
-answers say more, and other things, than that: most refusals have the status 200, an empty answer is
-a failure, and the entry that counts may stand anywhere in a list of several. So nothing passes for
-success here but the entry that names it, and nothing for certain that mailcow may have begun with.
+mailcow describes the API in its ``data/web/api/openapi.yaml``, which each server shows under
+``/api``. The answers of mailcow-dockerized 2026-08 go beyond that: most refusals have the status
+200, an empty answer is a failure, and the entry that counts may stand anywhere in a list. So only
+the entry that names it is a success, and only what mailcow checks before it writes is certain to
+have changed nothing.
 """
 
 import asyncio
@@ -266,7 +267,8 @@ class Mailcow:
         self._note(answer.status)
         what = f"mailcow, {method} {self._url}{path}: {answer.status}"
         if not answer.body.strip():
-            raise UncertainError(cause=f"{what}, and nothing else")
+            why = "its own code failed, or the key did not arrive"
+            raise UncertainError(cause=f"{what}, an empty answer: {why}")
         try:
             document = json.loads(answer.body)
         except (ValueError, RecursionError):
@@ -339,7 +341,7 @@ class Mailcow:
                     if len(body) > _LARGEST_ANSWER:
                         raise UncertainError(cause=f"{what}: a huge answer")
                 content_type = response.headers.get("Content-Type", "without a type")
-                return _Answer(response.status_code, content_type, body)
+                return _Answer(response.status_code, content_type[:100], body)
         except (httpx.TransportError, TimeoutError, asyncio.CancelledError) as error:
             cause = f"{what}: {_reason(error, seconds)}"
             raise (SilentError if is_sent else NotReachedError)(cause=cause) from error
