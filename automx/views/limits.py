@@ -78,8 +78,13 @@ class Limits:
             self._opened.limiter.storage.storage.close()  # type: ignore[attr-defined] # of Redis
 
     def _count(self, counter: Callable[[], None]) -> None:
+        from limits.errors import StorageError
+
         try:
-            counter()
+            try:
+                counter()
+            except StorageError:  # another thread has just noticed, and Flask-Limiter raises here
+                counter()
         except TooManyRequests:
             raise TooManyRequestsError(retry_after=self._seconds_left()) from None
 
