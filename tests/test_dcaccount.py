@@ -6,6 +6,7 @@ import re
 import socket
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from automx.models import open_session
 from automx.views import dcaccount
 from tests.conftest import EXAMPLE_ROWS, Execute
 from tests.documents import golden
-from tests.processes import Server, program, serving, wait_until
+from tests.processes import Server, free_port, listens, program, running, serving, wait_until
 
 pytestmark = pytest.mark.usefixtures("example")
 
@@ -768,6 +769,17 @@ def test_tokens_and_passwords_are_in_no_log(server: Server, served_database: Pat
     assert "automx.access: 127.0.0.1 POST /new_email 200" in server.output
     for secret in secrets:
         assert secret not in server.output
+
+
+def test_tokens_are_in_no_log_of_flask_run_either(served_database: Path, tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "flask", "--app", "automx.server", "run", "--port", str(port)]
+    log, env = tmp_path / "log", environment(served_database)
+    with running(command, log, ready=lambda: listens(port), env=env) as server:
+        assert exchange(port, REQUESTS["neither length nor type"])[0] == 200
+        line = '"POST /new_email HTTP/1.1" 200 -'
+        wait_until(lambda: line in server.output, "the line in the log of werkzeug")
+        assert SECRET not in server.output
 
 
 @pytest.fixture(scope="module")
