@@ -6,6 +6,7 @@ from automx import __version__
 from automx.cli.config import config
 from automx.cli.db import db
 from automx.cli.ldap import ldap_
+from automx.cli.mailadm import import_mailadm
 from automx.cli.seed import export, purge, seed
 from automx.cli.serve import serve
 from automx.cli.show import show
@@ -33,5 +34,5 @@ def main() -> None:
     """Set up every mail client from one database."""
 
 
-for command in (config, db, export, ldap_, purge, seed, serve, show):
+for command in (config, db, export, import_mailadm, ldap_, purge, seed, serve, show):
     main.add_command(command)
