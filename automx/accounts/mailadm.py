@@ -133,10 +133,10 @@ def read(path: Path) -> Mailadm:
         connection.text_factory = lambda octets: octets.decode("utf-8", "replace")
         connection.execute("BEGIN")
         config = connection.execute("SELECT name, value FROM config").fetchall()
+        users = connection.execute("SELECT addr, date, ttl, token_name FROM users").fetchall()
         old_tokens = connection.execute(
             "SELECT name, token, expiry, prefix, maxuse, usecount FROM tokens"
         ).fetchall()
-        users = connection.execute("SELECT addr, date, ttl, token_name FROM users").fetchall()
         columns = connection.execute("SELECT name FROM pragma_table_info('users')").fetchall()
         [(verdict,)] = connection.execute("PRAGMA quick_check(1)").fetchall()
         if verdict != "ok":
