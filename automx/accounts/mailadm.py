@@ -24,7 +24,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from automx import lookup
-from automx.accounts import accounts, tokens
+from automx.accounts import tokens
 from automx.accounts.accounts import State
 from automx.accounts.tokens import LONGEST_LIFETIME, MAX_USE, NEVER, SHORTEST_LIFETIME, Token
 from automx.address import EmailAddress, parse_domain
@@ -335,8 +335,9 @@ def _take_over_tokens(
 
 def _raise_usecount(session: Session, token: Token, old: OldToken, report: Report) -> None:
     usecount = min(old.usecount, MAX_USE)
-    change = update(TokenRow).where(_token.c.id == token.id, _token.c.usecount < usecount)
-    if accounts.execute(session, change.values(usecount=usecount)):
+    if token.usecount < usecount:
+        change = update(TokenRow).where(_token.c.id == token.id, _token.c.usecount < usecount)
+        session.execute(change.values(usecount=usecount))
         report.raised.append(token.name)
 
 
@@ -390,7 +391,8 @@ def _add_token(session: Session, old: OldToken, name: str, report: Report, now: 
 
 
 def _allowed_name(name: str) -> str:
-    return re.sub(r"[\s\x00-\x1f\x7f]+", "-", name).strip("-")[:64] or "mailadm"
+    words = "".join(char if char.isprintable() else " " for char in name).split()
+    return "-".join(words)[:64] or "mailadm"
 
 
 def _free_name(name: str, names: set[str]) -> str:
@@ -425,7 +427,7 @@ def _expiry(text: str) -> str | None:
 
 def _prefix(text: str) -> str:
     allowed = re.sub(r"[^a-z0-9._+-]", "", text.lower())
-    return re.sub(r"\.{2,}", ".", allowed).lstrip(".")[:40]
+    return re.sub(r"\.{2,}", ".", allowed).lstrip(".-")[:40]
 
 
 def _take_over_users(
