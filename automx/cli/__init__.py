@@ -8,6 +8,7 @@ from automx.cli.config import config
 from automx.cli.db import db
 from automx.cli.dclogin import dclogin, mobileconfig_qr
 from automx.cli.ldap import ldap_
+from automx.cli.prune import prune
 from automx.cli.seed import export, purge, seed
 from automx.cli.serve import serve
 from automx.cli.show import show
@@ -35,7 +36,7 @@ def main() -> None:
 
 
 COMMANDS = (
-    account, config, db, dclogin, export, ldap_, mobileconfig_qr, purge, seed, serve, show,
+    account, config, db, dclogin, export, ldap_, mobileconfig_qr, prune, purge, seed, serve, show,
     token,
 )  # fmt: skip
 
