@@ -1,6 +1,7 @@
 """``automx show``: what a person's client would get."""
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
@@ -39,10 +40,10 @@ def personal_config(address: "EmailAddress", settings: "Settings") -> "ClientCon
     from automx.lookup import find
     from automx.models import open_session
 
-    directories = Directories(options(settings))
     with open_session(settings.db_uri) as session:
-        found = find(session, address.domain, directories.options)
-    known = found.person(address, directories)
+        found = find(session, address.domain, options(settings))
+    with closing(Directories(options(settings))) as directories:
+        known = found.person(address, directories)
     return found.config.for_person(known.login_name, known.display_name)
 
 

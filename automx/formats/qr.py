@@ -47,7 +47,7 @@ def svg(text: str, *, title: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{size}" height="{size}" '
         f'viewBox="0 0 {modules} {modules}" role="img">\n'
-        f"<title>{_xml(title)}</title>\n"
+        f"<title>{escape(_line(title), quote=False)}</title>\n"
         f'<rect width="{modules}" height="{modules}" fill="#fff"/>\n'
         f'<path fill="#000" shape-rendering="crispEdges" d="{_path(code)}"/>\n'
         "</svg>\n"
@@ -84,14 +84,14 @@ def card(text: str, *, title: str, steps: Sequence[str], notes: Sequence[str] = 
     be. Raises BadRequestError if the text is too long.
     """
     code = _code(text, _LEVEL)
-    layout = _layout(title, steps, notes)
+    layout = _layout(_line(title), list(map(_line, steps)), list(map(_line, notes)))
     width, height = _WIDTH, layout.height
     elements = "\n".join(_draw(layout, code))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}mm" height="{height:g}mm" '
         f'viewBox="0 0 {width} {height:g}" '
         "font-family=\"Helvetica, Arial, 'Liberation Sans', sans-serif\">\n"
-        f"<title>{_xml(title)}</title>\n"
+        f"<title>{escape(_line(title), quote=False)}</title>\n"
         f'<rect width="{width}" height="{height:g}" fill="#fff"/>\n'
         # where to cut
         f'<rect x="0.1" y="0.1" width="{width - 0.2:g}" height="{height - 0.2:g}" rx="4" '
@@ -106,7 +106,7 @@ def _code(text: str, level: str) -> "segno.QRCode":
     import segno  # a web server that shows no QR code does not need it
 
     try:
-        return segno.make_qr(text, error=level, encoding="utf-8")
+        return segno.make_qr(text, error=level)
     except segno.DataOverflowError as error:
         raise BadRequestError("This text is too long for a QR code.") from error
 
@@ -124,9 +124,9 @@ def _path(code: "segno.QRCode") -> str:
     return "".join(runs)
 
 
-def _xml(text: str) -> str:
-    """Return a text on one line, as XML 1.0 needs it between two tags."""
-    return escape(_NOT_IN_XML.sub("", " ".join(text.split())), quote=False)
+def _line(text: str) -> str:
+    """Return a text on one line, without control characters and what else XML 1.0 cannot hold."""
+    return " ".join(_NOT_IN_XML.sub("", text).split())
 
 
 # The card. All measures are millimetres.
@@ -180,15 +180,15 @@ def _wrap(text: str, size: float, width: float) -> list[str]:
         joined = f"{line} {word}" if line else word
         if _width(joined, size) <= width:
             line = joined
-            continue
-        if line:
+        elif line and _width(word, size) <= width:
             lines.append(line)
-        line = ""
-        for char in word:
-            if line and _width(line + char, size) > width:
-                lines.append(line)
-                line = ""
-            line += char
+            line = word
+        else:
+            for char in joined[len(line) :]:
+                if line and _width(line + char, size) > width:
+                    lines.append(line)
+                    line = ""
+                line += char if line else char.strip()
     return [*lines, line] if line else lines
 
 
@@ -221,7 +221,7 @@ class _Text:
             baseline = y + self.size * (_BASELINE + _LEADING * number)
             yield (
                 f'<text x="{x:.2f}" y="{baseline:.2f}" font-size="{self.size:.2f}"{attributes}>'
-                f"{_xml(line)}</text>"
+                f"{escape(line, quote=False)}</text>"
             )
 
 
@@ -275,7 +275,7 @@ def _layout(title: str, steps: Sequence[str], notes: Sequence[str]) -> _Layout:
 
 def _title(title: str, scale: float) -> _Text:
     """Return a title in large letters on one line, or in smaller ones on several."""
-    for size, most_lines in ((8, 1), (7, 1), (6, 1), (6, 2), (5, 2), (5, 3), (4, 4)):
+    for size, most_lines in ((8, 1), (7, 1), (6, 1), (6, 2), (5, 2), (5, 3), (4.5, 3), (4, 4)):
         lines = _balanced(title, size * scale * _BOLD, _TEXT_WIDTH)
         if len(lines) <= most_lines:
             break
