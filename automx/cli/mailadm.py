@@ -1,13 +1,13 @@
 """``automx import-mailadm``: the tokens and users of mailadm, taken over."""
 
-import json
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from automx.cli.text import echo_json, json_option, this_second
 
 if TYPE_CHECKING:
     from automx.accounts.mailadm import Counts, Report
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Write mailcow's key into FILE, a new one, which its owner alone may read.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@json_option
 def import_mailadm(
     database: Path,
     dry_run: bool,
@@ -54,7 +54,7 @@ def import_mailadm(
 
     db_uri = load().db_uri
     content = mailadm.read(database)
-    now = datetime.now(UTC)
+    now = this_second()
     with open_session(db_uri) as session:
         report = mailadm.take_over(session, content, now=now, domain=domain, backend=backend)
         settings = mailadm.settings(content, report)
@@ -66,7 +66,7 @@ def import_mailadm(
         if dry_run:
             session.rollback()
     if as_json:
-        click.echo(json.dumps(_document(report, settings, dry_run), indent=2, ensure_ascii=False))
+        echo_json(_document(report, settings, dry_run))
     else:
         has_key_left = key is not None and token_file is None
         click.echo(_text(report, settings, dry_run, has_key_left), nl=False)
