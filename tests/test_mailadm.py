@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from automx.accounts import accounts, tokens
 from automx.accounts.mailadm import Report, read, settings, take_over
 from automx.backends import Backends
 from automx.config import Settings, load
-from automx.errors import BadRequestError, ForbiddenError, UnknownDomainError
+from automx.errors import BadRequestError, ConflictError, ForbiddenError, UnknownDomainError
 from automx.migrations import upgrade
-from automx.models import create_engine
+from automx.models import create_engine, open_session
 from automx.seed import SAMPLE, populate
 from tests.databases import engine_uri
 from tests.processes import AUTOMX, automx, running, wait_until
@@ -527,6 +528,37 @@ def test_many_users_are_taken_over(session: Session, old: Path) -> None:
     assert taken(session, old).accounts.added == 1234
     assert taken(session, old).accounts.present == 1234
     assert len(account_rows(session)) == 1234
+
+
+def test_an_account_that_somebody_makes_at_the_same_moment_stops_it(
+    postgresql: str, old: Path
+) -> None:
+    users = [(f"tmp.{i}@example.com", HOUR_AGO, DAY, "oneday") for i in range(3)]
+    mailadm_database(old, users=users)
+    uri = engine_uri(postgresql)
+    with opened(uri) as session:
+        theirs = tokens.add(session, "theirs", "example.com", now=NOW, address=str(users[1][0]))
+        session.commit()
+        backends = Backends(Settings(db_uri=uri))
+        made: list[str] = []
+
+        def make_theirs(_: object, __: object, statement: str, *___: object) -> None:
+            if statement.startswith("INSERT INTO account") and not made:
+                made.append(statement)
+                with open_session(uri) as other:
+                    accounts.create(other, theirs, backends, now=NOW)
+
+        event.listen(session.get_bind(), "before_cursor_execute", make_theirs)
+        with pytest.raises(ConflictError) as caught:
+            take_over(session, read(old), now=NOW)
+        session.rollback()
+        assert str(caught.value) == (
+            "The accounts were changed by another program meanwhile: nothing was imported. Please"
+            " run this again."
+        )
+        assert [token.name for token in tokens.all_tokens(session)] == ["theirs"]
+        report = taken(session, old)
+        assert (report.accounts.added, report.accounts.present) == (2, 1)
 
 
 def test_a_domain_that_automx_does_not_know_stops_it(session: Session, old: Path) -> None:
