@@ -172,7 +172,7 @@ def _web_url(text: str) -> str:
     if text and not (
         parts.scheme in {"http", "https"}
         and re.fullmatch(r"[A-Za-z0-9.:\[\]-]+", parts.netloc)
-        and re.fullmatch(r"[!-~]*", text)
+        and re.fullmatch(r"[!#-;=?-~]*", text)  # < and > would make a pattern of its path
         and not parts.query
         and not parts.fragment
     ):
