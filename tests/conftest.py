@@ -17,7 +17,7 @@ from automx.views.dcaccount import BACKENDS
 from automx.views.http import DIRECTORIES
 from automx.views.limits import LIMITS
 
-pytest_plugins = ["tests.databases", "tests.directory"]
+pytest_plugins = ["tests.databases", "tests.directory", "tests.mailboxes"]
 
 Execute = Callable[[str], None]
 
