@@ -1,6 +1,7 @@
 """``automx token``: what people scan to get an account."""
 
 import re
+import shlex
 from dataclasses import dataclass
 from datetime import datetime, time
 from typing import TYPE_CHECKING
@@ -22,13 +23,12 @@ from automx.cli.text import (
     this_second,
     to_minute,
 )
+from automx.config import BACKENDS
 from automx.errors import SettingsError, UnknownDomainError
 
 if TYPE_CHECKING:
     from automx.accounts.tokens import Token
     from automx.config import Settings
-
-BACKENDS = ["none", "mailcow", "command", "default"]
 
 expiry_option = click.option(
     "--expiry",
@@ -52,7 +52,7 @@ valid_until_option = click.option(
 )
 backend_option = click.option(
     "--backend",
-    type=click.Choice(BACKENDS),
+    type=click.Choice([*BACKENDS, "default"]),
     help="Who makes its mailboxes; default is the account_backend of the settings.",
 )
 
@@ -298,7 +298,7 @@ class Obstacle:
 
 def obstacle(token: "Token", now: datetime) -> Obstacle | None:
     """Return why a token makes no account; None if it makes one."""
-    mod = f"automx token mod {token.name}"
+    mod = f"automx token mod {shlex.quote(token.name)}"
     if token.is_revoked:
         return Obstacle("revoked", f"{mod} --unrevoke takes that back")
     if token.valid_until is not None and token.valid_until <= now:
