@@ -177,7 +177,11 @@ def show(name: str, as_json: bool) -> None:
 @maxuse_option
 @valid_until_option
 @backend_option
-@click.option("--spare-active/--no-spare-active", default=None, help="As for add.")
+@click.option(
+    "--spare-active/--no-spare-active",
+    default=None,
+    help="Whether accounts of people who still log in are kept, past expiry.",
+)
 @click.option("--unrevoke", is_flag=True, help="Take back what revoke did.")
 @json_option
 def mod(
@@ -191,9 +195,10 @@ def mod(
     unrevoke: bool,
     as_json: bool,
 ) -> None:
-    """Change the token NAME: what is not given stays, and so does the count of its uses.
+    """Change the token NAME; the count of its uses stays.
 
-    Printed QR codes stay valid, and accounts that exist keep their expiry.
+    What is not given stays as it is. Printed QR codes stay valid, and accounts that exist keep
+    their expiry.
     """
     now = this_second()
     changes = _fields(expiry, prefix, maxuse, valid_until, backend, now)
