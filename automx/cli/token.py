@@ -394,10 +394,13 @@ def _account_text(token: "Token", settings: "Settings") -> str | None:
 
 def _notes(token: "Token") -> list[str]:
     """Return the small print of a card."""
+    from automx.address import unicode_domain
+
+    domain = unicode_domain(token.domain)
     if token.address is not None:
-        notes = [f"This code makes one mailbox: {token.address}."]
+        notes = [f"This code makes one mailbox: {token.address.partition('@')[0]}@{domain}."]
     else:
-        notes = [f"This code makes a mailbox of its own for each person, at {token.domain}."]
+        notes = [f"This code makes a mailbox of its own for each person, at {domain}."]
     if token.lifetime is not None:
         unused = " without use" if token.spare_active else ""
         notes.append(f"The mailbox and its mail end after {length_of(token.lifetime)}{unused}.")
