@@ -8,6 +8,7 @@ from automx.cli.config import config
 from automx.cli.db import db
 from automx.cli.dclogin import dclogin, mobileconfig_qr
 from automx.cli.ldap import ldap_
+from automx.cli.mailadm import import_mailadm
 from automx.cli.prune import prune
 from automx.cli.seed import export, purge, seed
 from automx.cli.serve import serve
@@ -36,8 +37,8 @@ def main() -> None:
 
 
 COMMANDS = (
-    account, config, db, dclogin, export, ldap_, mobileconfig_qr, prune, purge, seed, serve, show,
-    token,
+    account, config, db, dclogin, export, import_mailadm, ldap_, mobileconfig_qr, prune, purge,
+    seed, serve, show, token,
 )  # fmt: skip
 
 for command in COMMANDS:
