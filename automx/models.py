@@ -128,7 +128,9 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return what the database keeps of a moment, which must have a time zone."""
+        """Return what the database keeps of a moment; ValueError if it has no time zone."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a moment needs a time zone")
         return value and value.astimezone(UTC).replace(tzinfo=None, microsecond=0)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -297,6 +299,15 @@ def _is_outage(error: sqlalchemy.exc.DBAPIError) -> bool:
     if type(error) is sqlalchemy.exc.DatabaseError:  # SQLite: "file is not a database"
         return True
     return bool(_codes(error) & _NO_SUCH_TABLE)
+
+
+# A deadlock or a lost race: PostgreSQL's SQLSTATE, MariaDB's error number.
+_CONFLICTS = {"40001", "40P01", 1020, 1213}
+
+
+def is_conflict(error: sqlalchemy.exc.DBAPIError) -> bool:
+    """Tell whether the database broke a transaction off for another one: it may be run again."""
+    return bool(_codes(error) & _CONFLICTS)
 
 
 def create_engine(db_uri: str) -> Engine:

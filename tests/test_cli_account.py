@@ -15,19 +15,19 @@ from automx.migrations import upgrade
 from tests.conftest import Execute
 from tests.databases import engine_uri
 from tests.documents import golden
-from tests.mailboxes import Mailboxes, mailboxes
+from tests.mailprogram import MailProgram, mail_program
 from tests.processes import AUTOMX, attempt, automx
 from tests.transcripts import replayed
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Mailboxes:
+def server(tmp_path: Path) -> MailProgram:
     """A mail server of files."""
-    return mailboxes(tmp_path / "server")
+    return mail_program(tmp_path / "server")
 
 
 @pytest.fixture
-def env(database: Path, server: Mailboxes, example: None, execute: Execute) -> dict[str, str]:
+def env(database: Path, server: MailProgram, example: None, execute: Execute) -> dict[str, str]:
     """The settings of a service whose program makes mailboxes, with the token oneday."""
     env = {
         "AUTOMX_CONF": "/dev/null",
@@ -48,7 +48,7 @@ def seconds_until(moment: str) -> float:
 
 
 def test_accounts_are_made_shown_and_deleted(
-    env: dict[str, str], server: Mailboxes, execute: Execute
+    env: dict[str, str], server: MailProgram, execute: Execute
 ) -> None:
     execute(
         "INSERT INTO token VALUES (2, 'bob', 'secret2', 'digest2', 'example.com', '',"
@@ -63,7 +63,7 @@ def test_accounts_are_made_shown_and_deleted(
 
 
 def test_json_of_a_new_account_has_its_password_and_the_others_do_not(
-    env: dict[str, str], server: Mailboxes
+    env: dict[str, str], server: MailProgram
 ) -> None:
     arguments = ["account", "add", "--token=oneday", "--json"]
     made = json.loads(automx(*arguments, env=env))
@@ -111,7 +111,7 @@ def test_json_of_a_new_account_has_its_password_and_the_others_do_not(
 
 
 def test_a_password_of_ones_own_reaches_the_mail_server_as_it_is(
-    env: dict[str, str], server: Mailboxes
+    env: dict[str, str], server: MailProgram
 ) -> None:
     password = " pä\\ss\"w'&=+ "
     arguments = ["account", "add", "--token=oneday", "--password-stdin", "--json"]
@@ -121,7 +121,7 @@ def test_a_password_of_ones_own_reaches_the_mail_server_as_it_is(
     assert server.requests()[0]["password"] == password
 
 
-def test_deleting_without_a_terminal_needs_a_word(env: dict[str, str], server: Mailboxes) -> None:
+def test_deleting_without_a_terminal_needs_a_word(env: dict[str, str], server: MailProgram) -> None:
     numbers = "123456"
     for number in numbers:
         automx("account", "add", "--token=oneday", f"{number}@example.com", env=env)
@@ -142,7 +142,7 @@ def test_deleting_without_a_terminal_needs_a_word(env: dict[str, str], server: M
 
 @pytest.mark.parametrize(("answer", "status"), [("y", 0), ("n", 1)])
 def test_on_a_terminal_a_person_is_asked(
-    env: dict[str, str], server: Mailboxes, answer: str, status: int
+    env: dict[str, str], server: MailProgram, answer: str, status: int
 ) -> None:
     automx("account", "add", "--token=oneday", "1@example.com", env=env)
     result = on_terminal(["account", "del", "1@example.com"], env, answer)
@@ -196,7 +196,7 @@ def test_progress_is_shown_on_a_terminal(env: dict[str, str]) -> None:
 
 
 def test_a_failed_deletion_leaves_the_account_and_the_others_go(
-    env: dict[str, str], server: Mailboxes
+    env: dict[str, str], server: MailProgram
 ) -> None:
     for number in "123":
         automx("account", "add", "--token=oneday", f"{number}@example.com", env=env)
@@ -229,7 +229,7 @@ def test_a_database_that_is_missing_is_told_in_one_line(
 
 def test_life_of_accounts_on_each_database(any_database_uri: str, tmp_path: Path) -> None:
     upgrade(engine_uri(any_database_uri))
-    server = mailboxes(tmp_path / "server")
+    server = mail_program(tmp_path / "server")
     env = {
         "AUTOMX_CONF": "/dev/null",
         "AUTOMX_DB_URI": any_database_uri,

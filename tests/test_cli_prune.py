@@ -17,27 +17,27 @@ import pytest
 from automx.migrations import upgrade
 from tests.conftest import Execute
 from tests.databases import engine_uri
-from tests.mailboxes import Mailboxes, mailboxes
+from tests.mailprogram import MailProgram, mail_program
 from tests.processes import AUTOMX, attempt, automx
 
 NOW = "--now=2026-12-10T12:00Z"
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Mailboxes:
+def server(tmp_path: Path) -> MailProgram:
     """A mail server of files."""
-    return mailboxes(tmp_path / "server")
+    return mail_program(tmp_path / "server")
 
 
 @pytest.fixture
-def hook(tmp_path: Path) -> Mailboxes:
+def hook(tmp_path: Path) -> MailProgram:
     """Who is told of accounts that will end: the same program, since it notes what it is told."""
-    return mailboxes(tmp_path / "hook")
+    return mail_program(tmp_path / "hook")
 
 
 @pytest.fixture
 def env(
-    database: Path, server: Mailboxes, hook: Mailboxes, execute: Execute, example: None
+    database: Path, server: MailProgram, hook: MailProgram, execute: Execute, example: None
 ) -> dict[str, str]:
     """The settings of a service that warns two days before, and deletes a day after expiry."""
     execute(
@@ -63,7 +63,7 @@ Add = Callable[..., str]
 
 
 @pytest.fixture
-def add(execute: Execute, server: Mailboxes) -> Add:
+def add(execute: Execute, server: MailProgram) -> Add:
     """Insert an account with its mailbox; times are of December 2026."""
 
     def add(
@@ -110,7 +110,7 @@ Read = Callable[[], list[tuple[Any, ...]]]
 
 
 def test_everything_is_done_and_told_step_by_step(
-    env: dict[str, str], server: Mailboxes, hook: Mailboxes, add: Add, accounts: Read
+    env: dict[str, str], server: MailProgram, hook: MailProgram, add: Add, accounts: Read
 ) -> None:
     add("cut", "creating", changed="10 11:00")
     add("failed", "undoing", changed="10 11:00", has_mailbox=False)
@@ -140,12 +140,12 @@ def test_everything_is_done_and_told_step_by_step(
             "disable expired@example.com (expired 2026-12-10 12:00 UTC; to be deleted"
             " 2026-12-11 12:00 UTC, token week)"
         ),
-        "prolong loyal@example.com (still in use; until 2027-01-05 09:00 UTC, token long)",
+        "prolong loyal@example.com (may still be in use; until 2027-01-05 09:00 UTC, token long)",
         (
             "disable gone@example.com (expired 2026-12-10 11:00 UTC; to be deleted"
             " 2026-12-11 12:00 UTC, token long)"
         ),
-        "prolong unknown@example.com (still in use; until 2027-01-07 12:00 UTC, token long)",
+        "prolong unknown@example.com (may still be in use; until 2027-01-07 12:00 UTC, token long)",
         "delete disabled@example.com (expired 2026-12-09 11:00 UTC, token week)",
         "delete stuck@example.com (its deletion was cut off, token week)",
     ]
@@ -196,7 +196,7 @@ def test_everything_is_done_and_told_step_by_step(
 
 
 def test_what_fails_is_told_and_tried_again(
-    env: dict[str, str], server: Mailboxes, hook: Mailboxes, add: Add, accounts: Read
+    env: dict[str, str], server: MailProgram, hook: MailProgram, add: Add, accounts: Read
 ) -> None:
     add("ending", expires="11 18:30")
     first = add("first", "disabled", expires="09 11:00", changed="09 12:00")
@@ -230,7 +230,7 @@ def test_what_fails_is_told_and_tried_again(
     )
 
 
-def test_json_tells_each_step(env: dict[str, str], server: Mailboxes, add: Add) -> None:
+def test_json_tells_each_step(env: dict[str, str], server: MailProgram, add: Add) -> None:
     add("ending", expires="11 18:30")
     add("loyal", token=2, expires="10 11:00", last_login="08 09:00:00")
     server.fail_for(add("broken", "deleting", expires=None, changed="10 11:00"))
@@ -271,7 +271,7 @@ def test_json_tells_each_step(env: dict[str, str], server: Mailboxes, add: Add) 
 
 
 def test_without_a_grace_period_expired_accounts_are_deleted_at_once(
-    env: dict[str, str], server: Mailboxes, add: Add
+    env: dict[str, str], server: MailProgram, add: Add
 ) -> None:
     add("expired", expires="10 12:00")
     env["AUTOMX_ACCOUNT_GRACE"] = "0s"
@@ -350,7 +350,7 @@ def test_progress_is_shown_on_a_terminal_only(
 
 def test_accounts_end_on_each_database(any_database_uri: str, tmp_path: Path) -> None:
     upgrade(engine_uri(any_database_uri))
-    server = mailboxes(tmp_path / "server")
+    server = mail_program(tmp_path / "server")
     env = {
         "AUTOMX_CONF": "/dev/null",
         "AUTOMX_DB_URI": any_database_uri,

@@ -133,7 +133,7 @@ def _circumstances(done: "Done", policy: "Policy", now: datetime) -> str:
     match done.action.value, account.state.value:
         case "prolong", _:
             until = f"until {to_minute(done.expires_at)}" if done.expires_at else "for ever"
-            return f"still in use; {until}"
+            return f"may still be in use; {until}"
         case "settle", "creating":
             return "its making was cut off"
         case "settle", _:
