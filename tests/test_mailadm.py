@@ -3,12 +3,14 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -30,7 +32,7 @@ from automx.models import create_engine, open_session
 from automx.seed import SAMPLE, populate
 from tests.databases import engine_uri
 from tests.mailcow import Domain, running_mailcow
-from tests.processes import attempt, automx, running, wait_until
+from tests.processes import attempt, automx, running, serving, wait_until
 
 NOW = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)
 DAY = 86400
@@ -136,8 +138,7 @@ def account_rows(session: Session) -> list[dict[str, object]]:
     rows = [asdict(account) for account in accounts.all_accounts(session)]
     for row in rows:
         assert len(row.pop("mark")) == 16
-        row.pop("id")
-        row.pop("token_id", None)
+        del row["id"], row["token_id"]
     return rows
 
 
@@ -942,3 +943,23 @@ def test_another_file_is_not_overwritten_by_the_key_and_nothing_is_imported(
     assert other.read_bytes() == b"\xff[automx]\n"
     with closing(sqlite3.connect(database)) as connection:
         assert connection.execute("SELECT count(*) FROM token").fetchone() == (0,)
+
+
+def test_printed_qr_codes_lead_to_accounts_as_before(
+    database: Path, old: Path, tmp_path: Path
+) -> None:
+    env = environment(database) | {"AUTOMX_WEB_ENDPOINT": "https://mail.example.com/join/"}
+    automx("seed", "--sample", env=env)
+    mailadm_database(old, config=CONFIG | {"web_endpoint": "https://mail.example.com/join/"})
+    automx("import-mailadm", old, "--backend", "none", env=env)
+    # As mailadm has them printed: web_endpoint as it is, and behind nginx, which cut the path off.
+    query = "?t=1d_r84EW3N8hEKk&n=oneday"
+    with serving(env, tmp_path / "log") as server:
+        for path in ("/join/", "/join", "/", "/new_email"):
+            request = urllib.request.Request(f"{server.url}{path}{query}", method="POST")
+            with urllib.request.urlopen(request) as answer:
+                made = json.load(answer)
+            assert re.fullmatch(r"tmp\.\w{5}@example\.com", made["email"])
+            assert (made["expiry"], made["ttl"]) == ("1d", DAY)
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT usecount FROM token").fetchone() == (7,)
