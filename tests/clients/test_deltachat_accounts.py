@@ -163,11 +163,7 @@ def test_a_dclogin_code_logs_in_with_nothing_typed(
     printed = automx(
         "dclogin", made["address"], "--password-stdin", "--json", env=env, stdin=made["password"]
     )
-<<<<<<< HEAD
-    transport = client.scan(json.loads(printed)["url"])
-=======
     transport = client.scan(json.loads(printed)["dclogin_url"])
->>>>>>> main
     assert transport.entered["addr"] == made["address"]
     wait_until(lambda: mail.logged_in(made["address"]), f"logins of {made['address']}")
 
