@@ -113,6 +113,12 @@ def knows(session: Session, domain: str) -> bool:
     return _domain_row(session, domain) is not None
 
 
+def domain_names(session: Session, number: int) -> list[str]:
+    """Return the first names of the table ``domain``, no wildcards, at most ``number`` of them."""
+    names = select(Domain.name).where(Domain.name.not_like("*%"))
+    return list(session.scalars(names.order_by(Domain.name).limit(number)))
+
+
 class FoundConfig:
     """The settings of a domain, with its directory and with what the formats made of them."""
 

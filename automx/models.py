@@ -339,11 +339,13 @@ def driver_errors(db_uri: str) -> Iterator[None]:
 def open_session(db_uri: str) -> Iterator[Session]:
     """Open a session outside of a web request: committed at the end, rolled back on an error.
 
-    Raises DatabaseError if the database does not answer, and SettingsError for a bad ``db_uri``.
+    It may be committed in between as well, as the rules of accounts do. Raises DatabaseError if the
+    database does not answer, and SettingsError for a bad ``db_uri``.
     """
     engine = create_engine(db_uri)
     try:
-        with database_errors(), Session(engine) as session, session.begin():
+        with database_errors(), Session(engine) as session:
             yield session
+            session.commit()
     finally:
         engine.dispose()

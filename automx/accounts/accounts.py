@@ -130,10 +130,7 @@ def create(
     token.check_usable(now)
     if address is not None:
         address = _allowed_address(address, token)
-    if not lookup.knows(session, token.domain):
-        raise BadRecordError(
-            cause=f"token {token.name}: the domain {token.domain} is not in the table domain"
-        )
+    check_domain(session, token)
     backend = backends.get(token.backend)
     # Ends the reading transaction: a writing one has to see what others have written since.
     session.commit()
@@ -142,6 +139,14 @@ def create(
     if backend is not None:
         account = _make_mailbox(session, token, backend, account, password, address)
     return NewAccount(account.address, password, token.expiry, token.lifetime)
+
+
+def check_domain(session: Session, token: Token) -> None:
+    """Raise BadRecordError if the domain of a token has gone since the token was made."""
+    if not lookup.knows(session, token.domain):
+        raise BadRecordError(
+            cause=f"token {token.name}: the domain {token.domain} is not in the table domain"
+        )
 
 
 def remove(session: Session, account: Account, backends: Backends, *, now: datetime) -> None:
