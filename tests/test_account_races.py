@@ -1,13 +1,23 @@
 """Many at once, and programs that are killed: no account too many, no use and no mailbox lost."""
 
 import contextlib
+import json
+import os
 import random
+import shlex
+import signal
 import sqlite3
+import sys
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -28,6 +38,19 @@ from automx.models import Token as TokenRow
 from automx.models import engine_options
 from tests.databases import engine_uri
 from tests.mailboxes import LATER, NOW, Mailboxes, backends, dump, rows
+from tests.mailprogram import MailProgram, mail_program
+from tests.processes import (
+    AUTOMX,
+    REPOSITORY,
+    Server,
+    automx,
+    program,
+    running,
+    serving,
+    wait_until,
+)
+from tests.test_accounts import usecount
+from tests.test_serve import listening_sockets
 from tests.test_tokens import EXHAUSTED, add
 
 THREADS = 40
@@ -297,3 +320,220 @@ def test_the_strictest_isolation_may_cost_tries_and_costs_no_use(
     assert made <= mailboxes.boxes.keys()
     settle(session, mailboxes)
     assert_agreement(session, mailboxes)
+
+
+# The web server
+
+
+ACCOUNTS_DOVECOT = REPOSITORY / "contrib" / "accounts-dovecot"
+
+
+@dataclass
+class PasswdFile:
+    """The passwd-file of a Dovecot, kept by contrib/accounts-dovecot."""
+
+    path: Path
+
+    @property
+    def command(self) -> str:
+        """What stands in the setting account_command; a quick hash leaves time to the races."""
+        doveadm = program("doveadm", "dovecot-core")
+        words = [sys.executable, ACCOUNTS_DOVECOT, self.path, "--doveadm", doveadm]
+        return shlex.join(map(str, [*words, "--scheme", "SSHA256"]))
+
+    def marks(self) -> dict[str, str]:
+        """Return address -> mark of all mailboxes; each must have one line."""
+        lines = [line.split(":") for line in self.path.read_text().splitlines()]
+        found = {line[0]: line[4].split()[-1] for line in lines}
+        assert len(found) == len(lines)
+        return found
+
+
+@pytest.fixture
+def passwd_file(tmp_path: Path) -> PasswdFile:
+    path = tmp_path / "users"
+    path.touch()
+    return PasswdFile(path)
+
+
+@pytest.fixture
+def environment(accounts_database: str, passwd_file: PasswdFile) -> dict[str, str]:
+    """Return the settings of a server without rate limits, which makes mailboxes by a program."""
+    return {
+        "AUTOMX_CONF": "/dev/null",
+        "AUTOMX_DB_URI": accounts_database,
+        "AUTOMX_ACCOUNT_BACKEND": "command",
+        "AUTOMX_ACCOUNT_COMMAND": passwd_file.command,
+        "AUTOMX_ACCOUNT_RATE_LIMIT": "",
+    }
+
+
+def post(port: int, token: str) -> tuple[int, dict[str, Any]]:
+    """Ask for an account as Delta Chat does; return status and document."""
+    with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=120)) as connection:
+        connection.request("POST", f"/new_email?t={token}")
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+
+def test_two_hundred_people_scan_a_token_for_twenty_five(
+    session: Session, environment: dict[str, str], passwd_file: PasswdFile, tmp_path: Path
+) -> None:
+    token = add(session, maxuse=25)
+    start = threading.Barrier(200)
+
+    def scan(_: int) -> tuple[int, dict[str, Any]]:
+        start.wait(60)
+        return post(server.port, token.token)
+
+    log = tmp_path / "serve.log"
+    with serving(environment, log, "--workers", "2") as server, ThreadPoolExecutor(200) as pool:
+        answers = list(pool.map(scan, range(200)))
+
+    refusal = {"type": "error", "status_code": 403, "reason": EXHAUSTED}
+    refused = [document for status, document in answers if status != 200]
+    assert refused == [refusal] * 175, log.read_text()
+    made = [document["email"] for status, document in answers if status == 200]
+    assert sorted(made) == sorted(passwd_file.marks())
+    found = rows(session, "account")
+    assert {row["address"]: row["mark"] for row in found} == passwd_file.marks()
+    assert {row["state"] for row in found} == {"active"}
+    assert usecount(session) == 25
+
+
+# Killed
+
+
+WORKERS = 8
+
+
+@dataclass
+class Load:
+    """People who scan a token all the time; ``made`` are the addresses that they were told."""
+
+    token: str
+    port: int = 0
+    made: list[str] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def scan(self) -> None:
+        """Ask for one account after the other until the load ends."""
+        while not self._stop.is_set():
+            try:
+                status, document = post(self.port, self.token)
+            except (OSError, HTTPException):  # the worker, or the whole server, was killed
+                self._stop.wait(0.01)
+            else:
+                assert status == 200, document
+                self.made.append(document["email"])
+
+    @contextlib.contextmanager
+    def running(self, people: int) -> Iterator[None]:
+        """Let people scan until the block ends."""
+        self._stop.clear()
+        with ThreadPoolExecutor(people) as pool:
+            scans = [pool.submit(self.scan) for _ in range(people)]
+            try:
+                yield
+            finally:
+                self._stop.set()
+            for scan in scans:
+                scan.result()
+
+
+def processes(word: str) -> list[int]:
+    """Return the numbers of the processes that have a word in their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if word.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+def workers(server: Server) -> list[int]:
+    """Return the numbers of the worker processes of a server."""
+    children = Path(f"/proc/{server.process.pid}/task").glob("*/children")
+    pids = [int(pid) for path in children for pid in path.read_text().split()]
+    return sorted(set(pids) & set(processes("spawn_main")))
+
+
+def kill_one_by_one(server: Server, load: Load, dice: random.Random, number: int) -> None:
+    """Kill workers, and at last the server with all that is left, at random moments."""
+    for pid in [*dice.sample(workers(server), number - 1), None]:
+        before = len(load.made)
+        wait_until(lambda before=before: len(load.made) > before, "making one more account")  # type: ignore[misc]
+        time.sleep(dice.uniform(0, 0.1))
+        if pid is None:
+            os.killpg(server.process.pid, signal.SIGKILL)
+        else:
+            os.kill(pid, signal.SIGKILL)
+    server.process.wait(15)
+
+
+@pytest.mark.parametrize(
+    ("accounts_database", "kills"),
+    [("sqlite", 50), ("postgresql", 10), ("mariadb", 10)],
+    indirect=["accounts_database"],
+)
+def test_what_was_killed_is_brought_in_order(
+    session: Session,
+    environment: dict[str, str],
+    tmp_path: Path,
+    kills: int,
+) -> None:
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")  # noqa: T201 - told if the test fails
+    dice = random.Random(seed)
+    mail = mail_program(tmp_path / "mail")
+    environment["AUTOMX_ACCOUNT_COMMAND"] = str(mail.program)
+    load = Load(add(session, maxuse=0, expiry="1w").token)
+    log = tmp_path / "serve.log"
+
+    while kills:
+        number = min(kills, WORKERS + 1)
+        with serving(environment, log, "--workers", str(WORKERS)) as server:
+            wait_until(lambda: listening_sockets(server.port) == WORKERS, "starting all workers")
+            load.port = server.port
+            with load.running(12):
+                kill_one_by_one(server, load, dice, number)
+        kills -= number
+    programs_end(mail)
+
+    assert Counter(row["state"] for row in rows(session, "account"))["creating"] > 0
+    now = datetime.now(UTC)
+    for _ in range(2):
+        now += timedelta(minutes=20)
+        kill_prune(session, environment, log, dice, now)
+        programs_end(mail)
+    automx("prune", "--now", iso(now + timedelta(minutes=20)), env=environment)
+
+    found = rows(session, "account")
+    assert {row["state"] for row in found} == {"active"}
+    assert {row["address"]: row["mark"] for row in found} == mail.marks()
+    assert usecount(session) == len(found)
+    assert set(load.made) <= mail.addresses
+
+
+def kill_prune(
+    session: Session, environment: Mapping[str, str], log: Path, dice: random.Random, now: datetime
+) -> None:
+    """Run "automx prune", and kill it at a random moment in the middle of its work."""
+    before = len(rows(session, "account"))
+    command: list[str | Path] = [AUTOMX, "prune", "--now", iso(now)]
+    with running(command, log, ready=lambda: True, env=environment) as pruning:
+        wait_until(
+            lambda: pruning.process.poll() is not None or len(rows(session, "account")) < before,
+            "the first step",
+        )
+        time.sleep(dice.uniform(0, 0.1))
+        pruning.stop(signal.SIGKILL)
+
+
+def iso(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def programs_end(mail: MailProgram) -> None:
+    """Wait for programs that outlive the process that had started them."""
+    wait_until(lambda: not processes(str(mail.program)), "the end of the last program")
