@@ -404,7 +404,7 @@ def test_two_hundred_people_scan_a_token_for_twenty_five(
 # Killed
 
 
-WORKERS = 8
+WORKERS = 10
 
 
 @dataclass
@@ -491,7 +491,7 @@ def test_what_was_killed_is_brought_in_order(
     log = tmp_path / "serve.log"
 
     while kills:
-        number = min(kills, WORKERS + 1)
+        number = min(kills, WORKERS)
         with serving(environment, log, "--workers", str(WORKERS)) as server:
             wait_until(lambda: listening_sockets(server.port) == WORKERS, "starting all workers")
             load.port = server.port

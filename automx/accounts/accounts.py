@@ -58,7 +58,7 @@ ATTEMPTS = 10
 TRIES = 4
 
 # After this time, nobody works any more on an account that is being made or deleted: ATTEMPTS calls
-# of a backend have ended by then.
+# of a backend, at most 60 s each, and as many transactions have ended by then.
 SETTLED_AFTER = timedelta(minutes=15)
 
 # Those of names, and capitals that look like none of them, nor like a digit.
