@@ -100,11 +100,13 @@ def any_database(any_database_uri: str) -> str:
 
 
 def rows(session: Session) -> dict[str, list[tuple[object, ...]]]:
-    """Return all rows of automx2's tables, sorted by their keys."""
-    return {
+    """Return all rows of the tables that hold any, or are automx2's, sorted by their keys."""
+    found = {
         name: [tuple(row) for row in session.execute(select(table).order_by(*table.primary_key))]
         for name, table in Base.metadata.tables.items()
     }
+    ours = {"token", "account", "provider_detail", "documentation"}
+    return {name: rows for name, rows in found.items() if rows or name not in ours}
 
 
 def exported(session: Session, *, warnings: list[str] | None = None, secrets: bool = True) -> Any:

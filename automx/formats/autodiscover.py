@@ -146,6 +146,8 @@ def render(config: ClientConfig, address: EmailAddress | None = None) -> bytes:
     _leaf(account, "AccountType", "email")
     _leaf(account, "Action", "settings")
     for server in config.mail_servers:
+        if server.type not in _TYPES:
+            continue
         _mail_server(account, server, config.domain, address)
     for dav_server in config.dav_servers:
         if dav_server.type in _DAV_TYPES:
