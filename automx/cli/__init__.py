@@ -5,6 +5,7 @@ import click
 from automx import __version__
 from automx.cli.config import config
 from automx.cli.db import db
+from automx.cli.dns import dns
 from automx.cli.ldap import ldap_
 from automx.cli.seed import export, purge, seed
 from automx.cli.serve import serve
@@ -33,5 +34,5 @@ def main() -> None:
     """Set up every mail client from one database."""
 
 
-for command in (config, db, export, ldap_, purge, seed, serve, show):
+for command in (config, db, dns, export, ldap_, purge, seed, serve, show):
     main.add_command(command)

@@ -6,18 +6,31 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from automx.views import (
     autoconfig,
     autodiscover,
+    autodiscoverjson,
     errors,
     health,
     initdb,
     log,
     mobileconfig,
+    pacc,
     site,
+    wellknown,
 )
 
 
 def register(app: Flask, proxy_count: int) -> None:
     """Add all pages to an application that stands behind so many proxies."""
-    for module in (autoconfig, autodiscover, mobileconfig, initdb, health, site):
+    for module in (
+        autoconfig,
+        autodiscover,
+        autodiscoverjson,
+        mobileconfig,
+        pacc,
+        wellknown,
+        initdb,
+        health,
+        site,
+    ):
         app.register_blueprint(module.blueprint)
     errors.register(app)
     log.register(app)
