@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from automx.address import expand, expand_url
+from automx.address import expand, shared_url
 from automx.clientconfig import ClientConfig, DavType, MailServer, ServerType, SocketType
 from automx.formats import pacc
 
@@ -112,18 +112,17 @@ def _srv(
 def _dav(config: ClientConfig) -> Iterator[Record]:
     told = set()
     for server in config.dav_servers:
-        parts = urlsplit(server.url)
+        url = shared_url(server.url, config.domain)
+        parts = urlsplit(url or "")
         service = _DAV_SERVICES.get((server.type, parts.scheme))
-        hostname = expand(parts.hostname or "", config.domain, None)
-        if service is None or service in told or not hostname:
+        if service is None or service in told:
             continue
         told.add(service)
         name = f"{service}.{config.domain}"
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        yield Record(name, "SRV", f"0 1 {port} {hostname}.")
-        url = expand_url(server.url, config.domain, None)
-        if url is not None and server.type is not DavType.JMAP:  # RFC 8620 knows no such path
-            yield Record(name, "TXT", _quoted(f"path={urlsplit(url).path or '/'}"))
+        yield Record(name, "SRV", f"0 1 {port} {parts.hostname}.")
+        if server.type is not DavType.JMAP:  # RFC 8620 knows no such path
+            yield Record(name, "TXT", _quoted(f"path={parts.path or '/'}"))
 
 
 def _quoted(text: str) -> str:

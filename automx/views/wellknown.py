@@ -3,7 +3,7 @@
 from flask import Blueprint, Response
 
 from automx import lookup
-from automx.address import PLACEHOLDER, expand_url
+from automx.address import shared_url
 from automx.clientconfig import DavType
 from automx.errors import UnknownDomainError
 from automx.formats import pacc
@@ -40,17 +40,9 @@ def logo() -> Response:
 
 
 def _redirect(type_: DavType) -> Response:
-    """Redirect to the first URL of a type.
-
-    Of one that is not the same for everybody, the part before the difference is told: there, the
-    client finds out where the person's own data are (RFC 6764, section 6).
-    """
+    """Redirect to the first URL of a type, as far as it is the same for everybody."""
     config = found_config(asked_domain()).config
     for server in config.dav_servers:
-        if server.type is type_:
-            url = expand_url(server.url, config.domain, None)
-            if url is None:
-                url = PLACEHOLDER.split(server.url)[0].rpartition("/")[0] + "/"
-            if url.count("/") > 2:  # a host that is the same for everybody
-                return Response(status=301, headers={"Location": url, "Cache-Control": "no-cache"})
+        if server.type is type_ and (url := shared_url(server.url, config.domain)):
+            return Response(status=301, headers={"Location": url, "Cache-Control": "no-cache"})
     raise UnknownDomainError("There is no such service for this domain.")
