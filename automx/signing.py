@@ -122,8 +122,8 @@ class Signer:
                 try:
                     self._identity = self._files.read()
                 except SettingsError as error:
-                    goes_on = "the former certificate is used" if self._identity else "not signed"
-                    log.error("profiles are signed: no: %s (%s)", error, goes_on)
+                    goes_on = "the former one signs" if self._identity else "nothing is signed"
+                    log.error("the signing certificate cannot be used, %s: %s", goes_on, error)
             if self._identity is not None and (trouble := self._identity.trouble(self._now())):
                 self._complain(trouble)
             return self._identity
