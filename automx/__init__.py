@@ -32,16 +32,9 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     app.extensions[http.DIRECTORIES] = ldap.Directories(ldap.options(settings))
     app.extensions[http.CACHE] = lookup.ConfigCache(settings.domain_cache_seconds)
     if settings.signing_certificate:
-        from automx.signing import Files, Signer  # its library takes some MiB
+        from automx import signing  # its library takes some MiB
 
-        app.extensions[http.SIGNER] = Signer(
-            Files(
-                settings.signing_certificate,
-                settings.signing_key,
-                settings.signing_chain,
-                settings.signing_key_passphrase,
-            )
-        )
+        app.extensions[http.SIGNER] = signing.Signer(signing.files(settings))
     with models.driver_errors(settings.db_uri):
         models.db.init_app(app)
     with app.app_context():

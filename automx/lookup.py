@@ -7,6 +7,7 @@ no client could use is found here, once for all formats: it is left out and name
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from functools import cache
 from threading import Lock
@@ -123,6 +124,28 @@ def find(session: Session, domain: str, ldap_options: ldap.Options) -> "FoundCon
 def knows(session: Session, domain: str) -> bool:
     """Tell whether a row of the table ``domain`` fits, a wildcard included."""
     return _domain_row(session, domain) is not None
+
+
+def domain_names(session: Session) -> Iterator[str]:
+    """Yield the domains of the table ``domain`` as A-labels, without wildcards and bad names."""
+    for name in session.scalars(select(Domain.name).order_by(Domain.id)):
+        with suppress(AddressError):
+            yield parse_domain(name)
+
+
+def bad_rows(session: Session) -> Iterator[tuple[str, int, str]]:
+    """Yield table, id and defect of all rows of servers that no client could use."""
+    checks: tuple[tuple[type[Any], Callable[[Row[Any]], object]], ...] = (
+        (Server, _mail_server),
+        (DavServerRow, _dav_server),
+    )
+    for model, check in checks:
+        table = model.__table__
+        for row in session.execute(select(table).order_by(table.c.id)):
+            try:
+                check(row)
+            except _BadRowError as error:
+                yield table.name, row.id, str(error)
 
 
 class FoundConfig:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import pkcs7
 
+from automx.config import Settings
 from automx.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,16 @@ class Files:
         """Return what changes when a file is replaced."""
         paths = (path for path in (self.certificate, self.key, self.chain) if path)
         return [_identity_of(path) for path in paths]
+
+
+def files(settings: Settings) -> Files:
+    """Return the files that the settings name."""
+    return Files(
+        settings.signing_certificate,
+        settings.signing_key,
+        settings.signing_chain,
+        settings.signing_key_passphrase,
+    )
 
 
 class Signer:

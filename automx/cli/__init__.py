@@ -3,6 +3,7 @@
 import click
 
 from automx import __version__
+from automx.cli.check import check
 from automx.cli.config import config
 from automx.cli.db import db
 from automx.cli.dns import dns
@@ -34,5 +35,5 @@ def main() -> None:
     """Set up every mail client from one database."""
 
 
-for command in (config, db, dns, export, ldap_, purge, seed, serve, show):
+for command in (check, config, db, dns, export, ldap_, purge, seed, serve, show):
     main.add_command(command)
