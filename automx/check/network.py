@@ -41,7 +41,7 @@ class Network:
         self._answers: dict[tuple[str, ...], object] = {}
 
     def once(self, key: tuple[str, ...], work: Callable[[], _Value]) -> _Value:
-        """Return what ``work`` returns or raises, done once for each key, by whoever comes first."""
+        """Return what ``work`` returns or raises; it is done once for each key."""
         with self._lock:
             event = self._known.get(key)
             is_first = event is None

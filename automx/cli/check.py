@@ -86,7 +86,8 @@ def _name_server(text: str | None) -> tuple[str, int]:
             ip_address(host)
         return host, int(port)
     except ValueError:
-        raise click.BadParameter("expected an IP address, perhaps with a port", param_hint="--dns")
+        text = "expected an IP address, perhaps with a port"
+        raise click.BadParameter(text, param_hint="--dns") from None
 
 
 def _signing(settings: "Settings") -> "list[Finding]":
