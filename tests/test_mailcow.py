@@ -32,6 +32,7 @@ from tests.tls import Authority
 
 OWNER = Owner("school", "1f3a")
 TAG = "automx:school"
+MARK = "automx-account:1f3a"
 PASSWORD = "correct-Horse7"
 ALICE = "alice@lab.test"
 QUICK = 0.5  # seconds that a call may take in tests where it has to fail
@@ -427,7 +428,7 @@ GET = [
         "get/mailbox/alice@lab.test",
         SHOWN,
         Mailbox(is_active=True, is_ours=True),
-        before=has(ALICE, tags=("other", TAG)),
+        before=has(ALICE, tags=("other", MARK)),
     ),
     Case("… and get it", "get/mailbox/alice@lab.test", {}, None),
     Case("memcached down, get", "get/mailbox/alice@lab.test", {}, None),
@@ -877,7 +878,7 @@ def test_a_mailbox_is_made_with_all_that_an_account_needs(
                 "password": PASSWORD,
                 "password2": PASSWORD,
                 "active": "1",
-                "tags": [TAG],
+                "tags": [TAG, MARK],
                 "force_pw_update": "0",
                 "imap_access": "1",
                 "smtp_access": "1",
@@ -885,7 +886,8 @@ def test_a_mailbox_is_made_with_all_that_an_account_needs(
         )
     ]
     assert mailcow.find(ALICE, OWNER) == Mailbox(is_active=True, is_ours=True)
-    assert mailcow.find(ALICE, Owner("other", "")) == Mailbox(is_active=True, is_ours=False)
+    for other in (Owner("other", ""), Owner("school", "2b4c")):
+        assert mailcow.find(ALICE, other) == Mailbox(is_active=True, is_ours=False)
 
 
 def test_a_life_of_a_mailbox_through_the_settings(server: FakeMailcow) -> None:
@@ -930,7 +932,7 @@ def test_odd_local_parts_are_found_and_deleted(
 
 
 def test_a_tag_longer_than_mailcow_keeps_still_tells_whose_it_is(mailcow: Mailcow) -> None:
-    owner = Owner("x" * 300, "")
+    owner = Owner("x" * 300, "1f3a")
     mailcow.create(ALICE, PASSWORD, owner)
     assert mailcow.find(ALICE, owner) == Mailbox(is_active=True, is_ours=True)
 
@@ -1119,7 +1121,7 @@ def test_a_mailbox_of_which_only_the_beginning_was_made_is_found_and_deleted(
     server: FakeMailcow, mailcow: Mailcow
 ) -> None:
     nothing = dict.fromkeys(("username", "active", "domain", "local_part"))
-    server.add(ALICE, tags=(TAG,), **nothing)
+    server.add(ALICE, tags=(TAG, MARK), **nothing)
     assert mailcow.find(ALICE, OWNER) == Mailbox(is_active=False, is_ours=True)
     mailcow.delete(ALICE, OWNER)
     assert server.mailboxes == {}

@@ -146,7 +146,7 @@ class Mailcow:
             "password": password,
             "password2": password,
             "active": "1",
-            "tags": [_tag(owner)],
+            "tags": [_tag(owner), _mark(owner)],
             # Whatever the template says: a chat program cannot change a password, nor do without.
             "force_pw_update": "0",
             "imap_access": "1",
@@ -169,7 +169,8 @@ class Mailcow:
     def find(self, address: str, owner: Owner) -> Mailbox | None:
         """Return what is known of a mailbox; None only if it is certain that there is none.
 
-        A mailbox is ours if it has the tag ``automx:<name of the token>``.
+        A mailbox is ours if it has the tag of this very account. The one of its token is for
+        people, and to find all mailboxes of a token: another automx may use the same names.
         """
         return self._find(address, owner, self._deadline())
 
@@ -231,7 +232,7 @@ class Mailcow:
         tags = answer.get("tags")
         return Mailbox(
             is_active=active == 1,
-            is_ours=isinstance(tags, list) and _tag(owner) in tags,
+            is_ours=isinstance(tags, list) and _mark(owner) in tags,
             last_login=_last_login(answer),
         )
 
@@ -379,6 +380,10 @@ def _tls_context(ca_file: str) -> ssl.SSLContext:
 
 def _tag(owner: Owner) -> str:
     return f"automx:{owner.token}"[:_LONGEST_TAG]
+
+
+def _mark(owner: Owner) -> str:
+    return f"automx-account:{owner.mark}"
 
 
 def _in_path(name: str) -> str:
