@@ -1,14 +1,11 @@
 """The root page: what this server is, and whether it is ready."""
 
-from flask import Blueprint, Response, render_template
+from flask import Response, render_template
 
 from automx.errors import DatabaseError
 from automx.views.health import check_ready
 
-blueprint = Blueprint("site", __name__)
 
-
-@blueprint.get("/")
 def root() -> Response:
     """Show the page; a server that is not ready says so, but not why."""
     try:
