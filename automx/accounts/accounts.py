@@ -104,6 +104,7 @@ class NewAccount:
     password: str = field(repr=False)
     expiry: str
     lifetime: timedelta | None
+    expires_at: datetime | None
 
 
 def create(
@@ -134,7 +135,7 @@ def create(
     password = password or new_password()
     if backend is not None:
         account = _make_mailbox(session, token, backend, account, password, address)
-    return NewAccount(account.address, password, token.expiry, token.lifetime)
+    return NewAccount(account.address, password, token.expiry, token.lifetime, account.expires_at)
 
 
 def check_domain(session: Session, token: Token) -> None:
