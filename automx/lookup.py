@@ -393,7 +393,7 @@ def _link(value: object) -> str:
     return text
 
 
-def _logo(row: Row[Any]) -> Logo | None:
+def _logo(row: Row[*tuple[Any, ...]]) -> Logo | None:
     """Return the form of a logo, None if there is none."""
     if not row.has_logo:
         return None

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -325,7 +325,7 @@ def test_a_format_is_the_same_without_the_servers_it_does_not_know(
         dav_servers=tuple(s for s in config.dav_servers if s.type != type_),
     )
     alice = EmailAddress("alice", "example.com")
-    told = {
+    told: dict[str, Callable[[ClientConfig], bytes | str]] = {
         "autoconfig": autoconfig.render,
         "autodiscover": lambda config: autodiscover.render(config, alice),
         "mobileconfig": lambda config: mobileconfig.render(config, alice),

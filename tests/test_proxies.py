@@ -343,8 +343,10 @@ def apache(
                 f"TypesConfig {folder / 'mime.types'}",
                 f"Listen 127.0.0.1:{port}",
                 f"Listen 127.0.0.1:{plain}",
-                "AddOutputFilterByType DEFLATE text/html text/plain text/xml application/xml"
-                " application/json image/svg+xml",
+                (
+                    "AddOutputFilterByType DEFLATE text/html text/plain text/xml application/xml"
+                    " application/json image/svg+xml"
+                ),
                 f"Include {folder / 'automx.conf'}",
             ]
         )
