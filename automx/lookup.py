@@ -77,7 +77,7 @@ DAV_TYPES = {word.value: word for word in DavType}
 
 _Word = TypeVar("_Word")
 _Rendered = TypeVar("_Rendered")
-_Server = TypeVar("_Server", MailServer, DavServer)
+_Item = TypeVar("_Item", MailServer, DavServer, Documentation)
 
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ue000-\ue00f\ufffe\uffff]")
 _FORBIDDEN_IN_URL = re.compile(_FORBIDDEN.pattern + r'|[\s<>"]')
@@ -318,13 +318,6 @@ def _details(connection: Connection, domain: Row[*tuple[Any, ...]]) -> ProviderD
         logo = _logo(row)
     except _BadRowError as error:
         log.error("table provider_detail, id %s: %s", row.provider_id, error)
-    documentation = []
-    for page in pages:
-        try:
-            url, text = _link(page.url), _text(page.text)
-            documentation.append(Documentation(url, _language(page.lang), text or url))
-        except _BadRowError as error:
-            log.error("table documentation, id %s: %s; this row is left out", page.id, error)
     oauth2 = OAuth2(
         issuer=_text(row.oauth2_issuer),
         auth_url=values.pop("oauth2_auth_url", ""),
@@ -336,7 +329,7 @@ def _details(connection: Connection, domain: Row[*tuple[Any, ...]]) -> ProviderD
         **values,
         logo=logo,
         oauth2=oauth2 if oauth2.issuer else None,
-        documentation=tuple(documentation),
+        documentation=tuple(_usable("documentation", pages, _page)),
     )
 
 
@@ -348,8 +341,8 @@ def _names_in_order(domain: str) -> list[str]:
 
 
 def _usable(
-    table: str, rows: Sequence[Row[Any]], check: Callable[[Row[Any]], _Server]
-) -> Iterator[_Server]:
+    table: str, rows: Sequence[Row[Any]], check: Callable[[Row[Any]], _Item]
+) -> Iterator[_Item]:
     """Yield what ``check`` makes of each row; name a bad row in the log and leave it out."""
     for row in rows:
         try:
@@ -391,6 +384,16 @@ def _link(value: object) -> str:
     if text and (not is_web or _FORBIDDEN_IN_URL.search(text)):
         raise _BadRowError(f"is {value!r}, it must be an http or https URL")
     return text
+
+
+def _page(row: Row[Any]) -> Documentation:
+    try:
+        url = _link(row.url)
+    except _BadRowError as error:
+        raise _BadRowError(f"url {error}") from None
+    if not url:
+        raise _BadRowError("url is empty")
+    return Documentation(url, _language(row.lang), _text(row.text) or url)
 
 
 def _logo(row: Row[*tuple[Any, ...]]) -> Logo | None:

@@ -273,6 +273,8 @@ def test_a_detail_that_nobody_could_use_is_left_out_and_named_in_the_log(
         " VALUES (1, 'mail.example.com', 'https://help.example.com/', 'red', 'help');"
         "INSERT INTO documentation VALUES (1, 1, 'https://help.example.com/', '??', 'Help');"
         "INSERT INTO documentation VALUES (2, 1, 'https://help.example.com/', 'en', 'Help');"
+        "INSERT INTO documentation VALUES (3, 1, 'help', 'en', 'Help');"
+        "INSERT INTO documentation VALUES (4, 1, ' ', 'en', 'Help');"
     )
     engine = create_engine(f"sqlite:///{database}")
     with Session(engine) as opened:
@@ -293,6 +295,11 @@ def test_a_detail_that_nobody_could_use_is_left_out_and_named_in_the_log(
             "table documentation, id 1: lang is '??', it must be a language such as en or pt-BR;"
             " this row is left out"
         ),
+        (
+            "table documentation, id 3: url is 'help', it must be an http or https URL;"
+            " this row is left out"
+        ),
+        "table documentation, id 4: url is empty; this row is left out",
     ]
 
 
