@@ -43,8 +43,9 @@ ETC = Path("/etc")
 CLEARTEXT_VARIABLE = "PERMIT_CLEARTEXT_PASSWORDS"
 CLEARTEXT_CONSENT = "I_understand_the_risks"
 
-# No user, no query ("?"), no fragment ("#"), and nothing that a URL has to escape.
-_WEB_URL = re.compile(r"https?://[a-z0-9.:\[\]-]+(/[!\"$->@-~]*)?", re.ASCII | re.IGNORECASE)
+# No user, no query ("?"), no fragment ("#"), and nothing that a URL has to escape: "<" and ">"
+# would make a pattern of a path that is answered.
+_WEB_URL = re.compile(r"https?://[a-z0-9.:\[\]-]+(/[!$-;=@-~]*)?", re.ASCII | re.IGNORECASE)
 
 # Kubernetes gives every container such variables for services called "automx" or "automx-…".
 _SERVICE_LINK = re.compile(

@@ -276,10 +276,12 @@ def drop_stale_connections(engine: Engine) -> None:
     @sqlalchemy.event.listens_for(engine, "connect")
     def remember(_: object, record: ConnectionPoolEntry) -> None:
         record.info["identity"] = identity()
+        record.info["is_new"] = True
 
     @sqlalchemy.event.listens_for(engine, "checkout")
     def check(_: object, record: ConnectionPoolEntry, __: object) -> None:
-        if record.info["identity"] != identity():
+        # Others may have written since a connection was made for this very checkout.
+        if not record.info.pop("is_new", False) and record.info["identity"] != identity():
             raise sqlalchemy.exc.DisconnectionError
 
 
@@ -339,12 +341,12 @@ def _is_outage(error: sqlalchemy.exc.DBAPIError) -> bool:
     return bool(_codes(error) & _NO_SUCH_TABLE)
 
 
-# A deadlock or a lost race: PostgreSQL's SQLSTATE, MariaDB's error number.
-_CONFLICTS = {"40001", "40P01", 1020, 1213}
+# A deadlock or a lost race: PostgreSQL's SQLSTATE, MariaDB's error number, SQLite's text.
+_CONFLICTS = {"40001", "40P01", 1020, 1213, "database is locked"}
 
 
 def is_conflict(error: sqlalchemy.exc.DBAPIError) -> bool:
-    """Tell whether the database broke a transaction off for another one: it may be run again."""
+    """Tell whether a transaction failed only because of another one: it may be run again."""
     return bool(_codes(error) & _CONFLICTS)
 
 

@@ -58,6 +58,11 @@ class MailProgram:
         """The mailboxes that there are."""
         return {path.name for path in (self.folder / "mailboxes").iterdir()}
 
+    def marks(self) -> dict[str, str]:
+        """Return address -> mark of all mailboxes."""
+        paths = (self.folder / "mailboxes").iterdir()
+        return {path.name: path.read_text().strip() for path in paths}
+
     def requests(self) -> list[dict[str, Any]]:
         """Return what the program was asked, and forget it."""
         path = self.folder / "requests"

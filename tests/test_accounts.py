@@ -334,8 +334,8 @@ def test_a_token_that_is_changed_at_the_last_moment_says_why_it_makes_no_account
 
     assert fails(ForbiddenError, make) == text
 
-    assert (dump(session), mailboxes.calls) == (before, [])
     assert not session.in_transaction()
+    assert (dump(session), mailboxes.calls) == (before, [])
 
 
 def test_a_backend_whose_settings_are_wrong_costs_no_use(session: Session, create: Create) -> None:

@@ -241,13 +241,16 @@ def test_the_qr_code_of_a_token_is_printed_written_and_put_on_a_card(
 
 
 @pytest.mark.usefixtures("example")
-def test_the_card_of_one_mailbox_names_it(env: dict[str, str], tmp_path: Path) -> None:
-    arguments = ["--address=alice@example.com", "--expiry=1y", "--spare-active"]
+def test_the_card_of_one_mailbox_names_it_as_people_do(
+    env: dict[str, str], execute: Execute, tmp_path: Path
+) -> None:
+    execute("UPDATE domain SET name = 'müller.example'")
+    arguments = ["--address=alice@müller.example", "--expiry=1y", "--spare-active"]
     automx("token", "add", "alice", *arguments, env=env)
     automx("token", "qr", "alice", "--card", "--output", tmp_path / "alice.svg", env=env)
     card = " ".join(re.sub("<[^>]*>", " ", (tmp_path / "alice.svg").read_text()).split())
     assert card.endswith(
-        "This code makes one mailbox: alice@example.com."
+        "This code makes one mailbox: alice@müller.example."
         " The mailbox and its mail end after 1 year without use."
     )
 

@@ -190,7 +190,7 @@ def test_a_mailbox_that_is_told_of_wrongly(
     words = shell(says({"status": "found", **answer}))
     with pytest.raises(UncertainError) as error:
         call(words, "find")
-    assert cause(error, words).startswith(f"program, find: {expected}: {{'status': 'found'")
+    assert cause(error, words).startswith(f"account_command, find: {expected}: {{'status': 'found'")
 
 
 @pytest.mark.parametrize("wrong", ["1790000000", 1790000000.0, True, 0, -1, 1790000000000, []])
@@ -199,7 +199,7 @@ def test_a_last_login_that_is_no_time(shell: Program, wrong: object) -> None:
     words = shell(says(answer))
     with pytest.raises(UncertainError) as error:
         call(words, "find")
-    expected = f"program, find: last_login must be null or a Unix time in seconds: {answer}"
+    expected = f"account_command, find: last_login must be null or a Unix time in seconds: {answer}"
     assert cause(error, words) == expected
 
 
@@ -217,7 +217,7 @@ def test_a_refusal_changed_nothing_and_has_a_reason(shell: Program, action: str)
     expected = (
         "the disk is full of ***" if action == "create" else f"the disk is full of {PASSWORD}"
     )
-    assert cause(error, words) == f"program, {action}: refused: {expected}"
+    assert cause(error, words) == f"account_command, {action}: refused: {expected}"
     assert str(error.value) == TryAgainError.public
 
 
@@ -226,7 +226,7 @@ def test_a_refusal_may_have_no_reason(shell: Program, answer: Mapping[str, objec
     words = shell(says({"status": "refused", **answer}))
     with pytest.raises(TryAgainError) as error:
         call(words, "delete")
-    assert cause(error, words) == "program, delete: refused: without a reason"
+    assert cause(error, words) == "account_command, delete: refused: without a reason"
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_an_answer_that_is_none_leaves_open_what_happened(
         call(words, "create")
     assert type(error.value) is UncertainError
     text = cause(error, words)
-    assert text.startswith(f"program, create: {expected}")
+    assert text.startswith(f"account_command, create: {expected}")
     assert len(text) <= 500
     assert str(error.value) == UncertainError.public
 
@@ -267,11 +267,11 @@ def test_an_answer_that_is_none_leaves_open_what_happened(
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
-        ("exit 3", "program, create: exit status 3"),
-        ("echo no such file >&2; exit 1", "program, create: exit status 1: no such file"),
-        ('echo \'{"status": "created"}\'; exit 1', "program, create: exit status 1"),
-        ("kill -9 $$", "program, create: killed by signal 9"),
-        ("echo oh >&2; kill -TERM $$", "program, create: killed by signal 15: oh"),
+        ("exit 3", "account_command, create: exit status 3"),
+        ("echo no such file >&2; exit 1", "account_command, create: exit status 1: no such file"),
+        ('echo \'{"status": "created"}\'; exit 1', "account_command, create: exit status 1"),
+        ("kill -9 $$", "account_command, create: killed by signal 9"),
+        ("echo oh >&2; kill -TERM $$", "account_command, create: killed by signal 15: oh"),
     ],
 )
 def test_a_program_that_fails_leaves_open_what_happened(
@@ -308,7 +308,7 @@ def test_no_part_of_a_long_password_is_told(python: Program) -> None:
     words = python(f"os.write(2, b'{password} ' * 1000); sys.exit(1)")
     with pytest.raises(UncertainError) as error:
         Command(words, timeout=30).create(ADDRESS, password, OWNER)
-    assert re.fullmatch(r"program, create: exit status 1:( \*\*\*)+", cause(error, words))
+    assert re.fullmatch(r"account_command, create: exit status 1:( \*\*\*)+", cause(error, words))
 
 
 def test_a_password_in_an_answer_is_not_told(shell: Program) -> None:
@@ -333,7 +333,7 @@ def test_what_a_successful_program_complains_of_is_logged(
     caplog.set_level(logging.WARNING)
     words = shell(f"echo 'the quota is\nnearly used up' >&2; {says({'status': 'created'})}")
     call(words, "create")
-    assert caplog.messages == [f"{words[0]}, create: the quota is nearly used up"]
+    assert caplog.messages == ["account_command, create: the quota is nearly used up"]
 
 
 @pytest.mark.parametrize("contents", [None, "no program", "#!/nonexistent\n"])
@@ -347,7 +347,7 @@ def test_a_program_that_cannot_be_started_changed_nothing(
     words = (str(path),)
     with pytest.raises(NotReachedError) as error:
         call(words, "create")
-    assert cause(error, words).startswith("program, create: cannot be started: ")
+    assert cause(error, words).startswith("account_command, create: cannot be started: ")
 
 
 def test_no_program_is_a_wrong_setting() -> None:
@@ -415,7 +415,7 @@ def test_a_program_that_takes_too_long_is_killed_with_all_it_started(
     words = shell(f'echo $$ >"$1/pid"; {script}')
     with pytest.raises(SilentError) as error:
         call(words, "create", timeout=0.5)
-    assert cause(error, words) == "program, create: was killed after 0.5 s"
+    assert cause(error, words) == "account_command, create: was killed after 0.5 s"
     for name in ("pid", "child"):
         if (tmp_path / name).exists():
             pid = int((tmp_path / name).read_text())
@@ -426,7 +426,10 @@ def test_the_log_has_what_a_killed_program_complained_of(shell: Program) -> None
     words = shell("echo waiting for the lock >&2; sleep 600")
     with pytest.raises(SilentError) as error:
         call(words, "create", timeout=0.5)
-    assert cause(error, words) == "program, create: was killed after 0.5 s: waiting for the lock"
+    assert (
+        cause(error, words)
+        == "account_command, create: was killed after 0.5 s: waiting for the lock"
+    )
 
 
 def test_a_program_that_prints_without_end_is_killed_at_once(
@@ -435,7 +438,7 @@ def test_a_program_that_prints_without_end_is_killed_at_once(
     words = shell('echo $$ >"$1/pid"; exec yes')
     with pytest.raises(UncertainError) as error:
         call(words, "create", timeout=600)
-    assert cause(error, words) == "program, create: wrote more than 65536 bytes"
+    assert cause(error, words) == "account_command, create: wrote more than 65536 bytes"
     assert not is_alive(int((tmp_path / "pid").read_text()))
 
 

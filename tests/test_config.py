@@ -424,6 +424,7 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
                 "https://example.org/?",
                 "https://example.org/#",
                 "https://example.org/a b",
+                "https://example.org/<path>",
                 "https://bücher.example/",
             )
         ),

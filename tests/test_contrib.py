@@ -79,6 +79,7 @@ def test_cron_runs_the_same_command_as_the_timer() -> None:
     text = (CONTRIB / "automx-prune.timer").read_text()
     (line,) = re.findall(r"(?m)^#     \*/10 \* \* \* \* (.*)$", text)
     assert line == f"STATE_DIRECTORY=/var/lib/automx {INSTALLED} prune >/dev/null"
+    assert f"\n*/10 * * * * {line}\n" in (REPOSITORY / "docs" / "install.md").read_text()
     assert f"ExecStart={INSTALLED} prune\n" in (CONTRIB / "automx-prune.service").read_text()
 
 

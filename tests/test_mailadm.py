@@ -3,11 +3,14 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -28,7 +31,8 @@ from automx.migrations import upgrade
 from automx.models import create_engine, open_session
 from automx.seed import SAMPLE, populate
 from tests.databases import engine_uri
-from tests.processes import AUTOMX, automx, running, wait_until
+from tests.mailcow import Domain, running_mailcow
+from tests.processes import attempt, automx, running, serving, wait_until
 
 NOW = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)
 DAY = 86400
@@ -134,7 +138,7 @@ def account_rows(session: Session) -> list[dict[str, object]]:
     rows = [asdict(account) for account in accounts.all_accounts(session)]
     for row in rows:
         assert len(row.pop("mark")) == 16
-        del row["id"]
+        del row["id"], row["token_id"]
     return rows
 
 
@@ -784,7 +788,7 @@ def test_a_file_that_is_not_mailadms_is_told_in_one_line(
     write(old)
     env = environment(database)
     before = database.read_bytes()
-    result = run("import-mailadm", old, env=env)
+    result = attempt("import-mailadm", old, env=env)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith(f"automx: {old} ")
     assert text in result.stderr
@@ -794,16 +798,6 @@ def test_a_file_that_is_not_mailadms_is_told_in_one_line(
 
 def environment(database: Path) -> dict[str, str]:
     return {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": f"sqlite:///{database}"}
-
-
-def run(*arguments: str | Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [AUTOMX, *arguments],
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 REPORT = """\
@@ -889,6 +883,52 @@ def test_the_settings_it_prints_work_and_hold_no_key(
     assert again.partition("Settings for automx.conf:\n")[2] == lines
 
 
+def test_imported_accounts_end_in_mailcow_as_mailadm_would_end_them(
+    database: Path, old: Path, tmp_path: Path
+) -> None:
+    env = environment(database)
+    automx("seed", "--sample", env=env)
+    now = int(time.time())
+    users = [
+        ("tmp.new@example.com", now, DAY, "oneday"),
+        ("tmp.over@example.com", now - 2 * DAY, DAY, "oneday"),
+        ("tmp.gone@example.com", now - 2 * DAY, DAY, "oneday"),  # somebody has deleted it
+        ("y.used@example.com", now - 400 * DAY, 365 * DAY, "year"),
+        ("y.left@example.com", now - 800 * DAY, 365 * DAY, "year"),
+        ("z.used@example.com", now - 400 * DAY, 365 * DAY, "deleted"),
+        ("z.over@example.com", now - 400 * DAY, DAY, "deleted"),
+    ]
+    last_logins = {"y.used": now - DAY, "z.used": now - DAY, "y.left": now - 500 * DAY}
+    with running_mailcow() as mailcow:
+        mailcow.domains["example.com"] = Domain()
+        for address, _, _, token in users:
+            login = last_logins.get(address.partition("@")[0], 0)
+            mailcow.add(address, tags=(f"mailadm:{token}",), last_imap_login=str(login))
+        del mailcow.mailboxes["tmp.gone@example.com"]
+        config = {"mailcow_endpoint": f"{mailcow.url}/", "mailcow_token": mailcow.key}
+        year = ("year", "1y_s", "1y", "y.", 50, 2)
+        mailadm_database(old, config=CONFIG | config, old_tokens=[ONE_DAY, year], users=users)
+        key = tmp_path / "key"
+        printed = automx("import-mailadm", old, "--mailcow-token-file", key, env=env)
+        conf = tmp_path / "automx.conf"
+        conf.write_text("[automx]\n" + printed.partition("Settings for automx.conf:\n")[2])
+        env["AUTOMX_CONF"] = str(conf)
+        pruned = automx("prune", env=env)
+        assert sorted(mailcow.mailboxes) == [
+            "tmp.new@example.com",
+            "y.used@example.com",
+            "z.used@example.com",
+        ]
+        listed = json.loads(automx("account", "list", "--json", env=env))
+        assert [account["address"] for account in listed] == [
+            "tmp.new@example.com",
+            "y.used@example.com",
+            "z.used@example.com",
+        ]
+        assert pruned.endswith("2 prolonged, 4 deleted.\n")
+        assert automx("prune", env=env) == "Nothing to do.\n"
+
+
 def test_another_file_is_not_overwritten_by_the_key_and_nothing_is_imported(
     database: Path, old: Path, tmp_path: Path
 ) -> None:
@@ -897,9 +937,29 @@ def test_another_file_is_not_overwritten_by_the_key_and_nothing_is_imported(
     mailadm_database(old)
     other = tmp_path / "automx.conf"
     other.write_bytes(b"\xff[automx]\n")
-    result = run("import-mailadm", old, "--mailcow-token-file", other, env=env)
+    result = attempt("import-mailadm", old, "--mailcow-token-file", other, env=env)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == f"Error: {other} exists already, and holds something else.\n"
     assert other.read_bytes() == b"\xff[automx]\n"
     with closing(sqlite3.connect(database)) as connection:
         assert connection.execute("SELECT count(*) FROM token").fetchone() == (0,)
+
+
+def test_printed_qr_codes_lead_to_accounts_as_before(
+    database: Path, old: Path, tmp_path: Path
+) -> None:
+    env = environment(database) | {"AUTOMX_WEB_ENDPOINT": "https://mail.example.com/join/"}
+    automx("seed", "--sample", env=env)
+    mailadm_database(old, config=CONFIG | {"web_endpoint": "https://mail.example.com/join/"})
+    automx("import-mailadm", old, "--backend", "none", env=env)
+    # As mailadm has them printed: web_endpoint as it is, and behind nginx, which cut the path off.
+    query = "?t=1d_r84EW3N8hEKk&n=oneday"
+    with serving(env, tmp_path / "log") as server:
+        for path in ("/join/", "/join", "/", "/new_email"):
+            request = urllib.request.Request(f"{server.url}{path}{query}", method="POST")
+            with urllib.request.urlopen(request) as answer:
+                made = json.load(answer)
+            assert re.fullmatch(r"tmp\.\w{5}@example\.com", made["email"])
+            assert (made["expiry"], made["ttl"]) == ("1d", DAY)
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT usecount FROM token").fetchone() == (7,)

@@ -53,6 +53,10 @@ log = logging.getLogger(__name__)
 # How many names are tried if one after the other is taken.
 ATTEMPTS = 10
 
+# How often a transaction is tried that others get in the way of. On SQLite, where many writers wait
+# for each other in no order, each try waits for some seconds.
+TRIES = 4
+
 # After this time, nobody works any more on an account that is being made or deleted: ATTEMPTS calls
 # of a backend have ended by then.
 SETTLED_AFTER = timedelta(minutes=15)
@@ -237,10 +241,9 @@ def unchanged(account: Account) -> tuple[ColumnElement[bool], ...]:
 def commit(session: Session, *statements: Executable) -> list[CursorResult[Any]]:
     """Run statements in a transaction and return their results; none if one has found no row.
 
-    Nothing is changed then. A database may break a transaction off for the sake of another one: it
-    is run again then, ATTEMPTS times at most.
+    Nothing is changed then. What fails because of other transactions is tried again.
     """
-    for _ in range(ATTEMPTS - 1):
+    for _ in range(TRIES - 1):
         try:
             return _commit_once(session, statements)
         except DBAPIError as error:

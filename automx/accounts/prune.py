@@ -125,7 +125,6 @@ def carry_out(
         try:
             done = _carry_out(session, item, backends, now=now, policy=policy, dry_run=dry_run)
         except AutomxError as error:
-            session.rollback()
             done = Done(item.account, item.action, error)
         if done is not None and isinstance(done.error, NotReachedError | SilentError):
             silent[key] += 1

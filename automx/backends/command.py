@@ -69,12 +69,12 @@ class Command:
             return None
         is_active, is_ours = answer.get("active"), answer.get("ours")
         if not (isinstance(is_active, bool) and isinstance(is_ours, bool)):
-            self._fail("find", f"active and ours must be true or false: {answer}")
+            _fail("find", f"active and ours must be true or false: {answer}")
         last_login = answer.get("last_login")
         if last_login is None:
             return Mailbox(is_active, is_ours)
         if type(last_login) is not int or not 0 < last_login <= _LAST_SECOND:
-            self._fail("find", f"last_login must be null or a Unix time in seconds: {answer}")
+            _fail("find", f"last_login must be null or a Unix time in seconds: {answer}")
         return Mailbox(is_active, is_ours, datetime.fromtimestamp(last_login, UTC))
 
     def disable(self, address: str, owner: Owner) -> None:
@@ -100,27 +100,24 @@ class Command:
             self._words,
             document,
             timeout=self._timeout,
-            what=f"{self._words[0]}, {action}",
+            what=f"account_command, {action}",
             secret=password or "",
         )
         shown = _one_line(output, password or "")
         try:
             answer = json.loads(output.decode(), parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
-            self._fail(action, f"the answer is no JSON ({error}): {shown}")
+            _fail(action, f"the answer is no JSON ({error}): {shown}")
         if not isinstance(answer, dict):
-            self._fail(action, f"the answer is no object: {shown}")
+            _fail(action, f"the answer is no object: {shown}")
         status = answer.get("status")
         if status == "refused":
             reason = _one_line(str(answer.get("reason") or "without a reason"), password or "")
-            text = f"{self._words[0]}, {action}: refused: {reason}"
+            text = f"account_command, {action}: refused: {reason}"
             raise TryAgainError(cause=text[:_CAUSE_CHARACTERS])
         if status not in _STATUSES[action]:
-            self._fail(action, f"the status does not belong to this action: {shown}")
+            _fail(action, f"the status does not belong to this action: {shown}")
         return answer
-
-    def _fail(self, action: str, what: str) -> NoReturn:
-        raise UncertainError(cause=f"{self._words[0]}, {action}: {what}"[:_CAUSE_CHARACTERS])
 
 
 def run_hook(words: Sequence[str], document: Mapping[str, object], *, timeout: float) -> None:
@@ -254,6 +251,10 @@ def _environment() -> dict[str, str]:
     if "HOME" in os.environ:
         environment["HOME"] = os.environ["HOME"]
     return environment
+
+
+def _fail(action: str, what: str) -> NoReturn:
+    raise UncertainError(cause=f"account_command, {action}: {what}"[:_CAUSE_CHARACTERS])
 
 
 def _no_number(word: str) -> NoReturn:

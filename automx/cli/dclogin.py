@@ -1,7 +1,6 @@
 """``automx dclogin`` and ``automx mobileconfig-qr``: QR codes that set up one person's client."""
 
 import sys
-import unicodedata
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
@@ -9,6 +8,7 @@ import click
 
 from automx.cli.qr import Card, QrOutput, qr_options
 from automx.cli.show import personal_config
+from automx.cli.text import read_secret
 
 if TYPE_CHECKING:
     from automx.address import EmailAddress
@@ -44,7 +44,7 @@ def dclogin(address: str, password_stdin: bool, discover: bool, output: QrOutput
     person = EmailAddress.parse(address)
     config = personal_config(person, load())
     login_text(person, "", config)  # nobody types a password in vain
-    password = _read_password() if password_stdin else _ask_password()
+    password = read_secret("password") if password_stdin else _ask_password()
     text = login_text(person, password, None if discover else config)
     notes = (
         f"For {_for_people(person)}.",
@@ -89,24 +89,7 @@ def _ask_password() -> str:
     """Return the password that a person types without seeing it."""
     if not sys.stdin.isatty():
         raise click.UsageError("There is no terminal to ask for the password: --password-stdin")
-    return _checked_password(click.prompt("Password", hide_input=True, err=True))
-
-
-def _read_password() -> str:
-    """Return the password on standard input, without the line end that echo adds."""
-    try:
-        text = sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError as error:
-        raise click.ClickException("the password is not UTF-8") from error
-    return _checked_password(text.removesuffix("\n").removesuffix("\r"))
-
-
-def _checked_password(password: str) -> str:
-    if not password:
-        raise click.ClickException("the password is empty")
-    if any(unicodedata.category(char) in {"Cc", "Cs"} for char in password):
-        raise click.ClickException("the password has a character that nobody can type")
-    return password
+    return read_secret("password")
 
 
 def _own_url(address: "EmailAddress", settings: "Settings") -> str:

@@ -118,16 +118,13 @@ def read_secret(what: str) -> str:
     Who types it on a terminal does not see it. Raises ClickException for one that cannot be.
     """
     if sys.stdin.isatty():
-        return checked_secret(click.prompt(what.capitalize(), hide_input=True, err=True), what)
-    try:
-        text = sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError as error:
-        raise click.ClickException(f"the {what} is not UTF-8") from error
-    return checked_secret(text.removesuffix("\n").removesuffix("\r"), what)
-
-
-def checked_secret(text: str, what: str) -> str:
-    """Return a secret. Raises ClickException if it is empty or nobody could type it."""
+        text = str(click.prompt(what.capitalize(), hide_input=True, err=True))
+    else:
+        try:
+            text = sys.stdin.buffer.read().decode()
+        except UnicodeDecodeError as error:
+            raise click.ClickException(f"the {what} is not UTF-8") from error
+        text = text.removesuffix("\n").removesuffix("\r")
     if not text:
         raise click.ClickException(f"the {what} is empty")
     if any(unicodedata.category(char) in {"Cc", "Cs"} for char in text):

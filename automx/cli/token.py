@@ -1,6 +1,7 @@
 """``automx token``: what people scan to get an account."""
 
 import re
+import shlex
 from dataclasses import dataclass
 from datetime import datetime, time
 from typing import TYPE_CHECKING
@@ -22,13 +23,12 @@ from automx.cli.text import (
     this_second,
     to_minute,
 )
+from automx.config import BACKENDS
 from automx.errors import SettingsError, UnknownDomainError
 
 if TYPE_CHECKING:
     from automx.accounts.tokens import Token
     from automx.config import Settings
-
-BACKENDS = ["none", "mailcow", "command", "default"]
 
 expiry_option = click.option(
     "--expiry",
@@ -52,7 +52,7 @@ valid_until_option = click.option(
 )
 backend_option = click.option(
     "--backend",
-    type=click.Choice(BACKENDS),
+    type=click.Choice([*BACKENDS, "default"]),
     help="Who makes its mailboxes; default is the account_backend of the settings.",
 )
 
@@ -177,7 +177,11 @@ def show(name: str, as_json: bool) -> None:
 @maxuse_option
 @valid_until_option
 @backend_option
-@click.option("--spare-active/--no-spare-active", default=None, help="As for add.")
+@click.option(
+    "--spare-active/--no-spare-active",
+    default=None,
+    help="Whether accounts of people who still log in are kept, past expiry.",
+)
 @click.option("--unrevoke", is_flag=True, help="Take back what revoke did.")
 @json_option
 def mod(
@@ -191,9 +195,10 @@ def mod(
     unrevoke: bool,
     as_json: bool,
 ) -> None:
-    """Change the token NAME: what is not given stays, and so does the count of its uses.
+    """Change the token NAME; the count of its uses stays.
 
-    Printed QR codes stay valid, and accounts that exist keep their expiry.
+    What is not given stays as it is. Printed QR codes stay valid, and accounts that exist keep
+    their expiry.
     """
     now = this_second()
     changes = _fields(expiry, prefix, maxuse, valid_until, backend, now)
@@ -298,7 +303,7 @@ class Obstacle:
 
 def obstacle(token: "Token", now: datetime) -> Obstacle | None:
     """Return why a token makes no account; None if it makes one."""
-    mod = f"automx token mod {token.name}"
+    mod = f"automx token mod {shlex.quote(token.name)}"
     if token.is_revoked:
         return Obstacle("revoked", f"{mod} --unrevoke takes that back")
     if token.valid_until is not None and token.valid_until <= now:
@@ -389,10 +394,13 @@ def _account_text(token: "Token", settings: "Settings") -> str | None:
 
 def _notes(token: "Token") -> list[str]:
     """Return the small print of a card."""
+    from automx.address import unicode_domain
+
+    domain = unicode_domain(token.domain)
     if token.address is not None:
-        notes = [f"This code makes one mailbox: {token.address}."]
+        notes = [f"This code makes one mailbox: {token.address.partition('@')[0]}@{domain}."]
     else:
-        notes = [f"This code makes a mailbox of its own for each person, at {token.domain}."]
+        notes = [f"This code makes a mailbox of its own for each person, at {domain}."]
     if token.lifetime is not None:
         unused = " without use" if token.spare_active else ""
         notes.append(f"The mailbox and its mail end after {length_of(token.lifetime)}{unused}.")

@@ -119,8 +119,8 @@ def _open(limit: str, storage: str) -> _Counters:
     )
     limiter.logger = log
     try:
-        # Not the application that serves: what Flask-Limiter hooks into it takes each request,
-        # whatever it asks for, as long as an answer of Autoconfig does.
+        # Not the application that serves: Flask-Limiter's hooks would take each request, whatever
+        # it asks for, about as long as an answer of Autoconfig takes.
         limiter.init_app(Flask(__name__, static_folder=None))
     except ConfigurationError as error:
         text = "rate_limit_storage needs the Python module redis: pip install 'automx[redis]'"

@@ -1,0 +1,152 @@
+"""What programs for automx's account_command have in common (docs/account-command.md).
+
+Copy this file into the folder of the program that uses it. It needs Python 3.11 or later and
+nothing else. A program of your own is a class with four methods, and a call of serve().
+"""
+
+import json
+import re
+import subprocess
+import sys
+from typing import Any, NamedTuple, Protocol
+
+REQUEST_BYTES = 65_536
+
+# Local parts and domains that are harmless as a part of a path or of a line in a file.
+_ADDRESS = re.compile(
+    r"(?P<local>[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*)"
+    r"@(?P<domain>(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)"
+)
+_MARK = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_HASH = re.compile(r"\{[A-Z0-9.-]+\}[!-9;-~]+")  # no colon: it separates the fields of passwd files
+
+
+class RefusedError(Exception):
+    """The program does not do what it was asked, and has changed nothing; the text says why."""
+
+
+class Request(NamedTuple):
+    """A checked request. ``password`` is "" unless a mailbox is to be created."""
+
+    action: str
+    address: str
+    local: str
+    domain: str
+    token: str
+    mark: str
+    password: str
+
+
+class Mailbox(NamedTuple):
+    """What is known of a mailbox. ``last_login`` is a Unix time in seconds, None if not known."""
+
+    active: bool
+    ours: bool
+    last_login: int | None = None
+
+
+class Mailboxes(Protocol):
+    """Where mailboxes are kept. Each method raises RefusedError if it has changed nothing.
+
+    Any other exception leaves open what happened, and automx asks again later.
+    """
+
+    def create(self, request: Request) -> bool:
+        """Make a mailbox; False if somebody has that name already."""
+
+    def find(self, request: Request) -> Mailbox | None:
+        """Tell of a mailbox; None if it is certain that there is none."""
+
+    def disable(self, request: Request) -> bool:
+        """Let nobody log in; False if there is no such mailbox."""
+
+    def delete(self, request: Request) -> bool:
+        """Delete a mailbox; False if there was none."""
+
+
+def serve(mailboxes: Mailboxes) -> int:
+    """Answer the request on stdin and return the exit status."""
+    try:
+        answer = _answer(mailboxes, read_request(sys.stdin.buffer.read(REQUEST_BYTES + 1)))
+    except RefusedError as error:
+        answer = {"status": "refused", "reason": str(error)}
+    except Exception as error:  # whatever it is, the log of automx gets one line
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 1
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return 0
+
+
+def _answer(mailboxes: Mailboxes, request: Request) -> dict[str, Any]:
+    if request.action == "create":
+        return {"status": "created" if mailboxes.create(request) else "exists"}
+    if request.action == "disable":
+        return {"status": "disabled" if mailboxes.disable(request) else "absent"}
+    if request.action == "delete":
+        return {"status": "deleted" if mailboxes.delete(request) else "absent"}
+    mailbox = mailboxes.find(request)
+    return {"status": "absent"} if mailbox is None else {"status": "found", **mailbox._asdict()}
+
+
+def read_request(data: bytes) -> Request:
+    """Return a request after a strict check. Raises RefusedError."""
+    try:
+        document = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise RefusedError("the request is no JSON") from error
+    if not isinstance(document, dict) or document.get("version") != 1:
+        raise RefusedError("the request is not of version 1")
+    text = {
+        key: value if isinstance(value := document.get(key, ""), str) else ""
+        for key in ("action", "address", "token", "mark", "password")
+    }
+    if text["action"] not in {"create", "find", "disable", "delete"}:
+        raise RefusedError("the action is none of create, find, disable, delete")
+    address = _ADDRESS.fullmatch(text["address"])
+    if not address or len(text["address"]) > 254 or len(address["local"]) > 64:
+        raise RefusedError("the address has characters that this program does not accept")
+    if not _MARK.fullmatch(text["mark"]):
+        raise RefusedError("the mark is empty or has odd characters")
+    password = text["password"]
+    if text["action"] == "create" and not (password and password.isprintable()):
+        raise RefusedError("the password is empty or has characters that cannot be printed")
+    return Request(**text, local=address["local"], domain=address["domain"])
+
+
+def owner_text(request: Request) -> str:
+    """Return what is stored with a mailbox, to know it again: automx TOKEN MARK."""
+    token = re.sub(r"[^A-Za-z0-9_.@+-]", "_", request.token)[:64]
+    return f"automx {token} {request.mark}"
+
+
+def is_owner(request: Request, text: str) -> bool:
+    """Tell whether a mailbox with this text was made for the account that the request is about."""
+    return text.startswith("automx ") and text.rpartition(" ")[2] == request.mark
+
+
+def refuse_strangers(request: Request, text: str) -> None:
+    """Raise RefusedError if a mailbox with this text was not made for this account."""
+    if not is_owner(request, text):
+        raise RefusedError(f"{request.address} was not made for this account, and is left alone")
+
+
+def hash_password(doveadm: str, scheme: str, password: str) -> str:
+    """Return a password's hash with its {SCHEME}, made by ``doveadm pw``. Raises RefusedError.
+
+    The password is written to its stdin, twice as a person would type it. Option -O keeps doveadm
+    from reading a configuration whose keys only root can read.
+    """
+    try:
+        result = subprocess.run(  # noqa: S603 - the administrator's own doveadm
+            [doveadm, "-O", "pw", "-s", scheme],
+            input=f"{password}\n{password}\n".encode(),
+            capture_output=True,
+            check=False,
+        )
+    except OSError as error:
+        raise RefusedError(f"{doveadm} cannot be started: {error.strerror}") from error
+    hashed = result.stdout.decode(errors="replace").rstrip("\n")
+    if result.returncode or not _HASH.fullmatch(hashed):
+        complaint = " ".join(result.stderr.decode(errors="replace").split())
+        raise RefusedError(f"{doveadm} pw made no hash: {complaint}")
+    return hashed
