@@ -33,6 +33,10 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     app.extensions[http.CACHE] = lookup.ConfigCache(settings.domain_cache_seconds)
     app.extensions[dcaccount.BACKENDS] = backends.Backends(settings)
     app.extensions[limits.LIMITS] = limits.Limits(settings)
+    if settings.signing_certificate:
+        from automx import signing  # its library takes some MiB
+
+        app.extensions[http.SIGNER] = signing.Signer(signing.files(settings))
     with models.driver_errors(settings.db_uri):
         models.db.init_app(app)
     with app.app_context():

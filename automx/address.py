@@ -138,6 +138,19 @@ def expand(text: str, domain: str, address: EmailAddress | None) -> str | None:
     return PLACEHOLDER.sub(lambda match: values[match[0]], text)
 
 
+def shared_url(url: str, domain: str) -> str | None:
+    """Return a URL as far as it is the same for all people of a domain, or None if nothing is.
+
+    ``https://dav.example.com/calendars/%EMAILADDRESS%/`` gives ``https://dav.example.com/calendars/``:
+    there, a client finds out where a person's own data are (RFC 6764, section 6).
+    """
+    whole = expand_url(url, domain, None)
+    if whole is None:
+        before = PLACEHOLDER.split(url.replace("%EMAILDOMAIN%", domain))[0]
+        whole = before.rpartition("/")[0] + "/"
+    return whole if whole.count("/") > 2 else None
+
+
 def _is_international(local_part: str) -> bool:
     """Tell whether the local part holds letters, marks, digits and symbols only (RFC 6531).
 

@@ -15,6 +15,7 @@ class ServerType(StrEnum):
     IMAP = "imap"
     POP3 = "pop3"
     SMTP = "smtp"
+    MANAGESIEVE = "managesieve"  # RFC 5804; in DNS and for people, no part of Autoconfig
 
 
 class SocketType(StrEnum):
@@ -44,6 +45,8 @@ class DavType(StrEnum):
     CALDAV = "caldav"
     CARDDAV = "carddav"
     WEBDAV = "webdav"
+    JMAP = "jmap"
+    ACTIVESYNC = "activesync"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class MailServer:
 
 @dataclass(frozen=True, slots=True)
 class DavServer:
-    """A calendar, an address book or a file share.
+    """A service that is reached by URL: calendar, address book, file share, JMAP, ActiveSync.
 
     ``url`` is complete, with its port if that is not the scheme's.
     """
@@ -69,6 +72,55 @@ class DavServer:
     url: str
     user_name: str
     domain_required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Documentation:
+    """A page that explains the settings, its language (BCP 47) and its title."""
+
+    url: str
+    language: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class OAuth2:
+    """Where people log in by OAuth 2.0 (RFC 6749), and as which client mail programs do."""
+
+    issuer: str
+    auth_url: str
+    token_url: str
+    scope: str
+    client_id: str
+
+
+# What browsers and mail clients show as a picture.
+LOGO_TYPES = ("image/png", "image/svg+xml", "image/jpeg", "image/webp")
+
+
+@dataclass(frozen=True, slots=True)
+class Logo:
+    """The form of a provider's logo (size in pixels); its bytes stay in the database."""
+
+    content_type: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderDetails:
+    """What people may want to know of a provider; "", None or empty where it is not known.
+
+    ``color`` is one of CSS: ``#`` and six hexadecimal digits.
+    """
+
+    webmail_url: str = ""
+    help_url: str = ""
+    support_address: str = ""
+    color: str = ""
+    logo: Logo | None = None
+    oauth2: OAuth2 | None = None
+    documentation: tuple[Documentation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +136,7 @@ class ClientConfig:
     mail_servers: tuple[MailServer, ...]
     dav_servers: tuple[DavServer, ...]
     display_name: str = ""
+    details: ProviderDetails = ProviderDetails()
 
     def for_person(self, login_name: str, display_name: str = "") -> "ClientConfig":
         """Return the settings of a person who logs in by this name everywhere, unless it is ""."""
@@ -99,9 +152,16 @@ class ClientConfig:
     @property
     def incoming(self) -> tuple[MailServer, ...]:
         """The IMAP and POP3 servers, best first."""
-        return tuple(server for server in self.mail_servers if server.type is not ServerType.SMTP)
+        types = {ServerType.IMAP, ServerType.POP3}
+        return tuple(server for server in self.mail_servers if server.type in types)
 
     @property
     def outgoing(self) -> tuple[MailServer, ...]:
         """The SMTP servers, best first."""
         return tuple(server for server in self.mail_servers if server.type is ServerType.SMTP)
+
+    @property
+    def sieve(self) -> tuple[MailServer, ...]:
+        """The ManageSieve servers, best first."""
+        types = {ServerType.MANAGESIEVE}
+        return tuple(server for server in self.mail_servers if server.type in types)

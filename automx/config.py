@@ -87,6 +87,10 @@ class Settings:
     account_grace: timedelta = timedelta(0)
     account_rate_limit: str = "30 per minute; 300 per day"
     rate_limit_storage: str = field(default="memory://", repr=False)
+    signing_certificate: str = ""
+    signing_key: str = ""
+    signing_key_passphrase: str = field(default="", repr=False)
+    signing_chain: str = ""
     permit_passwords_in_urls: bool = False
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -281,6 +285,10 @@ KEYS: dict[str, _Key] = {
     "account_grace": _Key(_duration),
     "account_rate_limit": _Key(_rate_limit),
     "rate_limit_storage": _Key(_storage, secret=True),
+    "signing_certificate": _Key(_readable_file),
+    "signing_key": _Key(_readable_file),
+    "signing_key_passphrase": _Key(str, secret=True),
+    "signing_chain": _Key(_readable_file),
 }
 
 _NAMES = [*KEYS, *(f"{name}_file" for name, key in KEYS.items() if key.secret)]
@@ -302,6 +310,9 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         except _NotAllowedError as error:
             raise SettingsError(f"{source}: {name} must be {error}") from None
         sources[name] = source
+    if bool(values.get("signing_certificate")) != bool(values.get("signing_key")):
+        missing = "signing_certificate" if values.get("signing_key") else "signing_key"
+        raise SettingsError(f"{missing} is missing: profiles are signed with both")
     if environ.get(CLEARTEXT_VARIABLE) == CLEARTEXT_CONSENT:
         values["permit_cleartext_passwords"] = values["permit_passwords_in_urls"] = True
         sources["permit_cleartext_passwords"] = f"environment variable {CLEARTEXT_VARIABLE}"

@@ -7,6 +7,7 @@ no client could use is found here, once for all formats: it is left out and name
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from functools import cache
 from threading import Lock
@@ -21,20 +22,27 @@ from sqlalchemy.orm import Session
 from automx import ldap
 from automx.address import PLACEHOLDER, EmailAddress, parse_domain, spellings
 from automx.clientconfig import (
+    LOGO_TYPES,
     Authentication,
     ClientConfig,
     DavServer,
     DavType,
+    Documentation,
+    Logo,
     MailServer,
+    OAuth2,
+    ProviderDetails,
     ServerType,
     SocketType,
 )
 from automx.errors import AddressError, AutomxError, BadRecordError, UnknownDomainError
 from automx.models import DavServer as DavServerRow
+from automx.models import Documentation as DocumentationRow
 from automx.models import (
     Domain,
     LdapServer,
     Provider,
+    ProviderDetail,
     Server,
     database_errors,
     davserver_domain,
@@ -50,6 +58,8 @@ SERVER_TYPES = {
     "pop": ServerType.POP3,
     "pop3": ServerType.POP3,
     "smtp": ServerType.SMTP,
+    "managesieve": ServerType.MANAGESIEVE,
+    "sieve": ServerType.MANAGESIEVE,
 }
 SOCKET_TYPES = {
     "ssl": SocketType.SSL,
@@ -67,7 +77,7 @@ DAV_TYPES = {word.value: word for word in DavType}
 
 _Word = TypeVar("_Word")
 _Rendered = TypeVar("_Rendered")
-_Server = TypeVar("_Server", MailServer, DavServer)
+_Item = TypeVar("_Item", MailServer, DavServer, Documentation)
 
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ue000-\ue00f\ufffe\uffff]")
 _FORBIDDEN_IN_URL = re.compile(_FORBIDDEN.pattern + r'|[\s<>"]')
@@ -91,6 +101,7 @@ def find(session: Session, domain: str, ldap_options: ldap.Options) -> "FoundCon
         servers = connection.execute(_SERVERS, {"domain_id": row.id}).all()
         dav_servers = connection.execute(_DAV_SERVERS, {"domain_id": row.id}).all()
         directory = _directory_row(connection, row) if row.ldapserver_id is not None else None
+        details = _details(connection, row) if row.details_of is not None else ProviderDetails()
     if row.provider_name is None:
         raise BadRecordError(cause=f"table domain, id {row.id}: there is no such provider")
     config = ClientConfig(
@@ -99,8 +110,9 @@ def find(session: Session, domain: str, ldap_options: ldap.Options) -> "FoundCon
         provider_short_name=_text(row.short_name) or domain,
         mail_servers=tuple(_usable("server", servers, _mail_server)),
         dav_servers=tuple(_usable("davserver", dav_servers, _dav_server)),
+        details=details,
     )
-    if not config.mail_servers:
+    if not config.incoming and not config.outgoing:
         raise BadRecordError(cause=f"table domain, id {row.id}: no usable mail server")
     if not config.incoming or not config.outgoing:
         missing = "outgoing" if config.incoming else "incoming"
@@ -111,6 +123,28 @@ def find(session: Session, domain: str, ldap_options: ldap.Options) -> "FoundCon
 def knows(session: Session, domain: str) -> bool:
     """Tell whether a row of the table ``domain`` fits, a wildcard included."""
     return _domain_row(session, domain) is not None
+
+
+def known_domains(session: Session) -> Iterator[str]:
+    """Yield the domains of the table ``domain`` as A-labels, without wildcards and bad names."""
+    for name in session.scalars(select(Domain.name).order_by(Domain.id)):
+        with suppress(AddressError):
+            yield parse_domain(name)
+
+
+def bad_rows(session: Session) -> Iterator[tuple[str, int, str]]:
+    """Yield table, id and defect of all rows of servers that no client could use."""
+    checks: tuple[tuple[type[Any], Callable[[Row[Any]], object]], ...] = (
+        (Server, _mail_server),
+        (DavServerRow, _dav_server),
+    )
+    for model, check in checks:
+        table = model.__table__
+        for row in session.execute(select(table).order_by(table.c.id)):
+            try:
+                check(row)
+            except _BadRowError as error:
+                yield table.name, row.id, str(error)
 
 
 def domain_names(session: Session, number: int) -> list[str]:
@@ -185,7 +219,7 @@ class ConfigCache:
                 self._answers.clear()
 
 
-def _domain_row(session: Session, domain: str) -> Row[int, str, int | None, str, str] | None:
+def _domain_row(session: Session, domain: str) -> Row[int, str, int | None, str, str, int] | None:
     """Return the row that decides for a domain, with its provider's names."""
     names = _names_in_order(domain)
     connection = session.connection()
@@ -197,7 +231,7 @@ def _domain_row(session: Session, domain: str) -> Row[int, str, int | None, str,
 
 
 @cache
-def _domain_query(dialect: str) -> Select[int, str, int | None, str, str]:
+def _domain_query(dialect: str) -> Select[int, str, int | None, str, str, int]:
     """Return the query for the rows of ``domain`` that have one of several ``names``."""
     return (
         select(
@@ -206,8 +240,10 @@ def _domain_query(dialect: str) -> Select[int, str, int | None, str, str]:
             Domain.ldapserver_id,
             Provider.name.label("provider_name"),
             Provider.short_name,
+            ProviderDetail.provider_id.label("details_of"),
         )
         .join(Provider, Provider.id == Domain.provider_id, isouter=True)
+        .join(ProviderDetail, ProviderDetail.provider_id == Provider.id, isouter=True)
         .where(lower_name(dialect).in_(bindparam("names", expanding=True)))
         .order_by(Domain.id)
     )
@@ -240,6 +276,63 @@ def _directory_row(connection: Connection, domain: Row[*tuple[Any, ...]]) -> Row
     return row
 
 
+_DETAILS = select(
+    *(column for column in ProviderDetail.__table__.c if column.name != "logo"),
+    ProviderDetail.logo.is_not(None).label("has_logo"),
+).where(ProviderDetail.provider_id == bindparam("id"))
+_DOCUMENTATION = (
+    select(DocumentationRow.__table__)
+    .where(DocumentationRow.provider_id == bindparam("id"))
+    .order_by(DocumentationRow.id)
+)
+_LOGO = select(ProviderDetail.logo_type, ProviderDetail.logo)
+
+
+def logo(session: Session, domain: str) -> tuple[str, bytes] | None:
+    """Return content type and bytes of the logo of a domain's provider, or None if it has none.
+
+    Raises UnknownDomainError if no row fits, and DatabaseError.
+    """
+    with database_errors():
+        row = _domain_row(session, domain)
+        if row is None:
+            raise UnknownDomainError(cause=f"domain {domain}")
+        found = session.execute(_LOGO.where(ProviderDetail.provider_id == row.details_of)).first()
+    if found is None or found.logo is None or found.logo_type not in LOGO_TYPES:
+        return None
+    return found.logo_type, found.logo
+
+
+def _details(connection: Connection, domain: Row[*tuple[Any, ...]]) -> ProviderDetails:
+    """Return the details of a domain's provider; what nobody could use is left out and logged."""
+    row = connection.execute(_DETAILS, {"id": domain.details_of}).one()
+    pages = connection.execute(_DOCUMENTATION, {"id": domain.details_of}).all()
+    values: dict[str, Any] = {}
+    for column, read in _DETAIL_COLUMNS.items():
+        try:
+            values[column] = read(getattr(row, column))
+        except _BadRowError as error:
+            log.error("table provider_detail, id %s: %s %s", row.provider_id, column, error)
+    logo = None
+    try:
+        logo = _logo(row)
+    except _BadRowError as error:
+        log.error("table provider_detail, id %s: %s", row.provider_id, error)
+    oauth2 = OAuth2(
+        issuer=_text(row.oauth2_issuer),
+        auth_url=values.pop("oauth2_auth_url", ""),
+        token_url=values.pop("oauth2_token_url", ""),
+        scope=_text(row.oauth2_scope),
+        client_id=_text(row.oauth2_client_id),
+    )
+    return ProviderDetails(
+        **values,
+        logo=logo,
+        oauth2=oauth2 if oauth2.issuer else None,
+        documentation=tuple(_usable("documentation", pages, _page)),
+    )
+
+
 def _names_in_order(domain: str) -> list[str]:
     """Return the values of the column ``domain.name`` that fit a domain, best first."""
     labels = domain.split(".")
@@ -248,8 +341,8 @@ def _names_in_order(domain: str) -> list[str]:
 
 
 def _usable(
-    table: str, rows: Sequence[Row[Any]], check: Callable[[Row[Any]], _Server]
-) -> Iterator[_Server]:
+    table: str, rows: Sequence[Row[Any]], check: Callable[[Row[Any]], _Item]
+) -> Iterator[_Item]:
     """Yield what ``check`` makes of each row; name a bad row in the log and leave it out."""
     for row in rows:
         try:
@@ -278,6 +371,73 @@ def _dav_server(row: Row[Any]) -> DavServer:
         user_name=_user_name(row.user_name),
         domain_required=bool(row.domain_required),
     )
+
+
+def _link(value: object) -> str:
+    """Return a URL that people follow, or "" for none."""
+    text = str(value or "").strip()
+    try:
+        parts = urlsplit(text)
+        is_web = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        is_web = False
+    if text and (not is_web or _FORBIDDEN_IN_URL.search(text)):
+        raise _BadRowError(f"is {value!r}, it must be an http or https URL")
+    return text
+
+
+def _page(row: Row[Any]) -> Documentation:
+    try:
+        url = _link(row.url)
+    except _BadRowError as error:
+        raise _BadRowError(f"url {error}") from None
+    if not url:
+        raise _BadRowError("url is empty")
+    return Documentation(url, _language(row.lang), _text(row.text) or url)
+
+
+def _logo(row: Row[*tuple[Any, ...]]) -> Logo | None:
+    """Return the form of a logo, None if there is none."""
+    if not row.has_logo:
+        return None
+    if row.logo_type not in LOGO_TYPES:
+        allowed = ", ".join(LOGO_TYPES)
+        raise _BadRowError(f"logo_type is {row.logo_type!r}, it must be one of {allowed}")
+    width, height = row.logo_width or 0, row.logo_height or 0
+    if width < 1 or height < 1:
+        raise _BadRowError("logo_width and logo_height must be 1 or more")
+    return Logo(row.logo_type, width, height)
+
+
+def _language(value: object) -> str:
+    text = str(value or "").strip()
+    if not re.fullmatch(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*", text):
+        raise _BadRowError(f"lang is {value!r}, it must be a language such as en or pt-BR")
+    return text
+
+
+def _color(value: object) -> str:
+    text = str(value or "").strip()
+    if text and not re.fullmatch(r"#[0-9A-Fa-f]{6}", text):
+        raise _BadRowError(f"is {value!r}, it must be a color such as #1a5fb4")
+    return text
+
+
+def _address(value: object) -> str:
+    try:
+        return str(EmailAddress.parse(str(value))) if value else ""
+    except AddressError:
+        raise _BadRowError(f"is {value!r}, it must be a mail address") from None
+
+
+_DETAIL_COLUMNS: dict[str, Callable[[object], str]] = {
+    "webmail_url": _link,
+    "help_url": _link,
+    "support_address": _address,
+    "color": _color,
+    "oauth2_auth_url": _link,
+    "oauth2_token_url": _link,
+}
 
 
 def _word(column: str, value: object, words: Mapping[str, _Word]) -> _Word:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Engine,
     ForeignKey,
     Integer,
+    LargeBinary,
     String,
     Table,
     TypeDecorator,
@@ -62,6 +63,43 @@ class Provider(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(128))
     short_name: Mapped[str] = mapped_column(String(32))
+
+
+class ProviderDetail(Base):
+    """What people may want to know of a provider; clientconfig.ProviderDetails explains it."""
+
+    __tablename__ = "provider_detail"
+
+    provider_id: Mapped[int] = mapped_column(
+        ForeignKey("provider.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    webmail_url: Mapped[str | None] = mapped_column(String(255))
+    help_url: Mapped[str | None] = mapped_column(String(255))
+    support_address: Mapped[str | None] = mapped_column(String(320))
+    color: Mapped[str | None] = mapped_column(String(7))
+    logo_type: Mapped[str | None] = mapped_column(String(32))
+    logo_width: Mapped[int | None]
+    logo_height: Mapped[int | None]
+    logo: Mapped[bytes | None] = mapped_column(LargeBinary)
+    oauth2_issuer: Mapped[str | None] = mapped_column(String(255))
+    oauth2_auth_url: Mapped[str | None] = mapped_column(String(255))
+    oauth2_token_url: Mapped[str | None] = mapped_column(String(255))
+    oauth2_scope: Mapped[str | None] = mapped_column(String(255))
+    oauth2_client_id: Mapped[str | None] = mapped_column(String(255))
+
+
+class Documentation(Base):
+    """A page that explains the settings to people; its provider has a row of details as well."""
+
+    __tablename__ = "documentation"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    provider_id: Mapped[int] = mapped_column(
+        ForeignKey("provider_detail.provider_id", ondelete="CASCADE"), index=True
+    )
+    url: Mapped[str] = mapped_column(String(255))
+    lang: Mapped[str] = mapped_column(String(35))
+    text: Mapped[str] = mapped_column(String(255))
 
 
 class Server(Base):

@@ -4,6 +4,7 @@ A document is checked as a whole before the first row is written, and an export 
 database (see :mod:`automx.seeddocument`).
 """
 
+import base64
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,6 +41,9 @@ log = logging.getLogger(__name__)
 _CHUNK = 2_000  # rows that are read or written at once
 _NAMES_AT_ONCE = 400  # SQLite before 3.32 allows 999 parameters
 
+_DETAIL, _DOCUMENTATION = (
+    Base.metadata.tables[name] for name in ("provider_detail", "documentation")
+)
 _PROVIDER, _LDAPSERVER, _SERVER, _DAVSERVER, _DOMAIN, _SERVER_DOMAIN, _DAVSERVER_DOMAIN = (
     Base.metadata.tables[name]
     for name in (
@@ -89,9 +93,18 @@ def count(session: Session) -> Counts:
 
 
 def purge(session: Session) -> None:
-    """Delete all rows of automx2's seven tables."""
+    """Delete all rows of automx2's seven tables, and the details of providers."""
     links = (_SERVER_DOMAIN, _DAVSERVER_DOMAIN)
-    for table in (*links, _DOMAIN, _SERVER, _DAVSERVER, _LDAPSERVER, _PROVIDER):
+    for table in (
+        *links,
+        _DOCUMENTATION,
+        _DETAIL,
+        _DOMAIN,
+        _SERVER,
+        _DAVSERVER,
+        _LDAPSERVER,
+        _PROVIDER,
+    ):
         session.execute(table.delete())
 
 
@@ -173,6 +186,14 @@ def _insert(session: Session, rows: SeedRows) -> Counts:
         for row, row_id in zip(table_rows, ids, strict=True):
             row["id"] = row_id
         _insert_rows(session, table, table_rows)
+    # SQLite may hold what somebody's DELETE without foreign_keys has left of an earlier provider.
+    for chunk in _chunks((row["id"] for row in rows.providers), _NAMES_AT_ONCE):
+        for table in (_DOCUMENTATION, _DETAIL):
+            session.execute(table.delete().where(table.c.provider_id.in_(chunk)))
+    for index, details in rows.details.items():
+        provider = {"provider_id": rows.providers[index]["id"]}
+        _insert_rows(session, _DETAIL, [provider | details.columns])
+        _insert_rows(session, _DOCUMENTATION, (provider | page for page in details.documentation))
     only_provider = rows.providers[0]["id"] if len(rows.providers) == 1 else None
     domains = list(zip(domain_ids, rows.domains, strict=True))
     _insert_rows(
@@ -310,6 +331,7 @@ class _Export:
             table: not self._is_counted_from_1(table)
             for table in (_PROVIDER, _SERVER, _DAVSERVER, _DOMAIN)
         }
+        self.has_details = _number_of_rows(session, _DETAIL) > 0
         self.some_links = {
             links: self._number_of_links(links, servers) != number * self.counts.domains
             for links, servers, number in (
@@ -328,8 +350,9 @@ class _Export:
         if self.counts.providers == 1 and not self.has_ids[_PROVIDER]:
             for provider in self._providers():
                 yield f',\n  "provider": {_json(provider["name"])}'
-                if "short_name" in provider:
-                    yield f',\n  "short_name": {_json(provider["short_name"])}'
+                for key in ("short_name", "details"):
+                    if key in provider:
+                        yield f',\n  "{key}": {_json(provider[key])}'
         else:
             yield from _list("providers", self._providers())
         if self.counts.ldapservers:
@@ -347,9 +370,40 @@ class _Export:
             item["name"] = row["name"]
             if row["short_name"] != seeddocument.default_short_name(str(row["name"])):
                 item["short_name"] = row["short_name"]
+            if self.has_details and (details := self._details(row["id"])) is not None:
+                item["details"] = details
             yield item
             path = f"providers[{index}]" if self.has_ids[_PROVIDER] else ""
             self._compare(_PROVIDER, row, seeddocument.provider_row, item, path)
+
+    def _details(self, provider_id: int) -> Row | None:
+        """Return the details of a provider as a document holds them; None if it has none."""
+        mine = _DETAIL.c.provider_id == provider_id
+        row = self.session.execute(select(_DETAIL).where(mine)).mappings().one_or_none()
+        if row is None:
+            return None
+        item: Row = {}
+        for column in seeddocument.DETAIL_COLUMNS:
+            group, _, key = column.partition("_")
+            if row[column] is None:
+                continue
+            if column == "logo":
+                item.setdefault("logo", {})["data"] = base64.b64encode(row["logo"]).decode()
+            elif group in {"logo", "oauth2"}:
+                item.setdefault(group, {})[key] = row[column]
+            else:
+                item[column] = row[column]
+        mine = _DOCUMENTATION.c.provider_id == provider_id
+        pages = select(_DOCUMENTATION).where(mine).order_by(_DOCUMENTATION.c.id)
+        if found := self.session.execute(pages).mappings().all():
+            keys = ("url", "lang", "text")
+            item["documentation"] = [{key: page[key] for key in keys} for page in found]
+        path = f"the details of provider {provider_id}"
+        try:
+            seeddocument.detail_rows(item, path)
+        except SeedError as error:
+            self._note(f"provider {provider_id} will not seed again: {error}")
+        return item
 
     def _ldapservers(self) -> Iterator[Row]:
         passwords = 0

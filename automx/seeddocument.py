@@ -4,6 +4,7 @@ The documents are automx2's, version 1 and version 2. Where version 2 cannot hol
 hold, keys are added to it; ``docs/seed.md`` explains each.
 """
 
+import base64
 import difflib
 import ipaddress
 import json
@@ -14,17 +15,25 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from automx.address import PLACEHOLDER, parse_domain, unicode_domain
-from automx.clientconfig import Authentication, DavType, SocketType
+from automx.address import PLACEHOLDER, EmailAddress, parse_domain, unicode_domain
+from automx.clientconfig import LOGO_TYPES, Authentication, DavType, SocketType
 from automx.errors import AddressError, SeedError
 from automx.ldap import read_hosts
 
 # What is not said in a document, and so not written into an export.
-MAIL_PORTS = {"imap": 993, "pop": 995, "pop3": 995, "smtp": 465}  # type -> port
+MAIL_PORTS = {  # type -> port
+    "imap": 993,
+    "pop": 995,
+    "pop3": 995,
+    "smtp": 465,
+    "managesieve": 4190,
+}
 PRIO = 10
 USER_NAME = "%EMAILADDRESS%"
 AUTHENTICATION = "plain"  # automx2's word for password-cleartext
 DAV_PORT = 0  # that of the URL
+
+MAX_LOGO = 32 * 1024  # bytes
 
 MAX_INTEGER = 2**31 - 1  # of a column, in all databases
 
@@ -44,6 +53,13 @@ SAMPLE: dict[str, Any] = {
 }
 
 Row = dict[str, Any]  # column -> value
+
+
+class DetailRows(NamedTuple):
+    """The columns of a provider's details, and the rows of its documentation."""
+
+    columns: Row
+    documentation: list[Row]
 
 
 class DomainRow(NamedTuple):
@@ -71,6 +87,7 @@ class SeedRows:
     """
 
     providers: list[Row] = field(default_factory=list)
+    details: dict[int, DetailRows] = field(default_factory=dict)  # by the index of the provider
     ldapservers: list[Row] = field(default_factory=list)
     servers: list[Row] = field(default_factory=list)
     davservers: list[Row] = field(default_factory=list)
@@ -162,11 +179,16 @@ def _read_providers(rows: SeedRows, top: dict[str, Any]) -> None:
     if "provider" in top:
         names = {"name": top["provider"]} | {k: top[k] for k in ("short_name",) if k in top}
         rows.providers.append(provider_row(names, ""))
-    elif "short_name" in top:
-        raise SeedError("short_name: expected beside provider only, found beside providers")
+        if "details" in top:
+            rows.details[0] = detail_rows(top["details"], "details")
+    for key in ("short_name", "details"):
+        if key in top and "provider" not in top:
+            raise SeedError(f"{key}: expected beside provider only, found beside providers")
     for index, item in enumerate(top.get("providers", ())):
         path = f"providers[{index}]"
         row = provider_row(item, path)
+        if "details" in item:
+            rows.details[index] = detail_rows(item["details"], f"{path}.details")
         rows.define("provider", row["id"], path)
         rows.providers.append(row)
 
@@ -202,7 +224,30 @@ def _read_domains(rows: SeedRows, items: list[Any], version: object) -> None:
 def provider_row(item: object, path: str) -> Row:
     """Return the columns of a provider, checked and complete; raises SeedError."""
     fields = _fields(item, _PROVIDER_KEYS, path, ("name",))
+    fields.pop("details", None)
     return {"id": None, "short_name": default_short_name(fields["name"])} | fields
+
+
+def detail_rows(item: object, path: str) -> DetailRows:
+    """Return the details of a provider, checked and complete; raises SeedError."""
+    fields = _fields(item, _DETAIL_KEYS, path, ())
+    columns: Row = dict.fromkeys(DETAIL_COLUMNS) | fields
+    if "logo" in fields:
+        required = ("type", "data", "width", "height")
+        logo = _fields(columns.pop("logo"), _LOGO_KEYS, f"{path}.logo", required)
+        columns |= {"logo": logo.pop("data")}
+        columns |= {f"logo_{key}": value for key, value in logo.items()}
+    if "oauth2" in fields:
+        oauth2 = _fields(columns.pop("oauth2"), _OAUTH2_KEYS, f"{path}.oauth2", ("issuer",))
+        columns |= {f"oauth2_{key}": value for key, value in oauth2.items()}
+    pages: list[object] = columns.pop("documentation", None) or []
+    return DetailRows(
+        columns,
+        [
+            _fields(page, _PAGE_KEYS, f"{path}.documentation[{index}]", ("url", "lang", "text"))
+            for index, page in enumerate(pages)
+        ],
+    )
 
 
 def ldapserver_row(item: object, path: str) -> Row:
@@ -425,6 +470,51 @@ def _read_url(value: Any) -> str:
     return value
 
 
+def _read_link(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > 255 or not re.fullmatch(r"[!-~]+", value):
+        raise ValueError
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r'[<>"]', value):
+        raise ValueError
+    return value
+
+
+def _read_address(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError  # noqa: TRY004 - the one error of all kinds
+    return str(EmailAddress.parse(value))
+
+
+def _read_logo_type(value: Any) -> str:
+    if not isinstance(value, str) or value.lower() not in LOGO_TYPES:
+        raise ValueError
+    return value.lower()
+
+
+def _read_logo(value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise ValueError  # noqa: TRY004 - the one error of all kinds
+    data = base64.b64decode(value, validate=True)
+    if not 0 < len(data) <= MAX_LOGO:
+        raise ValueError
+    return data
+
+
+def _pattern(expected: str, pattern: str) -> _Kind:
+    def read_text(value: Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise ValueError
+        return value
+
+    return _Kind(expected, read_text)
+
+
+def _read_object(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError  # noqa: TRY004 - the one error of all kinds
+    return value
+
+
 _ID = _number(1, MAX_INTEGER)
 _IDS = _Kind("a list of ids such as [1, 2]", _read_ids)
 _PORT = _number(1, 65535)
@@ -443,6 +533,7 @@ _URL = _Kind(
     'a URL of at most 128 characters such as "https://dav.example.com/calendars/"', _read_url
 )
 _TYPE = _word(*MAIL_PORTS, *DavType)
+_DETAILS = _Kind('an object such as {"webmail_url": "https://…"}', _read_object)
 _VERSION = _Kind("1 or 2", _number(1, 2).read)
 _SERVERS = _list_of('{"type": "imap", "name": "imap.example.com"}')
 
@@ -456,12 +547,47 @@ _DOCUMENT_KEYS_2 = {
     "version": _VERSION,
     "provider": _text(128),
     "short_name": _text(32),
+    "details": _DETAILS,
     "providers": _list_of('{"id": 1, "name": "Example Inc."}'),
     "domains": _list_of('{"name": "example.com"}'),
     "ldapservers": _list_of('{"id": 1, "name": "ldap.example.com", "search_base": "dc=example"}'),
     "servers": _SERVERS,
 }
-_PROVIDER_KEYS = {"id": _ID, "name": _text(128), "short_name": _text(32)}
+_PROVIDER_KEYS = {"id": _ID, "name": _text(128), "short_name": _text(32), "details": _DETAILS}
+_LINK = _Kind('a URL of at most 255 characters such as "https://www.example.com/"', _read_link)
+_DETAIL_KEYS = {
+    "webmail_url": _LINK,
+    "help_url": _LINK,
+    "support_address": _Kind('a mail address such as "help@example.com"', _read_address),
+    "color": _pattern('a color such as "#1a5fb4"', r"#[0-9A-Fa-f]{6}"),
+    "logo": _Kind('an object such as {"type": "image/png", "data": …}', _read_object),
+    "oauth2": _Kind('an object such as {"issuer": "login.example.com"}', _read_object),
+    "documentation": _list_of('{"url": "https://…", "lang": "en", "text": "Set up your mail"}'),
+}
+_LOGO_KEYS = {
+    "type": _Kind(f"one of {', '.join(LOGO_TYPES)}", _read_logo_type),
+    "data": _Kind(f"an image in Base64, of at most {MAX_LOGO} bytes", _read_logo),
+    "width": _number(1, 10_000),
+    "height": _number(1, 10_000),
+}
+_OAUTH2_KEYS = {
+    "issuer": _text(255),
+    "auth_url": _LINK,
+    "token_url": _LINK,
+    "scope": _text(255),
+    "client_id": _text(255),
+}
+_PAGE_KEYS = {
+    "url": _LINK,
+    "lang": _pattern('a language such as "en" or "pt-BR"', r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*"),
+    "text": _text(255),
+}
+# The columns of the table provider_detail but its key.
+DETAIL_COLUMNS = (
+    *("webmail_url", "help_url", "support_address", "color"),
+    *("logo_type", "logo_width", "logo_height", "logo"),
+    *(f"oauth2_{key}" for key in _OAUTH2_KEYS),
+)
 _LDAPSERVER_KEYS = {
     "id": _ID,
     "name": _HOSTS,

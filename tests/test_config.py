@@ -77,6 +77,10 @@ def test_the_defaults_are_those_of_the_documentation(environ: dict[str, str]) ->
         "account_grace": timedelta(0),
         "account_rate_limit": "30 per minute; 300 per day",
         "rate_limit_storage": "memory://",
+        "signing_certificate": "",
+        "signing_key": "",
+        "signing_key_passphrase": "",
+        "signing_chain": "",
         "permit_passwords_in_urls": False,
         "sources": dict.fromkeys(KEYS, "default"),
     }
@@ -172,6 +176,10 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         "account_grace = 36h\n"
         "account_rate_limit = 5/minute; 10 per 2 hours\n"
         "rate_limit_storage = rediss://automx:hidden@redis.example.com:6380/1\n"
+        f"signing_certificate = {automx_conf}\n"
+        f"signing_key = {secret}\n"
+        "signing_key_passphrase = hidden %s\n"
+        f"signing_chain = {automx_conf}\n"
     )
     settings = load(environ)
     assert settings == Settings(
@@ -201,6 +209,10 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         account_grace=timedelta(hours=36),
         account_rate_limit="5/minute; 10 per 2 hours",
         rate_limit_storage="rediss://automx:hidden@redis.example.com:6380/1",
+        signing_certificate=str(automx_conf),
+        signing_key=str(secret),
+        signing_key_passphrase="hidden %s",
+        signing_chain=str(automx_conf),
     )
     shown = {key: masked(key, getattr(settings, key)) for key in KEYS}
     assert "hidden" not in str(shown)
@@ -209,6 +221,7 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
     assert shown["account_timeout"] == "2.5"
     assert shown["account_grace"] == "36h"
     assert shown["mailcow_token"] == "***"
+    assert shown["signing_key_passphrase"] == "***"
     assert shown["rate_limit_storage"] == "rediss://automx:***@redis.example.com:6380/1"
     assert "hidden" not in repr(settings)
     assert settings.sources == dict.fromkeys(KEYS, str(automx_conf))
@@ -274,6 +287,7 @@ def test_each_secret_can_stand_in_a_file(environ: dict[str, str], tmp_path: Path
         "initdb_token": "let-me-in",
         "mailcow_token": "0815-4711",
         "rate_limit_storage": "redis://:secret@localhost:6379",
+        "signing_key_passphrase": "open sesame",
     }
     assert list(values) == [key for key in KEYS if KEYS[key].secret]
     for key, value in values.items():
@@ -349,8 +363,9 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
         "ldap_cache_size, ldap_bind_password_file, web_endpoint, account_backend, "
         "account_timeout, account_command, mailcow_endpoint, mailcow_token, mailcow_ca_file, "
         "account_warn_before, account_warn_command, account_grace, account_rate_limit, "
-        "rate_limit_storage, db_uri_file, initdb_token_file, mailcow_token_file, "
-        "rate_limit_storage_file"
+        "rate_limit_storage, signing_certificate, signing_key, signing_key_passphrase, "
+        "signing_chain, db_uri_file, initdb_token_file, mailcow_token_file, "
+        "rate_limit_storage_file, signing_key_passphrase_file"
     )
     automx_conf.write_text("")
     assert error(environ | {"AUTOMX_PROXYCOUNT": "1"}) == (
@@ -452,6 +467,10 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
             "rate_limit_storage",
             "memcached://secret@h",
             "memory:// or a URI such as redis://localhost:6379",
+        ),
+        *(
+            (key, "/nowhere/file.pem", "the path of a file that can be read")
+            for key in ("signing_certificate", "signing_key", "signing_chain")
         ),
     ],
 )
@@ -661,6 +680,7 @@ def test_secrets_do_not_show_in_a_settings_object() -> None:
         initdb_token="hidden",
         mailcow_token="hidden",
         rate_limit_storage="redis://:hidden@h",
+        signing_key_passphrase="hidden",
     )
     assert "hidden" not in repr(settings)
 

@@ -101,7 +101,7 @@ def config(*servers: MailServer) -> ClientConfig:
     return ClientConfig("example.com", "Example Inc.", "Example", servers, ())
 
 
-IMAP, POP, SMTP = (server(type_) for type_ in ServerType)
+IMAP, POP, SMTP = map(server, (ServerType.IMAP, ServerType.POP3, ServerType.SMTP))
 
 
 def arguments(text: str) -> dict[str, str]:

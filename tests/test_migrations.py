@@ -29,7 +29,13 @@ from automx.migrations import State
 from tests.databases import Instance, engine_uri, run
 from tests.processes import AUTOMX, automx, program
 
-REVISIONS = ["0001", "0002"]
+TITLES = {
+    "0001": "automx2's seven tables, and what makes a domain quick to find",
+    "0002": "Tokens and accounts of Delta Chat",
+    "0003": "Details of providers: what people and newer protocols want to know of them",
+}
+REVISIONS = list(TITLES)
+KNOWN = ", ".join(REVISIONS)
 AUTOMX2_COLUMNS = {
     "provider": ["id", "name", "short_name"],
     "server": [
@@ -54,7 +60,18 @@ ACCOUNT_COLUMNS = {
         *("changed_at", "warned_at"),
     ],
 }
-COLUMNS = AUTOMX2_COLUMNS | ACCOUNT_COLUMNS
+DETAIL_COLUMNS = {
+    "provider_detail": [
+        *("provider_id", "webmail_url", "help_url", "support_address", "color"),
+        *("logo_type", "logo_width", "logo_height", "logo"),
+        *("oauth2_issuer", "oauth2_auth_url", "oauth2_token_url", "oauth2_scope"),
+        "oauth2_client_id",
+    ],
+    "documentation": ["id", "provider_id", "url", "lang", "text"],
+}
+# What each revision adds.
+ADDED = dict(zip(REVISIONS, (AUTOMX2_COLUMNS, ACCOUNT_COLUMNS, DETAIL_COLUMNS), strict=True))
+COLUMNS = AUTOMX2_COLUMNS | ACCOUNT_COLUMNS | DETAIL_COLUMNS
 DAV_TABLES = {"davserver", "davserver_domain"}
 OUR_INDEXES = {
     "ix_domain_lower_name",
@@ -69,6 +86,11 @@ INSERT_ACCOUNT = (
     "INSERT INTO account VALUES (1, 'tmp.k7x2p@example.com', 1, 'f00d', 'none', 'active',"
     " '2026-11-21 10:00:00', '2026-11-22 10:00:00', '2026-11-21 10:00:00', NULL)"
 )
+INSERT_DETAIL = (
+    "INSERT INTO provider_detail (provider_id, webmail_url, logo_type, logo_width, logo_height,"
+    " logo) VALUES ({}, 'https://mail.example.com/', 'image/png', 8, 8, '123')"
+)
+INSERT_PAGE = "INSERT INTO documentation VALUES ({}, {}, 'https://help.example.com/', 'en', 'Help')"
 BY_POSITION = (
     "INSERT INTO server VALUES (101, 10, 'mail.example.com', 587, 'smtp', 'STARTTLS',"
     " '%EMAILADDRESS%', 'plain')"
@@ -319,6 +341,19 @@ def assert_usable(db_uri: str) -> None:
         do(INSERT_ACCOUNT.replace("(1,", "(2,"))
     with pytest.raises(sa.exc.IntegrityError):
         do("DELETE FROM token")
+    do("INSERT INTO provider VALUES (8000, 'Detailed', 'Detailed')")
+    with pytest.raises(sa.exc.IntegrityError):
+        do(INSERT_DETAIL.format(8001))
+    with pytest.raises(sa.exc.IntegrityError):
+        do(INSERT_PAGE.format(1, 8000))
+    do(INSERT_DETAIL.format(8000))
+    with pytest.raises(sa.exc.IntegrityError):
+        do(INSERT_DETAIL.format(8000))
+    for number in (1, 2):
+        do(INSERT_PAGE.format(number, 8000))
+    do("DELETE FROM provider WHERE id = 8000")
+    for table in DETAIL_COLUMNS:
+        assert rows(db_uri)[table] == []
 
 
 def test_an_empty_database_gets_automx2s_tables_and_ours_with_their_columns_in_order(
@@ -376,9 +411,9 @@ def test_upgrades_at_the_same_moment_wait_for_each_other(any_database_uri: str) 
 
     outputs = sorted(process.communicate(timeout=60)[0] for process in started)
 
-    done = "The database is up to date (0002).\n"
+    done = f"The database is up to date ({REVISIONS[-1]}).\n"
     assert outputs[:3] == [done] * 3
-    upgraded = r"Upgraded to 0001: .+\nUpgraded to 0002: .+\n"
+    upgraded = "".join(rf"Upgraded to {revision}: .+\n" for revision in REVISIONS)
     assert re.fullmatch(upgraded + re.escape(done), outputs[3])
     assert_usable(any_database_uri)
 
@@ -394,7 +429,7 @@ def test_a_database_of_automx2_of_any_age_is_adopted_with_all_its_rows(
     expected, before = rows(any_database_uri), definitions(any_database_uri)
     for row in expected["server"]:
         row.setdefault("prio", 10)
-    for table in DAV_TABLES | ACCOUNT_COLUMNS.keys():
+    for table in DAV_TABLES | (COLUMNS.keys() - AUTOMX2_COLUMNS.keys()):
         expected.setdefault(table, [])
 
     assert upgrade(any_database_uri) == REVISIONS
@@ -445,7 +480,14 @@ def test_what_others_added_to_the_table_of_servers_stays(any_database_uri: str) 
 
 
 @pytest.mark.parametrize(
-    ("table", "missing"), [("domain", "id"), ("token", "address"), ("account", "address")]
+    ("table", "missing"),
+    [
+        ("domain", "id"),
+        ("token", "address"),
+        ("account", "address"),
+        ("provider_detail", "color"),
+        ("documentation", "id"),
+    ],
 )
 def test_a_table_of_another_program_is_refused_and_left_alone(
     any_database_uri: str, table: str, missing: str
@@ -468,7 +510,9 @@ def test_a_table_of_another_program_is_refused_and_left_alone(
         assert dump(any_database_uri) == before
     assert columns(any_database_uri)[table] == ["domain", "active"]
     assert rows(any_database_uri)[table] == [{"domain": "mine", "active": 1}]
-    assert not ACCOUNT_COLUMNS.keys() - {table} & columns(any_database_uri).keys()
+    ours = next(added.keys() for added in ADDED.values() if table in added)
+    if ours != AUTOMX2_COLUMNS.keys():
+        assert not ours - {table} & columns(any_database_uri).keys()
 
 
 # Cut off half way
@@ -529,7 +573,8 @@ def test_mariadb_finishes_an_upgrade_that_was_cut_off_anywhere(
             with cut_before_change(number):
                 upgrade(uri)
         except CutError:
-            done = [current(uri)] if current(uri) else []
+            reached = current(uri)
+            done = REVISIONS[: REVISIONS.index(reached) + 1] if reached else []
             assert state(uri) is (State.OLDER if done else State.MISSING)
             assert done + upgrade(uri) == REVISIONS
             assert dump(uri) == dump(complete)
@@ -557,10 +602,14 @@ migrations.upgrade(sys.argv[1])
     [
         ("sqlite", "DROP TABLE server", []),
         ("sqlite", "CREATE TABLE account", []),
+        ("sqlite", "CREATE TABLE documentation", []),
         ("postgresql", "DROP COLUMN", []),
         ("postgresql", "CREATE TABLE account", []),
+        ("postgresql", "CREATE TABLE documentation", []),
         ("mariadb", "ALTER TABLE server", []),
         ("mariadb", "CREATE TABLE account", ["0001"]),
+        ("mariadb", "CREATE TABLE provider_detail", ["0001", "0002"]),
+        ("mariadb", "CREATE TABLE documentation", ["0001", "0002"]),
     ],
 )
 def test_an_upgrade_that_is_killed_leaves_a_database_that_can_be_upgraded(
@@ -599,11 +648,16 @@ def test_a_downgrade_by_one_revision_takes_only_its_tables(any_database_uri: str
     make_automx2_database(any_database_uri, "2026.2")
     upgrade(any_database_uri)
 
-    assert downgrade(any_database_uri, "0001") == ["0002"]
+    left = dict(COLUMNS)
+    for revision, before in itertools.pairwise(reversed(REVISIONS)):
+        assert downgrade(any_database_uri, before) == [revision]
+        for table in ADDED[revision]:
+            del left[table]
+        assert columns(any_database_uri) == left
+        assert state(any_database_uri) is State.OLDER
 
-    assert columns(any_database_uri) == AUTOMX2_COLUMNS
-    assert state(any_database_uri) is State.OLDER
-    assert upgrade(any_database_uri) == ["0002"]
+    assert left == AUTOMX2_COLUMNS
+    assert upgrade(any_database_uri) == REVISIONS[1:]
     assert_usable(any_database_uri)
 
 
@@ -614,6 +668,8 @@ def test_a_downgrade_loses_no_row(any_database_uri: str, generation: str) -> Non
     with connected(any_database_uri) as connection:
         connection.execute(sa.text(INSERT_TOKEN))
         connection.execute(sa.text(INSERT_ACCOUNT))
+        connection.execute(sa.text(INSERT_DETAIL.format(100)))
+        connection.execute(sa.text(INSERT_PAGE.format(1, 100)))
     before, upgraded = rows(any_database_uri), dump(any_database_uri)
 
     assert downgrade(any_database_uri) == REVISIONS[::-1]
@@ -635,8 +691,7 @@ def test_one_row_in_any_table_keeps_all_of_its_revision(sqlite: str, table: str)
 
     downgrade(sqlite)
 
-    kept = AUTOMX2_COLUMNS if table in AUTOMX2_COLUMNS else ACCOUNT_COLUMNS
-    assert columns(sqlite) == kept
+    assert columns(sqlite) == next(added for added in ADDED.values() if table in added)
     assert len(rows(sqlite)[table]) == 1
     assert upgrade(sqlite) == REVISIONS
     assert columns(sqlite) == COLUMNS
@@ -664,7 +719,7 @@ def test_a_newer_schema_is_left_alone(any_database_uri: str) -> None:
             command(any_database_uri)
         assert caught.value.cause == (
             "the database schema belongs to a newer automx: install that version"
-            " (the database is at 0815, this automx knows 0001, 0002)"
+            f" (the database is at 0815, this automx knows {KNOWN})"
         )
 
     assert state(any_database_uri) is State.NEWER
@@ -682,19 +737,20 @@ def test_a_database_without_our_schema_is_told_from_an_older_one(
     upgrade(any_database_uri)
     newer = tmp_path / "newer"
     shutil.copytree(migrations.script_location(), newer)
-    (newer / "versions/0003_next.py").write_text(
-        '"""Next."""\nrevision, down_revision = "0003", "0002"\n'
+    head, following = REVISIONS[-1], f"{int(REVISIONS[-1]) + 1:04}"
+    (newer / f"versions/{following}_next.py").write_text(
+        f'"""Next."""\nrevision, down_revision = "{following}", "{head}"\n'
         "def upgrade(): pass\ndef downgrade(): pass\n"
     )
     monkeypatch.setattr(migrations, "script_location", lambda: newer)
     migrations.revisions.cache_clear()
     try:
         assert state(any_database_uri) is State.OLDER
-        assert upgrade(any_database_uri) == ["0003"]
+        assert upgrade(any_database_uri) == [following]
         assert state(any_database_uri) is State.CURRENT
-        assert downgrade(any_database_uri, "0002") == ["0003"]
+        assert downgrade(any_database_uri, head) == [following]
         assert state(any_database_uri) is State.OLDER
-        assert migrations.upgrade(engine_uri(any_database_uri), "0002") == []
+        assert migrations.upgrade(engine_uri(any_database_uri), head) == []
     finally:
         migrations.revisions.cache_clear()
 
@@ -723,9 +779,9 @@ def test_asking_for_the_state_changes_nothing(sqlite: str) -> None:
 
 
 def test_unknown_revisions_are_refused(sqlite: str) -> None:
-    with pytest.raises(BadRequestError, match="no revision 0815: 0001, 0002"):
+    with pytest.raises(BadRequestError, match=f"no revision 0815: {KNOWN}"):
         migrations.upgrade(engine_uri(sqlite), "0815")
-    with pytest.raises(BadRequestError, match="no revision 0815: 0001, 0002 and base"):
+    with pytest.raises(BadRequestError, match=f"no revision 0815: {KNOWN} and base"):
         migrations.downgrade(engine_uri(sqlite), "0815")
     assert not Path(str(make_url(sqlite).database)).exists()
 
@@ -980,6 +1036,32 @@ def test_mariadb_gets_no_second_index_beside_that_of_a_foreign_key(mariadb: str)
     assert mariadb_indexes(mariadb, "account") == [
         *("address", "ix_account_expires_at", "ix_account_token_id"),
     ]
+    assert mariadb_indexes(mariadb, "documentation") == ["ix_documentation_provider_id"]
+
+
+def test_a_database_of_mariadb_whose_tables_know_no_references_is_adopted(
+    mariadb: str,
+) -> None:
+    make_automx2_database(mariadb, "2026.2")
+    with connected(mariadb) as connection:
+        inspector = sa.inspect(connection)
+        for table in AUTOMX2_COLUMNS:
+            for key in inspector.get_foreign_keys(table):
+                drop = f"ALTER TABLE {table} DROP FOREIGN KEY {key['name']}"
+                connection.execute(sa.text(drop))
+        for table in AUTOMX2_COLUMNS:
+            connection.execute(sa.text(f"ALTER TABLE {table} ENGINE=MyISAM"))
+    before = rows(mariadb)
+
+    assert upgrade(mariadb) == REVISIONS
+
+    assert columns(mariadb) == COLUMNS
+    assert {table: rows(mariadb)[table] for table in before} == before
+    with connected(mariadb) as connection:
+        connection.execute(sa.text(INSERT_DETAIL.format(100)))
+        connection.execute(sa.text(INSERT_PAGE.format(1, 100)))
+        connection.execute(sa.text("DELETE FROM provider_detail"))
+    assert rows(mariadb)["documentation"] == []
 
 
 def test_mariadb_gets_the_indexes_where_there_are_no_foreign_keys(mariadb: str) -> None:
@@ -1034,23 +1116,20 @@ def test_an_unknown_dialect_is_refused() -> None:
 def test_the_commands_tell_in_a_line_what_they_did(any_database_uri: str) -> None:
     make_automx2_database(any_database_uri, "2020.0")
     env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": any_database_uri}
-    titles = [
-        "automx2's seven tables, and what makes a domain quick to find",
-        "Tokens and accounts of Delta Chat",
-    ]
+    head = REVISIONS[-1]
 
     assert automx("db", "current", env=env) == "none (run automx db upgrade)\n"
     assert automx("db", "upgrade", env=env) == (
-        f"Upgraded to 0001: {titles[0]}\nUpgraded to 0002: {titles[1]}\n"
-        "The database is up to date (0002).\n"
+        "".join(f"Upgraded to {revision}: {title}\n" for revision, title in TITLES.items())
+        + f"The database is up to date ({head}).\n"
     )
-    assert automx("db", "upgrade", env=env) == "The database is up to date (0002).\n"
-    assert automx("db", "current", env=env) == "0002 (up to date)\n"
+    assert automx("db", "upgrade", env=env) == f"The database is up to date ({head}).\n"
+    assert automx("db", "current", env=env) == f"{head} (up to date)\n"
     assert automx("db", "downgrade", "0001", env=env) == (
-        f"Undone 0002: {titles[1]}\nThe database is at 0001.\n"
+        f"Undone 0003: {TITLES['0003']}\nUndone 0002: {TITLES['0002']}\nThe database is at 0001.\n"
     )
     assert automx("db", "downgrade", "base", env=env) == (
-        f"Undone 0001: {titles[0]}\nThe database is at base.\n"
+        f"Undone 0001: {TITLES['0001']}\nThe database is at base.\n"
     )
 
 

@@ -211,7 +211,8 @@ def test_these_values_are_taken(path: str, value: object) -> None:
             "servers.0.type",
             "imaps",
             (
-                "servers[0].type: expected one of imap, pop, pop3, smtp, caldav, carddav, webdav, "
+                "servers[0].type: expected one of imap, pop, pop3, smtp, managesieve, caldav, "
+                "carddav, webdav, jmap, activesync, "
                 'found "imaps"'
             ),
         ),
@@ -220,7 +221,8 @@ def test_these_values_are_taken(path: str, value: object) -> None:
             ...,
             (
                 "servers[0]: the key type is missing; "
-                "expected one of imap, pop, pop3, smtp, caldav, carddav, webdav"
+                "expected one of imap, pop, pop3, smtp, managesieve, caldav, carddav, webdav, "
+                "jmap, activesync"
             ),
         ),
         (

@@ -26,24 +26,36 @@ class Certificate:
 
 
 class Authority:
-    """A certificate authority whose files lie in ``folder``; ``root`` is its own certificate."""
+    """A certificate authority whose files lie in ``folder``; ``root`` is its own certificate.
 
-    def __init__(self, folder: Path) -> None:
+    One with a ``parent`` is an intermediate authority.
+    """
+
+    def __init__(self, folder: Path, parent: "Authority | None" = None) -> None:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name("Test authority")
+        self._name = _name("Test intermediate" if parent else "Test authority")
         self._issued = 0
+        issuer = parent or self
         certificate = (
-            self._builder(self._name, self._key)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            issuer._builder(self._name, self._key)
+            .add_extension(
+                x509.BasicConstraints(ca=True, path_length=0 if parent else 1), critical=True
+            )
             .add_extension(_usage(certificates=True), critical=True)
             .add_extension(
                 x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
             )
-            .sign(self._key, hashes.SHA256())
+            .sign(issuer._key, hashes.SHA256())
         )
-        self.root = folder / "authority.pem"
+        self.root = folder / ("intermediate.pem" if parent else "authority.pem")
         self.root.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+    def intermediate(self) -> "Authority":
+        """Return an intermediate authority, whose files lie in a folder of their own."""
+        folder = self._folder / "intermediate"
+        folder.mkdir()
+        return Authority(folder, self)
 
     def issue(self, *names: str, days: int = 30) -> Certificate:
         """Issue a certificate for host names and IP addresses; ``*.example.test`` is a legal one.

@@ -102,12 +102,16 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class NewAccount:
-    """An account that was just made, with its password, which is kept nowhere else."""
+    """An account that was just made, with its password, which is kept nowhere else.
+
+    ``expires_at`` is None, as ``lifetime`` is, for an account without end.
+    """
 
     address: str
     password: str = field(repr=False)
     expiry: str
     lifetime: timedelta | None
+    expires_at: datetime | None
 
 
 def create(
@@ -138,7 +142,7 @@ def create(
     password = password or new_password()
     if backend is not None:
         account = _make_mailbox(session, token, backend, account, password, address)
-    return NewAccount(account.address, password, token.expiry, token.lifetime)
+    return NewAccount(account.address, password, token.expiry, token.lifetime, account.expires_at)
 
 
 def check_domain(session: Session, token: Token) -> None:

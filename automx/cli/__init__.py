@@ -4,9 +4,11 @@ import click
 
 from automx import __version__
 from automx.cli.account import account
+from automx.cli.check import check
 from automx.cli.config import config
 from automx.cli.db import db
 from automx.cli.dclogin import dclogin, mobileconfig_qr
+from automx.cli.dns import dns
 from automx.cli.ldap import ldap_
 from automx.cli.mailadm import import_mailadm
 from automx.cli.prune import prune
@@ -37,8 +39,8 @@ def main() -> None:
 
 
 COMMANDS = (
-    account, config, db, dclogin, export, import_mailadm, ldap_, mobileconfig_qr, prune, purge,
-    seed, serve, show, token,
+    account, check, config, db, dclogin, dns, export, import_mailadm, ldap_, mobileconfig_qr,
+    prune, purge, seed, serve, show, token,
 )  # fmt: skip
 
 for command in COMMANDS:

@@ -81,7 +81,7 @@ def _text(config: "ClientConfig", address: "EmailAddress") -> str:
             f"login {filled(server.user_name)}",
             ", ".join(server.authentication),
         )
-        for server in (*config.incoming, *config.outgoing)
+        for server in (*config.incoming, *config.outgoing, *config.sieve)
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [f"{address}, {config.provider_name}"]

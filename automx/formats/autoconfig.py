@@ -10,7 +10,14 @@ from html import escape
 from lxml import etree
 
 from automx.address import LOGIN_MARK
-from automx.clientconfig import ClientConfig, DavServer, DavType, MailServer
+from automx.clientconfig import (
+    ClientConfig,
+    DavServer,
+    DavType,
+    MailServer,
+    OAuth2,
+    ProviderDetails,
+)
 
 CONTENT_TYPE = "application/xml; charset=utf-8"
 
@@ -34,11 +41,20 @@ def render(config: ClientConfig) -> bytes:
     _leaf(provider, "displayShortName", config.provider_short_name)
     for server in config.incoming:
         _mail_server(etree.SubElement(provider, "incomingServer", type=server.type), server)
+    for dav_server in config.dav_servers:  # behind those that every client knows
+        if dav_server.type is DavType.JMAP:
+            _dav_server(etree.SubElement(provider, "incomingServer", type="jmap"), dav_server)
     for server in config.outgoing:
         _mail_server(etree.SubElement(provider, "outgoingServer", type=server.type), server)
+    _documentation(provider, config.details)
     for dav_server in config.dav_servers:
-        element = etree.SubElement(root, _DAV_ELEMENTS[dav_server.type], type=dav_server.type)
-        _dav_server(element, dav_server)
+        if name := _DAV_ELEMENTS.get(dav_server.type):
+            _dav_server(etree.SubElement(root, name, type=dav_server.type), dav_server)
+    if config.details.webmail_url:  # Mozilla's element; the draft lets it be
+        web_mail = etree.SubElement(root, "webMail")
+        etree.SubElement(web_mail, "loginPage", url=config.details.webmail_url)
+    if config.details.oauth2 is not None:
+        _oauth2(root, config.details.oauth2)
     return etree.tostring(root, encoding="UTF-8", xml_declaration=True, pretty_print=True)
 
 
@@ -69,6 +85,31 @@ def _dav_server(element: etree._Element, server: DavServer) -> None:
     etree.SubElement(element, "authentication", system="http").text = "basic"
     _leaf(element, "authentication", "basic")
     _leaf(element, "username", server.user_name)
+
+
+def _documentation(provider: etree._Element, details: ProviderDetails) -> None:
+    """Write one element for each page, with its titles in all languages."""
+    elements: dict[str, etree._Element] = {}
+    for page in details.documentation:
+        if page.url not in elements:
+            elements[page.url] = etree.SubElement(provider, "documentation", url=page.url)
+        etree.SubElement(elements[page.url], "descr", lang=page.language).text = page.text
+
+
+def _oauth2(root: etree._Element, oauth2: OAuth2) -> None:
+    """Write how people log in by OAuth 2.0; nothing if a part is missing that nobody can guess."""
+    texts = {
+        "issuer": oauth2.issuer,
+        "scope": oauth2.scope,
+        "authURL": oauth2.auth_url,
+        "tokenURL": oauth2.token_url,
+    }
+    if all(texts.values()):
+        element = etree.SubElement(root, "oAuth2")
+        for name, text in texts.items():
+            _leaf(element, name, text)
+        if oauth2.client_id:
+            _leaf(element, "clientID", oauth2.client_id)
 
 
 def _leaf(parent: etree._Element, name: str, text: str) -> None:

@@ -1,7 +1,9 @@
 """Autodiscover, for Outlook, Thunderbird, eM Client and Delta Chat.
 
 Standard: [MS-OXDSCLI], the outlook schema. IMAP, POP and SMTP are what Outlook reads from a server
-that is not Exchange; eM Client also reads CalDAV and CardDAV.
+that is not Exchange; eM Client also reads CalDAV and CardDAV. Clients that synchronize by
+Exchange ActiveSync ask in the mobilesync schema ([MS-ASCMD], section 2.2.1.1); neither schema tells
+what belongs to the other. How the JSON of newer clients looks is not published.
 """
 
 from dataclasses import dataclass, replace
@@ -38,10 +40,11 @@ REQUEST_NS = "http://schemas.microsoft.com/exchange/autodiscover/outlook/request
 RESPONSE_NS = "http://schemas.microsoft.com/exchange/autodiscover/responseschema/2006"
 OUTLOOK_NS = "http://schemas.microsoft.com/exchange/autodiscover/outlook/responseschema/2006a"
 
-_ROOT, _REQUEST, _SCHEMA, _ADDRESS = (
-    f"{REQUEST_NS} {name}"
-    for name in ("Autodiscover", "Request", "AcceptableResponseSchema", "EMailAddress")
+MOBILESYNC_REQUEST_NS = (
+    "http://schemas.microsoft.com/exchange/autodiscover/mobilesync/requestschema/2006"
 )
+MOBILESYNC_NS = "http://schemas.microsoft.com/exchange/autodiscover/mobilesync/responseschema/2006"
+XML_PATH = "/autodiscover/autodiscover.xml"
 
 _MAX_DEPTH = 100  # of elements in a request; clients send three
 
@@ -67,28 +70,35 @@ class SchemaNotServedError(BadRequestError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client asks: settings for ``address`` (as it was typed)."""
+    """What a client asks: settings for ``address`` (as it was typed), in which schema."""
 
     address: str
+    mobilesync: bool = False
 
 
 def parse_request(body: bytes) -> Request:
     """Return what a POST body asks.
 
     Raises InvalidRequestError for anything that is no such request (no XML, a document type,
-    another namespace, no address), SchemaNotServedError for a schema other than outlook's.
+    another namespace, no address), SchemaNotServedError for a schema other than the two.
     """
     texts = _texts(body)
-    if (_ROOT,) not in texts:
+    namespaces = (REQUEST_NS, MOBILESYNC_REQUEST_NS)
+    found = [space for space in namespaces if (f"{space} Autodiscover",) in texts]
+    if not found:
         raise InvalidRequestError(f"The request is not an Autodiscover element of {REQUEST_NS}.")
-    if (_ROOT, _REQUEST) not in texts:
+    request = (f"{found[0]} Autodiscover", f"{found[0]} Request")
+    if request not in texts:
         raise InvalidRequestError("The element Request is missing.")
-    if texts.get((_ROOT, _REQUEST, _SCHEMA), "").strip() not in {"", OUTLOOK_NS}:
+    schema = texts.get((*request, f"{found[0]} AcceptableResponseSchema"), "").strip()
+    if not schema:
+        schema = OUTLOOK_NS if found[0] == REQUEST_NS else MOBILESYNC_NS
+    if schema not in {OUTLOOK_NS, MOBILESYNC_NS}:
         raise SchemaNotServedError("This response schema is not served here.")
-    address = texts.get((_ROOT, _REQUEST, _ADDRESS), "").strip()
+    address = texts.get((*request, f"{found[0]} EMailAddress"), "").strip()
     if not address:
         raise InvalidRequestError("The element EMailAddress is missing.")
-    return Request(address)
+    return Request(address, mobilesync=schema == MOBILESYNC_NS)
 
 
 def _texts(body: bytes) -> dict[tuple[str, ...], str]:
@@ -146,6 +156,8 @@ def render(config: ClientConfig, address: EmailAddress | None = None) -> bytes:
     _leaf(account, "AccountType", "email")
     _leaf(account, "Action", "settings")
     for server in config.mail_servers:
+        if server.type not in _TYPES:
+            continue
         _mail_server(account, server, config.domain, address)
     for dav_server in config.dav_servers:
         if dav_server.type in _DAV_TYPES:
@@ -180,6 +192,35 @@ class Template:
 def login_template(config: ClientConfig) -> Template:
     """Return the answers for people of a domain who log in by a name of their own."""
     return Template(config.for_person(LOGIN_MARK))
+
+
+def render_mobilesync(config: ClientConfig, address: EmailAddress) -> bytes:
+    """Return where an address synchronizes by ActiveSync.
+
+    Raises SchemaNotServedError if the domain has no such server.
+    """
+    url = activesync_url(config, address)
+    if url is None:
+        raise SchemaNotServedError("This response schema is not served here.")
+    root, response = _document(MOBILESYNC_NS)
+    _leaf(response, "Culture", "en:us")
+    user = etree.SubElement(response, "User")
+    _leaf(user, "DisplayName", config.display_name or str(address))
+    _leaf(user, "EMailAddress", str(address))
+    settings = etree.SubElement(etree.SubElement(response, "Action"), "Settings")
+    server = etree.SubElement(settings, "Server")
+    _leaf(server, "Type", "MobileSync")
+    _leaf(server, "Url", url)
+    _leaf(server, "Name", url)
+    return _bytes(root)
+
+
+def activesync_url(config: ClientConfig, address: EmailAddress | None) -> str | None:
+    """Return the URL of the domain's ActiveSync, or None if it has none."""
+    for server in config.dav_servers:
+        if server.type is DavType.ACTIVESYNC:
+            return expand_url(server.url, config.domain, address)
+    return None
 
 
 def render_error(code: int, message: str, *, now: datetime) -> bytes:

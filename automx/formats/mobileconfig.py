@@ -7,6 +7,7 @@ PayloadIdentifier, so identifiers and UUIDs depend on the address alone.
 
 import plistlib
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from hashlib import sha256
 from html import escape
 from urllib.parse import urlsplit
@@ -48,12 +49,18 @@ _DAV_KEYS = {
 
 
 def render(
-    config: ClientConfig, address: EmailAddress, *, name: str = "", password: str = ""
+    config: ClientConfig,
+    address: EmailAddress,
+    *,
+    name: str = "",
+    password: str = "",
+    removal_date: datetime | None = None,
 ) -> bytes:
     """Return the profile of an address as an XML property list.
 
     ``name`` is the display name of the person, ``password`` the one of the account; an empty one
-    is left out, and the device asks for it. Raises BadRecordError if the domain has no incoming or
+    is left out, and the device asks for it. The device removes the profile of a temporary account
+    on ``removal_date`` (with time zone). Raises BadRecordError if the domain has no incoming or
     no outgoing server: a profile needs one of each.
     """
     incoming = _best(config, ServerType.IMAP) or _best(config, ServerType.POP3)
@@ -70,6 +77,8 @@ def render(
         "PayloadOrganization": config.provider_name,
         "PayloadRemovalDisallowed": False,
     }
+    if removal_date is not None:  # property lists know UTC only
+        profile["RemovalDate"] = removal_date.astimezone(UTC).replace(tzinfo=None)
     return plistlib.dumps(profile)
 
 

@@ -7,18 +7,30 @@ from automx.config import Settings
 from automx.views import (
     autoconfig,
     autodiscover,
+    autodiscoverjson,
     dcaccount,
     errors,
     health,
     initdb,
     log,
     mobileconfig,
+    pacc,
+    wellknown,
 )
 
 
 def register(app: Flask, settings: Settings) -> None:
     """Add all pages to an application."""
-    for module in (autoconfig, autodiscover, mobileconfig, initdb, health):
+    for module in (
+        autoconfig,
+        autodiscover,
+        autodiscoverjson,
+        mobileconfig,
+        pacc,
+        wellknown,
+        initdb,
+        health,
+    ):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(dcaccount.make_blueprint(settings.web_endpoint))
     errors.register(app)

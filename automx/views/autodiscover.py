@@ -49,6 +49,10 @@ def post() -> Response:
     address = EmailAddress.parse(asked.address)
     found = found_config(address.domain)
     person = known_person(found, address)
+    if asked.mobilesync:
+        config = found.config.for_person(person.login_name, person.display_name)
+        document = autodiscover.render_mobilesync(config, address)
+        return personal_document(document, autodiscover.CONTENT_TYPE)
     make = autodiscover.login_template if person.login_name else autodiscover.Template
     document = found.rendered(make).fill(address, person.login_name, person.display_name)
     return personal_document(document, autodiscover.CONTENT_TYPE)

@@ -2,7 +2,8 @@
 
 The app that scanned the code asks by POST, and is answered as mailadm answers; a person who opens
 the link in a browser sees a page, and nothing is made. The app shows the ``reason`` of an error to
-the person, word for word.
+the person, word for word. If passwords may stand in Apple profiles, the page has a form as well: it
+asks at the same URL, and is answered with the profile of a new account, or with a page.
 """
 
 import json
@@ -11,9 +12,9 @@ from datetime import UTC, datetime
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
-from flask import Blueprint, Response, current_app, render_template, request
+from flask import Blueprint, Response, current_app, g, render_template, request
 from markupsafe import Markup
 from werkzeug.exceptions import BadHost, InternalServerError, MethodNotAllowed, NotFound
 
@@ -23,17 +24,25 @@ from automx.address import EmailAddress, unicode_domain
 from automx.backends import Backends
 from automx.config import Settings
 from automx.duration import format_duration
-from automx.errors import TakenError
-from automx.formats import dclogin, qr
+from automx.errors import ForbiddenError, TakenError
+from automx.formats import dclogin, mobileconfig, qr
+from automx.lookup import FoundConfig
 from automx.models import database_errors, db
 from automx.views import site
 from automx.views.errors import answer_for
 from automx.views.http import argument, body, found_config
 from automx.views.limits import LIMITS, Limits
+from automx.views.mobileconfig import profile_answer
 
 BACKENDS = "automx.backends"  # the key of the Backends in app.extensions
 
 _READING = {"GET", "HEAD"}
+
+_FORM_TYPE = "application/x-www-form-urlencoded"
+_NO_PROFILE = (
+    "This server gives out no profiles for these mailboxes. Please scan the QR code with the app"
+    " Delta Chat."
+)
 
 # By status: what is to be said in words for everyone, and for some people only in the log.
 _REASONS = {
@@ -102,8 +111,10 @@ def create() -> Response:
     """Make an account; mailadm's URL also has the token's name, ``n``, which says nothing new."""
     limits: Limits = current_app.extensions[LIMITS]
     backends: Backends = current_app.extensions[BACKENDS]
-    limits.count_client()
-    body()  # there is nothing in it, but some web servers want it to be read
+    try:  # the app sends nothing, but some web servers want it to be read
+        g.wants_profile = _is_form_of_page(body())
+    finally:
+        limits.count_client()
     secret = argument(request.args, "t")
     if secret:
         limits.count_token()
@@ -111,8 +122,19 @@ def create() -> Response:
     with database_errors():
         session = db.session()
         token = tokens.find(session, secret)
+        found = None
+        if g.wants_profile:  # nothing may go wrong with it once the account is made
+            accounts.check_domain(session, token)
+            found = found_config(token.domain)
+            if not _offers_profile(found):
+                raise ForbiddenError(_NO_PROFILE)
         account = accounts.create(session, token, backends, now=now)
     address = EmailAddress.parse(account.address)
+    if found is not None:
+        profile = mobileconfig.render(
+            found.config, address, password=account.password, removal_date=account.expires_at
+        )
+        return profile_answer(profile, address)
     ttl = None if account.lifetime is None else int(account.lifetime.total_seconds())
     return _json(
         200,
@@ -140,25 +162,42 @@ def show() -> Response:
         token = tokens.find(db.session(), secret)
         token.check_usable(datetime.now(UTC))
         accounts.check_domain(db.session(), token)
-    provider = found_config(token.domain).config.provider_name
+    found = found_config(token.domain)
     text = dclogin.account_text(settings.web_endpoint or request.base_url, secret, token.name)
     return _page(
         200,
         "Your new mailbox is one scan away",
-        provider=provider,
+        provider=found.config.provider_name,
         domain=unicode_domain(token.domain),
         lasts=_in_words(token),
         code=Markup(qr.svg(text, title="QR code")),  # noqa: S704 - made of numbers
         link=text.replace("DCACCOUNT:", "dcaccount:", 1),
         steps=dclogin.SCAN_STEPS,
+        offers_profile=_offers_profile(found),
     )
 
 
+def _is_form_of_page(content: bytes) -> bool:
+    """Tell whether a body is the form on the page of a token."""
+    is_form = (request.content_type or "").partition(";")[0].strip().lower() == _FORM_TYPE
+    return is_form and parse_qs(content.decode("latin-1")).get("profile") == ["1"]
+
+
+def _offers_profile(found: FoundConfig) -> bool:
+    """Tell whether new accounts of a domain may have a profile, and it is certain to be right.
+
+    Where a directory tells the login names, it need not know a person who was made just now.
+    """
+    settings: Settings = current_app.config["AUTOMX"]
+    is_complete = bool(found.config.incoming and found.config.outgoing)
+    return settings.permit_cleartext_passwords and found.ldap_server is None and is_complete
+
+
 def error_answer(error: Exception) -> Response:
-    """Answer an error with a reason that everyone understands: as JSON, or as a page for GET."""
+    """Answer an error with a reason that everyone understands: as JSON, to a browser as a page."""
     answer = answer_for(error)
     status, reason = answer.status_code, _reason(error, answer)
-    if request.method in _READING:
+    if request.method in _READING or g.get("wants_profile"):
         told = _page(status, _HEADLINES.get(status, "Not at the moment"), reason=reason)
     else:
         told = _json_error(status, reason)
@@ -195,6 +234,10 @@ def _page(status: int, headline: str, **values: object) -> Response:
         render_template("token.html", headline=headline, style=style, **values), status
     )
     answer.headers.update(_PAGE_HEADERS)
+    if values.get("offers_profile"):
+        policy = _PAGE_HEADERS["Content-Security-Policy"]
+        policy = policy.replace("form-action 'none'", "form-action 'self'")
+        answer.headers["Content-Security-Policy"] = policy
     return answer
 
 

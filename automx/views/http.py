@@ -12,9 +12,10 @@ from automx.ldap import Options, Person
 from automx.lookup import ConfigCache, FoundConfig, find
 from automx.models import db
 
-# The keys of the ConfigCache and of the Directories in app.extensions.
+# The keys of the ConfigCache, the Directories and the Signer in app.extensions.
 CACHE = "automx.domains"
 DIRECTORIES = "automx.directories"
+SIGNER = "automx.signer"  # there only if profiles are signed
 MAX_BODY = 64 * 1024  # bytes; the longest request of a real client has less than 2 kB
 
 # The names under which clients look for the settings of a domain.

@@ -10,7 +10,13 @@ from automx.address import EmailAddress
 from automx.config import Settings
 from automx.errors import BadRequestError
 from automx.formats import mobileconfig
-from automx.views.http import argument, found_config, known_person, personal_document
+from automx.views.http import (
+    SIGNER,
+    argument,
+    found_config,
+    known_person,
+    personal_document,
+)
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +52,14 @@ def profile() -> Response:
     else:
         make = mobileconfig.login_template if person.login_name else mobileconfig.Template
         body = found.rendered(make).fill(address, name, person.login_name)
+    return profile_answer(body, address)
+
+
+def profile_answer(body: bytes, address: EmailAddress) -> Response:
+    """Answer with a profile, signed if the settings have a certificate."""
+    signer = current_app.extensions.get(SIGNER)
+    if signer is not None:
+        body = signer.sign(body)
     answer = personal_document(body, mobileconfig.CONTENT_TYPE)
     answer.headers["Content-Disposition"] = f'attachment; filename="{_file_name(address)}"'
     return answer

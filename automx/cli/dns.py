@@ -1,0 +1,36 @@
+"""``automx dns``: the records that a domain's zone should have."""
+
+import json
+from dataclasses import asdict
+from urllib.parse import urlsplit
+
+import click
+
+
+@click.command
+@click.argument("domain")
+@click.option("--format", "format_", type=click.Choice(["zone", "json"]), default="zone")
+@click.option("--host", help="Public host name of automx, by default that of web_endpoint.")
+def dns(domain: str, format_: str, host: str | None) -> None:
+    """Print the DNS records of DOMAIN, ready to paste into its zone."""
+    from automx import dns as records
+    from automx import ldap
+    from automx.address import parse_domain
+    from automx.config import load
+    from automx.errors import SettingsError
+    from automx.lookup import find
+    from automx.models import open_session
+
+    settings = load()
+    name = host or urlsplit(settings.web_endpoint).hostname
+    if not name:
+        raise SettingsError(
+            "under which name do clients reach automx? Give it by --host, or set web_endpoint"
+        )
+    with open_session(settings.db_uri) as session:
+        config = find(session, parse_domain(domain), ldap.options(settings)).config
+    found = records.records(config, parse_domain(name))
+    if format_ == "json":
+        click.echo(json.dumps([asdict(record) for record in found], indent=2))
+    else:
+        click.echo(records.zone(config, found), nl=False)

@@ -1,0 +1,108 @@
+"""PACC: a domain's settings in JSON, fixed by a digest in its DNS zone.
+
+Standard: draft-ietf-mailmaint-pacc; submission is told under the names of -02 (``smtp``) and of -03
+(``submit``). A text protocol has no port there: it means implicit TLS on 993, 995 or 465, so any
+other server is left out, and so is ManageSieve, which has no such port (RFC 5804). The zone holds
+the SHA-256 of these very bytes: they depend on nothing but the rows.
+"""
+
+import base64
+import hashlib
+import json
+
+from automx.address import expand, expand_url
+from automx.clientconfig import (
+    Authentication,
+    ClientConfig,
+    DavType,
+    MailServer,
+    ServerType,
+    SocketType,
+)
+from automx.errors import UnknownDomainError
+
+CONTENT_TYPE = "application/json"
+PATH = "/.well-known/user-agent-configuration.json"
+HOST_PREFIX = "ua-auto-config"
+TXT_NAME = "_ua-auto-config"
+LOGO_PATH = "/logo"
+
+_PORTS = {ServerType.IMAP: 993, ServerType.POP3: 995, ServerType.SMTP: 465}
+_NAMES = {
+    ServerType.IMAP: ("imap",),
+    ServerType.POP3: ("pop3",),
+    ServerType.SMTP: ("smtp", "submit"),
+}
+_URL_TYPES = (DavType.JMAP, DavType.CALDAV, DavType.CARDDAV, DavType.WEBDAV)
+_PASSWORDS = {Authentication.PASSWORD_CLEARTEXT, Authentication.PASSWORD_ENCRYPTED}
+
+
+class NothingToPublishError(UnknownDomainError):
+    """The domain has no server that this format could tell of."""
+
+
+def render(config: ClientConfig) -> bytes:
+    """Return the document of a domain; raises NothingToPublishError."""
+    published = [server for server in config.mail_servers if _hostname(config, server)]
+    protocols: dict[str, dict[str, str]] = {}
+    for server in published:
+        for name in _NAMES[server.type]:
+            protocols.setdefault(name, {"host": _hostname(config, server)})
+    for dav_server in config.dav_servers:
+        url = expand_url(dav_server.url, config.domain, None)
+        if dav_server.type in _URL_TYPES and url and url.startswith("https:"):
+            protocols.setdefault(dav_server.type.value, {"url": url})
+    if not protocols:
+        raise NothingToPublishError(cause=f"domain {config.domain}: nothing to tell by PACC")
+    methods = {method for server in published for method in server.authentication}
+    authentication: dict[str, object] = {"password": not methods or bool(methods & _PASSWORDS)}
+    oauth2 = config.details.oauth2
+    if oauth2 is not None and oauth2.issuer.startswith("https:"):
+        authentication["oauth-public"] = {"issuer": oauth2.issuer}
+    document = {
+        "authentication": authentication,
+        "info": _info(config),
+        "protocols": protocols,
+    }
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest_record(document: bytes) -> str:
+    """Return the text of the TXT record that vouches for a document."""
+    digest = base64.b64encode(hashlib.sha256(document).digest()).decode()
+    return f"v=UAAC1; a=sha256; d={digest}"
+
+
+def _hostname(config: ClientConfig, server: MailServer) -> str:
+    """Return the host of a server, or "" if this format cannot tell of the server."""
+    if server.socket_type is not SocketType.SSL or server.port != _PORTS.get(server.type):
+        return ""
+    return expand(server.hostname, config.domain, None) or ""
+
+
+def _info(config: ClientConfig) -> dict[str, object]:
+    """Return what people read; the draft allows 60 and 20 characters for the names."""
+    details = config.details
+    provider: dict[str, object] = {
+        "name": config.provider_name[:60].rstrip(),
+        "shortName": config.provider_short_name[:20].rstrip(),
+    }
+    if details.logo is not None:
+        provider["logo"] = [
+            {
+                "url": f"https://{HOST_PREFIX}.{config.domain}{LOGO_PATH}",
+                "content-type": details.logo.content_type,
+                "width": details.logo.width,
+                "height": details.logo.height,
+            }
+        ]
+    info: dict[str, object] = {"provider": provider}
+    pages = [page.url for page in details.documentation]
+    help_: dict[str, object] = {}
+    if documentation := details.help_url or (pages[0] if pages else ""):
+        help_["documentation"] = documentation
+    if details.support_address:
+        help_["contact"] = [f"mailto:{details.support_address}"]
+    if help_:
+        info["help"] = help_
+    return info

@@ -1,0 +1,184 @@
+"""Signs Apple profiles: CMS SignedData with the content inside (RFC 5652), in DER.
+
+A device shows a profile as verified if it trusts the authority of the certificate; the one that a
+web server uses is fit for it. Files that were renewed are read again, without a restart.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import pkcs7
+
+from automx.config import Settings
+from automx.errors import SettingsError
+
+log = logging.getLogger(__name__)
+
+# A certificate that ends so soon should have been renewed: automatic renewal comes earlier.
+NEAR_END = timedelta(days=14)
+# How long the same warning is not repeated.
+SILENCE = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A certificate with its key, and the certificates that lead to a known authority."""
+
+    certificate: x509.Certificate
+    key: RSAPrivateKey | EllipticCurvePrivateKey
+    chain: tuple[x509.Certificate, ...]
+
+    def trouble(self, now: datetime) -> str:
+        """Return what is wrong with the certificate at a time, in a line, or ""."""
+        end = self.certificate.not_valid_after_utc
+        if end <= now:
+            return f"the signing certificate has ended on {end:%Y-%m-%d}"
+        if end - now < NEAR_END:
+            return f"the signing certificate ends on {end:%Y-%m-%d}: renew it"
+        if self.certificate.not_valid_before_utc > now:
+            return "the signing certificate is not valid yet"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where an identity is kept: PEM files; ``chain`` and ``passphrase`` may be empty.
+
+    The file of the certificate may hold its chain as well, and the key.
+    """
+
+    certificate: str
+    key: str
+    chain: str = ""
+    passphrase: str = ""
+
+    def read(self) -> Identity:
+        """Return the identity. Raises SettingsError: unreadable, no PEM, key of another one."""
+        certificates = _certificates("signing_certificate", self.certificate)
+        chain = _certificates("signing_chain", self.chain) if self.chain else []
+        key = self._key()
+        certificate = certificates[0]
+        identity = Identity(certificate, key, tuple(dict.fromkeys([*certificates[1:], *chain])))
+        try:
+            is_pair = certificate.public_key() == key.public_key()
+            sign(b"", identity)
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise SettingsError(f"signing_key cannot be used: {error}") from None
+        if not is_pair:
+            raise SettingsError("signing_key is not the key of signing_certificate")
+        return identity
+
+    def _key(self) -> RSAPrivateKey | EllipticCurvePrivateKey:
+        data = _content("signing_key", self.key)
+        passphrase = self.passphrase.encode() or None
+        try:
+            key = serialization.load_pem_private_key(data, passphrase)
+        except TypeError:
+            needed = "is encrypted: set signing_key_passphrase_file"
+            text = "is not encrypted: remove its passphrase" if passphrase else needed
+            raise SettingsError(f"signing_key {text}") from None
+        except (ValueError, UnsupportedAlgorithm):
+            text = "is no private key in PEM, or its passphrase is wrong"
+            raise SettingsError(f"signing_key: {self.key} {text}") from None
+        if not isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey):
+            raise SettingsError("signing_key must be an RSA or an EC key")
+        return key
+
+    def state(self) -> Sequence[object]:
+        """Return what changes when a file is replaced."""
+        paths = (path for path in (self.certificate, self.key, self.chain) if path)
+        return [_identity_of(path) for path in paths]
+
+
+def files(settings: Settings) -> Files:
+    """Return the files that the settings name."""
+    return Files(
+        settings.signing_certificate,
+        settings.signing_key,
+        settings.signing_chain,
+        settings.signing_key_passphrase,
+    )
+
+
+class Signer:
+    """Signs with the identity of some files, as they are now. Safe for threads.
+
+    If renewed files cannot be used, the log tells why, and the former identity goes on signing.
+    """
+
+    def __init__(
+        self, files: Files, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._files = files
+        self._now = now
+        self._lock = threading.Lock()
+        self._state: Sequence[object] = ()
+        self._identity: Identity | None = None
+        self._complaint = ("", datetime.min.replace(tzinfo=UTC))
+        self._current()  # what is wrong is in the log from the start
+
+    def sign(self, content: bytes) -> bytes:
+        """Return ``content`` signed, or as it is if there has never been a usable identity."""
+        identity = self._current()
+        return content if identity is None else sign(content, identity)
+
+    def _current(self) -> Identity | None:
+        state = self._files.state()
+        with self._lock:
+            if state != self._state:
+                self._state = state
+                try:
+                    self._identity = self._files.read()
+                except SettingsError as error:
+                    goes_on = "the former one signs" if self._identity else "nothing is signed"
+                    log.error("the signing certificate cannot be used, %s: %s", goes_on, error)
+            if self._identity is not None and (trouble := self._identity.trouble(self._now())):
+                self._complain(trouble)
+            return self._identity
+
+    def _complain(self, trouble: str) -> None:
+        text, when = self._complaint
+        if text != trouble or self._now() - when >= SILENCE:
+            self._complaint = (trouble, self._now())
+            log.error("%s", trouble)
+
+
+def sign(content: bytes, identity: Identity) -> bytes:
+    """Return CMS SignedData in DER, with the content and all certificates in it."""
+    builder = pkcs7.PKCS7SignatureBuilder().set_data(content)
+    builder = builder.add_signer(identity.certificate, identity.key, hashes.SHA256())
+    for certificate in identity.chain:
+        builder = builder.add_certificate(certificate)
+    return builder.sign(serialization.Encoding.DER, [pkcs7.PKCS7Options.Binary])
+
+
+def _certificates(key: str, path: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(_content(key, path))
+    except ValueError:
+        raise SettingsError(f"{key}: {path} holds no certificate in PEM") from None
+
+
+def _content(key: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{key}: {path} cannot be read: {error.strerror}") from error
+
+
+def _identity_of(path: str) -> object:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a Path for each request is not worth its time
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,60 @@
+"""Where calendars and address books are (RFC 6764, section 5), and the logo of a provider."""
+
+from urllib.parse import urlsplit
+
+from flask import Blueprint, Response, request
+
+from automx import lookup
+from automx.address import shared_url
+from automx.clientconfig import DavType
+from automx.errors import UnknownDomainError
+from automx.formats import pacc
+from automx.models import db
+from automx.views.http import asked_domain, found_config, host_name, public_document
+
+blueprint = Blueprint("wellknown", __name__)
+
+
+@blueprint.route("/.well-known/caldav", methods=["GET", "PROPFIND", "OPTIONS"])
+def caldav() -> Response:
+    """Redirect to the domain's calendars."""
+    return _redirect(DavType.CALDAV)
+
+
+@blueprint.route("/.well-known/carddav", methods=["GET", "PROPFIND", "OPTIONS"])
+def carddav() -> Response:
+    """Redirect to the domain's address books."""
+    return _redirect(DavType.CARDDAV)
+
+
+@blueprint.get(pacc.LOGO_PATH)
+def logo() -> Response:
+    """Answer with the logo of the provider of the domain that the host name stands for."""
+    found = lookup.logo(db.session(), asked_domain())
+    if found is None:
+        raise UnknownDomainError("There is no logo here.")
+    content_type, body = found
+    response = public_document(body, content_type)
+    # A logo may be SVG, which is a document that could hold scripts.
+    response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+def _redirect(type_: DavType) -> Response:
+    """Redirect to the first URL of a type, as far as it is the same for everybody.
+
+    A URL that leads here again is passed over.
+    """
+    config = found_config(asked_domain()).config
+    for server in config.dav_servers:
+        url = shared_url(server.url, config.domain) if server.type is type_ else None
+        if url and not _is_asked(url):
+            return Response(status=301, headers={"Location": url, "Cache-Control": "no-cache"})
+    raise UnknownDomainError("There is no such service for this domain.")
+
+
+def _is_asked(url: str) -> bool:
+    """Tell whether a URL is that of the request."""
+    parts = urlsplit(url)
+    return parts.hostname == host_name() and parts.path.rstrip("/") == request.path

@@ -1,0 +1,172 @@
+"""PACC: by host name, the same bytes everywhere, and a digest for the zone."""
+
+import base64
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy.orm import Session
+
+from automx.clientconfig import (
+    Authentication,
+    ClientConfig,
+    DavServer,
+    DavType,
+    MailServer,
+    OAuth2,
+    ProviderDetails,
+    ServerType,
+    SocketType,
+)
+from automx.formats import pacc
+from automx.migrations import upgrade
+from automx.models import create_engine
+from automx.seed import populate
+from tests.databases import engine_uri
+from tests.documents import golden
+from tests.processes import automx, serving
+from tests.test_provider_details import DOCUMENT
+
+URL = pacc.PATH
+HOST = {"Host": "ua-auto-config.example.com"}
+
+IMAP = MailServer(
+    ServerType.IMAP,
+    "imap.example.com",
+    993,
+    SocketType.SSL,
+    "%EMAILADDRESS%",
+    (Authentication.PASSWORD_CLEARTEXT,),
+)
+SMTP = replace(IMAP, type=ServerType.SMTP, hostname="smtp.example.com", port=465)
+
+
+def config(*servers: MailServer, **values: Any) -> ClientConfig:
+    return ClientConfig("example.com", "Example Inc.", "Example", servers, (), **values)
+
+
+def protocols(settings: ClientConfig) -> object:
+    return json.loads(pacc.render(settings))["protocols"]
+
+
+@pytest.fixture
+def details(database: Path) -> None:
+    """Seed the document with all details into the test's database."""
+    engine = create_engine(f"sqlite:///{database}")
+    with Session(engine) as session:
+        populate(session, DOCUMENT)
+        session.commit()
+    engine.dispose()
+
+
+@pytest.mark.usefixtures("details")
+def test_the_document_is_compact_sorted_and_complete(client: FlaskClient) -> None:
+    answer = client.get(URL, headers=HOST)
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.text == golden("details.pacc.json")
+
+
+@pytest.mark.usefixtures("details")
+def test_the_bare_domain_as_host_and_any_case_are_understood(client: FlaskClient) -> None:
+    for host in ("example.com", "UA-Auto-Config.EXAMPLE.com", "ua-auto-config.example.com:8443"):
+        assert client.get(URL, headers={"Host": host}).text == golden("details.pacc.json")
+
+
+def test_an_unknown_domain_is_404(client: FlaskClient) -> None:
+    assert client.get(URL, headers=HOST).status_code == 404
+
+
+def test_only_the_ports_that_the_format_means_are_told() -> None:
+    others = (
+        replace(IMAP, port=1993),
+        replace(IMAP, port=143, socket_type=SocketType.STARTTLS),
+        replace(SMTP, port=587, socket_type=SocketType.STARTTLS),
+        replace(IMAP, type=ServerType.POP3, port=110, socket_type=SocketType.PLAIN),
+        replace(IMAP, type=ServerType.MANAGESIEVE, port=4190),
+        replace(IMAP, hostname="%EMAILLOCALPART%.example.com"),
+    )
+    for server in others:
+        with pytest.raises(pacc.NothingToPublishError):
+            pacc.render(config(server))
+    assert protocols(config(*others, IMAP, replace(IMAP, hostname="second.example.com"))) == {
+        "imap": {"host": "imap.example.com"}
+    }
+
+
+def test_submission_has_the_names_of_both_drafts() -> None:
+    host = {"host": "smtp.example.com"}
+    assert protocols(config(SMTP)) == {"smtp": host, "submit": host}
+
+
+def test_urls_that_are_somebodys_or_not_encrypted_are_not_told() -> None:
+    dav = (
+        DavServer(DavType.CALDAV, "https://dav.example.com/%EMAILADDRESS%/", "", False),
+        DavServer(DavType.CARDDAV, "http://dav.example.com/", "", False),
+        DavServer(DavType.WEBDAV, "https://%EMAILDOMAIN%/files", "", False),
+        DavServer(DavType.ACTIVESYNC, "https://sync.example.com/", "", False),
+    )
+    settings = replace(config(IMAP), dav_servers=dav)
+    assert protocols(settings) == {
+        "imap": {"host": "imap.example.com"},
+        "webdav": {"url": "https://example.com/files"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("methods", "issuer", "expected"),
+    [
+        ([Authentication.PASSWORD_CLEARTEXT], "", {"password": True}),
+        ([Authentication.PASSWORD_ENCRYPTED], "login.example.com", {"password": True}),
+        ([Authentication.GSSAPI], "", {"password": False}),
+        (
+            [Authentication.OAUTH2],
+            "https://login.example.com",
+            {"oauth-public": {"issuer": "https://login.example.com"}, "password": False},
+        ),
+    ],
+)
+def test_authentication_tells_passwords_and_an_issuer_that_has_a_url(
+    methods: list[Authentication], issuer: str, expected: object
+) -> None:
+    server = replace(IMAP, authentication=tuple(methods))
+    oauth2 = OAuth2(issuer, "", "", "", "") if issuer else None
+    document = json.loads(pacc.render(config(server, details=ProviderDetails(oauth2=oauth2))))
+    assert document["authentication"] == expected
+
+
+def test_long_names_are_cut_as_the_draft_wants() -> None:
+    settings = replace(config(IMAP), provider_name="n" * 128, provider_short_name="s" * 32)
+    provider = json.loads(pacc.render(settings))["info"]["provider"]
+    assert provider == {"name": "n" * 60, "shortName": "s" * 20}
+
+
+def test_the_digest_is_that_of_the_bytes() -> None:
+    document = pacc.render(config(IMAP))
+    digest = base64.b64encode(hashlib.sha256(document).digest()).decode()
+    assert pacc.digest_record(document) == f"v=UAAC1; a=sha256; d={digest}"
+
+
+def test_the_bytes_are_equal_on_all_databases_in_all_workers_and_after_a_restart(
+    any_database_uri: str, tmp_path: Path
+) -> None:
+    upgrade(engine_uri(any_database_uri))
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": any_database_uri}
+    document = tmp_path / "seed.json"
+    document.write_text(json.dumps(DOCUMENT))
+    automx("seed", document, env=env)
+    answers = set()
+    for _ in range(2):
+        with serving(env, tmp_path / "log", "--workers", "2") as server:
+            for _ in range(20):
+                request = Request(server.url + URL, headers=HOST)
+                with urlopen(request, timeout=10) as answer:
+                    answers.add(answer.read())
+    assert answers == {golden("details.pacc.json").encode()}
+    zone = automx("dns", "example.com", "--host", "automx.example.com", env=env)
+    assert pacc.digest_record(answers.pop()) in zone
