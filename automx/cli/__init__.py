@@ -6,6 +6,7 @@ from automx import __version__
 from automx.cli.check import check
 from automx.cli.config import config
 from automx.cli.db import db
+from automx.cli.dclogin import dclogin, mobileconfig_qr
 from automx.cli.dns import dns
 from automx.cli.ldap import ldap_
 from automx.cli.seed import export, purge, seed
@@ -35,5 +36,18 @@ def main() -> None:
     """Set up every mail client from one database."""
 
 
-for command in (check, config, db, dns, export, ldap_, purge, seed, serve, show):
+for command in (
+    check,
+    config,
+    db,
+    dclogin,
+    dns,
+    export,
+    ldap_,
+    mobileconfig_qr,
+    purge,
+    seed,
+    serve,
+    show,
+):
     main.add_command(command)

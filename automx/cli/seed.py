@@ -1,14 +1,11 @@
 """``automx seed``, ``automx export``, ``automx purge``: documents into the database and back."""
 
-import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import click
+
+from automx.cli.output import open_output
 
 
 @click.command
@@ -42,7 +39,7 @@ def export(file: str | None, with_secrets: bool) -> None:
     from automx.config import load
     from automx.models import open_session
 
-    with open_session(load().db_uri) as session, _output(file) as output:
+    with open_session(load().db_uri) as session, open_output(file) as output:
         seeding.begin_snapshot(session)
         for piece in seeding.export(session, with_secrets=with_secrets, warn=_warn):
             output.write(piece.encode())
@@ -77,35 +74,6 @@ def _content(file: str) -> bytes:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise SeedError(f"{_name(file)} cannot be read: {error.strerror}") from error
-
-
-@contextmanager
-def _output(file: str | None) -> Iterator[BinaryIO]:
-    """Open what the document is written to.
-
-    A file is replaced when the document is complete. Only its owner may read it, because it may
-    hold passwords.
-    """
-    if file is None or file == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    path = Path(file)
-    try:
-        if path.exists() and not path.is_file():  # such as /dev/null or a pipe
-            with path.open("wb") as output:
-                yield output
-            return
-        path = path.resolve()  # a link stays a link
-        descriptor, new = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as output:
-                yield output
-            Path(new).replace(path)
-        finally:
-            Path(new).unlink(missing_ok=True)
-    except OSError as error:
-        raise click.ClickException(f"{file} cannot be written: {error.strerror}") from error
 
 
 def _warn(line: str) -> None:

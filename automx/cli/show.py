@@ -1,6 +1,7 @@
 """``automx show``: what a person's client would get."""
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
@@ -8,6 +9,7 @@ import click
 if TYPE_CHECKING:
     from automx.address import EmailAddress
     from automx.clientconfig import ClientConfig
+    from automx.config import Settings
 
 
 @click.command
@@ -24,18 +26,25 @@ def show(address: str, format_: str) -> None:
     """Print exactly what the client of ADDRESS would get."""
     from automx.address import EmailAddress
     from automx.config import load
+
+    person = EmailAddress.parse(address)
+    click.echo(_FORMATS[format_](personal_config(person, load()), person), nl=False)
+
+
+def personal_config(address: "EmailAddress", settings: "Settings") -> "ClientConfig":
+    """Return the settings of a person, with the login name that a directory tells.
+
+    Raises UnknownDomainError, BadRecordError, DatabaseError or DirectoryError as look-ups do.
+    """
     from automx.ldap import Directories, options
     from automx.lookup import find
     from automx.models import open_session
 
-    person = EmailAddress.parse(address)
-    settings = load()
-    directories = Directories(options(settings))
     with open_session(settings.db_uri) as session:
-        found = find(session, person.domain, directories.options)
-    known = found.person(person, directories)
-    config = found.config.for_person(known.login_name, known.display_name)
-    click.echo(_FORMATS[format_](config, person), nl=False)
+        found = find(session, address.domain, options(settings))
+    with closing(Directories(options(settings))) as directories:
+        known = found.person(address, directories)
+    return found.config.for_person(known.login_name, known.display_name)
 
 
 def _autoconfig(config: "ClientConfig", _: "EmailAddress") -> bytes:

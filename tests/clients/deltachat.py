@@ -99,9 +99,21 @@ class DeltaChat:
     def log_in(self, address: str, password: str) -> dict[str, Any]:
         """Let a new profile find its servers and log in; return the settings it keeps.
 
-        A profile of its own, because the core remembers answers of web servers for each profile.
         Raises DeltaChatError if the core cannot log in.
         """
+        return self._new_profile(
+            "add_or_update_transport", {"addr": address, "password": password}
+        ).configured
+
+    def scan(self, text: str) -> "Transport":
+        """Let a new profile scan a QR code that makes an account or logs in to one.
+
+        Raises DeltaChatError if the core cannot do that.
+        """
+        return self._new_profile("add_transport_from_qr", text)
+
+    def _new_profile(self, method: str, parameter: object) -> "Transport":
+        """Set up a profile of its own: the core remembers answers of web servers for each."""
         profile = self.call("add_account")
         database = Path(self.call("get_info", profile)["database_dir"])
         # The core has no setting for further authorities, but remembers keys it has seen.
@@ -110,12 +122,21 @@ class DeltaChat:
                 "INSERT INTO tls_spki (host, spki_hash, timestamp) VALUES (?, ?, ?)",
                 [(host, pin, int(time.time())) for host, pin in self._pins.items()],
             )
-        self.call("add_or_update_transport", profile, {"addr": address, "password": password})
+        self.call(method, profile, parameter)
         with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection:
-            (settings,) = connection.execute("SELECT configured_param FROM transports").fetchone()
+            settings = connection.execute(
+                "SELECT entered_param, configured_param FROM transports"
+            ).fetchone()
         self.call("remove_account", profile)
-        configured: dict[str, Any] = json.loads(settings)
-        return configured
+        return Transport(*map(json.loads, settings))
+
+
+@dataclass(frozen=True)
+class Transport:
+    """The settings of a profile: what it was told, and what it made of that."""
+
+    entered: dict[str, Any]
+    configured: dict[str, Any]
 
 
 @contextlib.contextmanager

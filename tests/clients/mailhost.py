@@ -3,6 +3,7 @@
 Dovecot's own users (dovecot, dovenull, nobody) must be able to enter its folder.
 """
 
+import base64
 import contextlib
 import re
 import ssl
@@ -85,7 +86,8 @@ def mail_host(
         DOVECOT.format(folder=folder, address=address, certificate=certificate, ports=ports)
     )
     passwords = folder / "users"
-    passwords.write_text("".join(f"{user}:{{PLAIN}}{users[user]}\n" for user in users))
+    encoded = {user: base64.b64encode(users[user].encode()).decode() for user in users}
+    passwords.write_text("".join(f"{user}:{{PLAIN.b64}}{encoded[user]}\n" for user in users))
     mail = folder / "mail"
     mail.mkdir(mode=0o777)
     mail.chmod(0o777)

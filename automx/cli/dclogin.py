@@ -1,0 +1,129 @@
+"""``automx dclogin`` and ``automx mobileconfig-qr``: QR codes that set up one person's client."""
+
+import sys
+import unicodedata
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
+
+import click
+
+from automx.cli.qr import Card, QrOutput, qr_options
+from automx.cli.show import personal_config
+
+if TYPE_CHECKING:
+    from automx.address import EmailAddress
+    from automx.config import Settings
+
+_PROFILE_STEPS = (
+    "Open the camera of your iPhone or iPad, hold it over this code and tap the link.",
+    "Tap “Allow” to download the profile.",
+    "Open Settings, tap “Profile Downloaded”, then “Install”.",
+    "Type the password of your mailbox when you are asked for it.",
+)
+
+
+@click.command
+@click.argument("address")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.option(
+    "--discover",
+    is_flag=True,
+    help="Leave the servers out: Delta Chat asks this service for them. The code is smaller.",
+)
+@qr_options
+def dclogin(address: str, password_stdin: bool, discover: bool, output: QrOutput) -> None:
+    """Make the QR code that logs Delta Chat in to the mailbox ADDRESS.
+
+    It holds the password and all settings, for people who cannot type a host name. The password is
+    asked for, or read from standard input.
+    """
+    from automx.address import EmailAddress
+    from automx.config import load
+    from automx.formats.dclogin import SCAN_STEPS, login_text
+
+    person = EmailAddress.parse(address)
+    config = personal_config(person, load())
+    login_text(person, "", config)  # nobody types a password in vain
+    password = _read_password() if password_stdin else _ask_password()
+    text = login_text(person, password, None if discover else config)
+    notes = (
+        f"For {_for_people(person)}.",
+        "This code holds the password: whoever scans it can read the mail. Keep it like a key.",
+    )
+    card = Card(config.provider_name, SCAN_STEPS, notes)
+    output.write(text, card, {"address": str(person), "dclogin_url": text})
+
+
+@click.command("mobileconfig-qr")
+@click.argument("address")
+@click.option(
+    "--url",
+    metavar="URL",
+    help="Where phones reach this service, such as https://example.org/automx. Default: the host "
+    "of web_endpoint, else https://autoconfig.DOMAIN.",
+)
+@qr_options
+def mobileconfig_qr(address: str, url: str | None, output: QrOutput) -> None:
+    """Make the QR code of the profile that sets up ADDRESS on an iPhone or iPad."""
+    from automx.address import EmailAddress
+    from automx.config import load
+    from automx.formats import mobileconfig
+
+    person = EmailAddress.parse(address)
+    settings = load()
+    config = personal_config(person, settings)
+    mobileconfig.render(config, person)  # nobody prints a code that leads to an error
+    base = _checked_url(url) if url is not None else _own_url(person, settings)
+    text = f"{base}/mobileconfig/?emailaddress={quote(str(person), safe='@')}"
+    card = Card(config.provider_name, _PROFILE_STEPS, (f"For {_for_people(person)}.",))
+    output.write(text, card, {"address": str(person), "url": text})
+
+
+def _for_people(address: "EmailAddress") -> str:
+    from automx.address import unicode_domain
+
+    return f"{address.local_part}@{unicode_domain(address.domain)}"
+
+
+def _ask_password() -> str:
+    """Return the password that a person types without seeing it."""
+    if not sys.stdin.isatty():
+        raise click.UsageError("There is no terminal to ask for the password: --password-stdin")
+    return _checked_password(click.prompt("Password", hide_input=True, err=True))
+
+
+def _read_password() -> str:
+    """Return the password on standard input, without the line end that echo adds."""
+    try:
+        text = sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise click.ClickException("the password is not UTF-8") from error
+    return _checked_password(text.removesuffix("\n").removesuffix("\r"))
+
+
+def _checked_password(password: str) -> str:
+    if not password:
+        raise click.ClickException("the password is empty")
+    if any(unicodedata.category(char) in {"Cc", "Cs"} for char in password):
+        raise click.ClickException("the password has a character that nobody can type")
+    return password
+
+
+def _own_url(address: "EmailAddress", settings: "Settings") -> str:
+    """Return where a phone finds the profile, without a final slash."""
+    if settings.web_endpoint:
+        parts = urlsplit(settings.web_endpoint)
+        return f"{parts.scheme}://{parts.netloc}"
+    return f"https://autoconfig.{address.domain}"
+
+
+def _checked_url(url: str) -> str:
+    """Return the URL that was given, without a final slash."""
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        is_url = False
+    if not is_url or "?" in url or "#" in url or not url.isascii() or not url.isprintable():
+        raise click.UsageError("--url must be a URL such as https://example.org/automx")
+    return url.rstrip("/")

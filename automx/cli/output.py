@@ -1,0 +1,40 @@
+"""What commands write to: standard output, or a file that is replaced when all is written."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+
+@contextmanager
+def open_output(file: str | None) -> Iterator[BinaryIO]:
+    """Open the file of this name; standard output for None or "-".
+
+    A file is replaced when the block ends without an error. Only its owner may read it, because it
+    may hold passwords. Raises ClickException if it cannot be written.
+    """
+    if file is None or file == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    path = Path(file)
+    try:
+        if path.exists() and not path.is_file():  # such as /dev/null or a pipe
+            with path.open("wb") as output:
+                yield output
+            return
+        path = path.resolve()  # a link stays a link
+        descriptor, new = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as output:
+                yield output
+            Path(new).replace(path)
+        finally:
+            Path(new).unlink(missing_ok=True)
+    except OSError as error:
+        raise click.ClickException(f"{file} cannot be written: {error.strerror}") from error

@@ -1,0 +1,107 @@
+"""Options of all commands that make a QR code, and what they do with it."""
+
+import functools
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import click
+
+from automx.cli.output import open_output
+
+
+@dataclass(frozen=True)
+class Card:
+    """What stands on a card around the code: see automx.formats.qr.card()."""
+
+    title: str
+    steps: Sequence[str]
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class QrOutput:
+    """What a person wants of a QR code."""
+
+    file: str | None
+    is_card: bool
+    as_json: bool
+
+    def write(self, text: str, card: Card, record: Mapping[str, object]) -> None:
+        """Write the QR code of a text to the file that was named, else to the terminal.
+
+        ``card`` stands around the code if a card is wanted; a drawing has its title. ``record``,
+        with the name of the file if there is one, is printed if JSON is wanted. Raises
+        BadRequestError if the text is too long for a QR code, ClickException if the file cannot
+        be written.
+        """
+        if self.file is not None:
+            content = self._content(text, card)
+            with open_output(self.file) as output:
+                output.write(content)
+        if self.as_json:
+            record = dict(record) if self.file is None else {**record, "file": self.file}
+            click.echo(json.dumps(record, indent=2, ensure_ascii=False))
+        elif self.file is not None:
+            click.echo(f"Wrote {self.file}.")
+        else:
+            self._show(text)
+
+    def _content(self, text: str, card: Card) -> bytes:
+        from automx.formats import qr
+
+        if self.is_card:
+            document = qr.card(text, title=card.title, steps=card.steps, notes=card.notes)
+            return document.encode()
+        if self.file and _extension(self.file) == ".png":
+            return qr.png(text)
+        return qr.svg(text, title=card.title).encode()
+
+    def _show(self, text: str) -> None:
+        from automx.formats import qr
+
+        lines = qr.terminal(text)
+        click.echo(text)
+        # The colours stay in a pipe, too: behind ssh or less, there is a terminal again.
+        click.echo(f"\n{lines}", nl=False, color=True)
+        width = qr.terminal_width(text)
+        if sys.stdout.isatty() and shutil.get_terminal_size().columns < width:
+            click.echo(
+                f"automx: the QR code needs {width} columns; make the terminal wider, or write it "
+                "to a file: --qr FILE",
+                err=True,
+            )
+
+
+def qr_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options --qr, --card and --json to a command, which gets them as ``output``."""
+
+    @click.option(
+        "--qr",
+        "file",
+        metavar="FILE",
+        callback=_checked_name,
+        help="Write the QR code to FILE, a .png or .svg, which its owner alone may read.",
+    )
+    @click.option("--card", is_flag=True, help="Make FILE, an .svg, a card of A6 to print.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    @functools.wraps(command)
+    def with_output(*, file: str | None, card: bool, as_json: bool, **arguments: object) -> None:
+        if card and (file is None or _extension(file) != ".svg"):
+            raise click.UsageError("--card needs the name of an .svg file: --qr FILE.svg")
+        command(**arguments, output=QrOutput(file, card, as_json))
+
+    return with_output
+
+
+def _extension(file: str) -> str:
+    return PurePath(file).suffix.lower()
+
+
+def _checked_name(_: click.Context, __: click.Parameter, file: str | None) -> str | None:
+    if file is not None and _extension(file) not in {".png", ".svg"}:
+        raise click.BadParameter("the name must end in .png or .svg")
+    return file

@@ -1,0 +1,330 @@
+"""QR codes: as an image, as a drawing, on a terminal, and on a card to print.
+
+Standard: ISO/IEC 18004, with the quiet zone of four modules that it asks for. SVG (version 1.1) has
+attributes only, no styles and no scripts, so that it can stand within a page whose
+Content-Security-Policy allows neither.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from automx.errors import BadRequestError
+
+if TYPE_CHECKING:
+    import segno
+
+QUIET_ZONE = 4  # modules on each side
+
+_LEVEL = "M"  # error correction: 15 % may be covered, as on a creased card
+_SCREEN_LEVEL = "L"  # 7 %: nothing stains a terminal, and the code has to fit into it
+_PNG_SCALE = 10  # pixels of a module: at 300 dpi, 0.85 mm
+_SVG_SCALE = 8
+
+_NOT_IN_XML = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def png(text: str) -> bytes:
+    """Return an image of the QR code of a text. Raises BadRequestError if the text is too long."""
+    output = BytesIO()
+    _code(text, _LEVEL).save(output, kind="png", scale=_PNG_SCALE, border=QUIET_ZONE, dpi=300)
+    return output.getvalue()
+
+
+def svg(text: str, *, title: str) -> str:
+    """Return a drawing of the QR code of a text, as one SVG element with a line end.
+
+    ``title`` is what a screen reader says. Raises BadRequestError if the text is too long.
+    """
+    code = _code(text, _LEVEL)
+    modules = len(code.matrix) + 2 * QUIET_ZONE
+    size = modules * _SVG_SCALE
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{size}" height="{size}" '
+        f'viewBox="0 0 {modules} {modules}" role="img">\n'
+        f"<title>{escape(_line(title), quote=False)}</title>\n"
+        f'<rect width="{modules}" height="{modules}" fill="#fff"/>\n'
+        f'<path fill="#000" shape-rendering="crispEdges" d="{_path(code)}"/>\n'
+        "</svg>\n"
+    )
+
+
+def terminal(text: str) -> str:
+    """Return lines that show the QR code of a text on a terminal, two modules in each character.
+
+    The colours are said (ECMA-48; 16 and 231 are black and white in every palette of 256), so that
+    it does not matter whether the terminal is light or dark. Raises BadRequestError if the text is
+    too long.
+    """
+    rows = [list(row) for row in _code(text, _SCREEN_LEVEL).matrix_iter(border=QUIET_ZONE)]
+    rows.append([0] * len(rows[0]))  # the number of rows is odd
+    halves = {(0, 0): " ", (1, 0): "▀", (0, 1): "▄", (1, 1): "█"}
+    lines = []
+    for upper, lower in zip(rows[::2], rows[1::2], strict=True):
+        line = "".join(halves[pair] for pair in zip(upper, lower, strict=True))
+        lines.append(f"\x1b[38;5;16;48;5;231m{line}\x1b[0m\n")
+    return "".join(lines)
+
+
+def terminal_width(text: str) -> int:
+    """Return how many columns the lines of terminal() take."""
+    return len(_code(text, _SCREEN_LEVEL).matrix) + 2 * QUIET_ZONE
+
+
+def card(text: str, *, title: str, steps: Sequence[str], notes: Sequence[str] = ()) -> str:
+    """Return a card of the size A6 to print and cut out, as an SVG document, black on white.
+
+    It shows, from top to bottom, the ``title``, the QR code of ``text``, the numbered ``steps``
+    and the ``notes`` in small print; long ones are broken into lines, and made smaller if they must
+    be. Raises BadRequestError if the text is too long.
+    """
+    code = _code(text, _LEVEL)
+    layout = _layout(_line(title), list(map(_line, steps)), list(map(_line, notes)))
+    width, height = _WIDTH, layout.height
+    elements = "\n".join(_draw(layout, code))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}mm" height="{height:g}mm" '
+        f'viewBox="0 0 {width} {height:g}" '
+        "font-family=\"Helvetica, Arial, 'Liberation Sans', sans-serif\">\n"
+        f"<title>{escape(_line(title), quote=False)}</title>\n"
+        f'<rect width="{width}" height="{height:g}" fill="#fff"/>\n'
+        # where to cut
+        f'<rect x="0.1" y="0.1" width="{width - 0.2:g}" height="{height - 0.2:g}" rx="4" '
+        'fill="none" stroke="#000" stroke-width="0.2"/>\n'
+        f"{elements}\n"
+        "</svg>\n"
+    )
+
+
+def _code(text: str, level: str) -> "segno.QRCode":
+    """Return the QR code of a text; a better level of error correction if it costs no space."""
+    import segno  # a web server that shows no QR code does not need it
+
+    try:
+        return segno.make_qr(text, error=level)
+    except segno.DataOverflowError as error:
+        raise BadRequestError("This text is too long for a QR code.") from error
+
+
+def _path(code: "segno.QRCode") -> str:
+    """Return the dark modules as the path of an SVG whose unit is a module, quiet zone included."""
+    runs = []
+    for y, row in enumerate(code.matrix, QUIET_ZONE):
+        x = QUIET_ZONE
+        for is_dark, modules in groupby(row):
+            width = len(list(modules))
+            if is_dark:
+                runs.append(f"M{x} {y}h{width}v1h-{width}z")
+            x += width
+    return "".join(runs)
+
+
+def _line(text: str) -> str:
+    """Return a text on one line, without control characters and what else XML 1.0 cannot hold."""
+    return " ".join(_NOT_IN_XML.sub("", text).split())
+
+
+# The card. All measures are millimetres.
+
+_WIDTH, _HEIGHT = 105, 148  # A6
+_MARGIN = 9
+_TEXT_WIDTH = _WIDTH - 2 * _MARGIN
+_CODE_MAX, _CODE_MIN = 82, 56  # the code with its quiet zone
+_ABOVE_RULE, _BELOW_RULE = 5, 3.5
+# In font sizes:
+_LEADING = 1.3  # the distance of lines
+_BASELINE = 0.8  # how far below the top of its first line a text stands
+_INDENT = 2.1  # of the steps: their numbers stand before it
+_DISC = 0.7  # the radius of the disc around a number
+_STEP_GAP, _NOTE_GAP = 0.85, 0.6
+
+# Widths of letters in Helvetica and Arial, in font sizes; what is not here is about 0.57.
+_LETTERS = {
+    0.24: "ijl'|",
+    0.30: "It f.,:;!/\\[]",
+    0.36: 'r()-`{}"“”*°',
+    0.51: "cksvxyzJ^",
+    0.70: "ABEKPSVXY&TFLZwCDHNRU",
+    0.80: "GOQm",
+    0.96: "MW@%…—",
+}
+_WIDTHS = {letter: width for width, letters in _LETTERS.items() for letter in letters}
+_BOLD = 1.07  # how much wider bold letters are
+
+
+def _width(text: str, size: float) -> float:
+    """Return about how wide a text is in the fonts of the card, a little more rather than less."""
+
+    def letter(char: str) -> float:
+        if char in _WIDTHS:
+            return _WIDTHS[char]
+        if unicodedata.category(char) in {"Mn", "Me", "Cf"}:
+            return 0
+        if unicodedata.east_asian_width(char) in "WF":
+            return 1
+        return 0.7 if char.isupper() else 0.57
+
+    return 1.03 * size * sum(map(letter, text))
+
+
+def _wrap(text: str, size: float, width: float) -> list[str]:
+    """Return a text in lines no wider than ``width``; a word that is wider than that is broken."""
+    lines: list[str] = []
+    line = ""
+    for word in text.split():
+        joined = f"{line} {word}" if line else word
+        if _width(joined, size) <= width:
+            line = joined
+        elif line and _width(word, size) <= width:
+            lines.append(line)
+            line = word
+        else:
+            for char in joined[len(line) :]:
+                if line and _width(line + char, size) > width:
+                    lines.append(line)
+                    line = ""
+                line += char if line else char.strip()
+    return [*lines, line] if line else lines
+
+
+def _balanced(text: str, size: float, width: float) -> list[str]:
+    """Return a text in as few lines as _wrap() does, but of about the same length."""
+    lines = _wrap(text, size, width)
+    widest_word = max((_width(word, size) for word in text.split()), default=0)
+    while len(lines) > 1 and (width := width * 0.98) >= widest_word:
+        narrower = _wrap(text, size, width)
+        if len(narrower) > len(lines):
+            break
+        lines = narrower
+    return lines
+
+
+@dataclass(frozen=True)
+class _Text:
+    """Lines of one font size."""
+
+    lines: list[str]
+    size: float
+
+    @property
+    def height(self) -> float:
+        return self.size * (_LEADING * (len(self.lines) - 1) + 1) if self.lines else 0
+
+    def draw(self, x: float, y: float, attributes: str = "") -> Iterator[str]:
+        """Yield the lines, of which the first has its top at ``y``."""
+        for number, line in enumerate(self.lines):
+            baseline = y + self.size * (_BASELINE + _LEADING * number)
+            yield (
+                f'<text x="{x:.2f}" y="{baseline:.2f}" font-size="{self.size:.2f}"{attributes}>'
+                f"{escape(line, quote=False)}</text>"
+            )
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What stands on a card, and how much room it leaves for the code."""
+
+    title: _Text
+    steps: list[_Text]
+    notes: list[_Text]
+
+    @property
+    def notes_height(self) -> float:
+        """The small print without the rule above it."""
+        return _stacked(self.notes, _NOTE_GAP)
+
+    @property
+    def room(self) -> float:
+        """What A6 leaves for the code, with its quiet zone, and for white space."""
+        texts = self.title.height + _stacked(self.steps, _STEP_GAP) + self.notes_height
+        rule = _ABOVE_RULE + _BELOW_RULE if self.notes else 0
+        return _HEIGHT - 2 * _MARGIN - texts - rule
+
+    @property
+    def height(self) -> float:
+        """That of A6, unless even the smallest letters take more."""
+        return round(_HEIGHT + max(_CODE_MIN - self.room, 0), 1)
+
+
+def _stacked(texts: Sequence[_Text], gap: float) -> float:
+    """Return the height of texts with a gap, in font sizes, between them."""
+    return sum(text.height + gap * text.size for text in texts) - (
+        gap * texts[-1].size if texts else 0
+    )
+
+
+def _layout(title: str, steps: Sequence[str], notes: Sequence[str]) -> _Layout:
+    """Return the layout with the largest letters that leave enough room for the code."""
+    for scale in (1, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7):
+        step, note = 3.9 * scale, 3.1 * scale
+        step_width = _TEXT_WIDTH - _INDENT * step
+        layout = _Layout(
+            _title(title, scale),
+            [_Text(_balanced(text, step, step_width), step) for text in steps],
+            [_Text(_balanced(text, note, _TEXT_WIDTH), note) for text in notes],
+        )
+        if layout.room >= _CODE_MIN:
+            break
+    return layout
+
+
+def _title(title: str, scale: float) -> _Text:
+    """Return a title in large letters on one line, or in smaller ones on several."""
+    for size, most_lines in ((8, 1), (7, 1), (6, 1), (6, 2), (5, 2), (5, 3), (4.5, 3), (4, 4)):
+        lines = _balanced(title, size * scale * _BOLD, _TEXT_WIDTH)
+        if len(lines) <= most_lines:
+            break
+    if len(lines) > most_lines:
+        lines = [*lines[: most_lines - 1], lines[most_lines - 1][:-1] + "…"]
+    return _Text(lines, size * scale)
+
+
+def _draw(layout: _Layout, code: "segno.QRCode") -> Iterator[str]:
+    """Yield the elements of a card, from top to bottom."""
+    room = max(layout.room, _CODE_MIN)
+    side = min(room, _CODE_MAX)
+    space = (room - side) / (3 if layout.notes else 2)
+    y: float = _MARGIN
+    yield from layout.title.draw(_WIDTH / 2, y, ' font-weight="bold" text-anchor="middle"')
+    y += layout.title.height + space
+    yield _placed(code, (_WIDTH - side) / 2, y, side)
+    y += side + space
+    for number, step in enumerate(layout.steps, 1):
+        yield from _numbered(step, number, y)
+        y += step.height + _STEP_GAP * step.size
+    if layout.notes:
+        y = layout.height - _MARGIN - layout.notes_height
+        yield (
+            f'<path d="M{_MARGIN} {y - _BELOW_RULE:.2f}h{_TEXT_WIDTH}" stroke="#000" '
+            'stroke-width="0.2"/>'
+        )
+    for note in layout.notes:
+        yield from note.draw(_MARGIN, y)
+        y += note.height + _NOTE_GAP * note.size
+
+
+def _numbered(step: _Text, number: int, y: float) -> Iterator[str]:
+    """Yield a step behind its number, which stands in white on a disc."""
+    size = step.size
+    radius = _DISC * size
+    middle = y + size * (_BASELINE - 0.36)  # half the height of digits and capitals
+    yield f'<circle cx="{_MARGIN + radius:.2f}" cy="{middle:.2f}" r="{radius:.2f}"/>'
+    digit = _Text([str(number)], 0.9 * size)
+    top = middle + digit.size * (0.36 - _BASELINE)
+    attributes = ' font-weight="bold" text-anchor="middle" fill="#fff"'
+    yield from digit.draw(_MARGIN + radius, top, attributes)
+    yield from step.draw(_MARGIN + _INDENT * size, y)
+
+
+def _placed(code: "segno.QRCode", x: float, y: float, side: float) -> str:
+    """Return the code, with its quiet zone, in a square of the card."""
+    scale = side / (len(code.matrix) + 2 * QUIET_ZONE)
+    return (
+        f'<g role="img" transform="translate({x:.2f} {y:.2f}) scale({scale:.4f})">\n'
+        f'<title>QR code</title>\n<path fill="#000" d="{_path(code)}"/>\n</g>'
+    )
