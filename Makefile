@@ -37,7 +37,7 @@ translations: $(VENV)/.dev
 	@$(BIN)/pybabel -q extract --mapping pyproject.toml --no-location --omit-header --sort-output \
 	  --add-comments Translators: --strip-comments --output $(CATALOGUES)/messages.pot .
 	@$(BIN)/pybabel -q update --input-file $(CATALOGUES)/messages.pot --output-dir $(CATALOGUES) \
-	  --ignore-pot-creation-date --no-fuzzy-matching
+	  --ignore-pot-creation-date --no-fuzzy-matching --ignore-obsolete
 	@$(BIN)/pybabel -q compile --directory $(CATALOGUES)
 
 bench: $(VENV)/.dev

@@ -14,18 +14,18 @@ function icon(name) {
   return drawing;
 }
 
-function button(className, label) {
+function button(className, ...content) {
   const made = document.createElement("button");
   made.type = "button";
   made.className = className;
-  made.setAttribute("aria-label", label);
+  made.append(...content);
   return made;
 }
 
 function addCopyButton(place) {
   const text = place.querySelector(".value").textContent;
-  const copy = button("copy", `${words.copy}: ${text}`);
-  copy.append(icon("copy"));
+  const copy = button("copy", icon("copy"));
+  copy.setAttribute("aria-label", `${words.copy}: ${text}`);
   copy.addEventListener("click", async () => {
     await navigator.clipboard.writeText(text);
     copy.replaceChildren(icon("done"));
@@ -40,14 +40,14 @@ function addCopyButton(place) {
 
 function moveToDialog(place) {
   const dialog = document.createElement("dialog");
+  const title = document.createElement("h2");
   const open = button("button quiet", place.querySelector("summary").textContent);
-  open.textContent = open.ariaLabel;
-  open.removeAttribute("aria-label");
-  open.setAttribute("aria-haspopup", "dialog");
   const close = button("button", words.close);
-  close.textContent = words.close;
-  dialog.setAttribute("aria-label", open.textContent);
-  dialog.append(place.querySelector("figure"), close);
+  title.textContent = open.textContent;
+  title.id = "h-code";
+  dialog.setAttribute("aria-labelledby", title.id);
+  dialog.append(title, place.querySelector("figure"), close);
+  open.setAttribute("aria-haspopup", "dialog");
   open.addEventListener("click", () => dialog.showModal());
   close.addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => {

@@ -57,16 +57,16 @@ _HEADERS = {
     "X-Robots-Tag": "noindex",
 }
 
-# What to do first on a platform, by a word of its User-Agent; the first that is found counts. An
-# iPad says that it is a Mac, unless people ask for mobile pages.
+# What runs on a platform, by a word of its User-Agent; the first that is found counts. An iPad says
+# that it is a Mac, unless people ask for mobile pages.
 _PLATFORMS = {
-    "iPhone": "ios",
-    "iPad": "ios",
-    "Android": "android",
-    "Macintosh": "mac",
-    "Windows": "outlook",
-    "CrOS": "android",
-    "Linux": "thunderbird",
+    "iPhone": ("ios", "deltachat"),
+    "iPad": ("ios", "deltachat"),
+    "Android": ("android", "deltachat"),
+    "CrOS": ("android", "deltachat"),
+    "Macintosh": ("mac", "thunderbird", "outlook", "deltachat"),
+    "Windows": ("outlook", "thunderbird", "deltachat"),
+    "Linux": ("thunderbird", "deltachat"),
 }
 _METHODS = ("ios", "mac", "thunderbird", "outlook", "android", "deltachat")
 
@@ -153,11 +153,10 @@ def _page() -> Response:
         "known",
         found.config,
         text=_for_people(address),
-        methods=_methods(found.config),
+        groups=_groups(found.config),
         profile=_profile_path(address),
         code=f"mobileconfig.svg?emailaddress={quote(str(address), safe='@')}",
         services=_services(found, address),
-        logs_in_by_address=found.ldap_server is None,
     )
 
 
@@ -192,13 +191,10 @@ def _rendered(status: int, state: str, config: ClientConfig | None, **values: ob
         language=language,
         direction=languages.direction(language),
         chosen=language if wanted else "",
-        languages={
-            code: (
-                name,
-                "?" + urlencode({"address": text, "lang": code} if text else {"lang": code}),
-            )
+        languages=[
+            (code, name, "?" + urlencode(({"address": text} if text else {}) | {"lang": code}))
             for code, name in languages.names().items()
-        },
+        ],
         documentation=_pages(details.documentation, language),
         home_domain=unicode_domain(config.domain) if config else "",
         **values,
@@ -217,18 +213,16 @@ def _host_config() -> ClientConfig | None:
         return None
 
 
-def _methods(config: ClientConfig) -> list[str]:
-    """Return the ways to set up this domain's mail, that of the visitor's device first."""
+def _groups(config: ClientConfig) -> list[tuple[str, list[str]]]:
+    """Return the ways to set up this domain's mail: on the visitor's device, and elsewhere."""
+    has_profile = config.incoming and config.outgoing
+    methods = [method for method in _METHODS if has_profile or method not in {"ios", "mac"}]
     agent = request.user_agent.string
-    mine = next((method for word, method in _PLATFORMS.items() if word in agent), "")
-    fitting = [
-        method
-        for method in _METHODS
-        if (config.incoming and config.outgoing) or method not in {"ios", "mac"}
-    ]
-    if mine == "mac":
-        fitting.sort(key=lambda method: method not in {"ios", "mac"})
-    return sorted(fitting, key=lambda method: method != mine)
+    here = next((here for word, here in _PLATFORMS.items() if word in agent), ())
+    fitting = [method for method in here if method in methods]
+    if not fitting:
+        return [("anywhere", methods)]
+    return [("here", fitting), ("elsewhere", [m for m in methods if m not in fitting])]
 
 
 def _profile_path(address: EmailAddress) -> str:
