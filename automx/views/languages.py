@@ -4,9 +4,11 @@ Flask-Babel takes more than a MiB of memory, so it waits until somebody looks at
 that only talks to mail programs does without.
 """
 
+from collections.abc import Callable
 from threading import Lock
 
 from flask import Flask, current_app, g, request
+from markupsafe import Markup
 
 _NAMES = "automx.languages"  # the key of the names by language, in app.extensions
 
@@ -20,14 +22,32 @@ def choose(wanted: str) -> str:
     """Choose the language of this answer and return it as BCP 47 writes it, such as ``pt-BR``.
 
     That is ``wanted`` if there is a catalogue, else what the browser prefers, else English.
-    Templates have ``_()`` from here on.
     """
-    languages = names()
-    fitting = {name.lower(): name for name in languages}
-    language = fitting.get(wanted.lower().replace("_", "-"))
-    language = language or request.accept_languages.best_match(languages, "en") or "en"
-    g.language = language
-    return language
+    fitting = {name.lower(): name for name in names()}
+    # werkzeug's best_match() would rather take an exact name that is wanted less than "de" for "de-CH".
+    accepted = [name.lower() for name, quality in request.accept_languages if quality]
+    for name in (wanted.lower(), *accepted):
+        found = fitting.get(name) or fitting.get(name.partition("-")[0])
+        if found:
+            break
+    g.language = found or "en"
+    return str(g.language)
+
+
+def translator() -> Callable[..., str]:
+    """Return ``_()`` for a template, in the language that was chosen.
+
+    Flask-Babel's own looks up the language for each text, which takes longer than all the rest.
+    """
+    from flask_babel import get_translations
+
+    translate = get_translations().gettext
+
+    def translated(text: str, **values: str) -> str:
+        """Return a text in the language; what replaces ``%(name)s`` in it is escaped."""
+        return Markup(translate(text)) % values if values else translate(text)  # noqa: S704
+
+    return translated
 
 
 def direction(language: str) -> str:
@@ -48,11 +68,14 @@ def names() -> dict[str, str]:
 def _load(app: Flask) -> dict[str, str]:
     from flask_babel import Babel, force_locale, gettext
 
-    babel = Babel(app, locale_selector=lambda: g.get("language", "en").replace("-", "_"))
+    babel = Babel(
+        app,
+        configure_jinja=False,
+        locale_selector=lambda: g.get("language", "en").replace("-", "_"),
+    )
     found = {}
-    for locale in sorted(
-        map(str, babel.list_translations()), key=lambda name: (name != "en", name)
-    ):
+    locales = {str(locale) for locale in babel.list_translations()} - {"en"}
+    for locale in ("en", *sorted(locales)):
         with force_locale(locale):
             # Translators: what your language calls itself, such as "Deutsch".
             found[locale.replace("_", "-")] = gettext("English")

@@ -134,9 +134,9 @@ def profile_code() -> Response:
 
 def _page() -> Response:
     """Return the page for the address in the query, or for none."""
-    check_ready()
     text = argument(request.args, "address").strip()
     if not text:
+        check_ready()
         return _rendered(200, "start", _host_config())
     try:
         address = EmailAddress.parse(text)
@@ -182,6 +182,7 @@ def _rendered(status: int, state: str, config: ClientConfig | None, **values: ob
     text = values.get("text", "")
     html = render_template(
         "page.html",
+        _=languages.translator(),
         state=state,
         config=config,
         details=details,
