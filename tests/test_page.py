@@ -21,7 +21,7 @@ from automx.formats import palette
 from automx.models import create_engine
 from automx.seed import populate
 from tests.conftest import Execute
-from tests.documents import golden
+from tests.documents import golden, unversioned
 from tests.processes import REPOSITORY
 
 IPHONE = (
@@ -63,11 +63,6 @@ def page(client: FlaskClient, address: str | None = None, **headers: str) -> Tes
     query = {} if address is None else {"address": address}
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     return client.get("/", query_string=query, headers=names)
-
-
-def unversioned(text: str) -> str:
-    """Return a page without what changes with each change of its style sheet."""
-    return re.sub(r"\bv=[0-9a-f]{12}\b", "v=VERSION", text)
 
 
 def ways(answer: TestResponse) -> list[tuple[str, bool]]:
@@ -414,9 +409,16 @@ def test_mail_programs_are_served_without_the_library_of_languages(database: Pat
 def test_the_catalogues_hold_all_texts_of_the_pages(tmp_path: Path) -> None:
     """If this fails, run ``make translations``, translate what is new, and run it again."""
     template = tmp_path / "messages.pot"
-    command = [Path(sys.executable).with_name("pybabel"), "-q", "extract", "--no-location"]
-    command += ["--mapping", "pyproject.toml", "--output", template, "."]
-    subprocess.run(command, cwd=REPOSITORY, check=True)
+    command: list[str | Path] = [Path(sys.executable).with_name("pybabel"), "-q", "extract"]
+    options: list[str | Path] = [
+        "--no-location",
+        "--mapping",
+        "pyproject.toml",
+        "--output",
+        template,
+        ".",
+    ]
+    subprocess.run([*command, *options], cwd=REPOSITORY, check=True)
     with template.open("rb") as fresh, (CATALOGUES / "messages.pot").open("rb") as kept:
         texts = {message.id for message in read_po(fresh)}
         assert {message.id for message in read_po(kept)} == texts
@@ -430,7 +432,7 @@ def test_the_catalogues_hold_all_texts_of_the_pages(tmp_path: Path) -> None:
         assert set(catalogue) == texts - {""}
         assert [text for text, translated in catalogue.items() if not translated] == []
         for text, translated in catalogue.items():
-            names = [sorted(re.findall(r"%\(\w+\)s", one)) for one in (text, translated)]
+            names = [sorted(re.findall(r"%\(\w+\)s", str(one))) for one in (text, translated)]
             assert names[0] == names[1]
         with (folder / "LC_MESSAGES" / "messages.mo").open("rb") as file:
             assert {m.id: m.string for m in read_mo(file) if m.id} == catalogue

@@ -24,7 +24,7 @@ def choose(wanted: str) -> str:
     That is ``wanted`` if there is a catalogue, else what the browser prefers, else English.
     """
     fitting = {name.lower(): name for name in names()}
-    # werkzeug's best_match() would rather take an exact name that is wanted less than "de" for "de-CH".
+    # werkzeug's best_match() takes "de" for "de-CH" only if no other name fits exactly.
     accepted = [name.lower() for name, quality in request.accept_languages if quality]
     for name in (wanted.lower(), *accepted):
         found = fitting.get(name) or fitting.get(name.partition("-")[0])
