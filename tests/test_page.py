@@ -422,8 +422,8 @@ def test_the_catalogues_hold_all_texts_of_the_pages(tmp_path: Path) -> None:
     with template.open("rb") as fresh, (CATALOGUES / "messages.pot").open("rb") as kept:
         texts = {message.id for message in read_po(fresh)}
         assert {message.id for message in read_po(kept)} == texts
-    folders = [path for path in CATALOGUES.iterdir() if path.is_dir()]
-    assert [folder.name for folder in folders] == ["de"]
+    folders = sorted(path for path in CATALOGUES.iterdir() if path.is_dir())
+    assert folders
     for folder in folders:
         with (folder / "LC_MESSAGES" / "messages.po").open("rb") as file:
             catalogue = {m.id: m.string for m in read_po(file, locale=folder.name) if m.id}
