@@ -261,6 +261,16 @@ def test_each_button_copies_its_whole_value(visits: Visits) -> None:
         assert page.evaluate("navigator.clipboard.readText()") == text
 
 
+def test_a_value_that_may_not_be_copied_is_selected(visits: Visits) -> None:
+    visit = visits(permissions=[])
+    refuse = "navigator.clipboard.writeText = () => Promise.reject(new Error('no'))"
+    visit.context.add_init_script(refuse)
+    page = visit.open("?address=alice@example.com")
+    page.get_by_role("button", name="Copy: smtp.example.com").first.click()
+    assert page.evaluate("getSelection().toString()") == "smtp.example.com"
+    expect(page.get_by_role("status")).to_be_empty()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_camera_reads_the_url_of_the_profile(
     visits: Visits, server: Server, scheme: str, tmp_path: Path
@@ -302,7 +312,7 @@ def test_all_but_comfort_works_without_scripts(visits: Visits, tmp_path: Path) -
 @pytest.mark.parametrize("state", ["start", "known", "long"])
 @pytest.mark.parametrize("width", [360, 820, 1280])
 def test_the_page_is_small_and_stands_still(visits: Visits, state: str, width: int) -> None:
-    visit = visits(viewport={"width": width, "height": 800})
+    visit = visits(viewport={"width": width, "height": 5000})  # all of it is on the screen
     visit.context.add_init_script(WATCH_SHIFTS)
     page = visit.open(STATES[state])
     assert 5_000 < visit.bytes < BUDGET

@@ -23,11 +23,17 @@ function button(className, ...content) {
 }
 
 function addCopyButton(place) {
-  const text = place.querySelector(".value").textContent;
+  const value = place.querySelector(".value");
+  const text = value.textContent;
   const copy = button("copy", icon("copy"));
   copy.setAttribute("aria-label", `${words.copy}: ${text}`);
   copy.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(text);
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      getSelection().selectAllChildren(value); // the browser does not permit more
+      return;
+    }
     copy.replaceChildren(icon("done"));
     status.textContent = `${words.copied}: ${text}`;
     setTimeout(() => {
