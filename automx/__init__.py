@@ -18,8 +18,8 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     """
     from flask import Flask
 
-    from automx import config, ldap, lookup, models, views
-    from automx.views import http, log
+    from automx import backends, config, ldap, lookup, models, views
+    from automx.views import dcaccount, http, limits, log
 
     settings = settings or config.load()
     log.write(settings)
@@ -31,6 +31,8 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     app.config["SQLALCHEMY_ECHO"] = settings.db_echo
     app.extensions[http.DIRECTORIES] = ldap.Directories(ldap.options(settings))
     app.extensions[http.CACHE] = lookup.ConfigCache(settings.domain_cache_seconds)
+    app.extensions[dcaccount.BACKENDS] = backends.Backends(settings)
+    app.extensions[limits.LIMITS] = limits.Limits(settings)
     if settings.signing_certificate:
         from automx import signing  # its library takes some MiB
 
@@ -39,5 +41,5 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
         models.db.init_app(app)
     with app.app_context():
         models.drop_stale_connections(models.db.engine)
-    views.register(app, settings.proxy_count)
+    views.register(app, settings)
     return app

@@ -43,6 +43,9 @@ ETC = Path("/etc")
 CLEARTEXT_VARIABLE = "PERMIT_CLEARTEXT_PASSWORDS"
 CLEARTEXT_CONSENT = "I_understand_the_risks"
 
+# No user, no query ("?"), no fragment ("#"), and nothing that a URL has to escape.
+_WEB_URL = re.compile(r"https?://[a-z0-9.:\[\]-]+(/[!\"$->@-~]*)?", re.ASCII | re.IGNORECASE)
+
 # Kubernetes gives every container such variables for services called "automx" or "automx-…".
 _SERVICE_LINK = re.compile(
     r"AUTOMX_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)"
@@ -130,10 +133,10 @@ def _positive_seconds(text: str) -> float:
 
 
 def _call_seconds(text: str) -> float:
-    seconds = _positive_seconds(text)
-    if seconds > 60:  # what is being made is given up after some minutes
+    # What is being made is given up after some minutes, so no call may take longer.
+    if not re.fullmatch(r"\d{1,2}(\.\d{1,3})?", text, re.ASCII) or not 0 < float(text) <= 60:
         raise _NotAllowedError("a number of seconds above 0, at most 60")
-    return seconds
+    return float(text)
 
 
 def _count(text: str) -> int:
@@ -171,17 +174,17 @@ def _bind_passwords(text: str) -> Mapping[int, str]:
 
 
 def _web_url(text: str) -> str:
-    """Return the URL of a page or an API, without a final slash."""
-    parts = urlsplit(text)
-    if text and not (
-        parts.scheme in {"http", "https"}
-        and re.fullmatch(r"[A-Za-z0-9.:\[\]-]+", parts.netloc)
-        and re.fullmatch(r"[!-~]*", text)
-        and not parts.query
-        and not parts.fragment
-    ):
+    """Return the URL of a page or an API, with its scheme in lower case and no final slash."""
+    if not text:
+        return text
+    try:
+        parts = urlsplit(text)
+        is_complete = _WEB_URL.fullmatch(text) and parts.hostname and parts.port != 0
+    except ValueError:  # a port above 65535, a bracket that stays open
+        is_complete = False
+    if not is_complete:
         raise _NotAllowedError("a URL such as https://example.org/new_email, without query")
-    return text.rstrip("/")
+    return parts.geturl().rstrip("/")
 
 
 def _backend(text: str) -> str:
@@ -196,7 +199,9 @@ def _command(text: str) -> tuple[str, ...]:
         words = tuple(shlex.split(text))
     except ValueError as error:
         raise _NotAllowedError("a program and its arguments, with closed quotes") from error
-    if words and not (words[0].startswith("/") and os.access(words[0], os.X_OK)):
+    if words and not (
+        words[0].startswith("/") and Path(words[0]).is_file() and os.access(words[0], os.X_OK)
+    ):
         raise _NotAllowedError("the full path of a program that can be run, and its arguments")
     return words
 

@@ -4,7 +4,6 @@ import re
 from datetime import timedelta
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
-# Ten digits of years would leave what a date can hold.
 _DURATION = re.compile(r"(\d{1,9})([smhdwy])", re.ASCII)
 
 LONGEST = timedelta(days=100 * 365)
@@ -19,10 +18,10 @@ def parse_duration(text: str) -> timedelta:
     match = _DURATION.fullmatch(text.strip())
     if not match:
         raise ValueError("a number and one of s, m, h, d, w, y, such as 12h or 2w")
-    duration = timedelta(seconds=min(int(match[1]) * _SECONDS[match[2]], 10**11))
-    if duration > LONGEST:
+    seconds = int(match[1]) * _SECONDS[match[2]]
+    if seconds > LONGEST.total_seconds():  # some are more than a timedelta can hold
         raise ValueError("at most 100y")
-    return duration
+    return timedelta(seconds=seconds)
 
 
 def format_duration(duration: timedelta) -> str:

@@ -69,6 +69,17 @@ class ConflictError(AutomxError):
     public = "The database holds other data already."
 
 
+class TooManyRequestsError(AutomxError):
+    """A client asks too often; ``retry_after`` is when it may ask again, in seconds."""
+
+    status = 429
+    public = "Too many accounts were asked for. Please wait a while and try again."
+
+    def __init__(self, *, retry_after: int) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+
+
 class SeedError(BadRequestError):
     """A seed document that cannot be used; the text says which key, where, what was expected."""
 

@@ -126,7 +126,7 @@ def knows(session: Session, domain: str) -> bool:
     return _domain_row(session, domain) is not None
 
 
-def domain_names(session: Session) -> Iterator[str]:
+def known_domains(session: Session) -> Iterator[str]:
     """Yield the domains of the table ``domain`` as A-labels, without wildcards and bad names."""
     for name in session.scalars(select(Domain.name).order_by(Domain.id)):
         with suppress(AddressError):
@@ -146,6 +146,12 @@ def bad_rows(session: Session) -> Iterator[tuple[str, int, str]]:
                 check(row)
             except _BadRowError as error:
                 yield table.name, row.id, str(error)
+
+
+def domain_names(session: Session, number: int) -> list[str]:
+    """Return the first names of the table ``domain``, no wildcards, at most ``number`` of them."""
+    names = select(Domain.name).where(Domain.name.not_like("*%"))
+    return list(session.scalars(names.order_by(Domain.name).limit(number)))
 
 
 class FoundConfig:

@@ -166,7 +166,9 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return what the database keeps of a moment, which must have a time zone."""
+        """Return what the database keeps of a moment; ValueError if it has no time zone."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a moment needs a time zone")
         return value and value.astimezone(UTC).replace(tzinfo=None, microsecond=0)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -337,6 +339,15 @@ def _is_outage(error: sqlalchemy.exc.DBAPIError) -> bool:
     return bool(_codes(error) & _NO_SUCH_TABLE)
 
 
+# A deadlock or a lost race: PostgreSQL's SQLSTATE, MariaDB's error number.
+_CONFLICTS = {"40001", "40P01", 1020, 1213}
+
+
+def is_conflict(error: sqlalchemy.exc.DBAPIError) -> bool:
+    """Tell whether the database broke a transaction off for another one: it may be run again."""
+    return bool(_codes(error) & _CONFLICTS)
+
+
 def create_engine(db_uri: str) -> Engine:
     """Return an engine for a database of the settings.
 
@@ -364,11 +375,13 @@ def driver_errors(db_uri: str) -> Iterator[None]:
 def open_session(db_uri: str) -> Iterator[Session]:
     """Open a session outside of a web request: committed at the end, rolled back on an error.
 
-    Raises DatabaseError if the database does not answer, and SettingsError for a bad ``db_uri``.
+    It may be committed in between as well, as the rules of accounts do. Raises DatabaseError if the
+    database does not answer, and SettingsError for a bad ``db_uri``.
     """
     engine = create_engine(db_uri)
     try:
-        with database_errors(), Session(engine) as session, session.begin():
+        with database_errors(), Session(engine) as session:
             yield session
+            session.commit()
     finally:
         engine.dispose()

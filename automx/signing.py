@@ -68,9 +68,15 @@ class Files:
         chain = _certificates("signing_chain", self.chain) if self.chain else []
         key = self._key()
         certificate = certificates[0]
-        if certificate.public_key() != key.public_key():
+        identity = Identity(certificate, key, tuple(dict.fromkeys([*certificates[1:], *chain])))
+        try:
+            is_pair = certificate.public_key() == key.public_key()
+            sign(b"", identity)
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise SettingsError(f"signing_key cannot be used: {error}") from None
+        if not is_pair:
             raise SettingsError("signing_key is not the key of signing_certificate")
-        return Identity(certificate, key, tuple(dict.fromkeys([*certificates[1:], *chain])))
+        return identity
 
     def _key(self) -> RSAPrivateKey | EllipticCurvePrivateKey:
         data = _content("signing_key", self.key)
@@ -119,6 +125,7 @@ class Signer:
         self._state: Sequence[object] = ()
         self._identity: Identity | None = None
         self._complaint = ("", datetime.min.replace(tzinfo=UTC))
+        self._current()  # what is wrong is in the log from the start
 
     def sign(self, content: bytes) -> bytes:
         """Return ``content`` signed, or as it is if there has never been a usable identity."""

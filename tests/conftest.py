@@ -13,9 +13,11 @@ from automx import create_app
 from automx.config import Settings
 from automx.migrations import upgrade
 from automx.models import db
+from automx.views.dcaccount import BACKENDS
 from automx.views.http import DIRECTORIES
+from automx.views.limits import LIMITS
 
-pytest_plugins = ["tests.databases", "tests.directory"]
+pytest_plugins = ["tests.databases", "tests.directory", "tests.mailboxes"]
 
 Execute = Callable[[str], None]
 
@@ -61,7 +63,8 @@ def make_app(database: Path) -> Iterator[Callable[..., Flask]]:
 
     yield make
     for app in apps:
-        app.extensions[DIRECTORIES].close()
+        for key in (DIRECTORIES, BACKENDS, LIMITS):
+            app.extensions[key].close()
         with app.app_context():
             for engine in db.engines.values():
                 engine.dispose()

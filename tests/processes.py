@@ -125,7 +125,17 @@ class Server(Running):
 
 def automx(*arguments: str | Path, env: Mapping[str, str], stdin: str | None = None) -> str:
     """Run an automx command to its end and return what it prints; fail the test if it fails."""
-    result = subprocess.run(
+    result = attempt(*arguments, env=env, stdin=stdin)
+    if result.returncode != 0:
+        pytest.fail(f"automx {' '.join(map(str, arguments))}: {result.stderr}")
+    return result.stdout
+
+
+def attempt(
+    *arguments: str | Path, env: Mapping[str, str], stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run an automx command, which may fail, to its end."""
+    return subprocess.run(
         [AUTOMX, *arguments],
         input=stdin,
         env={**os.environ, **env},
@@ -133,9 +143,6 @@ def automx(*arguments: str | Path, env: Mapping[str, str], stdin: str | None = N
         text=True,
         check=False,
     )
-    if result.returncode != 0:
-        pytest.fail(f"automx {' '.join(map(str, arguments))}: {result.stderr}")
-    return result.stdout
 
 
 @contextlib.contextmanager

@@ -478,8 +478,10 @@ BAD: dict[str, tuple[bytes, int, str]] = {
     "a path out of the root": (
         message("GET /../../../../etc/passwd HTTP/1.1", HOST), 404, NOWHERE,
     ),
-    "another method": (message("BREW / HTTP/1.1", HOST), 405, "This method is not allowed here."),
-    "TRACE": (message("TRACE / HTTP/1.1", HOST), 405, "This method is not allowed here."),
+    "another method": (
+        message("BREW /healthz HTTP/1.1", HOST), 405, "This method is not allowed here.",
+    ),
+    "TRACE": (message("TRACE /healthz HTTP/1.1", HOST), 405, "This method is not allowed here."),
     "a body of 5 MB": (
         message(POST, HOST, XML, "Content-Length: 5000000", body=b"x" * 5_000_000), 413, TOO_LARGE,
     ),

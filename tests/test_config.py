@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,22 @@ def test_the_defaults_are_those_of_the_documentation(environ: dict[str, str]) ->
         "ldap_cache_seconds": 60,
         "ldap_cache_size": 10_000,
         "ldap_bind_password_file": {},
+        "web_endpoint": "",
+        "account_backend": "none",
+        "account_timeout": 20,
+        "account_command": (),
+        "mailcow_endpoint": "",
+        "mailcow_token": "",
+        "mailcow_ca_file": "",
+        "account_warn_before": timedelta(0),
+        "account_warn_command": (),
+        "account_grace": timedelta(0),
+        "account_rate_limit": "30 per minute; 300 per day",
+        "rate_limit_storage": "memory://",
+        "signing_certificate": "",
+        "signing_key": "",
+        "signing_key_passphrase": "",
+        "signing_chain": "",
         "permit_passwords_in_urls": False,
         "sources": dict.fromkeys(KEYS, "default"),
     }
@@ -147,6 +164,22 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         "ldap_cache_seconds = 0\n"
         "ldap_cache_size = 7\n"
         f"ldap_bind_password_file = 3:{secret}, 4:{secret}\n"
+        "web_endpoint = HTTPS://mail.example.com/new_email/\n"
+        "account_backend = Command\n"
+        "account_timeout = 2.5\n"
+        "account_command = /bin/sh -e '/srv/my accounts' \"--home=/x\"\n"
+        "mailcow_endpoint = https://[::1]:8443/api/v1\n"
+        "mailcow_token = hidden\n"
+        f"mailcow_ca_file = {automx_conf}\n"
+        "account_warn_before = 1w\n"
+        "account_warn_command = /bin/sh\n"
+        "account_grace = 36h\n"
+        "account_rate_limit = 5/minute; 10 per 2 hours\n"
+        "rate_limit_storage = rediss://automx:hidden@redis.example.com:6380/1\n"
+        f"signing_certificate = {automx_conf}\n"
+        f"signing_key = {secret}\n"
+        "signing_key_passphrase = hidden %s\n"
+        f"signing_chain = {automx_conf}\n"
     )
     settings = load(environ)
     assert settings == Settings(
@@ -164,9 +197,32 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         ldap_cache_seconds=0,
         ldap_cache_size=7,
         ldap_bind_password_file={3: "hidden", 4: "hidden"},
+        web_endpoint="https://mail.example.com/new_email",
+        account_backend="command",
+        account_timeout=2.5,
+        account_command=("/bin/sh", "-e", "/srv/my accounts", "--home=/x"),
+        mailcow_endpoint="https://[::1]:8443/api/v1",
+        mailcow_token="hidden",
+        mailcow_ca_file=str(automx_conf),
+        account_warn_before=timedelta(days=7),
+        account_warn_command=("/bin/sh",),
+        account_grace=timedelta(hours=36),
+        account_rate_limit="5/minute; 10 per 2 hours",
+        rate_limit_storage="rediss://automx:hidden@redis.example.com:6380/1",
+        signing_certificate=str(automx_conf),
+        signing_key=str(secret),
+        signing_key_passphrase="hidden %s",
+        signing_chain=str(automx_conf),
     )
-    shown = masked("ldap_bind_password_file", settings.ldap_bind_password_file)
-    assert shown == "3:*** 4:***"
+    shown = {key: masked(key, getattr(settings, key)) for key in KEYS}
+    assert "hidden" not in str(shown)
+    assert shown["ldap_bind_password_file"] == "3:*** 4:***"
+    assert shown["account_command"] == "/bin/sh -e '/srv/my accounts' --home=/x"
+    assert shown["account_timeout"] == "2.5"
+    assert shown["account_grace"] == "36h"
+    assert shown["mailcow_token"] == "***"
+    assert shown["signing_key_passphrase"] == "***"
+    assert shown["rate_limit_storage"] == "rediss://automx:***@redis.example.com:6380/1"
     assert "hidden" not in repr(settings)
     assert settings.sources == dict.fromkeys(KEYS, str(automx_conf))
 
@@ -225,6 +281,36 @@ def test_a_secret_can_stand_in_a_file_of_its_own(
     assert load(environ).db_uri == "sqlite:////other.sqlite"
 
 
+def test_each_secret_can_stand_in_a_file(environ: dict[str, str], tmp_path: Path) -> None:
+    values = {
+        "db_uri": "sqlite:////srv/automx.sqlite",
+        "initdb_token": "let-me-in",
+        "mailcow_token": "0815-4711",
+        "rate_limit_storage": "redis://:secret@localhost:6379",
+        "signing_key_passphrase": "open sesame",
+    }
+    assert list(values) == [key for key in KEYS if KEYS[key].secret]
+    for key, value in values.items():
+        (tmp_path / key).write_text(f"{value}\n")
+        environ[f"AUTOMX_{key.upper()}_FILE"] = str(tmp_path / key)
+    settings = load(environ)
+    assert {key: getattr(settings, key) for key in values} == values
+
+
+def test_limits_can_be_written_in_each_way_of_flask_limiter(environ: dict[str, str]) -> None:
+    from limits import parse_many
+
+    for text in (
+        "30 per minute; 300 per day",
+        "10/second",
+        "1 per 2 hours, 5/DAY | 7 per 3 months",
+        "0/year",
+    ):
+        assert load(environ | {"AUTOMX_ACCOUNT_RATE_LIMIT": text}).account_rate_limit == text
+        assert len(parse_many(text)) == len(re.split("[;,|]", text))
+    assert load(environ | {"AUTOMX_ACCOUNT_RATE_LIMIT": " "}).account_rate_limit == ""
+
+
 def test_a_secret_cannot_be_given_twice_in_one_place(
     automx_conf: Path, environ: dict[str, str], tmp_path: Path
 ) -> None:
@@ -274,7 +360,12 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
         f"{automx_conf}: the key xyz is not known; allowed are db_uri, db_echo, loglevel, "
         "proxy_count, domain_cache_seconds, initdb_token, permit_cleartext_passwords, "
         "ldap_starttls, ldap_ca_file, ldap_verify, ldap_timeout, ldap_cache_seconds, "
-        "ldap_cache_size, ldap_bind_password_file, db_uri_file, initdb_token_file"
+        "ldap_cache_size, ldap_bind_password_file, web_endpoint, account_backend, "
+        "account_timeout, account_command, mailcow_endpoint, mailcow_token, mailcow_ca_file, "
+        "account_warn_before, account_warn_command, account_grace, account_rate_limit, "
+        "rate_limit_storage, signing_certificate, signing_key, signing_key_passphrase, "
+        "signing_chain, db_uri_file, initdb_token_file, mailcow_token_file, "
+        "rate_limit_storage_file, signing_key_passphrase_file"
     )
     automx_conf.write_text("")
     assert error(environ | {"AUTOMX_PROXYCOUNT": "1"}) == (
@@ -317,6 +408,69 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
             "pairs of id and file; the file of 3 cannot be read: No such file or directory",
         ),
         ("permit_cleartext_passwords", "I_understand_the_risks", "yes or no"),
+        *(
+            (key, value, "a URL such as https://example.org/new_email, without query")
+            for key in ("web_endpoint", "mailcow_endpoint")
+            for value in (
+                "example.org/new_email",
+                "ftp://example.org/",
+                "https:///new_email",
+                "https://:443/",
+                "https://[::1/",
+                "https://example.org:65536/",
+                "https://example.org:0/",
+                "https://user:secret@example.org/",
+                "https://example.org/?t=secret",
+                "https://example.org/?",
+                "https://example.org/#",
+                "https://example.org/a b",
+                "https://bücher.example/",
+            )
+        ),
+        ("account_backend", "dovecot", "one of none, mailcow, command"),
+        ("account_backend", "", "one of none, mailcow, command"),
+        *(
+            ("account_timeout", value, "a number of seconds above 0, at most 60")
+            for value in ("0", "0.0", "60.001", "61", "100000", "-1", "1 s", "nan", "")
+        ),
+        *(
+            (key, value, allowed)
+            for key in ("account_command", "account_warn_command")
+            for value, allowed in (
+                ("sh", "the full path of a program that can be run, and its arguments"),
+                ("/bin", "the full path of a program that can be run, and its arguments"),
+                ("/nowhere/x", "the full path of a program that can be run, and its arguments"),
+                ("/dev/null x", "the full path of a program that can be run, and its arguments"),
+                ("/bin/sh 'secret", "a program and its arguments, with closed quotes"),
+            )
+        ),
+        ("mailcow_token", "my secret", "printable ASCII characters without blanks"),
+        ("mailcow_ca_file", "/nowhere/ca.pem", "the path of a file that can be read"),
+        *(
+            (key, value, allowed)
+            for key in ("account_warn_before", "account_grace")
+            for value, allowed in (
+                ("", "a number and one of s, m, h, d, w, y, such as 12h or 2w"),
+                ("7", "a number and one of s, m, h, d, w, y, such as 12h or 2w"),
+                ("-1d", "a number and one of s, m, h, d, w, y, such as 12h or 2w"),
+                ("never", "a number and one of s, m, h, d, w, y, such as 12h or 2w"),
+                ("101y", "at most 100y"),
+            )
+        ),
+        ("account_rate_limit", "often", "limits such as 30 per minute; 300 per day"),
+        ("account_rate_limit", "30", "limits such as 30 per minute; 300 per day"),
+        ("account_rate_limit", "30 per minute;", "limits such as 30 per minute; 300 per day"),
+        ("rate_limit_storage", "", "memory:// or a URI such as redis://localhost:6379"),
+        ("rate_limit_storage", "redis://", "memory:// or a URI such as redis://localhost:6379"),
+        (
+            "rate_limit_storage",
+            "memcached://secret@h",
+            "memory:// or a URI such as redis://localhost:6379",
+        ),
+        *(
+            (key, "/nowhere/file.pem", "the path of a file that can be read")
+            for key in ("signing_certificate", "signing_key", "signing_chain")
+        ),
     ],
 )
 def test_a_bad_value_is_an_error_that_tells_what_is_allowed_and_not_the_value(
@@ -520,8 +674,13 @@ def test_a_password_is_masked_for_readers(uri: str, shown: str) -> None:
 
 
 def test_secrets_do_not_show_in_a_settings_object() -> None:
-    settings = Settings(db_uri="postgresql://u:secret@h/d", initdb_token="hidden")
-    assert "secret" not in repr(settings)
+    settings = Settings(
+        db_uri="postgresql://u:hidden@h/d",
+        initdb_token="hidden",
+        mailcow_token="hidden",
+        rate_limit_storage="redis://:hidden@h",
+        signing_key_passphrase="hidden",
+    )
     assert "hidden" not in repr(settings)
 
 

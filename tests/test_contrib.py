@@ -16,14 +16,15 @@ from tests.processes import AUTOMX, REPOSITORY, automx, program, running
 
 CONTRIB = REPOSITORY / "contrib"
 SCRIPTS = [*sorted(CONTRIB.glob("*.sh")), CONTRIB / "automx.openrc"]
+SERVICES = ["automx.service", "automx-prune.service"]
 INSTALLED = "/srv/automx/bin/automx"  # where the services look for the program
 
 
-def unit(folder: Path) -> Path:
-    """Return a copy of the systemd unit with the program that is tested."""
-    text = (CONTRIB / "automx.service").read_text()
+def unit(folder: Path, name: str = "automx.service") -> Path:
+    """Return a copy of a systemd unit with the program that is tested."""
+    text = (CONTRIB / name).read_text()
     assert INSTALLED in text
-    path = folder / "automx.service"
+    path = folder / name
     path.write_text(text.replace(INSTALLED, str(AUTOMX)))
     return path
 
@@ -39,16 +40,46 @@ def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path) -> None:
-    result = analyze("verify", "--man=no", unit(tmp_path))
+def test_systemd_finds_no_fault_in_the_units(tmp_path: Path) -> None:
+    timer = tmp_path / "automx-prune.timer"
+    timer.write_text((CONTRIB / "automx-prune.timer").read_text())
+    units = [unit(tmp_path, name) for name in SERVICES]
+    result = analyze("verify", "--man=no", *units, timer)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_systemd_calls_the_unit_safe(tmp_path: Path) -> None:
-    result = analyze("security", "--offline=true", "--no-pager", unit(tmp_path))
-    exposure = re.search(r"Overall exposure level for automx\.service: ([\d.]+)", result.stdout)
+@pytest.mark.parametrize("name", SERVICES)
+def test_systemd_calls_the_unit_safe(tmp_path: Path, name: str) -> None:
+    result = analyze("security", "--offline=true", "--no-pager", unit(tmp_path, name))
+    exposure = re.search(r"Overall exposure level for [\w.-]+: ([\d.]+)", result.stdout)
     assert exposure, result.stderr
     assert float(exposure[1]) <= 1.5
+
+
+def test_both_units_run_as_the_same_user_with_the_same_limits_and_settings() -> None:
+    service, prune = (
+        set(re.findall(r"(?m)^\w+=.*$", (CONTRIB / name).read_text())) for name in SERVICES
+    )
+    own = {"Description", "After", "Type", "ExecStart"}
+    assert {line.partition("=")[0] for line in prune - service} == own
+
+
+def test_command_of_the_timer_finds_the_database_of_the_service(tmp_path: Path) -> None:
+    env = {"AUTOMX_CONF": "/dev/null", "STATE_DIRECTORY": str(tmp_path)}
+    automx("db", "upgrade", env=env)
+    text = unit(tmp_path, "automx-prune.service").read_text()
+    (command,) = re.findall(r"(?m)^ExecStart=(.*)$", text)
+    result = subprocess.run(
+        command.split(), env={**os.environ, **env}, check=True, capture_output=True, text=True
+    )
+    assert (result.stdout, result.stderr) == ("Nothing to do.\n", "")
+
+
+def test_cron_runs_the_same_command_as_the_timer() -> None:
+    text = (CONTRIB / "automx-prune.timer").read_text()
+    (line,) = re.findall(r"(?m)^#     \*/10 \* \* \* \* (.*)$", text)
+    assert line == f"STATE_DIRECTORY=/var/lib/automx {INSTALLED} prune >/dev/null"
+    assert f"ExecStart={INSTALLED} prune\n" in (CONTRIB / "automx-prune.service").read_text()
 
 
 def test_commands_of_the_unit_migrate_and_tell_systemd_that_they_are_ready(tmp_path: Path) -> None:
@@ -303,7 +334,7 @@ def test_virtual_environment_is_set_up_from_the_source_and_again(tmp_path: Path)
         check=False,
     )
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.endswith("The database is up to date (0001).\n")
+    assert result.stdout.endswith("The database is up to date (0003).\n")
 
 
 def test_what_the_setup_prints_next_installs_the_unit_for_its_folder(tmp_path: Path) -> None:

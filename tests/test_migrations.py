@@ -29,7 +29,14 @@ from automx.migrations import State
 from tests.databases import Instance, engine_uri, run
 from tests.processes import AUTOMX, automx, program
 
-COLUMNS = {
+TITLES = {
+    "0001": "automx2's seven tables, and what makes a domain quick to find",
+    "0002": "Tokens and accounts of Delta Chat",
+    "0003": "Details of providers: what people and newer protocols want to know of them",
+}
+REVISIONS = list(TITLES)
+KNOWN = ", ".join(REVISIONS)
+AUTOMX2_COLUMNS = {
     "provider": ["id", "name", "short_name"],
     "server": [
         *("id", "prio", "name", "port", "type", "socket_type", "user_name", "authentication"),
@@ -43,12 +50,47 @@ COLUMNS = {
     "davserver": ["id", "url", "port", "type", "use_ssl", "domain_required", "user_name"],
     "davserver_domain": ["davserver_id", "domain_id"],
 }
+ACCOUNT_COLUMNS = {
+    "token": [
+        *("id", "name", "token", "token_digest", "domain", "prefix", "address", "expiry", "maxuse"),
+        *("usecount", "valid_until", "is_revoked", "backend", "spare_active", "created_at"),
+    ],
+    "account": [
+        *("id", "address", "token_id", "mark", "backend", "state", "created_at", "expires_at"),
+        *("changed_at", "warned_at"),
+    ],
+}
+DETAIL_COLUMNS = {
+    "provider_detail": [
+        *("provider_id", "webmail_url", "help_url", "support_address", "color"),
+        *("logo_type", "logo_width", "logo_height", "logo"),
+        *("oauth2_issuer", "oauth2_auth_url", "oauth2_token_url", "oauth2_scope"),
+        "oauth2_client_id",
+    ],
+    "documentation": ["id", "provider_id", "url", "lang", "text"],
+}
+# What each revision adds.
+ADDED = dict(zip(REVISIONS, (AUTOMX2_COLUMNS, ACCOUNT_COLUMNS, DETAIL_COLUMNS), strict=True))
+COLUMNS = AUTOMX2_COLUMNS | ACCOUNT_COLUMNS | DETAIL_COLUMNS
 DAV_TABLES = {"davserver", "davserver_domain"}
 OUR_INDEXES = {
     "ix_domain_lower_name",
     "ix_server_domain_domain_id",
     "ix_davserver_domain_domain_id",
 }
+INSERT_TOKEN = (
+    "INSERT INTO token VALUES (1, 'party', 's3cret', 'digest', 'example.com', 'tmp.', NULL, '1d',"
+    " 50, 1, NULL, '0', '', '0', '2026-11-21 10:00:00')"
+)
+INSERT_ACCOUNT = (
+    "INSERT INTO account VALUES (1, 'tmp.k7x2p@example.com', 1, 'f00d', 'none', 'active',"
+    " '2026-11-21 10:00:00', '2026-11-22 10:00:00', '2026-11-21 10:00:00', NULL)"
+)
+INSERT_DETAIL = (
+    "INSERT INTO provider_detail (provider_id, webmail_url, logo_type, logo_width, logo_height,"
+    " logo) VALUES ({}, 'https://mail.example.com/', 'image/png', 8, 8, '123')"
+)
+INSERT_PAGE = "INSERT INTO documentation VALUES ({}, {}, 'https://help.example.com/', 'en', 'Help')"
 BY_POSITION = (
     "INSERT INTO server VALUES (101, 10, 'mail.example.com', 587, 'smtp', 'STARTTLS',"
     " '%EMAILADDRESS%', 'plain')"
@@ -91,8 +133,8 @@ def upgrade(db_uri: str) -> list[str]:
     return [step.revision for step in migrations.upgrade(engine_uri(db_uri))]
 
 
-def downgrade(db_uri: str) -> list[str]:
-    return [step.revision for step in migrations.downgrade(engine_uri(db_uri), "base")]
+def downgrade(db_uri: str, revision: str = "base") -> list[str]:
+    return [step.revision for step in migrations.downgrade(engine_uri(db_uri), revision)]
 
 
 def dump(db_uri: str, *, schema_only: bool = False) -> str:
@@ -288,15 +330,39 @@ def assert_usable(db_uri: str) -> None:
     with pytest.raises(sa.exc.IntegrityError):
         do("INSERT INTO domain SELECT 9001, 'other.example', MIN(id), NULL FROM provider")
     do("INSERT INTO server_domain VALUES (101, 9000)")
+    with pytest.raises(sa.exc.IntegrityError):
+        do(INSERT_ACCOUNT)
+    do(INSERT_TOKEN)
+    do(INSERT_ACCOUNT)
+    for taken in ("'other', 's', 'digest'", "'party', 's', 'other'"):
+        with pytest.raises(sa.exc.IntegrityError):
+            do(INSERT_TOKEN.replace("(1, 'party', 's3cret', 'digest'", f"(2, {taken}"))
+    with pytest.raises(sa.exc.IntegrityError):
+        do(INSERT_ACCOUNT.replace("(1,", "(2,"))
+    with pytest.raises(sa.exc.IntegrityError):
+        do("DELETE FROM token")
+    do("INSERT INTO provider VALUES (8000, 'Detailed', 'Detailed')")
+    with pytest.raises(sa.exc.IntegrityError):
+        do(INSERT_DETAIL.format(8001))
+    with pytest.raises(sa.exc.IntegrityError):
+        do(INSERT_PAGE.format(1, 8000))
+    do(INSERT_DETAIL.format(8000))
+    with pytest.raises(sa.exc.IntegrityError):
+        do(INSERT_DETAIL.format(8000))
+    for number in (1, 2):
+        do(INSERT_PAGE.format(number, 8000))
+    do("DELETE FROM provider WHERE id = 8000")
+    for table in DETAIL_COLUMNS:
+        assert rows(db_uri)[table] == []
 
 
-def test_an_empty_database_gets_automx2s_tables_with_their_columns_in_order(
+def test_an_empty_database_gets_automx2s_tables_and_ours_with_their_columns_in_order(
     any_database_uri: str,
 ) -> None:
-    assert upgrade(any_database_uri) == ["0001"]
+    assert upgrade(any_database_uri) == REVISIONS
 
     assert columns(any_database_uri) == COLUMNS
-    assert current(any_database_uri) == migrations.head() == "0001"
+    assert current(any_database_uri) == migrations.head() == REVISIONS[-1]
     assert_usable(any_database_uri)
 
 
@@ -317,9 +383,8 @@ def test_the_schema_is_what_the_classes_say(any_database_uri: str) -> None:
 
 def test_revisions_are_numbered_as_their_files_are() -> None:
     script = ScriptDirectory(str(migrations.script_location()))
-    assert [revision.revision for revision in script.walk_revisions()][::-1] == list(
-        migrations.revisions()
-    )
+    assert [revision.revision for revision in script.walk_revisions()][::-1] == REVISIONS
+    assert list(migrations.revisions()) == REVISIONS
     assert script.get_heads() == [migrations.head()]
 
 
@@ -333,7 +398,7 @@ def test_a_second_upgrade_does_nothing(any_database_uri: str) -> None:
 
 
 def test_the_missing_folder_of_a_sqlite_database_is_made(tmp_path: Path) -> None:
-    assert upgrade(f"sqlite:///{tmp_path}/some/folder/automx.sqlite") == ["0001"]
+    assert upgrade(f"sqlite:///{tmp_path}/some/folder/automx.sqlite") == REVISIONS
     assert (tmp_path / "some/folder/automx.sqlite").is_file()
 
 
@@ -346,10 +411,10 @@ def test_upgrades_at_the_same_moment_wait_for_each_other(any_database_uri: str) 
 
     outputs = sorted(process.communicate(timeout=60)[0] for process in started)
 
-    done = "The database is up to date (0001).\n"
+    done = f"The database is up to date ({REVISIONS[-1]}).\n"
     assert outputs[:3] == [done] * 3
-    assert outputs[3].startswith("Upgraded to 0001: ")
-    assert outputs[3].endswith(done)
+    upgraded = "".join(rf"Upgraded to {revision}: .+\n" for revision in REVISIONS)
+    assert re.fullmatch(upgraded + re.escape(done), outputs[3])
     assert_usable(any_database_uri)
 
 
@@ -364,10 +429,10 @@ def test_a_database_of_automx2_of_any_age_is_adopted_with_all_its_rows(
     expected, before = rows(any_database_uri), definitions(any_database_uri)
     for row in expected["server"]:
         row.setdefault("prio", 10)
-    for table in DAV_TABLES:
+    for table in DAV_TABLES | (COLUMNS.keys() - AUTOMX2_COLUMNS.keys()):
         expected.setdefault(table, [])
 
-    assert upgrade(any_database_uri) == ["0001"]
+    assert upgrade(any_database_uri) == REVISIONS
 
     assert rows(any_database_uri) == expected
     assert columns(any_database_uri) == COLUMNS
@@ -414,23 +479,40 @@ def test_what_others_added_to_the_table_of_servers_stays(any_database_uri: str) 
             assert connection.exec_driver_sql("SELECT count(*) FROM imap").scalar() == 2
 
 
-def test_a_table_of_another_program_is_refused_and_left_alone(any_database_uri: str) -> None:
+@pytest.mark.parametrize(
+    ("table", "missing"),
+    [
+        ("domain", "id"),
+        ("token", "address"),
+        ("account", "address"),
+        ("provider_detail", "color"),
+        ("documentation", "id"),
+    ],
+)
+def test_a_table_of_another_program_is_refused_and_left_alone(
+    any_database_uri: str, table: str, missing: str
+) -> None:
     upgrade(any_database_uri)
     downgrade(any_database_uri)
     with connected(any_database_uri) as connection:
-        connection.execute(sa.text("CREATE TABLE domain (domain VARCHAR(255), active INTEGER)"))
+        connection.execute(sa.text(f"CREATE TABLE {table} (domain VARCHAR(255), active INTEGER)"))
+        connection.execute(sa.text(f"INSERT INTO {table} VALUES ('mine', 1)"))
     before = dump(any_database_uri)
 
     with pytest.raises(DatabaseError) as caught:
         upgrade(any_database_uri)
 
     assert caught.value.cause == (
-        "the table domain has no column id, so it is another program's:"
+        f"the table {table} has no column {missing}, so it is another program's:"
         " give automx a database of its own"
     )
     if not any_database_uri.startswith("mysql"):
         assert dump(any_database_uri) == before
-    assert columns(any_database_uri) == {"domain": ["domain", "active"]}
+    assert columns(any_database_uri)[table] == ["domain", "active"]
+    assert rows(any_database_uri)[table] == [{"domain": "mine", "active": 1}]
+    ours = next(added.keys() for added in ADDED.values() if table in added)
+    if ours != AUTOMX2_COLUMNS.keys():
+        assert not ours - {table} & columns(any_database_uri).keys()
 
 
 # Cut off half way
@@ -491,12 +573,14 @@ def test_mariadb_finishes_an_upgrade_that_was_cut_off_anywhere(
             with cut_before_change(number):
                 upgrade(uri)
         except CutError:
-            assert state(uri) is State.MISSING
-            assert upgrade(uri) == ["0001"]
+            reached = current(uri)
+            done = REVISIONS[: REVISIONS.index(reached) + 1] if reached else []
+            assert state(uri) is (State.OLDER if done else State.MISSING)
+            assert done + upgrade(uri) == REVISIONS
             assert dump(uri) == dump(complete)
         else:
             break
-    assert number > 5
+    assert number > 10
 
 
 KILLED = """
@@ -514,15 +598,22 @@ migrations.upgrade(sys.argv[1])
 
 
 @pytest.mark.parametrize(
-    ("engine", "statement"),
+    ("engine", "statement", "done"),
     [
-        ("sqlite", "DROP TABLE server"),
-        ("postgresql", "DROP COLUMN"),
-        ("mariadb", "ALTER TABLE server"),
+        ("sqlite", "DROP TABLE server", []),
+        ("sqlite", "CREATE TABLE account", []),
+        ("sqlite", "CREATE TABLE documentation", []),
+        ("postgresql", "DROP COLUMN", []),
+        ("postgresql", "CREATE TABLE account", []),
+        ("postgresql", "CREATE TABLE documentation", []),
+        ("mariadb", "ALTER TABLE server", []),
+        ("mariadb", "CREATE TABLE account", ["0001"]),
+        ("mariadb", "CREATE TABLE provider_detail", ["0001", "0002"]),
+        ("mariadb", "CREATE TABLE documentation", ["0001", "0002"]),
     ],
 )
 def test_an_upgrade_that_is_killed_leaves_a_database_that_can_be_upgraded(
-    engine: str, statement: str, new_database: Callable[[str], str]
+    engine: str, statement: str, done: list[str], new_database: Callable[[str], str]
 ) -> None:
     uri, complete = new_database(engine), new_database(engine)
     for database in (uri, complete):
@@ -534,7 +625,7 @@ def test_an_upgrade_that_is_killed_leaves_a_database_that_can_be_upgraded(
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
 
     assert (dump(uri) == before) == (engine != "mariadb")
-    assert upgrade(uri) == ["0001"]
+    assert done + upgrade(uri) == REVISIONS
     assert dump(uri) == dump(complete)
 
 
@@ -544,33 +635,55 @@ def test_an_upgrade_that_is_killed_leaves_a_database_that_can_be_upgraded(
 def test_a_database_without_rows_is_empty_again_after_a_downgrade(any_database_uri: str) -> None:
     upgrade(any_database_uri)
 
-    assert downgrade(any_database_uri) == ["0001"]
+    assert downgrade(any_database_uri) == REVISIONS[::-1]
 
     assert rows(any_database_uri) == {}
     assert state(any_database_uri) is State.MISSING
     assert migrations.VERSION_TABLE not in dump(any_database_uri)
     assert downgrade(any_database_uri) == []
-    assert upgrade(any_database_uri) == ["0001"]
+    assert upgrade(any_database_uri) == REVISIONS
+
+
+def test_a_downgrade_by_one_revision_takes_only_its_tables(any_database_uri: str) -> None:
+    make_automx2_database(any_database_uri, "2026.2")
+    upgrade(any_database_uri)
+
+    left = dict(COLUMNS)
+    for revision, before in itertools.pairwise(reversed(REVISIONS)):
+        assert downgrade(any_database_uri, before) == [revision]
+        for table in ADDED[revision]:
+            del left[table]
+        assert columns(any_database_uri) == left
+        assert state(any_database_uri) is State.OLDER
+
+    assert left == AUTOMX2_COLUMNS
+    assert upgrade(any_database_uri) == REVISIONS[1:]
+    assert_usable(any_database_uri)
 
 
 @pytest.mark.parametrize("generation", ["2020.0", "2026.2"])
 def test_a_downgrade_loses_no_row(any_database_uri: str, generation: str) -> None:
     make_automx2_database(any_database_uri, generation)
     upgrade(any_database_uri)
+    with connected(any_database_uri) as connection:
+        connection.execute(sa.text(INSERT_TOKEN))
+        connection.execute(sa.text(INSERT_ACCOUNT))
+        connection.execute(sa.text(INSERT_DETAIL.format(100)))
+        connection.execute(sa.text(INSERT_PAGE.format(1, 100)))
     before, upgraded = rows(any_database_uri), dump(any_database_uri)
 
-    assert downgrade(any_database_uri) == ["0001"]
+    assert downgrade(any_database_uri) == REVISIONS[::-1]
 
     assert rows(any_database_uri) == before
     assert columns(any_database_uri) == COLUMNS
     assert current(any_database_uri) is None
     assert not [name for name in OUR_INDEXES if name in dump(any_database_uri)]
-    assert upgrade(any_database_uri) == ["0001"]
+    assert upgrade(any_database_uri) == REVISIONS
     assert sorted(dump(any_database_uri).split()) == sorted(upgraded.split())
 
 
 @pytest.mark.parametrize("table", list(COLUMNS))
-def test_one_row_in_any_table_keeps_all_seven(sqlite: str, table: str) -> None:
+def test_one_row_in_any_table_keeps_all_of_its_revision(sqlite: str, table: str) -> None:
     upgrade(sqlite)
     values = ", ".join(f"'{number}'" for number, _ in enumerate(COLUMNS[table], 1))
     with connected(sqlite) as connection:
@@ -578,14 +691,16 @@ def test_one_row_in_any_table_keeps_all_seven(sqlite: str, table: str) -> None:
 
     downgrade(sqlite)
 
-    assert columns(sqlite) == COLUMNS
+    assert columns(sqlite) == next(added for added in ADDED.values() if table in added)
     assert len(rows(sqlite)[table]) == 1
+    assert upgrade(sqlite) == REVISIONS
+    assert columns(sqlite) == COLUMNS
 
 
 def test_a_downgrade_to_where_the_database_is_does_nothing(sqlite: str) -> None:
     upgrade(sqlite)
-    assert migrations.downgrade(engine_uri(sqlite), "0001") == []
-    assert current(sqlite) == "0001"
+    assert downgrade(sqlite, REVISIONS[-1]) == []
+    assert current(sqlite) == REVISIONS[-1]
 
 
 # How the schema stands to the program
@@ -604,7 +719,7 @@ def test_a_newer_schema_is_left_alone(any_database_uri: str) -> None:
             command(any_database_uri)
         assert caught.value.cause == (
             "the database schema belongs to a newer automx: install that version"
-            " (the database is at 0815, this automx knows 0001)"
+            f" (the database is at 0815, this automx knows {KNOWN})"
         )
 
     assert state(any_database_uri) is State.NEWER
@@ -622,19 +737,20 @@ def test_a_database_without_our_schema_is_told_from_an_older_one(
     upgrade(any_database_uri)
     newer = tmp_path / "newer"
     shutil.copytree(migrations.script_location(), newer)
-    (newer / "versions/0002_next.py").write_text(
-        '"""Next."""\nrevision, down_revision = "0002", "0001"\n'
+    head, following = REVISIONS[-1], f"{int(REVISIONS[-1]) + 1:04}"
+    (newer / f"versions/{following}_next.py").write_text(
+        f'"""Next."""\nrevision, down_revision = "{following}", "{head}"\n'
         "def upgrade(): pass\ndef downgrade(): pass\n"
     )
     monkeypatch.setattr(migrations, "script_location", lambda: newer)
     migrations.revisions.cache_clear()
     try:
         assert state(any_database_uri) is State.OLDER
-        assert upgrade(any_database_uri) == ["0002"]
+        assert upgrade(any_database_uri) == [following]
         assert state(any_database_uri) is State.CURRENT
-        assert migrations.downgrade(engine_uri(any_database_uri), "0001")[0].revision == "0002"
+        assert downgrade(any_database_uri, head) == [following]
         assert state(any_database_uri) is State.OLDER
-        assert migrations.upgrade(engine_uri(any_database_uri), "0001") == []
+        assert migrations.upgrade(engine_uri(any_database_uri), head) == []
     finally:
         migrations.revisions.cache_clear()
 
@@ -644,7 +760,7 @@ def test_a_current_database_is_found_so_while_another_program_writes(sqlite: str
     with sqlite3.connect(str(make_url(sqlite).database)) as other:
         other.execute("BEGIN IMMEDIATE")
         assert upgrade(sqlite) == []
-        assert current(sqlite) == "0001"
+        assert current(sqlite) == REVISIONS[-1]
     other.close()
 
 
@@ -663,9 +779,9 @@ def test_asking_for_the_state_changes_nothing(sqlite: str) -> None:
 
 
 def test_unknown_revisions_are_refused(sqlite: str) -> None:
-    with pytest.raises(BadRequestError, match="no revision 0815: 0001"):
+    with pytest.raises(BadRequestError, match=f"no revision 0815: {KNOWN}"):
         migrations.upgrade(engine_uri(sqlite), "0815")
-    with pytest.raises(BadRequestError, match="no revision 0815: 0001 and base"):
+    with pytest.raises(BadRequestError, match=f"no revision 0815: {KNOWN} and base"):
         migrations.downgrade(engine_uri(sqlite), "0815")
     assert not Path(str(make_url(sqlite).database)).exists()
 
@@ -909,7 +1025,7 @@ def test_names_that_only_case_tells_apart_are_named_before_mariadb_changes_anyth
     assert current(uri) is None
     with connected(uri) as connection:
         connection.execute(sa.text("DELETE FROM domain WHERE id = 52"))
-    assert upgrade(uri) == ["0001"]
+    assert upgrade(uri) == REVISIONS
 
 
 def test_mariadb_gets_no_second_index_beside_that_of_a_foreign_key(mariadb: str) -> None:
@@ -917,6 +1033,10 @@ def test_mariadb_gets_no_second_index_beside_that_of_a_foreign_key(mariadb: str)
     assert mariadb_indexes(mariadb, "server_domain") == ["domain_id"]
     assert mariadb_indexes(mariadb, "davserver_domain") == ["domain_id"]
     assert mariadb_indexes(mariadb, "domain") == ["ldapserver_id", "name", "provider_id"]
+    assert mariadb_indexes(mariadb, "account") == [
+        *("address", "ix_account_expires_at", "ix_account_token_id"),
+    ]
+    assert mariadb_indexes(mariadb, "documentation") == ["ix_documentation_provider_id"]
 
 
 def test_mariadb_gets_the_indexes_where_there_are_no_foreign_keys(mariadb: str) -> None:
@@ -971,16 +1091,20 @@ def test_an_unknown_dialect_is_refused() -> None:
 def test_the_commands_tell_in_a_line_what_they_did(any_database_uri: str) -> None:
     make_automx2_database(any_database_uri, "2020.0")
     env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": any_database_uri}
-    title = "automx2's seven tables, and what makes a domain quick to find"
+    head = REVISIONS[-1]
 
     assert automx("db", "current", env=env) == "none (run automx db upgrade)\n"
     assert automx("db", "upgrade", env=env) == (
-        f"Upgraded to 0001: {title}\nThe database is up to date (0001).\n"
+        "".join(f"Upgraded to {revision}: {title}\n" for revision, title in TITLES.items())
+        + f"The database is up to date ({head}).\n"
     )
-    assert automx("db", "upgrade", env=env) == "The database is up to date (0001).\n"
-    assert automx("db", "current", env=env) == "0001 (up to date)\n"
+    assert automx("db", "upgrade", env=env) == f"The database is up to date ({head}).\n"
+    assert automx("db", "current", env=env) == f"{head} (up to date)\n"
+    assert automx("db", "downgrade", "0001", env=env) == (
+        f"Undone 0003: {TITLES['0003']}\nUndone 0002: {TITLES['0002']}\nThe database is at 0001.\n"
+    )
     assert automx("db", "downgrade", "base", env=env) == (
-        f"Undone 0001: {title}\nThe database is at base.\n"
+        f"Undone 0001: {TITLES['0001']}\nThe database is at base.\n"
     )
 
 

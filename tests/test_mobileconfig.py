@@ -2,7 +2,7 @@
 
 import logging
 import plistlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,100 +12,12 @@ from werkzeug.test import TestResponse
 
 from automx.config import load
 from tests.conftest import Execute
-from tests.documents import golden
+from tests.documents import DATA, golden
+from tests.profiles import assert_valid, profile_of
 
 ALICE = {"emailaddress": "alice@example.com", "name": "Alice Example"}
 
 pytestmark = pytest.mark.usefixtures("example")
-
-# Apple's schema: key -> (type, the words that are allowed). Those of PAYLOAD are in every
-# dictionary; a key that begins with "!" must be there.
-AUTHENTICATIONS = [
-    "EmailAuthNone",
-    "EmailAuthPassword",
-    "EmailAuthCRAMMD5",
-    "EmailAuthNTLM",
-    "EmailAuthHTTPMD5",
-]
-Schema = Mapping[str, tuple[type, list[str]]]
-PAYLOAD: Schema = {
-    "!PayloadType": (str, []),
-    "!PayloadVersion": (int, []),
-    "!PayloadIdentifier": (str, []),
-    "!PayloadUUID": (str, []),
-    "!PayloadDisplayName": (str, []),
-    "PayloadDescription": (str, []),
-    "PayloadOrganization": (str, []),
-}
-PROFILE: Schema = {"!PayloadContent": (list, []), "PayloadRemovalDisallowed": (bool, [])}
-MAIL: Schema = {
-    "!EmailAccountType": (str, ["EmailTypeIMAP", "EmailTypePOP"]),
-    "EmailAccountDescription": (str, []),
-    "EmailAccountName": (str, []),
-    "EmailAddress": (str, []),
-    "!IncomingMailServerAuthentication": (str, AUTHENTICATIONS),
-    "!IncomingMailServerHostName": (str, []),
-    "IncomingMailServerPortNumber": (int, []),
-    "IncomingMailServerUseSSL": (bool, []),
-    "IncomingMailServerUsername": (str, []),
-    "IncomingPassword": (str, []),
-    "!OutgoingMailServerAuthentication": (str, AUTHENTICATIONS),
-    "!OutgoingMailServerHostName": (str, []),
-    "OutgoingMailServerPortNumber": (int, []),
-    "OutgoingMailServerUseSSL": (bool, []),
-    "OutgoingMailServerUsername": (str, []),
-    "OutgoingPassword": (str, []),
-    "OutgoingPasswordSameAsIncomingPassword": (bool, []),
-}
-
-
-def dav(prefix: str) -> Schema:
-    """Return the schema of a calendar or an address book."""
-    return {
-        f"!{prefix}HostName": (str, []),
-        f"{prefix}AccountDescription": (str, []),
-        f"{prefix}Password": (str, []),
-        f"{prefix}Port": (int, []),
-        f"{prefix}PrincipalURL": (str, []),
-        f"{prefix}UseSSL": (bool, []),
-        f"{prefix}Username": (str, []),
-    }
-
-
-SCHEMAS: Mapping[str, Schema] = {
-    "Configuration": PROFILE,
-    "com.apple.mail.managed": MAIL,
-    "com.apple.caldav.account": dav("CalDAV"),
-    "com.apple.carddav.account": dav("CardDAV"),
-}
-
-
-def assert_valid(payload: Mapping[str, Any]) -> None:
-    """Check a payload, and those inside of it, with Apple's schema."""
-    schema = {**PAYLOAD, **SCHEMAS[payload["PayloadType"]]}
-    required = {key.removeprefix("!") for key in schema if key.startswith("!")}
-    assert required <= set(payload)
-    for key, value in payload.items():
-        kind, words = schema.get(f"!{key}") or schema[key]
-        assert type(value) is kind, key
-        assert not words or value in words
-    assert payload["PayloadVersion"] == 1
-    for inner in payload.get("PayloadContent", []):
-        assert_valid(inner)
-
-
-def profile_of(answer: TestResponse) -> dict[str, Any]:
-    """Return the checked profile that an answer holds."""
-    assert answer.status_code == 200, answer.text
-    profile: dict[str, Any] = plistlib.loads(answer.data)
-    assert_valid(profile)
-    identifiers = [
-        (payload["PayloadIdentifier"], payload["PayloadUUID"])
-        for payload in (profile, *profile["PayloadContent"])
-    ]
-    assert len({identifier for identifier, _ in identifiers}) == len(identifiers)
-    assert len({uuid for _, uuid in identifiers}) == len(identifiers)
-    return profile
 
 
 def mail_of(answer: TestResponse) -> dict[str, Any]:
@@ -124,6 +36,37 @@ def test_the_profile_is_as_expected_by_get_and_post(client: FlaskClient) -> None
                 'attachment; filename="alice-example.com.mobileconfig"'
             )
             assert answer.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in DATA.glob("*.mobileconfig")))
+def test_each_expected_profile_keeps_to_apples_schema(name: str) -> None:
+    assert_valid(plistlib.loads(golden(name).encode()))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("PayloadVersion", 1.0),
+        ("PayloadVersion", True),
+        ("PayloadRemovalDisallowed", 0),
+        ("RemovalDate", "2026-11-22T10:00:00Z"),
+        ("PayloadUUID", 7),
+        ("PayloadColor", "red"),
+    ],
+)
+def test_the_check_of_the_schema_notices_a_wrong_type_and_an_unknown_key(
+    key: str, value: object
+) -> None:
+    profile = plistlib.loads(golden("example-alice.mobileconfig").encode()) | {key: value}
+    with pytest.raises(AssertionError):
+        assert_valid(profile)
+
+
+def test_the_check_of_the_schema_notices_a_missing_key() -> None:
+    profile = plistlib.loads(golden("example-alice.mobileconfig").encode())
+    del profile["PayloadContent"][0]["IncomingMailServerHostName"]
+    with pytest.raises(AssertionError):
+        assert_valid(profile)
 
 
 def test_each_column_reaches_the_profile(client: FlaskClient, execute: Execute) -> None:

@@ -14,10 +14,13 @@ import ssl
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from automx.accounts import tokens
+from automx.models import open_session
 from tests.processes import (
     REPOSITORY,
     Server,
@@ -32,6 +35,7 @@ from tests.processes import (
 
 CLIENT = "127.0.0.7"  # any address of 127.0.0.0/8 is a loopback address on Linux
 TOKEN = "a-token-of-the-tests"
+ACCOUNT_TOKEN = "2hxg7kpw4m9tdzr3cfq8vyna"
 NAMES = ("autoconfig.example.com", "autodiscover.example.com", "ua-auto-config.example.com")
 SEED = {
     "version": 2,
@@ -205,6 +209,9 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": f"sqlite:///{file}"}
     automx("db", "upgrade", env=env)
     automx("seed", "-", env=env, stdin=json.dumps(SEED))
+    with open_session(env["AUTOMX_DB_URI"]) as session:
+        now = datetime.now(UTC)
+        tokens.add(session, "summer", "example.com", now=now, token=ACCOUNT_TOKEN, maxuse=0)
     return env
 
 
@@ -223,6 +230,7 @@ def servers(
                         "AUTOMX_PROXY_COUNT": str(count),
                         "AUTOMX_LOGLEVEL": "INFO",
                         "AUTOMX_INITDB_TOKEN": TOKEN,
+                        "AUTOMX_WEB_ENDPOINT": "https://example.com/new_email",
                     },
                     logs / f"{count}.log",
                     "--workers",
@@ -248,6 +256,7 @@ def nginx(
         ("/etc/ssl/certs/automx.pem", str(certificate)),
         ("/etc/ssl/private/automx.key", str(certificate.with_suffix(".key"))),
         ("/var/log/nginx/automx.log", str(folder / "access.log")),
+        ("/var/log/nginx/error.log", str(folder / "error.log")),
     )
     if inner:
         site = put(
@@ -503,6 +512,37 @@ http://schemas.microsoft.com/exchange/autodiscover/outlook/responseschema/2006a
     assert b"<LoginName>alice@example.com</LoginName>" in answer.body
 
 
+def test_delta_chat_gets_an_account_at_the_mail_domain_and_at_the_names(front: Front) -> None:
+    for host, path in (
+        ("example.com", "/new_email"),
+        ("example.com", "/new_email/"),
+        (NAMES[0], "/new_email"),
+        (NAMES[0], "/"),
+    ):
+        with front.logged(f"{CLIENT} POST {path} 200"):
+            answer = front.ask(f"{path}?t={ACCOUNT_TOKEN}&n=summer", "POST", host=host)
+        assert answer.headers["Content-Type"] == "application/json"
+        assert json.loads(answer.body)["email"].endswith("@example.com")
+
+
+def test_the_page_of_a_token_and_its_style_sheet_are_shown_at_the_mail_domain(front: Front) -> None:
+    page = front.ask(f"/new_email?t={ACCOUNT_TOKEN}", host="example.com")
+    assert page.status == 200
+    found = re.search(rb'<link rel="stylesheet" href="([^"]+)">', page.body)
+    assert found
+    style = front.ask(f"/new_email{found[1].decode()}", host="example.com")
+    assert (style.status, style.headers["Content-Type"]) == (200, "text/css; charset=utf-8")
+
+
+def test_reasons_of_automx_are_passed_on(front: Front) -> None:
+    answer = front.ask("/new_email?t=unknown", "POST", host="example.com")
+    assert json.loads(answer.body) == {
+        "type": "error",
+        "status_code": 403,
+        "reason": "This QR code is not known here. Please ask for a new one.",
+    }
+
+
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
 def test_unchanged_document_is_not_sent_again(front: Front, encoding: str) -> None:
     path, accept = "/mail/config-v1.1.xml", ("Accept-Encoding", encoding)
@@ -650,21 +690,54 @@ def test_nginx_refuses_a_host_that_cannot_be_one(
 
 
 @pytest.mark.parametrize("name", ["nginx", "apache"])
-def test_addresses_and_tokens_stay_out_of_the_proxys_log(
+def test_the_proxys_log_has_a_line_for_each_request(
     servers: list[Server],
     certificate: Path,
     tmp_path_factory: pytest.TempPathFactory,
     name: str,
 ) -> None:
     with chain(name, servers[1], certificate, tmp_path_factory) as front:
-        front.ask(
-            "/mail/config-v1.1.xml?emailaddress=alice%40example.com",
-            headers=[("Authorization", "Bearer abc")],
-        )
-        (log,) = front.logs
+        front.ask("/mail/config-v1.1.xml?emailaddress=alice%40example.com")
+        (log,) = (path for path in front.logs if path.name != "error.log")
         wait_until(lambda: "\n" in log.read_text(), "a line in the log of the proxy")
         line = log.read_text()
     assert line.startswith(f"{CLIENT} [")
     assert f'] {NAMES[0]} "GET /mail/config-v1.1.xml" 200 ' in line
-    assert "alice" not in line
-    assert "abc" not in line
+
+
+@pytest.mark.parametrize("is_up", [True, False])
+@pytest.mark.parametrize("name", ALONE)
+def test_addresses_and_tokens_stay_out_of_all_logs_of_a_proxy(
+    servers: list[Server],
+    certificate: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+    is_up: bool,
+) -> None:
+    folder = tmp_path_factory.mktemp(name)
+    tls = ssl.create_default_context(cafile=certificate)
+    tls.verify_flags &= ~ssl.VERIFY_X509_STRICT  # self-signed
+    upstream = servers[1].port if is_up else free_port()
+    with PROXIES[name](folder, certificate, upstream, inner=False) as (port, _):
+        front = Front(port, servers[1], tls)
+        found = [
+            front.ask(f"/new_email?t={ACCOUNT_TOKEN}", "POST", host="example.com").status,
+            front.ask(f"/new_email?t={ACCOUNT_TOKEN}").status,
+            front.ask(f"/?t={ACCOUNT_TOKEN}", "POST").status,
+            front.ask(
+                "/mail/config-v1.1.xml?emailaddress=alice%40example.com",
+                headers=[
+                    ("Authorization", "Bearer abc"),
+                    ("Referer", f"https://example.com/?t={ACCOUNT_TOKEN}"),
+                ],
+            ).status,
+        ]
+        large = front.ask(
+            f"/?t={ACCOUNT_TOKEN}", "POST", headers=[("Content-Type", "x/y")], body=b" " * 70_000
+        )
+    assert found == [200] * 4 if is_up else set(found) <= {502, 503}
+    assert large.status == 413 or not is_up
+    for log in folder.rglob("*log"):
+        text = log.read_text(errors="replace")
+        for secret in (ACCOUNT_TOKEN, "alice", "Bearer"):
+            assert secret not in text, log.name

@@ -6,11 +6,11 @@ never end, stands between two transactions.
 
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from sqlalchemy import (
     ColumnElement,
@@ -18,13 +18,15 @@ from sqlalchemy import (
     Executable,
     Row,
     Select,
+    Update,
+    case,
     delete,
     insert,
     or_,
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from automx import lookup
@@ -34,6 +36,7 @@ from automx.address import EmailAddress
 from automx.backends import Backend, Backends, Owner
 from automx.errors import (
     AddressError,
+    AutomxError,
     BadRecordError,
     ConflictError,
     SilentError,
@@ -43,6 +46,7 @@ from automx.errors import (
 )
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
+from automx.models import is_conflict
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +57,8 @@ ATTEMPTS = 10
 # of a backend have ended by then.
 SETTLED_AFTER = timedelta(minutes=15)
 
-LETTERS = "23456789abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ"
+# Those of names, and capitals that look like none of them, nor like a digit.
+LETTERS = tokens.NAME_LETTERS + "ACDEFGHJKLMNPQRTUVWXY"
 
 _account = AccountRow.__table__
 _token = TokenRow.__table__
@@ -75,6 +80,7 @@ class Account:
 
     id: int
     address: str
+    token_id: int
     mark: str
     backend: str
     state: State
@@ -98,6 +104,7 @@ class NewAccount:
     password: str = field(repr=False)
     expiry: str
     lifetime: timedelta | None
+    expires_at: datetime | None
 
 
 def create(
@@ -120,100 +127,63 @@ def create(
     token.check_usable(now)
     if address is not None:
         address = _allowed_address(address, token)
-    if not lookup.knows(session, token.domain):
-        raise BadRecordError(
-            cause=f"token {token.name}: the domain {token.domain} is not in the table domain"
-        )
+    check_domain(session, token)
     backend = backends.get(token.backend)
-    session.commit()  # ends the reading transaction: SQLite could not turn it into a writing one
+    # Ends the reading transaction: a writing one has to see what others have written since.
+    session.commit()
     account = _claim(session, token, backends.name(token.backend), now, address)
     password = password or new_password()
     if backend is not None:
         account = _make_mailbox(session, token, backend, account, password, address)
-    return NewAccount(account.address, password, token.expiry, token.lifetime)
+    return NewAccount(account.address, password, token.expiry, token.lifetime, account.expires_at)
+
+
+def check_domain(session: Session, token: Token) -> None:
+    """Raise BadRecordError if the domain of a token has gone since the token was made."""
+    if not lookup.knows(session, token.domain):
+        raise BadRecordError(
+            cause=f"token {token.name}: the domain {token.domain} is not in the table domain"
+        )
 
 
 def remove(session: Session, account: Account, backends: Backends, *, now: datetime) -> None:
-    """Delete an account and its mailbox; commits before and after the call of the backend.
+    """Delete an account and its mailbox, as end() does.
 
-    The row goes only when the backend says that the mailbox is gone. Raises ConflictError if the
-    account is being made or deleted right now, and what the backend raises if it fails.
+    Raises ConflictError if the account is being made or deleted right now, and what the backend
+    raises if it fails.
     """
-    if account.state in {State.CREATING, State.UNDOING, State.DELETING} and (
-        account.changed_at > now - SETTLED_AFTER
-    ):
+    is_under_way = account.state in {State.CREATING, State.UNDOING, State.DELETING}
+    if is_under_way and account.changed_at > now - SETTLED_AFTER:
         raise ConflictError(f"{account.address} is being made or deleted right now.")
-    if account.state in {State.CREATING, State.UNDOING}:
-        settle(session, account, backends, now=now)
-    elif take(session, account, now=now, state=State.DELETING):
-        finish_deletion(session, account, backends, now=now)
-    else:
+    if not end(session, account, backends, now=now):
         raise ConflictError(f"{account.address} has just been changed by somebody else.")
 
 
-def settle(session: Session, account: Account, backends: Backends, *, now: datetime) -> None:
-    """Bring an account in order whose making was cut off, or failed with an open end.
+def end(session: Session, account: Account, backends: Backends, *, now: datetime) -> bool:
+    """Delete the mailbox of an account, then its row; commits before and after the backend's call.
 
-    Nobody has its password: a mailbox that was made for it goes, and so does the row; a mailbox
-    that somebody else has made stays. The token gets its use back, unless it has it already.
-    Raises what the backend raises if it fails; the row then stays as it is.
+    If its making was cut off or failed with an open end, nobody has the password: a mailbox that
+    was made for it goes, one that somebody else has made stays, and the token gets its use back,
+    unless it has it already. Returns False, and does nothing, if another program has changed the
+    account meanwhile. Raises what the backend raises if it fails; the account then stays as it
+    was, so that the next try need not wait.
     """
-    if not take(session, account, now=now, state=State.UNDOING):
-        return
-    backend = backends.get(account.backend)
-    try:
-        mailbox = backend.find(account.address, account.owner) if backend else None
-        if mailbox is not None and not mailbox.is_ours:
-            log.warning("%s was made by somebody else: its mailbox stays", account.address)
-        elif backend is not None and mailbox is not None:
-            backend.delete(account.address, account.owner)
-    except BaseException:
-        put_back(session, account, now=now, state=State.UNDOING)
-        raise
-    execute(session, delete(AccountRow).where(_account.c.id == account.id))
-    session.commit()
-
-
-def finish_deletion(
-    session: Session, account: Account, backends: Backends, *, now: datetime
-) -> None:
-    """Delete the mailbox of an account that take() has set to DELETING, then its row.
-
-    Raises what the backend raises if it fails; the account then has its former state again.
-    """
+    is_unfinished = account.state in {State.CREATING, State.UNDOING}
+    aim = State.UNDOING if is_unfinished else State.DELETING
+    taken = _take(session, account, now=now, state=aim)
+    if taken is None:
+        return False
     try:
         backend = backends.get(account.backend)
-        if backend is not None:
+        if backend is not None and (not is_unfinished or _is_ours(backend, account)):
             backend.delete(account.address, account.owner)
     except BaseException:
-        put_back(session, account, now=now, state=State.DELETING)
+        before = State.UNDOING if is_unfinished else account.state  # the use stays given back
+        back = update(AccountRow).where(*unchanged(taken))
+        commit(session, back.values(state=before, changed_at=account.changed_at))
         raise
-    execute(session, delete(AccountRow).where(_account.c.id == account.id))
-    session.commit()
-
-
-def take(session: Session, account: Account, *, now: datetime, state: State) -> bool:
-    """Set the state of an account, and commit; False if another program has changed it meanwhile.
-
-    An account that was being made gives its use back when it is set to UNDOING.
-    """
-    if account.state is State.CREATING:
-        _give_use_back(session, account)
-    change = update(AccountRow).where(*unchanged(account))
-    if not execute(session, change.values(state=state, changed_at=now)):
-        session.rollback()
-        return False
-    session.commit()
+    commit(session, delete(AccountRow).where(*unchanged(taken)))
     return True
-
-
-def put_back(session: Session, account: Account, *, now: datetime, state: State) -> None:
-    """Undo take() after a failure, so that the next try need not wait; the use stays given back."""
-    before = State.UNDOING if account.state is State.CREATING else account.state
-    of_it = update(AccountRow).where(_account.c.id == account.id, _account.c.state == state)
-    of_it = of_it.where(_account.c.changed_at == now)
-    execute(session, of_it.values(state=before, changed_at=account.changed_at))
-    session.commit()
 
 
 def get(session: Session, address: str) -> Account:
@@ -251,8 +221,48 @@ def loaded(row: Row[Any]) -> Account:
     return Account(**values | {"state": State(row.state)})
 
 
+def unchanged(account: Account) -> tuple[ColumnElement[bool], ...]:
+    """Return the condition that an account is as it was read."""
+    return (
+        _account.c.id == account.id,
+        _account.c.mark == account.mark,
+        _account.c.state == account.state,
+        _account.c.changed_at == account.changed_at,
+    )
+
+
+def commit(session: Session, *statements: Executable) -> list[CursorResult[Any]]:
+    """Run statements in a transaction and return their results; none if one has found no row.
+
+    Nothing is changed then. A database may break a transaction off for the sake of another one: it
+    is run again then, ATTEMPTS times at most.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return _commit_once(session, statements)
+        except DBAPIError as error:
+            if not is_conflict(error):
+                raise
+    return _commit_once(session, statements)
+
+
+def _commit_once(session: Session, statements: Iterable[Executable]) -> list[CursorResult[Any]]:
+    results = []
+    try:
+        for statement in statements:
+            results.append(cast("CursorResult[Any]", session.execute(statement)))
+            if not results[-1].rowcount:
+                session.rollback()
+                return []
+        session.commit()
+    except DBAPIError:
+        session.rollback()
+        raise
+    return results
+
+
 def new_password() -> str:
-    """Return a password of 20 characters that stand for 104 bits.
+    """Return a password of 20 characters that stand for 101 bits.
 
     It has lower and upper case, digits and a hyphen, because mail servers may ask for them, and no
     letters that can be taken for each other.
@@ -292,6 +302,7 @@ def _claim(
     account = Account(
         id=0,
         address=address or "",
+        token_id=token.id,
         mark=secrets.token_hex(8),
         backend=backend,
         state=State.ACTIVE if backend == "none" else State.CREATING,
@@ -301,25 +312,38 @@ def _claim(
         warned_at=None,
         token=token.name,
     )
-    values = asdict(account) | {"token_id": token.id}
+    values = asdict(account)
     del values["id"], values["token"]
+    error: AutomxError = TryAgainError()
     for _ in range(ATTEMPTS):
-        if not execute(session, use):
-            session.rollback()
-            tokens.find(session, token.token).check_usable(now)
-            continue  # another account that failed has just given its use back
         name = address or tokens.new_address(token)
-        add = insert(AccountRow).values(values | {"address": name})
         try:
-            row: Any = session.execute(add)
+            done = commit(session, use, insert(AccountRow).values(values | {"address": name}))
         except IntegrityError:
-            session.rollback()
             if name in {address, token.address}:
-                raise TakenError from None
+                _explain_collision(session, name)
+            error = TakenError("No free address was found. Please try again.")
             continue
-        session.commit()
-        return replace(account, id=row.inserted_primary_key.id, address=name)
-    raise TakenError("No free address was found. Please try again.")
+        if done:
+            key: Any = done[-1].inserted_primary_key
+            return replace(account, id=key.id, address=name)
+        try:
+            tokens.find(session, token.token).check_usable(now)
+        finally:
+            session.rollback()
+        # It is usable: another account failed just now, and gave its use back.
+    raise error
+
+
+def _explain_collision(session: Session, address: str) -> NoReturn:
+    """Raise TakenError, or TryAgainError if the address becomes free soon, perhaps."""
+    state = session.scalar(select(_account.c.state).where(_account.c.address == address))
+    session.rollback()
+    if state in {State.ACTIVE, State.DISABLED}:
+        raise TakenError
+    raise TryAgainError(
+        "This address is being made or deleted at the moment. Please try again in half an hour."
+    )
 
 
 def _make_mailbox(
@@ -343,7 +367,7 @@ def _make_mailbox(
             _cancel(session, account)
             raise
         except BaseException:  # it may have been made, or be made yet
-            take(session, account, now=account.changed_at, state=State.UNDOING)
+            _take(session, account, now=account.changed_at, state=State.UNDOING)
             raise
         else:
             _activate(session, backend, account)
@@ -358,13 +382,10 @@ def _renamed(session: Session, token: Token, account: Account) -> Account:
         address = tokens.new_address(token)
         change = update(AccountRow).where(*unchanged(account)).values(address=address)
         try:
-            is_ours = execute(session, change)
+            if not commit(session, change):
+                raise SilentError(cause=f"account {account.address}: it took too long to make it")
         except IntegrityError:
-            session.rollback()
             continue
-        session.commit()
-        if not is_ours:
-            raise SilentError(cause=f"account {account.address}: it took too long to make it")
         return replace(account, address=address)
     _cancel(session, account)
     raise TakenError("No free address was found. Please try again.")
@@ -372,39 +393,41 @@ def _renamed(session: Session, token: Token, account: Account) -> Account:
 
 def _activate(session: Session, backend: Backend, account: Account) -> None:
     """Note that the mailbox exists; if "prune" has given it up meanwhile, it has to go."""
-    change = update(AccountRow).where(*unchanged(account))
-    is_ours = execute(session, change.values(state=State.ACTIVE))
-    session.commit()
-    if not is_ours:
+    change = update(AccountRow).where(*unchanged(account)).values(state=State.ACTIVE)
+    if not commit(session, change):
+        log.error("%s is deleted at once: it took too long to make it", account.address)
         backend.delete(account.address, account.owner)
         raise SilentError(cause=f"account {account.address}: it took too long to make it")
 
 
 def _cancel(session: Session, account: Account) -> None:
     """Forget an account that has no mailbox, and give its use back."""
-    _give_use_back(session, account)
-    if execute(session, delete(AccountRow).where(*unchanged(account))):
-        session.commit()
-    else:
-        session.rollback()
+    commit(session, _use_back(account), delete(AccountRow).where(*unchanged(account)))
 
 
-def _give_use_back(session: Session, account: Account) -> None:
-    token = select(_account.c.token_id).where(_account.c.id == account.id).scalar_subquery()
-    change = update(TokenRow).where(_token.c.id == token, _token.c.usecount > 0)
-    execute(session, change.values(usecount=_token.c.usecount - 1))
+def _take(session: Session, account: Account, *, now: datetime, state: State) -> Account | None:
+    """Set the state of an account and return it; None if another program has changed it meanwhile.
+
+    An account that was being made gives its use back.
+    """
+    change = update(AccountRow).where(*unchanged(account)).values(state=state, changed_at=now)
+    back = [_use_back(account)] if account.state is State.CREATING else []
+    return replace(account, state=state, changed_at=now) if commit(session, *back, change) else None
 
 
-def unchanged(account: Account) -> tuple[ColumnElement[bool], ...]:
-    """Return the condition that an account is as it was read."""
-    return (
-        _account.c.id == account.id,
-        _account.c.mark == account.mark,
-        _account.c.state == account.state,
-        _account.c.changed_at == account.changed_at,
-    )
+def _use_back(account: Account) -> Update:
+    """Return the statement that gives the use back.
+
+    It comes before those on accounts: who locks rows in the same order cannot block each other.
+    """
+    used = _token.c.usecount
+    change = update(TokenRow).where(_token.c.id == account.token_id)
+    return change.values(usecount=case((used > 0, used - 1), else_=0))
 
 
-def execute(session: Session, statement: Executable) -> int:
-    """Run an UPDATE or DELETE; return the number of rows that it found."""
-    return cast("CursorResult[Any]", session.execute(statement)).rowcount
+def _is_ours(backend: Backend, account: Account) -> bool:
+    """Tell whether there is a mailbox that was made for this very account."""
+    mailbox = backend.find(account.address, account.owner)
+    if mailbox is not None and not mailbox.is_ours:
+        log.warning("%s was made by somebody else: its mailbox stays", account.address)
+    return mailbox is not None and mailbox.is_ours

@@ -4,6 +4,7 @@ Each account takes one step at a time, each step once: so it is safe to be run a
 by several programs at once, and after one that was killed.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,11 +13,9 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, and_, false, or_, update
 from sqlalchemy.orm import Session
 
-from automx.accounts import accounts
-from automx.accounts.accounts import SETTLED_AFTER, Account, State, selected
-from automx.accounts.tokens import NEVER
+from automx.accounts import accounts, tokens
+from automx.accounts.accounts import SETTLED_AFTER, Account, State, commit, selected, unchanged
 from automx.backends import Backends
-from automx.duration import parse_duration
 from automx.errors import AutomxError, NotReachedError, SilentError
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
@@ -49,11 +48,11 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """An account for which something is to be done; ``lifetime`` None has no end."""
+    """An account for which something is to be done; ``expiry`` is that of its token."""
 
     account: Account
     action: Action
-    lifetime: timedelta | None
+    expiry: str
     spare_active: bool
 
 
@@ -91,8 +90,7 @@ def due(session: Session, *, now: datetime, policy: Policy) -> list[Due]:
     for row in session.execute(query.order_by(_account.c.id)):
         account = accounts.loaded(row)
         if action := _action(account, now, policy):
-            lifetime = None if row.expiry == NEVER else parse_duration(row.expiry)
-            found.append(Due(account, action, lifetime, row.spare_active))
+            found.append(Due(account, action, row.expiry, row.spare_active))
     session.commit()
     return found
 
@@ -109,24 +107,33 @@ def carry_out(
     """Do what is due, and yield what was done; with ``dry_run``, ask backends and change nothing.
 
     Commits step by step, and holds no transaction during a call of a backend. An account that
-    fails is told as Done with its error, and comes again next time. A backend that is silent three
-    times in a row is left in peace for this time.
+    fails is told as Done with its error, and comes again next time; one that another program was
+    quicker with is not told. If a backend is silent three times in a row, the next account is
+    postponed to the next time; after one more, the next two; then four, and so on: so a backend
+    that is down holds up nobody for long, nor do accounts of which it never says a word.
     """
-    silent: dict[str, int] = {}
+    silent: Counter[tuple[str, bool]] = Counter()
+    postponed: Counter[tuple[str, bool]] = Counter()
     for item in dues:
-        name = item.account.backend
-        if silent.get(name, 0) >= 3:
-            text = f"the backend {name} did not answer three times: postponed"
+        # The program that warns is none of the backend.
+        key = item.account.backend, item.action is Action.WARN
+        if postponed[key]:
+            postponed[key] -= 1
+            text = "postponed, since there was no answer for the accounts before it"
             yield Done(item.account, item.action, NotReachedError(cause=text))
             continue
         try:
-            yield _carry_out(session, item, backends, now=now, policy=policy, dry_run=dry_run)
-            silent[name] = 0
+            done = _carry_out(session, item, backends, now=now, policy=policy, dry_run=dry_run)
         except AutomxError as error:
             session.rollback()
-            is_silent = isinstance(error, NotReachedError | SilentError)
-            silent[name] = silent.get(name, 0) + 1 if is_silent else 0
-            yield Done(item.account, item.action, error)
+            done = Done(item.account, item.action, error)
+        if done is not None and isinstance(done.error, NotReachedError | SilentError):
+            silent[key] += 1
+            postponed[key] = 2 ** (silent[key] - 3) if silent[key] >= 3 else 0
+        else:
+            silent[key] = 0
+        if done is not None:
+            yield done
 
 
 def _action(account: Account, now: datetime, policy: Policy) -> Action | None:
@@ -152,27 +159,26 @@ def _carry_out(
     now: datetime,
     policy: Policy,
     dry_run: bool,
-) -> Done:
+) -> Done | None:
+    """Do what is due for one account; None if another program was quicker."""
     account, action = item.account, item.action
+    done = Done(account, action)
     if item.spare_active and account.state is State.ACTIVE:
         active_until = _active_until(item, backends, now)
         if active_until is None or active_until > max(now, account.expires_at or now):
-            if not dry_run:
-                _prolong(session, account, active_until)
-            return Done(account, Action.PROLONG, expires_at=active_until)
+            done = Done(account, Action.PROLONG, expires_at=active_until)
     if dry_run:
-        return Done(account, action)
-    match action:
-        case Action.SETTLE:
-            accounts.settle(session, account, backends, now=now)
+        return done
+    match done.action:
+        case Action.PROLONG:
+            is_done = _set(session, account, expires_at=done.expires_at, warned_at=None)
         case Action.WARN:
-            _warn(session, account, policy, now)
+            is_done = _warn(session, account, policy, now)
         case Action.DISABLE:
-            _disable(session, account, backends, now)
-        case Action.DELETE:
-            if accounts.take(session, account, now=now, state=State.DELETING):
-                accounts.finish_deletion(session, account, backends, now=now)
-    return Done(account, action)
+            is_done = _disable(session, account, backends, now)
+        case Action.SETTLE | Action.DELETE:
+            is_done = accounts.end(session, account, backends, now=now)
+    return done if is_done else None
 
 
 def _active_until(item: Due, backends: Backends, now: datetime) -> datetime | None:
@@ -181,38 +187,36 @@ def _active_until(item: Due, backends: Backends, now: datetime) -> datetime | No
     A login that the backend does not know of counts as one right now; a mailbox that is gone has
     nobody. None is for ever.
     """
+    lifetime = tokens.lifetime(item.expiry)
     backend = backends.get(item.account.backend)
     mailbox = backend.find(item.account.address, item.account.owner) if backend else None
     if backend is not None and mailbox is None:
         return now
-    if item.lifetime is None:
+    if lifetime is None:
         return None
-    return ((mailbox and mailbox.last_login) or now) + item.lifetime
+    return ((mailbox and mailbox.last_login) or now) + lifetime
 
 
-def _prolong(session: Session, account: Account, expires_at: datetime | None) -> None:
-    change = update(AccountRow).where(*accounts.unchanged(account))
-    session.execute(change.values(expires_at=expires_at, warned_at=None))
-    session.commit()
+def _set(session: Session, account: Account, **values: object) -> bool:
+    """Change columns of an account; False if another program has changed it meanwhile."""
+    return bool(commit(session, update(AccountRow).where(*unchanged(account)).values(**values)))
 
 
-def _warn(session: Session, account: Account, policy: Policy, now: datetime) -> None:
+def _warn(session: Session, account: Account, policy: Policy, now: datetime) -> bool:
     """Claim the warning, then send it: two programs at once must not warn twice."""
-    claim = update(AccountRow).where(*accounts.unchanged(account), _account.c.warned_at.is_(None))
-    claimed = accounts.execute(session, claim.values(warned_at=now))
-    session.commit()
-    if not claimed or policy.warn is None:
-        return
+    claim = update(AccountRow).where(*unchanged(account), _account.c.warned_at.is_(None))
+    if policy.warn is None or not commit(session, claim.values(warned_at=now)):
+        return False
     try:
         policy.warn(account)
     except BaseException:
-        back = update(AccountRow).where(_account.c.id == account.id, _account.c.warned_at == now)
-        session.execute(back.values(warned_at=None))
-        session.commit()
+        back = update(AccountRow).where(*unchanged(account), _account.c.warned_at == now)
+        commit(session, back.values(warned_at=None))
         raise
+    return True
 
 
-def _disable(session: Session, account: Account, backends: Backends, now: datetime) -> None:
+def _disable(session: Session, account: Account, backends: Backends, now: datetime) -> bool:
     """Disable the mailbox, then note it.
 
     A program that is killed in between is followed by one that disables it once more, which
@@ -221,6 +225,4 @@ def _disable(session: Session, account: Account, backends: Backends, now: dateti
     backend = backends.get(account.backend)
     if backend is not None:
         backend.disable(account.address, account.owner)
-    change = update(AccountRow).where(*accounts.unchanged(account))
-    session.execute(change.values(state=State.DISABLED, changed_at=now))
-    session.commit()
+    return _set(session, account, state=State.DISABLED, changed_at=now)

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from hashlib import sha256
+from typing import Any, cast
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import CursorResult, delete, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -18,6 +19,7 @@ from automx.config import BACKENDS
 from automx.duration import parse_duration
 from automx.errors import (
     AddressError,
+    BadRecordError,
     BadRequestError,
     ConflictError,
     ForbiddenError,
@@ -37,9 +39,13 @@ NAME_LETTERS = "2345789acdefghjkmnpqrstuvwxyz"
 NAME_LENGTH = 5  # behind a prefix
 BARE_NAME_LENGTH = 9  # without one: no person is called so
 
-_NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,64}")
-_PREFIX = re.compile(r"(?!\.)[a-z0-9._+-]{0,40}(?<!\.\.)")
+_NAME = re.compile(r"\S{1,64}")
+_PREFIX = re.compile(r"(?![.-])(?!.*\.\.)[a-z0-9._+-]{0,40}")
 _SECRET = re.compile(r"[!-~]{1,255}")
+
+_EDITABLE = {
+    *("expiry", "prefix", "maxuse", "valid_until", "backend", "spare_active", "is_revoked"),
+}
 
 _table = TokenRow.__table__
 
@@ -66,7 +72,7 @@ class Token:
     @property
     def lifetime(self) -> timedelta | None:
         """How long an account lasts; None for ever."""
-        return None if self.expiry == NEVER else parse_duration(self.expiry)
+        return lifetime(self.expiry)
 
     def check_usable(self, now: datetime) -> None:
         """Raise ForbiddenError, with a reason for the person who scanned, if it makes no account.
@@ -110,7 +116,7 @@ def add(
     is a token of this name or secret.
     """
     domain = parse_domain(domain)
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or not name.isprintable():
         raise BadRequestError("The name of a token has 1 to 64 characters and no blanks.")
     if token is not None and not _SECRET.fullmatch(token):
         raise BadRequestError("The secret of a token has 1 to 255 ASCII characters, no blanks.")
@@ -156,6 +162,8 @@ def edit(session: Session, name: str, changes: Mapping[str, object]) -> Token:
     is_revoked to their new values. Accounts that exist keep their expiry. Raises as add(), and
     UnknownTokenError.
     """
+    if fixed := sorted(changes.keys() - _EDITABLE):
+        raise BadRequestError(f"The field {fixed[0]} of a token cannot be changed.")
     token = get(session, name)
     if token.address is not None and {"prefix", "maxuse"} & changes.keys():
         raise BadRequestError("A token for one mailbox has neither prefix nor maxuse.")
@@ -167,13 +175,20 @@ def edit(session: Session, name: str, changes: Mapping[str, object]) -> Token:
 def remove(session: Session, name: str) -> None:
     """Delete a token. Raises UnknownTokenError, and ConflictError if accounts were made by it."""
     token = get(session, name)
-    of_it = select(func.count()).select_from(Account).where(Account.token_id == token.id)
-    if number := session.scalar(of_it):
+    has_accounts = exists().where(Account.token_id == token.id)
+    forget = delete(TokenRow).where(_table.c.id == token.id, ~has_accounts)
+    try:
+        deleted = cast("CursorResult[Any]", session.execute(forget)).rowcount
+    except IntegrityError:  # an account was made just now
+        deleted = 0
+    if not deleted:
+        session.rollback()
+        of_it = select(func.count()).select_from(Account).where(Account.token_id == token.id)
+        number = session.scalar(of_it) or 0
         raise ConflictError(
             f"The token {name} has {number} account{'s' * (number != 1)}: delete them first, or"
             " revoke the token, which keeps them."
         )
-    session.execute(delete(TokenRow).where(_table.c.id == token.id))
 
 
 def get(session: Session, name: str) -> Token:
@@ -201,9 +216,17 @@ def find(session: Session, secret: str) -> Token:
         )
     found = select(*_COLUMNS).where(_table.c.token_digest == _digest(secret))
     row = session.execute(found).one_or_none()
-    if row is None or not hmac.compare_digest(row.token.encode(), secret.encode(errors="replace")):
+    if row is None or not hmac.compare_digest(row.token.encode(), _octets(secret)):
         raise ForbiddenError("This QR code is not known here. Please ask for a new one.")
     return Token(*row)
+
+
+def lifetime(expiry: str) -> timedelta | None:
+    """Return the duration of the column ``expiry``, None for ever; BadRecordError for others."""
+    try:
+        return None if expiry == NEVER else parse_duration(expiry)
+    except ValueError as error:
+        raise BadRecordError(cause=f"table token: the expiry {expiry!r} is not {error}") from None
 
 
 def new_token() -> str:
@@ -221,7 +244,12 @@ def new_address(token: Token) -> str:
 
 
 def _digest(secret: str) -> str:
-    return sha256(secret.encode(errors="replace")).hexdigest()
+    return sha256(_octets(secret)).hexdigest()
+
+
+def _octets(secret: str) -> bytes:
+    """Return what a secret is compared by; one that a stranger sent may hold anything."""
+    return secret.encode(errors="surrogatepass")
 
 
 def _checked(values: Mapping[str, object], domain: str) -> dict[str, object]:
@@ -234,10 +262,10 @@ def _checked_field(name: str, value: object, domain: str) -> object:
         case "expiry", str():
             return _checked_expiry(value)
         case "prefix", str():
-            if not _PREFIX.fullmatch(value) or ".." in value:
+            if not _PREFIX.fullmatch(value):
                 raise BadRequestError(
-                    "A prefix has up to 40 lower-case letters, digits and . _ + -, and does not"
-                    " begin with a dot."
+                    "A prefix has up to 40 lower-case letters, digits and . _ + -, and begins"
+                    " neither with a dot nor with a hyphen."
                 )
         case "maxuse", int():
             if not 0 <= value <= MAX_USE:
@@ -250,6 +278,12 @@ def _checked_field(name: str, value: object, domain: str) -> object:
         case "backend", str():
             if value and value not in BACKENDS:
                 raise BadRequestError(f"The backend must be one of {', '.join(BACKENDS)}.")
+        case ("address" | "valid_until", None) | ("valid_until", datetime()):
+            pass
+        case "is_revoked" | "spare_active", bool():
+            pass
+        case _:
+            raise BadRequestError(f"The field {name} of a token cannot be {value!r}.")
     return value
 
 
@@ -259,9 +293,9 @@ def _checked_expiry(text: str) -> str:
     if text == NEVER:
         return text
     try:
-        lifetime = parse_duration(text)
+        duration = parse_duration(text)
     except ValueError as error:
         raise BadRequestError(f"An expiry is {error}, or {NEVER}.") from None
-    if not SHORTEST_LIFETIME <= lifetime <= LONGEST_LIFETIME:
+    if not SHORTEST_LIFETIME <= duration <= LONGEST_LIFETIME:
         raise BadRequestError(f"An expiry is from 30s to 10y, or {NEVER}.")
     return text

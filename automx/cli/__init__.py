@@ -3,15 +3,20 @@
 import click
 
 from automx import __version__
+from automx.cli.account import account
 from automx.cli.check import check
 from automx.cli.config import config
 from automx.cli.db import db
 from automx.cli.dclogin import dclogin, mobileconfig_qr
 from automx.cli.dns import dns
 from automx.cli.ldap import ldap_
+from automx.cli.mailadm import import_mailadm
+from automx.cli.prune import prune
 from automx.cli.seed import export, purge, seed
 from automx.cli.serve import serve
 from automx.cli.show import show
+from automx.cli.text import complain, reason
+from automx.cli.token import token
 from automx.errors import AutomxError
 
 
@@ -23,10 +28,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except AutomxError as error:
-            text = f"{error} ({error.cause})" if error.cause else str(error)
-            if error.status >= 500 and error.cause:  # the public text tells as little as it may
-                text = error.cause
-            click.echo(f"automx: {text}", err=True)
+            complain(reason(error))
             raise click.exceptions.Exit(1) from error
 
 
@@ -36,18 +38,10 @@ def main() -> None:
     """Set up every mail client from one database."""
 
 
-for command in (
-    check,
-    config,
-    db,
-    dclogin,
-    dns,
-    export,
-    ldap_,
-    mobileconfig_qr,
-    purge,
-    seed,
-    serve,
-    show,
-):
+COMMANDS = (
+    account, check, config, db, dclogin, dns, export, import_mailadm, ldap_, mobileconfig_qr,
+    prune, purge, seed, serve, show, token,
+)  # fmt: skip
+
+for command in COMMANDS:
     main.add_command(command)

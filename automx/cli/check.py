@@ -42,7 +42,7 @@ def check(
     from automx import ldap
     from automx.address import parse_domain
     from automx.config import load
-    from automx.lookup import domain_names
+    from automx.lookup import known_domains
     from automx.models import open_session
 
     settings = load()
@@ -51,7 +51,7 @@ def check(
     network = doctor.Network(name_server=address, port=port, ca_file=ca_file or "", timeout=timeout)
     with open_session(settings.db_uri) as session:
         findings = doctor.check_rows(session)
-        names = list(domain_names(session)) if all_domains else [parse_domain(d) for d in domains]
+        names = list(known_domains(session)) if all_domains else [parse_domain(d) for d in domains]
         targets = doctor.load_targets(session, names, options)
     by_domain: dict[str, list[doctor.Finding]] = {}
     work = doctor.check_domains(

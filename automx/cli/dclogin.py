@@ -30,7 +30,7 @@ _PROFILE_STEPS = (
     is_flag=True,
     help="Leave the servers out: Delta Chat asks this service for them. The code is smaller.",
 )
-@qr_options
+@qr_options("--qr")
 def dclogin(address: str, password_stdin: bool, discover: bool, output: QrOutput) -> None:
     """Make the QR code that logs Delta Chat in to the mailbox ADDRESS.
 
@@ -62,7 +62,7 @@ def dclogin(address: str, password_stdin: bool, discover: bool, output: QrOutput
     help="Where phones reach this service, such as https://example.org/automx. Default: the host "
     "of web_endpoint, else https://autoconfig.DOMAIN.",
 )
-@qr_options
+@qr_options("--qr")
 def mobileconfig_qr(address: str, url: str | None, output: QrOutput) -> None:
     """Make the QR code of the profile that sets up ADDRESS on an iPhone or iPad."""
     from automx.address import EmailAddress

@@ -24,8 +24,9 @@ class Card:
 
 @dataclass(frozen=True)
 class QrOutput:
-    """What a person wants of a QR code."""
+    """What a person wants of a QR code; ``option`` is the one that names the file."""
 
+    option: str
     file: str | None
     is_card: bool
     as_json: bool
@@ -71,30 +72,35 @@ class QrOutput:
         if sys.stdout.isatty() and shutil.get_terminal_size().columns < width:
             click.echo(
                 f"automx: the QR code needs {width} columns; make the terminal wider, or write it "
-                "to a file: --qr FILE",
+                f"to a file: {self.option} FILE",
                 err=True,
             )
 
 
-def qr_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options --qr, --card and --json to a command, which gets them as ``output``."""
+def qr_options(option: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add --card, --json and an option for a file to a command, which gets them as ``output``."""
 
-    @click.option(
-        "--qr",
-        "file",
-        metavar="FILE",
-        callback=_checked_name,
-        help="Write the QR code to FILE, a .png or .svg, which its owner alone may read.",
-    )
-    @click.option("--card", is_flag=True, help="Make FILE, an .svg, a card of A6 to print.")
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-    @functools.wraps(command)
-    def with_output(*, file: str | None, card: bool, as_json: bool, **arguments: object) -> None:
-        if card and (file is None or _extension(file) != ".svg"):
-            raise click.UsageError("--card needs the name of an .svg file: --qr FILE.svg")
-        command(**arguments, output=QrOutput(file, card, as_json))
+    def add_options(command: Callable[..., None]) -> Callable[..., None]:
+        @click.option(
+            option,
+            "file",
+            metavar="FILE",
+            callback=_checked_name,
+            help="Write the QR code to FILE, a .png or .svg, which its owner alone may read.",
+        )
+        @click.option("--card", is_flag=True, help="Make FILE, an .svg, a card of A6 to print.")
+        @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+        @functools.wraps(command)
+        def with_output(
+            *, file: str | None, card: bool, as_json: bool, **arguments: object
+        ) -> None:
+            if card and (file is None or _extension(file) != ".svg"):
+                raise click.UsageError(f"--card needs the name of an .svg file: {option} FILE.svg")
+            command(**arguments, output=QrOutput(option, file, card, as_json))
 
-    return with_output
+        return with_output
+
+    return add_options
 
 
 def _extension(file: str) -> str:

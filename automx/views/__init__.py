@@ -3,10 +3,12 @@
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from automx.config import Settings
 from automx.views import (
     autoconfig,
     autodiscover,
     autodiscoverjson,
+    dcaccount,
     errors,
     health,
     initdb,
@@ -18,8 +20,8 @@ from automx.views import (
 )
 
 
-def register(app: Flask, proxy_count: int) -> None:
-    """Add all pages to an application that stands behind so many proxies."""
+def register(app: Flask, settings: Settings) -> None:
+    """Add all pages to an application."""
     for module in (
         autoconfig,
         autodiscover,
@@ -32,11 +34,11 @@ def register(app: Flask, proxy_count: int) -> None:
         site,
     ):
         app.register_blueprint(module.blueprint)
+    app.register_blueprint(dcaccount.make_blueprint(settings.web_endpoint))
     errors.register(app)
     log.register(app)
     app.wsgi_app = autodiscover.any_case(app.wsgi_app)  # type: ignore[assignment, method-assign]
-    if proxy_count:
-        n = proxy_count
+    if n := settings.proxy_count:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign] # the way Flask's documentation shows
             app.wsgi_app, x_for=n, x_proto=n, x_host=n, x_prefix=n
         )

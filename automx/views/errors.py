@@ -5,7 +5,7 @@ import logging
 from flask import Flask, Response, request
 from werkzeug.exceptions import BadHost, HTTPException
 
-from automx.errors import AutomxError, UnavailableError
+from automx.errors import AutomxError, TooManyRequestsError, UnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def answer_for(error: Exception) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, AutomxError):
         status, text = error.status, str(error)
-        if isinstance(error, UnavailableError):
+        if isinstance(error, UnavailableError | TooManyRequestsError):
             headers["Retry-After"] = str(error.retry_after)
         if not error.is_logged:
             _log(status, f"{text} ({error.cause})" if error.cause else text)

@@ -11,6 +11,7 @@ access_log = logging.getLogger("automx.access")
 
 MAX_LINE = 2_000  # characters; a path or a host name may have many more
 
+_QUERY = re.compile(r"\?\S*")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -25,8 +26,18 @@ class ClientFormatter(logging.Formatter):
         return f"{self.formatTime(record)} {line}"
 
 
+def without_query(record: logging.LogRecord) -> bool:
+    """Take the query out of a line of werkzeug's own log, which "flask run" writes."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            _QUERY.sub("", text) if isinstance(text, str) else text for text in record.args
+        )
+    return True
+
+
 def write(settings: Settings) -> None:
     """Write what automx logs to standard error, from the level of the settings on."""
+    logging.getLogger("werkzeug").addFilter(without_query)
     logger = logging.getLogger("automx")
     logger.setLevel(settings.loglevel)
     if not any(isinstance(handler.formatter, ClientFormatter) for handler in logger.handlers):

@@ -93,14 +93,11 @@ class Services:
 
 
 def root() -> Response:
-    """Show the page; a server that is not ready says so, but not why."""
+    """Show the page, at ``/`` unless that has a token; a server that is not ready says so."""
     try:
         return _page()
     except AutomxError as error:
         return _failure(error)
-
-
-blueprint.add_url_rule("/", view_func=root)
 
 
 @blueprint.get(f"/static/{_STYLE}")

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.processes import Server, automx, serving
@@ -10,17 +10,28 @@ from tests.processes import Server, automx, serving
 NAME = "Müller & Söhne"
 
 
-@contextlib.contextmanager
-def hoster(
-    folder: Path, domains: Sequence[str], servers: Sequence[dict[str, object]]
-) -> Iterator[Server]:
-    """Run automx with a database in ``folder`` that knows the domains and, as a seed, servers."""
-    env = {
+def settings(folder: Path) -> dict[str, str]:
+    """Return the environment of a hoster's automx, whose database is in ``folder``."""
+    return {
         "AUTOMX_CONF": "/dev/null",
         "AUTOMX_DB_URI": f"sqlite:///{folder}/automx.sqlite",
         "AUTOMX_PROXY_COUNT": "1",
         "AUTOMX_LOGLEVEL": "DEBUG",
     }
+
+
+@contextlib.contextmanager
+def hoster(
+    folder: Path,
+    domains: Sequence[str],
+    servers: Sequence[dict[str, object]],
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
+    """Run automx with a database in ``folder`` that knows the domains and, as a seed, servers.
+
+    ``env`` holds settings beyond those of settings().
+    """
+    env = {**settings(folder), **(env or {})}
     seed = {
         "version": 2,
         "provider": NAME,

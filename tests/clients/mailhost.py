@@ -7,6 +7,7 @@ import base64
 import contextlib
 import re
 import ssl
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,8 +65,12 @@ class Ports:
 class MailHost:
     """A running mail host."""
 
-    def __init__(self, ports: Ports, dovecot: Running, submission: Sequence[str]) -> None:
+    def __init__(
+        self, ports: Ports, dovecot: Running, submission: Sequence[str], users: Path
+    ) -> None:
         self.ports = ports
+        self.users = users
+        """Dovecot's passwd-file: whoever stands there can log in, from that moment on."""
         self._dovecot = dovecot
         self._submission = submission
 
@@ -97,16 +102,24 @@ def mail_host(
             folder / "dovecot.log",
             ready=lambda: listens(ports.imap_tls, address),
         ) as dovecot,
-        _submission(address, ports, certificate, users) as logins,
+        _submission(address, ports, certificate, configuration) as logins,
     ):
-        yield MailHost(ports, dovecot, logins)
+        yield MailHost(ports, dovecot, logins, passwords)
+
+
+def _knows(configuration: Path, user: str, password: str) -> bool:
+    """Ask Dovecot whether a user has a password."""
+    command: list[str | Path] = [program("doveadm", "dovecot-imapd"), "-c", configuration]
+    command += ["auth", "test", user, password]
+    result = subprocess.run(command, capture_output=True, check=False)
+    return result.returncode == 0
 
 
 @contextlib.contextmanager
 def _submission(
-    address: str, ports: Ports, certificate: Certificate, users: Mapping[str, str]
+    address: str, ports: Ports, certificate: Certificate, configuration: Path
 ) -> Iterator[list[str]]:
-    """Run submission servers; the list grows by the name of each user who logs in."""
+    """Run submission servers for Dovecot's users; the list grows by each one who logs in."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate.certificate, certificate.key)
     logins: list[str] = []
@@ -115,7 +128,7 @@ def _submission(
         server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: LoginPassword
     ) -> AuthResult:
         user, password = data.login.decode(), data.password.decode()
-        success = users.get(user) == password
+        success = _knows(configuration, user, password)
         if success:
             logins.append(user)
         return AuthResult(success=success, handled=False)

@@ -1,0 +1,254 @@
+"""``automx account``: an administrator makes, looks at and deletes accounts."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from automx.migrations import upgrade
+from tests.conftest import Execute
+from tests.databases import engine_uri
+from tests.documents import golden
+from tests.mailprogram import MailProgram, mail_program
+from tests.processes import AUTOMX, attempt, automx
+from tests.transcripts import replayed
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> MailProgram:
+    """A mail server of files."""
+    return mail_program(tmp_path / "server")
+
+
+@pytest.fixture
+def env(database: Path, server: MailProgram, example: None, execute: Execute) -> dict[str, str]:
+    """The settings of a service whose program makes mailboxes, with the token oneday."""
+    env = {
+        "AUTOMX_CONF": "/dev/null",
+        "AUTOMX_DB_URI": f"sqlite:///{database}",
+        "AUTOMX_ACCOUNT_BACKEND": "command",
+        "AUTOMX_ACCOUNT_COMMAND": str(server.program),
+    }
+    execute(
+        "INSERT INTO token VALUES (1, 'oneday', 's3cret', 'digest1', 'example.com', 'tmp.', NULL,"
+        " '1d', 50, 0, NULL, 0, '', 0, '2026-01-01 00:00:00.000000')"
+    )
+    return env
+
+
+def seconds_until(moment: str) -> float:
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", moment)
+    return (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds()
+
+
+def test_accounts_are_made_shown_and_deleted(
+    env: dict[str, str], server: MailProgram, execute: Execute
+) -> None:
+    execute(
+        "INSERT INTO token VALUES (2, 'bob', 'secret2', 'digest2', 'example.com', '',"
+        " 'bob@example.com', 'never', 1, 0, NULL, 0, 'none', 0, '2026-01-01 00:00:00.000000')"
+    )
+    server.add("taken@example.com", "somebody")
+    server.fail_for("broken@example.com")
+    transcript = replayed("account.transcript", env).replace(str(server.program), "/program")
+    assert transcript == golden("account.transcript")
+    made_up, taken = sorted(server.addresses, key=len, reverse=True)
+    assert (taken, made_up[:4]) == ("taken@example.com", "tmp.")
+
+
+def test_json_of_a_new_account_has_its_password_and_the_others_do_not(
+    env: dict[str, str], server: MailProgram
+) -> None:
+    arguments = ["account", "add", "--token=oneday", "--json"]
+    made = json.loads(automx(*arguments, env=env))
+    assert re.fullmatch(r"tmp\.[2345789acdefghjkmnpqrstuvwxyz]{5}@example\.com", made["address"])
+    assert re.fullmatch(r"[2-9A-Za-z]{6}-[2-9A-Za-z]{6}-[2-9A-Za-z]{6}", made["password"])
+    assert -60 <= seconds_until(made["created"]) <= 0
+    assert -60 <= seconds_until(made["expires"]) - 86400 <= 0
+    known = {
+        "address": made["address"],
+        "token": "oneday",
+        "state": "active",
+        "backend": "command",
+        "created": made["created"],
+        "expires": made["expires"],
+        "changed": made["created"],
+        "warned": None,
+    }
+    login = urlsplit(made["dclogin_url"])
+    assert (login.scheme, login.netloc) == ("dclogin", made["address"])
+    assert parse_qs(login.query) == {"p": [made["password"]], "v": ["1"]}
+    login_url = made["dclogin_url"]
+    assert made == known | {"password": made["password"], "dclogin_url": login_url}
+    (request,) = server.requests()
+    assert request == {
+        "version": 1,
+        "action": "create",
+        "address": made["address"],
+        "password": made["password"],
+        "token": "oneday",
+        "mark": request["mark"],
+    }
+    assert json.loads(automx("account", "show", made["address"], "--json", env=env)) == known
+    assert json.loads(automx("account", "list", "--json", env=env)) == [known]
+    result = attempt(
+        "account", "del", made["address"].upper(), "x@example.com", "--yes", "--json", env=env
+    )
+    assert result.returncode == 1
+    error = "There is no account x@example.com."
+    assert result.stderr == f"automx: x@example.com could not be deleted: {error}\n"
+    assert json.loads(result.stdout) == [
+        {"address": made["address"], "deleted": True, "error": None},
+        {"address": "x@example.com", "deleted": False, "error": error},
+    ]
+    assert json.loads(automx("account", "list", "--json", env=env)) == []
+
+
+def test_a_password_of_ones_own_reaches_the_mail_server_as_it_is(
+    env: dict[str, str], server: MailProgram
+) -> None:
+    password = " pä\\ss\"w'&=+ "
+    arguments = ["account", "add", "--token=oneday", "--password-stdin", "--json"]
+    made = json.loads(automx(*arguments, env=env, stdin=f"{password}\r\n"))
+    assert made["password"] == password
+    assert parse_qs(urlsplit(made["dclogin_url"]).query)["p"] == [password]
+    assert server.requests()[0]["password"] == password
+
+
+def test_deleting_without_a_terminal_needs_a_word(env: dict[str, str], server: MailProgram) -> None:
+    numbers = "123456"
+    for number in numbers:
+        automx("account", "add", "--token=oneday", f"{number}@example.com", env=env)
+    one = attempt("account", "del", "1@example.com", env=env, stdin="y\n")
+    assert (one.returncode, one.stdout) == (2, "")
+    assert one.stderr == (
+        "automx: this would delete 1 account with all mail: 1@example.com; say --yes to do it\n"
+    )
+    all_of_them = [f"{number}@example.com" for number in numbers]
+    several = attempt("account", "del", *all_of_them, *all_of_them, env=env)
+    assert several.returncode == 2
+    assert several.stderr == (
+        "automx: this would delete 6 accounts with all mail: 1@example.com, 2@example.com,"
+        " 3@example.com, 4@example.com, 5@example.com and more; say --yes to do it\n"
+    )
+    assert len(server.addresses) == 6
+
+
+@pytest.mark.parametrize(("answer", "status"), [("y", 0), ("n", 1)])
+def test_on_a_terminal_a_person_is_asked(
+    env: dict[str, str], server: MailProgram, answer: str, status: int
+) -> None:
+    automx("account", "add", "--token=oneday", "1@example.com", env=env)
+    result = on_terminal(["account", "del", "1@example.com"], env, answer)
+    assert result.returncode == status
+    question = "Delete 1 account with all mail: 1@example.com? [y/N]: "
+    assert result.stderr.replace("\r", "").startswith(question)
+    assert result.stdout == ("" if status else "Deleted 1@example.com.\n")
+    assert server.addresses == ({"1@example.com"} if status else set())
+
+
+def on_terminal(
+    arguments: list[str], env: dict[str, str], answer: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command whose standard input and error are a terminal, where somebody types."""
+    ours, terminal = pty.openpty()
+    with os.fdopen(ours, "r+b", buffering=0) as screen:
+        screen.write(f"{answer}\n".encode())
+        process = subprocess.Popen(
+            [AUTOMX, *arguments],
+            stdin=terminal,
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+            env={**os.environ, **env, "TERM": "xterm", "COLUMNS": "80"},
+        )
+        os.close(terminal)
+        output, _ = process.communicate()
+        shown = b""
+        try:
+            while chunk := screen.read(65536):
+                shown += chunk
+        except OSError:  # the terminal has no other end any more
+            pass
+    shown = shown.removeprefix(f"{answer}\r\n".encode())  # echoed before anybody had asked
+    return subprocess.CompletedProcess(
+        arguments, process.returncode, output.decode(), shown.decode()
+    )
+
+
+def test_progress_is_shown_on_a_terminal(env: dict[str, str]) -> None:
+    for number in "12":
+        automx("account", "add", "--token=oneday", f"{number}@example.com", env=env)
+    addresses = ["1@example.com", "x@example.com", "2@example.com"]
+    result = on_terminal(["account", "del", "--yes", *addresses], env, "")
+    assert result.stdout == "Deleted 1@example.com.\nDeleted 2@example.com.\n"
+    assert result.returncode == 1
+    lines = re.split(r"[\r\n]+(?:\x1b\[K)?", result.stderr)
+    assert "automx: x@example.com could not be deleted: There is no account x@example.com." in lines
+    bars = [line for line in lines if "[" in line and "]" in line]
+    counts = [re.findall(r"\d/3", bar) for bar in bars]
+    assert counts == [["0/3"], ["1/3"], ["2/3"], ["3/3"]]
+
+
+def test_a_failed_deletion_leaves_the_account_and_the_others_go(
+    env: dict[str, str], server: MailProgram
+) -> None:
+    for number in "123":
+        automx("account", "add", "--token=oneday", f"{number}@example.com", env=env)
+    server.fail_for("2@example.com")
+    arguments = ["account", "del", "--yes", "1@example.com", "2@example.com", "3@example.com"]
+    result = attempt(*arguments, env=env)
+    assert result.returncode == 1
+    assert result.stdout == "Deleted 1@example.com.\nDeleted 3@example.com.\n"
+    assert result.stderr == (
+        f"automx: 2@example.com could not be deleted: {server.program}, delete: exit status 3:"
+        " the disk is full\n"
+    )
+    (left,) = json.loads(automx("account", "list", "--json", env=env))
+    assert (left["address"], left["state"]) == ("2@example.com", "active")
+    server.fail_for()
+    assert automx("account", "del", "--yes", "2@example.com", env=env) == "Deleted 2@example.com.\n"
+
+
+def test_a_database_that_is_missing_is_told_in_one_line(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    env["AUTOMX_DB_URI"] = f"sqlite:///{tmp_path}/missing.sqlite"
+    for arguments in (["list"], ["add", "--token=oneday"], ["del", "--yes", "a@example.com"]):
+        result = attempt("account", *arguments, env=env)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr == (
+            'automx: database: unable to open database file; was "automx db upgrade" run?\n'
+        )
+
+
+def test_life_of_accounts_on_each_database(any_database_uri: str, tmp_path: Path) -> None:
+    upgrade(engine_uri(any_database_uri))
+    server = mail_program(tmp_path / "server")
+    env = {
+        "AUTOMX_CONF": "/dev/null",
+        "AUTOMX_DB_URI": any_database_uri,
+        "AUTOMX_ACCOUNT_BACKEND": "command",
+        "AUTOMX_ACCOUNT_COMMAND": str(server.program),
+    }
+    automx("seed", "--sample", env=env)
+    automx("token", "add", "two", "--domain=example.org", "--maxuse=2", "--prefix=", env=env)
+    made = [
+        json.loads(automx("account", "add", "--token=two", "--json", *address, env=env))
+        for address in ([], ["alice@example.org"])
+    ]
+    assert server.addresses == {account["address"] for account in made}
+    used_up = attempt("account", "add", "--token=two", env=env)
+    assert (used_up.returncode, used_up.stdout) == (1, "")
+    assert used_up.stderr == (
+        "automx: The token two makes no account: used up (automx token mod two --maxuse NUMBER"
+        " allows more).\n"
+    )
+    automx("account", "del", "--yes", *server.addresses, env=env)
+    assert json.loads(automx("account", "list", "--json", env=env)) == []
+    assert server.addresses == set()

@@ -1,0 +1,307 @@
+"""``automx token``: an administrator makes tokens, looks at them, changes and withdraws them."""
+
+import json
+import re
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from automx.migrations import upgrade
+from tests.barcodes import decoded, drawn
+from tests.conftest import Execute
+from tests.databases import engine_uri
+from tests.documents import golden
+from tests.processes import AUTOMX, attempt, automx
+from tests.transcripts import replayed, steady
+
+DAY = 86400
+
+
+@pytest.fixture
+def env(database: Path) -> dict[str, str]:
+    """The settings of a service for Delta Chat, on the test's database."""
+    return {
+        "AUTOMX_CONF": "/dev/null",
+        "AUTOMX_DB_URI": f"sqlite:///{database}",
+        "AUTOMX_WEB_ENDPOINT": "https://mail.example.com/new_email",
+    }
+
+
+def insert_tokens(execute: Execute, *rows: str) -> None:
+    """Insert tokens; a row says what stands in the columns from name to is_revoked."""
+    for number, row in enumerate(rows):
+        execute(
+            "INSERT INTO token (name, domain, prefix, address, expiry, maxuse, usecount,"
+            " valid_until, is_revoked, token, token_digest, backend, spare_active, created_at)"
+            f" VALUES ({row}, 'secret{number}', '{number}', '', 0, {days_from_now(0)})"
+        )
+
+
+def days_from_now(days: int) -> str:
+    return f"'{datetime.now(UTC) + timedelta(days):%Y-%m-%d %H:%M:%S}.000000'"
+
+
+def seconds_until(moment: str) -> float:
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", moment)
+    return (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds()
+
+
+@pytest.mark.usefixtures("example")
+def test_tokens_are_made_shown_changed_withdrawn_and_deleted(env: dict[str, str]) -> None:
+    assert replayed("token.transcript", env) == golden("token.transcript")
+
+
+@pytest.mark.usefixtures("example")
+def test_what_cannot_be_done_is_told_and_changes_nothing(
+    env: dict[str, str], execute: Execute
+) -> None:
+    insert_tokens(
+        execute,
+        "'oneday', 'example.com', 'tmp.', NULL, '1d', 50, 3, NULL, 0",
+        "'bob', 'example.com', '', 'bob@example.com', 'never', 1, 0, NULL, 0",
+    )
+    assert replayed("token-errors.transcript", env) == golden("token-errors.transcript")
+
+
+@pytest.mark.usefixtures("example")
+def test_errors_are_no_output(env: dict[str, str]) -> None:
+    result = attempt("token", "show", "nobody", "--json", env=env)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "automx: There is no token nobody.\n"
+
+
+@pytest.mark.usefixtures("example")
+def test_json_of_a_token_has_mailadms_words_and_the_text_of_its_qr_code(
+    env: dict[str, str],
+) -> None:
+    options = ["--valid-until", "30d", "--token-stdin", "--json"]
+    document = json.loads(automx("token", "add", "oneday", *options, env=env, stdin="s3cret"))
+    assert -60 <= seconds_until(document["valid_until"]) - 30 * DAY <= 0
+    assert -60 <= seconds_until(document["created"]) <= 0
+    assert document == {
+        "name": "oneday",
+        "token": "s3cret",
+        "expiry": "1d",
+        "prefix": "tmp.",
+        "maxuse": 50,
+        "usecount": 0,
+        "domain": "example.com",
+        "address": None,
+        "valid_until": document["valid_until"],
+        "revoked": False,
+        "backend": None,
+        "spare_active": False,
+        "created": document["created"],
+        "dcaccount": "DCACCOUNT:https://mail.example.com/new_email?t=s3cret&n=oneday",
+    }
+    for command in (["show", "oneday"], ["qr", "oneday"]):
+        assert json.loads(automx("token", *command, "--json", env=env)) == document
+    assert json.loads(automx("token", "list", "--json", env=env)) == [document]
+    automx("account", "add", "--token=oneday", env=env)
+    document["usecount"] = 1
+    for arguments, changes in [
+        (["mod", "oneday", "--expiry=never"], {"expiry": "never"}),
+        (["mod", "oneday", "--spare-active", "--prefix="], {"spare_active": True, "prefix": ""}),
+        (["mod", "oneday", "--valid-until=2999-12-31"], {"valid_until": "2999-12-31T23:59:59Z"}),
+        (["mod", "oneday", "--maxuse=9", "--backend=mailcow"], {"maxuse": 9, "backend": "mailcow"}),
+        (["mod", "oneday", "--valid-until=never"], {"valid_until": None}),
+        (["mod", "oneday", "--backend=default"], {"backend": None}),
+        (["revoke", "oneday"], {"revoked": True}),
+    ]:
+        document.update(changes)
+        assert json.loads(automx("token", *arguments, "--json", env=env)) == document
+    automx("account", "del", "--yes", *addresses(env), env=env)
+    assert json.loads(automx("token", "del", "oneday", "--json", env=env)) == document
+    assert json.loads(automx("token", "list", "--json", env=env)) == []
+
+
+def addresses(env: dict[str, str]) -> list[str]:
+    accounts = json.loads(automx("account", "list", "--json", env=env))
+    return [account["address"] for account in accounts]
+
+
+@pytest.mark.usefixtures("example")
+@pytest.mark.parametrize("url", ["", "http://mail.example.com/new_email"])
+def test_without_a_public_url_there_is_no_text_for_a_qr_code(env: dict[str, str], url: str) -> None:
+    env["AUTOMX_WEB_ENDPOINT"] = url
+    added = json.loads(automx("token", "add", "oneday", "--json", env=env))
+    assert added["dcaccount"] is None
+    assert automx("token", "show", "oneday", env=env).endswith(
+        "QR text       none: the setting web_endpoint must be an https URL first\n"
+    )
+
+
+@pytest.mark.usefixtures("example")
+def test_random_secrets_are_long_and_differ(env: dict[str, str]) -> None:
+    secrets = {
+        json.loads(automx("token", "add", name, "--json", env=env))["token"] for name in "abc"
+    }
+    assert len(secrets) == 3
+    assert all(re.fullmatch("[2345789acdefghjkmnpqrstuvwxyz]{24}", secret) for secret in secrets)
+
+
+@pytest.mark.usefixtures("example")
+def test_the_list_says_in_words_what_each_token_makes_and_for_how_long(
+    env: dict[str, str], execute: Execute
+) -> None:
+    insert_tokens(
+        execute,
+        "'oneday', 'example.com', 'tmp.', NULL, '1d', 50, 3, NULL, 0",
+        "'fair', 'example.com', '', NULL, '12h', 0, 7, " + days_from_now(3) + ", 0",
+        "'past', 'example.com', 'x-', NULL, '1y', 5, 1, " + days_from_now(-3) + ", 0",
+        "'gone', 'example.com', 'tmp.', NULL, 'never', 5, 1, NULL, 1",
+        "'full', 'example.net', 'tmp.', NULL, '1d', 5, 5, NULL, 0",
+        "'alice', 'example.com', '', 'alice@example.com', 'never', 1, 1, NULL, 0",
+    )
+    printed = automx("token", "list", env=env)
+    assert steady(printed) == (
+        "Name    Addresses          Expiry  Uses              State\n"
+        "alice   alice@example.com  never   1 of 1 used       used up\n"
+        "fair    …@example.com      12h     7 used, no limit"
+        "  usable until 2026-11-20 10:00 UTC (in 3 days)\n"
+        "full    tmp.…@example.net  1d      5 of 5 used       used up\n"
+        "gone    tmp.…@example.com  never   1 of 5 used       revoked\n"
+        "oneday  tmp.…@example.com  1d      3 of 50 used      usable\n"
+        "past    x-…@example.com    1y      1 of 5 used"
+        "       valid until 2026-11-20 10:00 UTC (3 days ago)\n"
+    )
+    assert "secret" not in printed
+    states = {
+        "past": "valid until 2026-11-20 10:00 UTC (3 days ago)"
+        " (automx token mod past --valid-until DATE prolongs it)",
+        "gone": "revoked (automx token mod gone --unrevoke takes that back)",
+        "full": "used up (automx token mod full --maxuse NUMBER allows more)",
+        "alice": "used up (it makes one mailbox, once)",
+    }
+    for name, state in states.items():
+        assert f"State         {state}\n" in steady(automx("token", "show", name, env=env))
+
+
+def test_the_domain_must_be_named_unless_there_is_exactly_one(
+    env: dict[str, str], execute: Execute
+) -> None:
+    def answer() -> str:
+        result = attempt("token", "add", "x", env=env)
+        assert result.stdout == ""
+        return f"{result.stderr.splitlines()[-1]} [{result.returncode}]"
+
+    none = (
+        "automx: The database names no domain yet: add one first, so that Delta Chat finds its mail"
+        " servers (automx seed). [1]"
+    )
+    assert answer() == none
+    execute("INSERT INTO provider VALUES (1, 'Example Inc.', 'Example')")
+    execute("INSERT INTO domain VALUES (1, '*.example.com', 1, NULL), (2, '*', 1, NULL)")
+    assert answer() == none
+    execute("INSERT INTO domain VALUES (3, 'one.example', 1, NULL), (4, 'two.example', 1, NULL)")
+    assert answer() == (
+        "Error: Say which domain, as in --domain one.example: there are one.example, two.example."
+        " [2]"
+    )
+    for number in range(5, 9):
+        execute(f"INSERT INTO domain VALUES ({number}, '{number}.example', 1, NULL)")
+    assert answer() == (
+        "Error: Say which domain, as in --domain 5.example: there are 5.example, 6.example,"
+        " 7.example, 8.example, one.example and more. [2]"
+    )
+    execute("DELETE FROM domain WHERE id > 3")
+    added = json.loads(automx("token", "add", "x", "--json", env=env))
+    assert added["domain"] == "one.example"
+
+
+@pytest.mark.usefixtures("example")
+def test_the_qr_code_of_a_token_is_printed_written_and_put_on_a_card(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    text = "DCACCOUNT:https://mail.example.com/new_email?t=s3cret&n=oneday"
+    options = ["--valid-until=2999-12-31", "--token-stdin"]
+    automx("token", "add", "oneday", *options, env=env, stdin="s3cret")
+    printed = automx("token", "qr", "oneday", env=env)
+    assert printed.startswith(f"{text}\n\n\x1b[")
+    assert len(printed.splitlines()) > 20
+    png, svg = tmp_path / "oneday.png", tmp_path / "oneday.svg"
+    assert automx("token", "qr", "oneday", "--output", png, env=env) == f"Wrote {png}.\n"
+    assert decoded(png) == [text]
+    assert automx("token", "qr", "oneday", "--card", "--output", svg, env=env) == f"Wrote {svg}.\n"
+    assert decoded(drawn(svg)) == [text]
+    card = " ".join(re.sub("<[^>]*>", " ", svg.read_text()).split())
+    assert card.startswith("Example Inc.")
+    assert card.endswith(
+        "This code makes a mailbox of its own for each person, at example.com."
+        " The mailbox and its mail end after 1 day."
+        " The code can be used until 2999-12-31 23:59 UTC."
+    )
+    result = attempt("token", "qr", "oneday", "--card", env=env)
+    assert result.returncode == 2
+    assert result.stderr.endswith(
+        "Error: --card needs the name of an .svg file: --output FILE.svg\n"
+    )
+
+
+@pytest.mark.usefixtures("example")
+def test_the_card_of_one_mailbox_names_it(env: dict[str, str], tmp_path: Path) -> None:
+    arguments = ["--address=alice@example.com", "--expiry=1y", "--spare-active"]
+    automx("token", "add", "alice", *arguments, env=env)
+    automx("token", "qr", "alice", "--card", "--output", tmp_path / "alice.svg", env=env)
+    card = " ".join(re.sub("<[^>]*>", " ", (tmp_path / "alice.svg").read_text()).split())
+    assert card.endswith(
+        "This code makes one mailbox: alice@example.com."
+        " The mailbox and its mail end after 1 year without use."
+    )
+
+
+@pytest.mark.usefixtures("example")
+def test_a_qr_code_that_leads_nowhere_is_not_printed(env: dict[str, str], execute: Execute) -> None:
+    automx("token", "add", "oneday", env=env)
+
+    def complaint(url: str) -> str:
+        result = attempt("token", "qr", "oneday", env=env | {"AUTOMX_WEB_ENDPOINT": url})
+        assert (result.returncode, result.stdout) == (1, "")
+        return result.stderr
+
+    assert complaint("") == (
+        "automx: web_endpoint is not set, to which the QR code leads: set it to the public URL of"
+        " this service, such as https://automx.example.com/new_email\n"
+    )
+    assert complaint("http://mail.example.com/new_email") == (
+        "automx: web_endpoint must be an https URL, not http://mail.example.com/new_email\n"
+    )
+    execute("DELETE FROM server_domain; DELETE FROM davserver_domain; DELETE FROM domain")
+    assert complaint("https://mail.example.com/new_email") == (
+        "automx: No configuration is known for this domain. (domain example.com)\n"
+    )
+
+
+@pytest.mark.usefixtures("example")
+def test_a_qr_code_that_makes_no_account_is_printed_with_a_warning(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    automx("token", "add", "oneday", env=env)
+    automx("token", "revoke", "oneday", env=env)
+    result = attempt("token", "qr", "oneday", "--output", tmp_path / "qr.png", env=env)
+    assert (result.returncode, result.stdout) == (0, f"Wrote {tmp_path}/qr.png.\n")
+    assert result.stderr == (
+        "automx: the token oneday makes no account: revoked (automx token mod oneday --unrevoke"
+        " takes that back)\n"
+    )
+
+
+def test_life_of_a_token_on_each_database(any_database_uri: str) -> None:
+    upgrade(engine_uri(any_database_uri))
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": any_database_uri}
+    automx("seed", "--sample", env=env)
+    assert replayed("life.transcript", env) == golden("life.transcript")
+    (address,) = addresses(env)
+    assert re.fullmatch(r"tmp\.\w{5}@example\.org", address)
+    automx("account", "del", "--yes", address, env=env)
+    assert automx("token", "del", "oneday", env=env) == "Deleted the token oneday.\n"
+
+
+def test_help_comes_without_the_libraries_of_the_commands() -> None:
+    heavy = "{'sqlalchemy', 'flask', 'httpx', 'segno', 'alembic', 'lxml'}"
+    code = f"import sys, automx.cli; print(sorted({heavy} & sys.modules.keys()))"
+    python = AUTOMX.with_name("python")
+    result = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"

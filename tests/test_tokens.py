@@ -1,0 +1,575 @@
+"""Tokens on three engines: made, found by their secret, changed, withdrawn, deleted."""
+
+import re
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from automx import seed
+from automx.accounts import tokens
+from automx.accounts.tokens import Token
+from automx.errors import (
+    AddressError,
+    AutomxError,
+    BadRecordError,
+    BadRequestError,
+    ConflictError,
+    ForbiddenError,
+    UnknownDomainError,
+    UnknownTokenError,
+)
+from tests.mailboxes import NOW, dump, rows
+
+UNKNOWN = "This QR code is not known here. Please ask for a new one."
+MISSING = "This link is incomplete: its token is missing. Please scan the QR code again."
+REVOKED = "This QR code has been withdrawn. Please ask for a new one."
+EXPIRED = "This QR code is no longer valid. Please ask for a new one."
+EXHAUSTED = "This QR code has been used as often as it may be. Please ask for a new one."
+
+
+def add(
+    session: Session, name: str = "party", domain: str = "example.com", **fields: object
+) -> Token:
+    """Make a token and commit it."""
+    token = tokens.add(session, name, domain, now=NOW, **fields)  # type: ignore[arg-type]
+    session.commit()
+    return token
+
+
+def reason(token: Token, now: datetime = NOW) -> str | None:
+    """Return what a person reads who scans a token, None if it makes an account."""
+    try:
+        token.check_usable(now)
+    except ForbiddenError as error:
+        return str(error)
+    return None
+
+
+# Made
+
+
+def test_a_token_has_mailadms_defaults(session: Session) -> None:
+    token = add(session)
+
+    assert token == Token(
+        id=token.id,
+        name="party",
+        token=token.token,
+        domain="example.com",
+        prefix="tmp.",
+        address=None,
+        expiry="1d",
+        maxuse=50,
+        usecount=0,
+        valid_until=None,
+        is_revoked=False,
+        backend="",
+        spare_active=False,
+        created_at=NOW,
+    )
+    assert token.lifetime == timedelta(days=1)
+    assert tokens.get(session, "party") == token
+    assert tokens.find(session, token.token) == token
+    assert token.token not in repr(token)
+
+
+def test_a_token_keeps_what_it_was_given(session: Session) -> None:
+    token = add(
+        session,
+        "Straße/42",
+        "EXAMPLE.net",
+        expiry=" NEVER ",
+        prefix="guest-",
+        maxuse=0,
+        usecount=7,
+        token="1w_Geheim!",
+        valid_until=NOW + timedelta(days=9),
+        backend="mailcow",
+        spare_active=True,
+    )
+
+    assert token == Token(
+        id=token.id,
+        name="Straße/42",
+        token="1w_Geheim!",
+        domain="example.net",
+        prefix="guest-",
+        address=None,
+        expiry="never",
+        maxuse=0,
+        usecount=7,
+        valid_until=NOW + timedelta(days=9),
+        is_revoked=False,
+        backend="mailcow",
+        spare_active=True,
+        created_at=NOW,
+    )
+    assert token.lifetime is None
+    assert tokens.find(session, "1w_Geheim!") == token
+
+
+def test_adding_a_token_leaves_the_commit_to_the_caller(session: Session) -> None:
+    tokens.add(session, "party", "example.com", now=NOW)
+    session.rollback()
+
+    assert dump(session)["token"] == []
+
+
+def test_secrets_are_long_and_have_no_look_alikes() -> None:
+    secrets = {tokens.new_token() for _ in range(1000)}
+
+    assert len(secrets) == 1000
+    assert all(re.fullmatch("[2345789acdefghjkmnpqrstuvwxyz]{24}", secret) for secret in secrets)
+    assert len(set("".join(secrets))) == 29
+
+
+def test_addresses_are_made_of_prefix_letters_and_domain(session: Session) -> None:
+    token = add(session)
+    bare = add(session, "bare", prefix="")
+
+    letters = "[2345789acdefghjkmnpqrstuvwxyz]"
+    for _ in range(500):
+        assert re.fullmatch(rf"tmp\.{letters}{{5}}@example\.com", tokens.new_address(token))
+        assert re.fullmatch(rf"{letters}{{9}}@example\.com", tokens.new_address(bare))
+    assert len({tokens.new_address(bare) for _ in range(1000)}) == 1000
+
+
+@pytest.mark.parametrize("name", ["a", "x" * 64, "Ünïcode", "a/b:c;d'e\"f", "-", "0"])
+def test_a_name_can_be_anything_that_can_be_seen(session: Session, name: str) -> None:
+    assert add(session, name) == tokens.get(session, name)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, "two words", "tab\t", "null\0", "\u200b", "\udc80"])
+def test_other_names_are_refused(session: Session, name: str) -> None:
+    with pytest.raises(BadRequestError, match="has 1 to 64 characters and no blanks"):
+        add(session, name)
+    assert dump(session)["token"] == []
+
+
+def test_names_that_differ_in_case_or_accent_are_two(session: Session) -> None:
+    names = ["party", "Party", "pàrty", "PARTY"]
+    made = {name: add(session, name) for name in names}
+
+    assert {name: tokens.get(session, name) for name in names} == made
+    assert sorted(token.name for token in tokens.all_tokens(session)) == sorted(names)
+
+
+def test_a_name_or_secret_that_exists_is_a_conflict(session: Session) -> None:
+    first = add(session, token="secret")
+    before = dump(session)
+
+    for name, secret in (("party", "other"), ("other", "secret"), ("party", None)):
+        with pytest.raises(ConflictError) as caught:
+            add(session, name, token=secret)
+        assert str(caught.value) == f"There is a token {name} already, or one of its secret."
+
+    assert dump(session) == before
+    assert tokens.all_tokens(session) == [first]
+
+
+@pytest.mark.parametrize("secret", ["", "x" * 256, "two words", "schlüssel", "tab\t", "\x7f"])
+def test_a_secret_that_no_url_could_carry_is_refused(session: Session, secret: str) -> None:
+    with pytest.raises(BadRequestError, match="has 1 to 255 ASCII characters, no blanks"):
+        add(session, token=secret)
+
+
+def test_a_secret_can_be_as_short_and_as_long_as_mailadms(session: Session) -> None:
+    for number, secret in enumerate(("!", "~" * 255, "1d_r84EW3N8hEKk", "%&?#+=/")):
+        assert add(session, f"token{number}", token=secret) == tokens.find(session, secret)
+
+
+# Their fields
+
+
+@pytest.mark.parametrize("expiry", ["30s", "12h", "1d", "2w", "1y", "10y", "never", "3650d"])
+def test_an_expiry_is_a_duration_or_never(session: Session, expiry: str) -> None:
+    assert add(session, expiry=expiry).expiry == expiry
+
+
+@pytest.mark.parametrize("expiry", [" 1D ", "NEVER", "1d\n"])
+def test_an_expiry_is_kept_in_lower_case_without_blanks(session: Session, expiry: str) -> None:
+    assert add(session, expiry=expiry).expiry == expiry.strip().lower()
+
+
+DURATION = "An expiry is a number and one of s, m, h, d, w, y, such as 12h or 2w, or never."
+BOUNDS = "An expiry is from 30s to 10y, or never."
+
+
+@pytest.mark.parametrize(
+    ("expiry", "text"),
+    [
+        ("", DURATION),
+        ("1", DURATION),
+        ("-1d", DURATION),
+        ("1.5d", DURATION),
+        ("1month", DURATION),
+        ("0s", BOUNDS),
+        ("1s", BOUNDS),
+        ("29s", BOUNDS),
+        ("11y", BOUNDS),
+        ("3651d", BOUNDS),
+        ("101y", "An expiry is at most 100y, or never."),
+    ],
+)
+def test_other_expiries_are_refused_when_the_token_is_made_or_changed(
+    session: Session, expiry: str, text: str
+) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        add(session, expiry=expiry)
+    assert str(caught.value) == text
+    add(session)
+    before = dump(session)
+    with pytest.raises(BadRequestError) as caught:
+        tokens.edit(session, "party", {"expiry": expiry})
+    assert str(caught.value) == text
+    assert dump(session) == before
+
+
+@pytest.mark.parametrize("prefix", ["", "tmp.", "a", "0_+-.", "x" * 40, "_a", "+a"])
+def test_a_prefix_is_the_beginning_of_a_name(session: Session, prefix: str) -> None:
+    assert add(session, prefix=prefix).prefix == prefix
+
+
+@pytest.mark.parametrize(
+    "prefix", [".a", "-a", "a..b", "x..", "x" * 41, "Tmp.", "ü", "a b", "a@", "%"]
+)
+def test_other_prefixes_are_refused(session: Session, prefix: str) -> None:
+    with pytest.raises(BadRequestError, match="A prefix has up to 40 lower-case letters"):
+        add(session, prefix=prefix)
+
+
+@pytest.mark.parametrize("maxuse", [-1, 1_000_000_001])
+def test_maxuse_has_bounds(session: Session, maxuse: int) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        add(session, maxuse=maxuse)
+    assert str(caught.value) == "maxuse is a number from 0 (no limit) to 1000000000."
+    assert add(session, maxuse=1_000_000_000).maxuse == 1_000_000_000
+
+
+def test_a_backend_is_one_that_exists_or_that_of_the_settings(session: Session) -> None:
+    for backend in ("", "none", "mailcow", "command"):
+        assert add(session, f"with-{backend}", backend=backend).backend == backend
+    with pytest.raises(BadRequestError) as caught:
+        add(session, backend="dovecot")
+    assert str(caught.value) == "The backend must be one of none, mailcow, command."
+
+
+def test_a_token_for_one_mailbox_is_for_it_alone(session: Session) -> None:
+    token = add(session, "alice", address="Alice.Müller@Example.COM", maxuse=50, prefix="tmp.")
+
+    assert (token.address, token.prefix, token.maxuse) == ("alice.müller@example.com", "", 1)
+    assert tokens.new_address(token) == "alice.müller@example.com"
+    for changes in ({"maxuse": 2}, {"prefix": "x"}):
+        with pytest.raises(BadRequestError, match="A token for one mailbox has neither prefix nor"):
+            tokens.edit(session, "alice", changes)
+
+
+def test_the_address_of_a_token_must_be_one_of_its_domain(session: Session) -> None:
+    for address, text in (
+        ("alice@example.net", "The address must be one of example.com."),
+        ("alice@sub.example.com", "The address must be one of example.com."),
+        ("alice", "A mail address has exactly one @."),
+        ("alice@", "A mail address has a name before the @ and a domain after it."),
+    ):
+        with pytest.raises(AddressError) as caught:
+            add(session, address=address)
+        assert str(caught.value) == text
+
+
+# Domains
+
+
+def test_a_token_belongs_to_a_domain_of_the_database(session: Session) -> None:
+    for name in ("example.com", "EXAMPLE.COM.", "example.net"):
+        token = add(session, f"of-{name}", name)
+        assert token.domain == name.lower().rstrip(".")
+    for name in ("example.org", "sub.example.com", "com"):
+        with pytest.raises(UnknownDomainError) as caught:
+            add(session, domain=name)
+        assert str(caught.value) == (
+            f"The domain {name} is not in the database: add it first, so that Delta Chat finds its"
+            " mail servers."
+        )
+    for name in ("", "*", "*.example.com", "a b", "-"):
+        with pytest.raises(AddressError):
+            add(session, domain=name)
+
+
+def test_a_wildcard_knows_the_domains_that_it_stands_for(session: Session) -> None:
+    session.execute(sa.text("INSERT INTO domain VALUES (3, '*.example.org', 1, NULL)"))
+    session.commit()
+
+    assert add(session, domain="chat.example.org").domain == "chat.example.org"
+    with pytest.raises(UnknownDomainError):
+        add(session, "other", "example.org")
+
+
+def test_a_domain_with_umlauts_is_known_in_both_spellings(session: Session) -> None:
+    session.execute(sa.text("INSERT INTO domain VALUES (3, 'müller.example', 1, NULL)"))
+    session.execute(sa.text("INSERT INTO domain VALUES (4, 'xn--bcher-kva.example', 1, NULL)"))
+    session.commit()
+
+    for name, a_label in (
+        ("MÜLLER.example", "xn--mller-kva.example"),
+        ("bücher.example", "xn--bcher-kva.example"),
+    ):
+        token = add(session, name, name)
+        assert token.domain == a_label
+        assert tokens.new_address(token).endswith(f"@{a_label}")
+
+
+def test_a_token_outlives_a_domain_that_is_purged(session: Session) -> None:
+    token = add(session)
+    seed.purge(session)
+    session.commit()
+
+    assert tokens.find(session, token.token) == token
+    assert tokens.edit(session, "party", {"maxuse": 7}) == replace(token, maxuse=7)
+
+
+# Found
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        *("Secret", "secret ", " secret", "secre", "secrett", "sécret", "secret\0", "%", "_ecret"),
+        *("' OR 1=1 --", "x" * 100_000, "\ud800", "sec\udcffret", "party", "2bb80d53"),
+    ],
+)
+def test_only_the_very_secret_finds_a_token(session: Session, secret: str) -> None:
+    add(session, token="secret")
+
+    with pytest.raises(ForbiddenError) as caught:
+        tokens.find(session, secret)
+    assert str(caught.value) == UNKNOWN
+
+
+def test_a_secret_with_half_a_character_is_not_taken_for_one_with_a_question_mark(
+    session: Session,
+) -> None:
+    add(session, token="what?")
+
+    with pytest.raises(ForbiddenError):
+        tokens.find(session, "what\ud800")
+
+
+def test_a_missing_secret_has_its_own_reason(session: Session) -> None:
+    add(session)
+
+    with pytest.raises(ForbiddenError) as caught:
+        tokens.find(session, "")
+    assert str(caught.value) == MISSING
+
+
+def test_the_database_is_asked_for_the_digest_and_never_for_the_secret(
+    session: Session, engine: sa.Engine
+) -> None:
+    token = add(session, token="secret-of-the-party")
+    asked: list[object] = []
+    sa.event.listen(engine, "before_cursor_execute", lambda *values: asked.append(values[2:4]))
+
+    tokens.find(session, token.token)
+
+    assert len(asked) == 1
+    assert "secret-of-the-party" not in str(asked)
+
+
+def test_a_row_whose_secret_is_another_one_is_not_found(session: Session) -> None:
+    add(session, token="secret")
+    session.execute(sa.text("UPDATE token SET token = 'secret2'"))
+    session.commit()
+
+    for secret in ("secret", "secret2"):
+        with pytest.raises(ForbiddenError) as caught:
+            tokens.find(session, secret)
+        assert str(caught.value) == UNKNOWN
+
+
+def test_all_tokens_are_listed_by_name(session: Session) -> None:
+    made = [add(session, name) for name in ("cellar", "attic", "kitchen")]
+
+    assert tokens.all_tokens(session) == sorted(made, key=lambda token: token.name)
+
+
+# Usable
+
+
+def test_each_reason_why_a_token_makes_no_account_has_its_own_text(session: Session) -> None:
+    token = add(session, maxuse=3, valid_until=NOW + timedelta(seconds=1))
+
+    assert reason(token) is None
+    assert reason(replace(token, usecount=2)) is None
+    assert reason(replace(token, usecount=3)) == EXHAUSTED
+    assert reason(replace(token, usecount=4)) == EXHAUSTED
+    assert reason(replace(token, usecount=10**6, maxuse=0)) is None
+    assert reason(token, NOW + timedelta(seconds=1)) == EXPIRED
+    assert reason(replace(token, is_revoked=True)) == REVOKED
+    assert reason(replace(token, is_revoked=True, usecount=3), NOW + timedelta(days=1)) == REVOKED
+    assert reason(replace(token, usecount=3), NOW + timedelta(days=1)) == EXPIRED
+
+
+# Changed
+
+
+def test_a_change_leaves_the_count_of_uses_and_all_else_as_it_was(session: Session) -> None:
+    token = add(session, usecount=17)
+
+    changes = {
+        "expiry": "2w",
+        "prefix": "x.",
+        "maxuse": 99,
+        "valid_until": NOW,
+        "backend": "none",
+        "spare_active": True,
+        "is_revoked": True,
+    }
+    for name, value in changes.items():
+        changed = tokens.edit(session, "party", {name: value})
+        session.commit()
+        token = replace(token, **{name: value})  # type: ignore[arg-type]
+        assert changed == token == tokens.get(session, "party")
+    assert token.usecount == 17
+    undone = tokens.edit(session, "party", {"is_revoked": False, "valid_until": None})
+    assert undone == replace(token, is_revoked=False, valid_until=None)
+
+
+def test_a_change_of_nothing_changes_nothing(session: Session) -> None:
+    token = add(session)
+
+    assert tokens.edit(session, "party", {}) == token
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"usecount": 0}, "The field usecount of a token cannot be changed."),
+        ({"token": "x"}, "The field token of a token cannot be changed."),
+        ({"address": "a@example.com"}, "The field address of a token cannot be changed."),
+        ({"maxuse": "many"}, "The field maxuse of a token cannot be 'many'."),
+        ({"is_revoked": None}, "The field is_revoked of a token cannot be None."),
+        ({"maxuse": -1}, "maxuse is a number from 0 (no limit) to 1000000000."),
+        ({"backend": "x"}, "The backend must be one of none, mailcow, command."),
+    ],
+)
+def test_a_change_that_cannot_be_is_refused(
+    session: Session, changes: dict[str, object], text: str
+) -> None:
+    add(session)
+    before = dump(session)
+
+    with pytest.raises(BadRequestError) as caught:
+        tokens.edit(session, "party", changes)
+
+    assert str(caught.value) == text
+    assert dump(session) == before
+
+
+def test_an_unknown_token_is_named(session: Session) -> None:
+    add(session)
+
+    def no_token(error: AutomxError) -> bool:
+        return str(error) == "There is no token Party."
+
+    with pytest.raises(UnknownTokenError, check=no_token):
+        tokens.get(session, "Party")
+    with pytest.raises(UnknownTokenError, check=no_token):
+        tokens.edit(session, "Party", {"maxuse": 1})
+    with pytest.raises(UnknownTokenError, check=no_token):
+        tokens.remove(session, "Party")
+
+
+# Deleted
+
+ACCOUNT = (
+    "INSERT INTO account (id, address, token_id, mark, backend, state, created_at, changed_at)"
+    " VALUES ({0}, 'a{0}@example.com', {1}, 'f00d', 'none', 'active', '2026-11-21 10:00:00',"
+    " '2026-11-21 10:00:00')"
+)
+
+
+def test_a_token_without_accounts_can_be_deleted(session: Session) -> None:
+    add(session, "other")
+    token = add(session)
+
+    tokens.remove(session, "party")
+    session.commit()
+
+    assert [row["name"] for row in rows(session, "token")] == ["other"]
+    with pytest.raises(ForbiddenError):
+        tokens.find(session, token.token)
+
+
+@pytest.mark.parametrize(("number", "accounts"), [(1, "1 account"), (2, "2 accounts")])
+def test_a_token_with_accounts_cannot_be_deleted(
+    session: Session, number: int, accounts: str
+) -> None:
+    token = add(session)
+    for account in range(number):
+        session.execute(sa.text(ACCOUNT.format(account + 1, token.id)))
+    session.commit()
+    before = dump(session)
+
+    with pytest.raises(ConflictError) as caught:
+        tokens.remove(session, "party")
+    session.commit()
+
+    assert str(caught.value) == (
+        f"The token party has {accounts}: delete them first, or revoke the token, which keeps them."
+    )
+    assert dump(session) == before
+
+
+def test_a_token_cannot_be_deleted_while_an_account_is_made(
+    session: Session, engine: sa.Engine
+) -> None:
+    token = add(session)
+
+    @sa.event.listens_for(engine, "before_cursor_execute")
+    def make_account(_: object, __: object, statement: str, *___: object) -> None:
+        if statement.startswith("DELETE FROM token"):
+            with engine.begin() as other:
+                other.execute(sa.text(ACCOUNT.format(1, token.id)))
+
+    with pytest.raises(ConflictError, match="The token party has 1 account:"):
+        tokens.remove(session, "party")
+    session.commit()
+
+    assert [row["token_id"] for row in rows(session, "account")] == [token.id]
+    assert tokens.get(session, "party") == token
+
+
+# Times
+
+
+def test_moments_are_kept_in_utc_whatever_their_time_zone(session: Session) -> None:
+    berlin = timezone(timedelta(hours=1))
+    token = add(session, valid_until=datetime(2026, 12, 24, 18, 30, 5, 999_999, berlin))
+
+    assert rows(session, "token")[0]["valid_until"] == datetime(2026, 12, 24, 17, 30, 5)  # noqa: DTZ001
+    assert token.valid_until is not None
+    assert token.valid_until.isoformat() == "2026-12-24T17:30:05+00:00"
+    assert rows(session, "token")[0]["created_at"] == NOW.replace(tzinfo=None)
+
+
+def test_a_moment_without_time_zone_is_refused(session: Session) -> None:
+    with pytest.raises(sa.exc.StatementError, match="a moment needs a time zone"):
+        add(session, valid_until=NOW.replace(tzinfo=None))
+    session.rollback()
+    assert dump(session)["token"] == []
+
+
+def test_a_row_with_an_expiry_that_somebody_made_up_is_a_bad_record(session: Session) -> None:
+    add(session)
+    session.execute(sa.text("UPDATE token SET expiry = '1month'"))
+    token = tokens.get(session, "party")
+
+    with pytest.raises(BadRecordError) as caught:
+        _ = token.lifetime
+    assert caught.value.cause == (
+        "table token: the expiry '1month' is not a number and one of s, m, h, d, w, y, such as 12h"
+        " or 2w"
+    )
