@@ -94,6 +94,10 @@ class OAuth2:
     client_id: str
 
 
+# What browsers and mail clients show as a picture.
+LOGO_TYPES = ("image/png", "image/svg+xml", "image/jpeg", "image/webp")
+
+
 @dataclass(frozen=True, slots=True)
 class Logo:
     """The form of a provider's logo (size in pixels); its bytes stay in the database."""

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from automx import ldap
 from automx.address import PLACEHOLDER, EmailAddress, parse_domain, spellings
 from automx.clientconfig import (
+    LOGO_TYPES,
     Authentication,
     ClientConfig,
     DavServer,
@@ -73,8 +74,6 @@ AUTHENTICATIONS = {
     "secure": Authentication.PASSWORD_ENCRYPTED,
 }
 DAV_TYPES = {word.value: word for word in DavType}
-
-LOGO_TYPES = ("image/png", "image/svg+xml", "image/jpeg", "image/webp")
 
 _Word = TypeVar("_Word")
 _Rendered = TypeVar("_Rendered")
@@ -278,7 +277,8 @@ def _directory_row(connection: Connection, domain: Row[*tuple[Any, ...]]) -> Row
 
 
 _DETAILS = select(
-    *(column for column in ProviderDetail.__table__.c if column.name != "logo")
+    *(column for column in ProviderDetail.__table__.c if column.name != "logo"),
+    ProviderDetail.logo.is_not(None).label("has_logo"),
 ).where(ProviderDetail.provider_id == bindparam("id"))
 _DOCUMENTATION = (
     select(DocumentationRow.__table__)
@@ -313,6 +313,11 @@ def _details(connection: Connection, domain: Row[*tuple[Any, ...]]) -> ProviderD
             values[column] = read(getattr(row, column))
         except _BadRowError as error:
             log.error("table provider_detail, id %s: %s %s", row.provider_id, column, error)
+    logo = None
+    try:
+        logo = _logo(row)
+    except _BadRowError as error:
+        log.error("table provider_detail, id %s: %s", row.provider_id, error)
     documentation = []
     for page in pages:
         try:
@@ -320,7 +325,6 @@ def _details(connection: Connection, domain: Row[*tuple[Any, ...]]) -> ProviderD
             documentation.append(Documentation(url, _language(page.lang), text or url))
         except _BadRowError as error:
             log.error("table documentation, id %s: %s; this row is left out", page.id, error)
-    has_logo = row.logo_type in LOGO_TYPES and row.logo_width and row.logo_height
     oauth2 = OAuth2(
         issuer=_text(row.oauth2_issuer),
         auth_url=values.pop("oauth2_auth_url", ""),
@@ -330,7 +334,7 @@ def _details(connection: Connection, domain: Row[*tuple[Any, ...]]) -> ProviderD
     )
     return ProviderDetails(
         **values,
-        logo=Logo(row.logo_type, row.logo_width, row.logo_height) if has_logo else None,
+        logo=logo,
         oauth2=oauth2 if oauth2.issuer else None,
         documentation=tuple(documentation),
     )
@@ -387,6 +391,19 @@ def _link(value: object) -> str:
     if text and (not is_web or _FORBIDDEN_IN_URL.search(text)):
         raise _BadRowError(f"is {value!r}, it must be an http or https URL")
     return text
+
+
+def _logo(row: Row[*tuple[Any, ...]]) -> Logo | None:
+    """Return the form of a logo, None if there is none."""
+    if not row.has_logo:
+        return None
+    if row.logo_type not in LOGO_TYPES:
+        allowed = ", ".join(LOGO_TYPES)
+        raise _BadRowError(f"logo_type is {row.logo_type!r}, it must be one of {allowed}")
+    width, height = row.logo_width or 0, row.logo_height or 0
+    if width < 1 or height < 1:
+        raise _BadRowError("logo_width and logo_height must be 1 or more")
+    return Logo(row.logo_type, width, height)
 
 
 def _language(value: object) -> str:

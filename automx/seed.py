@@ -186,6 +186,10 @@ def _insert(session: Session, rows: SeedRows) -> Counts:
         for row, row_id in zip(table_rows, ids, strict=True):
             row["id"] = row_id
         _insert_rows(session, table, table_rows)
+    # SQLite may hold what somebody's DELETE without foreign_keys has left of an earlier provider.
+    for chunk in _chunks((row["id"] for row in rows.providers), _NAMES_AT_ONCE):
+        for table in (_DOCUMENTATION, _DETAIL):
+            session.execute(table.delete().where(table.c.provider_id.in_(chunk)))
     for index, details in rows.details.items():
         provider = {"provider_id": rows.providers[index]["id"]}
         _insert_rows(session, _DETAIL, [provider | details.columns])

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from automx.address import PLACEHOLDER, EmailAddress, parse_domain, unicode_domain
-from automx.clientconfig import Authentication, DavType, SocketType
+from automx.clientconfig import LOGO_TYPES, Authentication, DavType, SocketType
 from automx.errors import AddressError, SeedError
 from automx.ldap import read_hosts
 
@@ -34,7 +34,6 @@ AUTHENTICATION = "plain"  # automx2's word for password-cleartext
 DAV_PORT = 0  # that of the URL
 
 MAX_LOGO = 32 * 1024  # bytes
-LOGO_TYPES = ("image/png", "image/svg+xml", "image/jpeg", "image/webp")
 
 MAX_INTEGER = 2**31 - 1  # of a column, in all databases
 
@@ -486,6 +485,12 @@ def _read_address(value: Any) -> str:
     return str(EmailAddress.parse(value))
 
 
+def _read_logo_type(value: Any) -> str:
+    if not isinstance(value, str) or value.lower() not in LOGO_TYPES:
+        raise ValueError
+    return value.lower()
+
+
 def _read_logo(value: Any) -> bytes:
     if not isinstance(value, str):
         raise ValueError  # noqa: TRY004 - the one error of all kinds
@@ -560,7 +565,7 @@ _DETAIL_KEYS = {
     "documentation": _list_of('{"url": "https://…", "lang": "en", "text": "Set up your mail"}'),
 }
 _LOGO_KEYS = {
-    "type": _word(*LOGO_TYPES),
+    "type": _Kind(f"one of {', '.join(LOGO_TYPES)}", _read_logo_type),
     "data": _Kind(f"an image in Base64, of at most {MAX_LOGO} bytes", _read_logo),
     "width": _number(1, 10_000),
     "height": _number(1, 10_000),

@@ -1039,6 +1039,31 @@ def test_mariadb_gets_no_second_index_beside_that_of_a_foreign_key(mariadb: str)
     assert mariadb_indexes(mariadb, "documentation") == ["ix_documentation_provider_id"]
 
 
+def test_a_database_of_mariadb_whose_tables_know_no_references_is_adopted(
+    mariadb: str,
+) -> None:
+    make_automx2_database(mariadb, "2026.2")
+    with connected(mariadb) as connection:
+        inspector = sa.inspect(connection)
+        for table in AUTOMX2_COLUMNS:
+            for key in inspector.get_foreign_keys(table):
+                drop = f"ALTER TABLE {table} DROP FOREIGN KEY {key['name']}"
+                connection.execute(sa.text(drop))
+        for table in AUTOMX2_COLUMNS:
+            connection.execute(sa.text(f"ALTER TABLE {table} ENGINE=MyISAM"))
+    before = rows(mariadb)
+
+    assert upgrade(mariadb) == REVISIONS
+
+    assert columns(mariadb) == COLUMNS
+    assert {table: rows(mariadb)[table] for table in before} == before
+    with connected(mariadb) as connection:
+        connection.execute(sa.text(INSERT_DETAIL.format(100)))
+        connection.execute(sa.text(INSERT_PAGE.format(1, 100)))
+        connection.execute(sa.text("DELETE FROM provider_detail"))
+    assert rows(mariadb)["documentation"] == []
+
+
 def test_mariadb_gets_the_indexes_where_there_are_no_foreign_keys(mariadb: str) -> None:
     with connected(mariadb) as connection:
         connection.execute(

@@ -2,7 +2,8 @@
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lxml import etree
 from sqlalchemy.orm import Session
 
 from automx import ldap
+from automx.address import EmailAddress
 from automx.clientconfig import (
     ClientConfig,
     Documentation,
@@ -19,9 +21,10 @@ from automx.clientconfig import (
     OAuth2,
     ProviderDetails,
     ServerType,
+    SocketType,
 )
 from automx.errors import SeedError
-from automx.formats import autodiscover
+from automx.formats import autoconfig, autodiscover, dclogin, mobileconfig, pacc
 from automx.lookup import find, logo
 from automx.migrations import upgrade
 from automx.models import create_engine
@@ -29,6 +32,7 @@ from automx.seed import export, populate, purge
 from tests.conftest import Execute
 from tests.databases import engine_uri
 from tests.documents import DATA, golden
+from tests.processes import automx
 
 LOGO = b'<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"/>'
 DOCUMENT: dict[str, Any] = {
@@ -152,6 +156,72 @@ def test_a_purge_leaves_no_details_behind(session: Session) -> None:
     assert config_of(session).details == ProviderDetails()
 
 
+def test_a_new_provider_does_not_inherit_what_a_careless_deletion_has_left(
+    database: Path, execute: Execute
+) -> None:
+    execute("INSERT INTO provider_detail (provider_id, color) VALUES (1, '#000000')")
+    execute("INSERT INTO documentation VALUES (1, 1, 'https://old.example/', 'en', 'Old')")
+    engine = create_engine(f"sqlite:///{database}")
+    with Session(engine) as opened:
+        populate(opened, DOCUMENT)
+        assert config_of(opened).details == DETAILS
+        purge(opened)
+        opened.commit()
+        execute("INSERT INTO provider_detail (provider_id, color) VALUES (1, '#000000')")
+        populate(opened, {key: value for key, value in DOCUMENT.items() if key != "details"})
+        assert config_of(opened).details == ProviderDetails()
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("change", "defect"),
+    [
+        (
+            "logo_type = 'image/tiff'",
+            (
+                "logo_type is 'image/tiff', it must be one of image/png, image/svg+xml, image/jpeg,"
+                " image/webp"
+            ),
+        ),
+        ("logo_width = 0", "logo_width and logo_height must be 1 or more"),
+        ("logo = NULL", None),
+    ],
+)
+def test_a_logo_that_nobody_could_show_is_left_out_and_named_in_the_log(
+    database: Path,
+    execute: Execute,
+    caplog: pytest.LogCaptureFixture,
+    change: str,
+    defect: str | None,
+) -> None:
+    engine = create_engine(f"sqlite:///{database}")
+    with Session(engine) as opened:
+        populate(opened, DOCUMENT)
+        opened.commit()
+        execute(f"UPDATE provider_detail SET {change}")
+        assert config_of(opened).details == replace(DETAILS, logo=None)
+    engine.dispose()
+    found = [record.getMessage() for record in caplog.records]
+    assert found == ([f"table provider_detail, id 1: {defect}"] if defect else [])
+
+
+def test_a_logo_type_may_be_written_in_capitals(session: Session) -> None:
+    details = DOCUMENT["details"]
+    logo_of = details["logo"] | {"type": "IMAGE/SVG+XML"}
+    populate(session, DOCUMENT | {"details": details | {"logo": logo_of}})
+    assert config_of(session).details == DETAILS
+
+
+@pytest.mark.parametrize("missing", ["auth_url", "token_url", "scope"])
+def test_autoconfig_has_no_oauth2_that_a_client_could_not_use(
+    session: Session, missing: str
+) -> None:
+    details = DOCUMENT["details"]
+    oauth2 = {key: value for key, value in details["oauth2"].items() if key != missing}
+    populate(session, DOCUMENT | {"details": details | {"oauth2": oauth2}})
+    assert b"oAuth2" not in autoconfig.render(config_of(session))
+
+
 @pytest.mark.parametrize(
     ("details", "text"),
     [
@@ -240,13 +310,71 @@ def test_autoconfig_tells_documentation_webmail_oauth2_and_jmap(
     schema.assertValid(etree.fromstring(answer.data))
 
 
-def test_autodiscover_and_show_pass_over_what_they_cannot_tell(session: Session) -> None:
-    populate(session, DOCUMENT)
+NEWER_TYPES = ["managesieve", "jmap", "activesync"]
+
+
+@pytest.mark.parametrize("type_", [*NEWER_TYPES, "webdav"])
+def test_a_format_is_the_same_without_the_servers_it_does_not_know(
+    session: Session, type_: str
+) -> None:
+    populate(session, DOCUMENT | {"details": {}})
     config = config_of(session)
-    assert [server.type for server in config.sieve] == [ServerType.MANAGESIEVE]
-    document = etree.fromstring(autodiscover.render(config))
-    types = document.findall(f".//{{{autodiscover.OUTLOOK_NS}}}Type")
-    assert [element.text for element in types] == ["IMAP", "SMTP"]
+    without = replace(
+        config,
+        mail_servers=tuple(s for s in config.mail_servers if s.type != type_),
+        dav_servers=tuple(s for s in config.dav_servers if s.type != type_),
+    )
+    alice = EmailAddress("alice", "example.com")
+    told: dict[str, Callable[[ClientConfig], bytes | str]] = {
+        "autoconfig": autoconfig.render,
+        "autodiscover": lambda config: autodiscover.render(config, alice),
+        "mobileconfig": lambda config: mobileconfig.render(config, alice),
+        "pacc": pacc.render,
+        "dclogin": lambda config: dclogin.login_text(alice, "secret", config),
+    }
+    differ = {name for name, render in told.items() if render(config) != render(without)}
+    assert differ == ({"autoconfig", "pacc"} if type_ == "jmap" else set())
+
+
+def test_show_tells_all_servers(database: Path, tmp_path: Path) -> None:
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": f"sqlite:///{database}"}
+    document = tmp_path / "seed.json"
+    document.write_text(json.dumps(DOCUMENT))
+    automx("seed", document, env=env)
+    assert automx("show", "alice@example.com", env=env) == (
+        "alice@example.com, Example Inc.\n"
+        "IMAP         imap.example.com  port 993   SSL       login alice@example.com"
+        "  password-cleartext\n"
+        "SMTP         smtp.example.com  port 465   SSL       login alice@example.com"
+        "  password-cleartext\n"
+        "MANAGESIEVE  imap.example.com  port 4190  STARTTLS  login alice@example.com"
+        "  password-cleartext\n"
+        "JMAP  https://jmap.example.com/session  login alice@example.com\n"
+        "ACTIVESYNC  https://sync.example.com/Microsoft-Server-ActiveSync"
+        "  login alice@example.com\n"
+    )
+    for format_ in ("autoconfig", "autodiscover", "mobileconfig"):
+        shown = automx("show", "alice@example.com", "--format", format_, env=env)
+        assert "imap.example.com" in shown
+        assert "4190" not in shown
+        assert "sync.example.com" not in shown
+
+
+def test_a_sieve_server_is_seeded_with_its_port_and_starttls(session: Session) -> None:
+    servers = [
+        {"type": "imap", "name": "imap.example.com"},
+        {"type": "managesieve", "name": "sieve.example.com"},
+    ]
+    populate(
+        session,
+        {"version": 2, "provider": "X", "servers": servers, "domains": [{"name": "x.example"}]},
+    )
+    (sieve,) = config_of(session, "x.example").sieve
+    assert (sieve.type, sieve.port, sieve.socket_type) == (
+        ServerType.MANAGESIEVE,
+        4190,
+        SocketType.STARTTLS,
+    )
 
 
 def test_a_domain_with_a_sieve_server_alone_cannot_be_served(

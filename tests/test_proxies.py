@@ -5,6 +5,7 @@ a request is seen from outside: the client's address in its log; scheme, host an
 redirect from /initdb to /initdb/.
 """
 
+import base64
 import contextlib
 import http.client
 import json
@@ -20,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from automx.accounts import tokens
+from automx.formats import pacc
 from automx.models import open_session
 from tests.processes import (
     REPOSITORY,
@@ -37,6 +39,7 @@ CLIENT = "127.0.0.7"  # any address of 127.0.0.0/8 is a loopback address on Linu
 TOKEN = "a-token-of-the-tests"
 ACCOUNT_TOKEN = "2hxg7kpw4m9tdzr3cfq8vyna"
 NAMES = ("autoconfig.example.com", "autodiscover.example.com", "ua-auto-config.example.com")
+LOGO = b'<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"/>'
 SEED = {
     "version": 2,
     "provider": "Example Inc.",
@@ -44,7 +47,17 @@ SEED = {
     "servers": [
         {"type": "imap", "name": "imap.example.com", "port": 993},
         {"type": "smtp", "name": "smtp.example.com", "port": 465},
+        {"type": "caldav", "url": "https://dav.example.com/calendars/%EMAILADDRESS%/"},
+        {"type": "carddav", "url": "https://dav.example.com/contacts/%EMAILADDRESS%/"},
     ],
+    "details": {
+        "logo": {
+            "type": "image/svg+xml",
+            "width": 8,
+            "height": 8,
+            "data": base64.b64encode(LOGO).decode(),
+        }
+    },
 }
 
 # What a client could send to be taken for somebody else.
@@ -277,6 +290,10 @@ def nginx(
         events {{}}
         http {{
             {temporary}
+            gzip on;
+            gzip_min_length 1;
+            gzip_proxied any;
+            gzip_types *;
             include {folder / "automx.conf"};
         }}
         """
@@ -326,7 +343,10 @@ def apache(
                 f"TypesConfig {folder / 'mime.types'}",
                 f"Listen 127.0.0.1:{port}",
                 f"Listen 127.0.0.1:{plain}",
-                "AddOutputFilterByType DEFLATE text/html text/plain text/xml application/xml",
+                (
+                    "AddOutputFilterByType DEFLATE text/html text/plain text/xml application/xml"
+                    " application/json image/svg+xml"
+                ),
                 f"Include {folder / 'automx.conf'}",
             ]
         )
@@ -492,6 +512,51 @@ def test_mail_domain_itself_answers_at_the_paths_that_clients_ask(front: Front, 
     answer = front.ask(path, host="example.com")
     assert answer.status == 200
     assert b"imap.example.com" in answer.body
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "br, zstd, gzip"])
+@pytest.mark.parametrize("host", ["ua-auto-config.example.com", "example.com"])
+def test_pacc_comes_byte_by_byte_as_the_zone_vouches_for_it(
+    front: Front, database: dict[str, str], host: str, encoding: str
+) -> None:
+    answer = front.ask(pacc.PATH, host=host, headers=[("Accept-Encoding", encoding)])
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
+    assert answer.headers["Content-Encoding"] is None
+    record = pacc.digest_record(answer.body)
+    assert record in automx("dns", "example.com", "--host", "automx.example.com", env=database)
+
+
+def test_the_logo_comes_where_pacc_says_that_it_is(front: Front) -> None:
+    document = json.loads(front.ask(pacc.PATH, host="ua-auto-config.example.com").body)
+    (logo,) = document["info"]["provider"]["logo"]
+    assert logo["url"] == "https://ua-auto-config.example.com/logo"
+    answer = front.ask("/logo", host="ua-auto-config.example.com")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "image/svg+xml")
+    assert answer.body == LOGO
+    assert front.ask("/logo", host="example.com").status == 404  # that of a web site, perhaps
+
+
+@pytest.mark.parametrize("method", ["GET", "PROPFIND"])
+def test_calendars_and_address_books_are_found_at_the_mail_domain(
+    front: Front, method: str
+) -> None:
+    for service, path in (("caldav", "calendars"), ("carddav", "contacts")):
+        body = b"<propfind/>" if method == "PROPFIND" else None
+        answer = front.ask(f"/.well-known/{service}", method, host="example.com", body=body)
+        location = answer.headers["Location"]
+        assert (answer.status, location) == (301, f"https://dav.example.com/{path}/")
+
+
+@pytest.mark.parametrize("host", ["autodiscover.example.com", "example.com"])
+@pytest.mark.parametrize(
+    "path", ["autodiscover/autodiscover.json", "Autodiscover/AutoDiscover.JSON"]
+)
+def test_autodiscover_in_json_leads_to_the_host_that_was_asked(
+    front: Front, host: str, path: str
+) -> None:
+    answer = front.ask(f"/{path}?Email=alice%40example.com&Protocol=AutodiscoverV1", host=host)
+    url = f"https://{host}/autodiscover/autodiscover.xml"
+    assert json.loads(answer.body) == {"Protocol": "AutodiscoverV1", "Url": url}
 
 
 def test_outlook_is_answered_through_the_proxy(front: Front) -> None:

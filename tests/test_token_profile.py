@@ -81,8 +81,8 @@ def offering_page() -> str:
             (
                 "<li>It is made when you scan the code or tap the button, not by looking at this"
                 " page.</li>\n"
-                "<li>Your device removes the profile, and the mailbox from its app, at the same time."
-                "</li>"
+                "<li>Your device removes the profile, and the mailbox from its app, at the same"
+                " time.</li>"
             ),
         ),
     ):

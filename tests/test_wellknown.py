@@ -42,6 +42,21 @@ def test_a_domain_without_the_service_and_an_unknown_one_are_404(
     assert other.status_code == 404
 
 
+@pytest.mark.usefixtures("example")
+def test_no_redirect_leads_to_itself(client: FlaskClient, execute: Execute) -> None:
+    execute(
+        "UPDATE davserver SET url = 'https://example.com/.well-known/caldav/', port = 0"
+        " WHERE type = 'caldav'"
+    )
+    assert client.get("/.well-known/caldav", headers=HOST).status_code == 404
+    execute(
+        "INSERT INTO davserver VALUES (9, 'https://dav.example.com/.well-known/caldav', 0,"
+        " 'caldav', 1, 0, NULL); INSERT INTO davserver_domain VALUES (9, 1)"
+    )
+    answer = client.get("/.well-known/caldav", headers=HOST)
+    assert answer.headers["Location"] == "https://dav.example.com/.well-known/caldav"
+
+
 @pytest.mark.parametrize(
     ("url", "shared"),
     [

@@ -18,8 +18,9 @@ branch_labels = None
 depends_on = None
 
 
-def tables() -> Sequence[sa.Table]:
+def tables(*, refer_to_provider: bool = True) -> Sequence[sa.Table]:
     """Return the two tables in an order in which they can be created."""
+    reference = [sa.ForeignKey("provider.id", ondelete="CASCADE")] if refer_to_provider else []
     metadata = sa.MetaData()
     options = {f"{dialect}_engine": "InnoDB" for dialect in ("mysql", "mariadb")}
     options |= {f"{dialect}_collate": "utf8mb4_general_ci" for dialect in ("mysql", "mariadb")}
@@ -30,7 +31,7 @@ def tables() -> Sequence[sa.Table]:
         sa.Column(
             "provider_id",
             sa.Integer,
-            sa.ForeignKey("provider.id", ondelete="CASCADE"),
+            *reference,
             primary_key=True,
             autoincrement=False,
         ),
@@ -77,7 +78,7 @@ def upgrade() -> None:
                 cause=f"the table {table.name} has no column {column}, so it is another program's:"
                 " give automx a database of its own"
             )
-    for table in tables():
+    for table in tables(refer_to_provider=can_refer_to_provider()):
         if table.name not in existing:
             op.execute(CreateTable(table))
         there = index_names(table.name) if table.name in existing else set()
@@ -94,6 +95,14 @@ def downgrade() -> None:
     if not any(bind.scalar(sa.select(1).select_from(table).limit(1)) for table in ours):
         for table in reversed(ours):
             op.drop_table(table.name)
+
+
+def can_refer_to_provider() -> bool:
+    """Tell whether the table of automx2 can be referred to: MyISAM's cannot."""
+    if context.is_offline_mode() or op.get_bind().dialect.name not in {"mysql", "mariadb"}:
+        return True
+    options = sa.inspect(op.get_bind()).get_table_options("provider")
+    return "InnoDB" in options.values()
 
 
 def columns_by_table() -> dict[str, set[str]]:

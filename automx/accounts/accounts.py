@@ -98,7 +98,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class NewAccount:
-    """An account that was just made, with its password, which is kept nowhere else."""
+    """An account that was just made, with its password, which is kept nowhere else.
+
+    ``expires_at`` is None, as ``lifetime`` is, for an account without end.
+    """
 
     address: str
     password: str = field(repr=False)

@@ -54,7 +54,7 @@ def render(config: ClientConfig) -> bytes:
         web_mail = etree.SubElement(root, "webMail")
         etree.SubElement(web_mail, "loginPage", url=config.details.webmail_url)
     if config.details.oauth2 is not None:
-        _oauth2(etree.SubElement(root, "oAuth2"), config.details.oauth2)
+        _oauth2(root, config.details.oauth2)
     return etree.tostring(root, encoding="UTF-8", xml_declaration=True, pretty_print=True)
 
 
@@ -96,16 +96,20 @@ def _documentation(provider: etree._Element, details: ProviderDetails) -> None:
         etree.SubElement(elements[page.url], "descr", lang=page.language).text = page.text
 
 
-def _oauth2(element: etree._Element, oauth2: OAuth2) -> None:
-    for name, text in (
-        ("issuer", oauth2.issuer),
-        ("scope", oauth2.scope),
-        ("authURL", oauth2.auth_url),
-        ("tokenURL", oauth2.token_url),
-        ("clientID", oauth2.client_id),
-    ):
-        if text:
+def _oauth2(root: etree._Element, oauth2: OAuth2) -> None:
+    """Write how people log in by OAuth 2.0; nothing if a part is missing that nobody can guess."""
+    texts = {
+        "issuer": oauth2.issuer,
+        "scope": oauth2.scope,
+        "authURL": oauth2.auth_url,
+        "tokenURL": oauth2.token_url,
+    }
+    if all(texts.values()):
+        element = etree.SubElement(root, "oAuth2")
+        for name, text in texts.items():
             _leaf(element, name, text)
+        if oauth2.client_id:
+            _leaf(element, "clientID", oauth2.client_id)
 
 
 def _leaf(parent: etree._Element, name: str, text: str) -> None:

@@ -2,8 +2,8 @@
 
 Standard: draft-ietf-mailmaint-pacc; submission is told under the names of -02 (``smtp``) and of -03
 (``submit``). A text protocol has no port there: it means implicit TLS on 993, 995 or 465, so any
-other server is left out. The zone holds the SHA-256 of these very bytes: they depend on nothing but
-the rows.
+other server is left out, and so is ManageSieve, which has no such port (RFC 5804). The zone holds
+the SHA-256 of these very bytes: they depend on nothing but the rows.
 """
 
 import base64

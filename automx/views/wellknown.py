@@ -1,5 +1,7 @@
 """Where calendars and address books are (RFC 6764, section 5), and the logo of a provider."""
 
+from urllib.parse import urlsplit
+
 from flask import Blueprint, Response, request
 
 from automx import lookup
@@ -8,7 +10,7 @@ from automx.clientconfig import DavType
 from automx.errors import UnknownDomainError
 from automx.formats import pacc
 from automx.models import db
-from automx.views.http import argument, asked_domain, found_config, public_document
+from automx.views.http import argument, asked_domain, found_config, host_name, public_document
 
 blueprint = Blueprint("wellknown", __name__)
 
@@ -41,9 +43,19 @@ def logo() -> Response:
 
 
 def _redirect(type_: DavType) -> Response:
-    """Redirect to the first URL of a type, as far as it is the same for everybody."""
+    """Redirect to the first URL of a type, as far as it is the same for everybody.
+
+    A URL that leads here again is passed over.
+    """
     config = found_config(asked_domain()).config
     for server in config.dav_servers:
-        if server.type is type_ and (url := shared_url(server.url, config.domain)):
+        url = shared_url(server.url, config.domain) if server.type is type_ else None
+        if url and not _is_asked(url):
             return Response(status=301, headers={"Location": url, "Cache-Control": "no-cache"})
     raise UnknownDomainError("There is no such service for this domain.")
+
+
+def _is_asked(url: str) -> bool:
+    """Tell whether a URL is that of the request."""
+    parts = urlsplit(url)
+    return parts.hostname == host_name() and parts.path.rstrip("/") == request.path

@@ -8,6 +8,31 @@ from pathlib import Path
 from tests.processes import Server, automx, serving
 
 NAME = "Müller & Söhne"
+DETAILS = {
+    "webmail_url": "https://webmail.hoster.test/?a=1&b=2",
+    "help_url": "https://help.hoster.test/",
+    "support_address": "help@hoster.test",
+    "color": "#1a5fb4",
+    "oauth2": {
+        "issuer": "https://login.hoster.test",
+        "auth_url": "https://login.hoster.test/authorize",
+        "token_url": "https://login.hoster.test/token",
+        "scope": "mail offline_access",
+        "client_id": "mail-clients",
+    },
+    "documentation": [
+        {"url": "https://help.hoster.test/mail", "lang": "en", "text": "Set up <your> mail & more"},
+        {"url": "https://help.hoster.test/mail", "lang": "de", "text": "E-Mail einrichten"},
+        {"url": "https://help.hoster.test/ios", "lang": "en", "text": "iPhone"},
+    ],
+}
+# Servers that clients of mail do not know, or not all of them.
+OTHER_SERVERS = [
+    {"type": "managesieve", "name": "imap.hoster.test"},
+    {"type": "jmap", "url": "https://jmap.hoster.test/session"},
+    {"type": "activesync", "url": "https://sync.hoster.test/Microsoft-Server-ActiveSync"},
+    {"type": "webdav", "url": "https://files.hoster.test/%EMAILADDRESS%/"},
+]
 
 
 def settings(folder: Path) -> dict[str, str]:
@@ -26,10 +51,13 @@ def hoster(
     domains: Sequence[str],
     servers: Sequence[dict[str, object]],
     env: Mapping[str, str] | None = None,
+    *,
+    detailed: Sequence[str] = (),
 ) -> Iterator[Server]:
     """Run automx with a database in ``folder`` that knows the domains and, as a seed, servers.
 
-    ``env`` holds settings beyond those of settings().
+    ``env`` holds settings beyond those of settings(). ``detailed`` are domains of a provider of
+    whom everything is told that a database can hold.
     """
     env = {**settings(folder), **(env or {})}
     seed = {
@@ -40,5 +68,12 @@ def hoster(
     }
     automx("db", "upgrade", env=env)
     automx("seed", "-", env=env, stdin=json.dumps(seed))
+    if detailed:
+        seed |= {
+            "details": DETAILS,
+            "domains": [{"name": domain} for domain in detailed],
+            "servers": [*servers, *OTHER_SERVERS],
+        }
+        automx("seed", "-", env=env, stdin=json.dumps(seed))
     with serving(env, folder / "automx.log") as server:
         yield server

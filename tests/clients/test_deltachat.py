@@ -24,8 +24,10 @@ from tests.processes import wait_until
 from tests.tls import Authority, Certificate
 
 KNOWN = ["first.test", "second.test", "third.test", "fourth.test"]
+# One whose document has documentation, webMail, oAuth2 and jmap in it.
+DETAILED = "details.test"
 UNKNOWN = "unknown.test"
-DOMAINS = [*KNOWN, UNKNOWN]
+DOMAINS = [*KNOWN, DETAILED, UNKNOWN]
 MAIL_HOST = "mx.hoster.test"
 PASSWORD = "correct horse"
 
@@ -61,7 +63,7 @@ def certificate(authority: Authority) -> Certificate:
 
 @pytest.fixture(scope="module")
 def mail(addresses: Network, certificate: Certificate) -> Iterator[MailHost]:
-    users = {f"alice@{domain}": PASSWORD for domain in KNOWN}
+    users = {f"alice@{domain}": PASSWORD for domain in (*KNOWN, DETAILED)}
     with tempfile.TemporaryDirectory(prefix="automx-mail-host-") as folder:
         Path(folder).chmod(0o755)
         with mail_host(Path(folder), addresses.mail, certificate, users) as started:
@@ -87,7 +89,7 @@ def web(
     ]
     servers.append({"type": "caldav", "url": "https://dav.hoster.test/calendars/"})
     with (
-        hoster(tmp_path_factory.mktemp("automx"), KNOWN, servers) as automx,
+        hoster(tmp_path_factory.mktemp("automx"), KNOWN, servers, detailed=[DETAILED]) as automx,
         front(
             tmp_path_factory.mktemp("front"),
             certificate,
@@ -142,6 +144,21 @@ def test_logs_in_by_each_of_the_urls_that_it_asks(
             [(port, security) for port, _ in servers for security in ("Tls", "Starttls")]
             for servers in (imap, smtp)
         )
+    assert settings["imap"] == kept(address, imap)
+    assert settings["smtp"] == kept(address, smtp)
+    wait_until(lambda: mail.logged_in(address), f"logins of {address}")
+
+
+def test_logs_in_by_a_document_with_all_details_of_the_provider(
+    client: DeltaChat, web: Front, mail: MailHost
+) -> None:
+    address, ports = f"alice@{DETAILED}", mail.ports
+
+    settings = client.log_in(address, PASSWORD)
+
+    assert list(map(str, web.requests(DETAILED))) == questions(DETAILED)[:1]
+    imap = [(ports.imap_tls, "Tls"), (ports.imap_starttls, "Starttls")]
+    smtp = [(ports.smtp_starttls, "Starttls"), (ports.smtp_tls, "Tls")]
     assert settings["imap"] == kept(address, imap)
     assert settings["smtp"] == kept(address, smtp)
     wait_until(lambda: mail.logged_in(address), f"logins of {address}")

@@ -26,10 +26,13 @@ KNOWN = [
     "customer-1.test",
     "customer-2.test",
 ]
+# One whose document has documentation, webMail, oAuth2 and jmap in it.
+DETAILED = "details.test"
 # The domains with a web server: those of the customers have none, those of their hosters do.
 SERVED = [
     *(domain for domain in KNOWN if domain.isascii() and not domain.startswith("customer")),
     "xn--mller-kva.test",
+    DETAILED,
     "unknown.test",
     "hoster-1.test",
     "hoster-2.test",
@@ -109,7 +112,8 @@ def by_autodiscover(address: str, *, source: str) -> Configuration:
 
 @pytest.fixture(scope="module")
 def automx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Automx]:
-    with hoster(tmp_path_factory.mktemp("automx"), KNOWN, SERVERS) as started:
+    folder = tmp_path_factory.mktemp("automx")
+    with hoster(folder, KNOWN, SERVERS, detailed=[DETAILED]) as started:
         yield started
 
 
@@ -139,6 +143,17 @@ def test_finds_its_servers_by_the_autoconfig_host_name(client: Thunderbird, web:
 
     assert found == by_autoconfig(f"alice@{domain}", domain=domain, source="xml-from-isp-https")
     assert web.answered(domain) == {f"autoconfig.{domain}/mail/config-v1.1.xml"}
+
+
+def test_finds_its_servers_in_a_document_with_all_details_of_the_provider(
+    client: Thunderbird, web: Front
+) -> None:
+    web.deny(f"autodiscover.{DETAILED}", DETAILED)
+
+    found = client.find(f"alice@{DETAILED}")
+
+    assert found == by_autoconfig(f"alice@{DETAILED}", domain=DETAILED, source="xml-from-isp-https")
+    assert web.answered(DETAILED) == {f"autoconfig.{DETAILED}/mail/config-v1.1.xml"}
 
 
 def test_finds_its_servers_by_the_well_known_url(client: Thunderbird, web: Front) -> None:
