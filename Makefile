@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+CATALOGUES := automx/translations
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 10 --timeout 60
 # A checkout keeps its data to itself: no configuration file or database of this machine is touched.
 RUN_ENV := AUTOMX_CONF=$(or $(AUTOMX_CONF),/dev/null) AUTOMX_DB_URI=$(or $(AUTOMX_DB_URI),sqlite:///$(CURDIR)/var/automx.sqlite)
 
-.PHONY: setup run test lint format bench docs clean
+.PHONY: setup run test lint format translations bench docs clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.dev
@@ -30,6 +31,14 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+# Brings the catalogues up to date with the texts of the pages; edit the .po files, and run it again.
+translations: $(VENV)/.dev
+	@$(BIN)/pybabel -q extract --mapping pyproject.toml --no-location --omit-header --sort-output \
+	  --add-comments Translators: --strip-comments --output $(CATALOGUES)/messages.pot .
+	@$(BIN)/pybabel -q update --input-file $(CATALOGUES)/messages.pot --output-dir $(CATALOGUES) \
+	  --ignore-pot-creation-date --no-fuzzy-matching --ignore-obsolete
+	@$(BIN)/pybabel -q compile --directory $(CATALOGUES)
 
 bench: $(VENV)/.dev
 	@tests/install-packages

@@ -40,3 +40,8 @@ def autodiscover_error(code: int, message: str) -> str:
 def timeless(document: str) -> str:
     """Return an error document of Autodiscover with ``HH:MM:SS.fffffff`` as its time."""
     return re.sub(r'(?<= Time=")\d\d:\d\d:\d\d\.\d{7}(?=")', "HH:MM:SS.fffffff", document)
+
+
+def unversioned(page: str) -> str:
+    """Return a page without what changes with each change of its style sheet or script."""
+    return re.sub(r"\bv=[0-9a-f]{12}\b", "v=VERSION", page)

@@ -9,34 +9,34 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from tests.conftest import Execute
-from tests.documents import golden
+from tests.documents import golden, unversioned
 
 NOT_AVAILABLE = "The service is not available at the moment. Please try again later.\n"
 
 
-def test_the_root_page_says_what_this_is_and_that_it_is_ready(client: FlaskClient) -> None:
+def test_the_root_page_is_there_before_there_are_any_providers(client: FlaskClient) -> None:
     answer = client.get("/")
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert answer.headers["Cache-Control"] == "no-store"
-    assert answer.text == golden("root-ready.html")
+    assert unversioned(answer.text) == golden("root-ready.html")
 
 
-def test_the_root_page_says_if_it_is_not_ready_but_not_why(
+def test_the_root_page_says_if_the_server_is_not_ready_but_not_why(
     client: FlaskClient, database: Path
 ) -> None:
     database.unlink()
     answer = client.get("/")
-    assert answer.text == golden("root-not-ready.html")
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) > 0
+    assert unversioned(answer.text) == golden("root-not-ready.html")
 
 
-def test_the_root_page_shows_nothing_of_the_request_and_runs_no_scripts(
+def test_the_root_page_shows_nothing_of_the_request_that_it_does_not_know(
     client: FlaskClient,
 ) -> None:
     answer = client.get("/?<script>", headers={"Host": "evil.example", "User-Agent": "<script>"})
-    assert answer.text == golden("root-ready.html")
-    assert answer.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert unversioned(answer.text) == golden("root-ready.html")
 
 
 def test_head_works_for_each_page(client: FlaskClient) -> None:
@@ -108,7 +108,7 @@ def test_a_process_is_ready_as_soon_as_its_database_is(
     assert client.get("/readyz").status_code == 503
     database.write_bytes(content)
     assert client.get("/readyz").status_code == 200
-    assert "It is ready." in client.get("/").text
+    assert client.get("/").status_code == 200
     execute("UPDATE automx_version SET version_num = '0000'")
     assert client.get("/readyz").status_code == 503
 
@@ -132,5 +132,5 @@ def test_probes_are_logged_at_level_debug_unless_they_fail(
         ("DEBUG", "GET /healthz 200"),
         ("DEBUG", "GET /readyz 200"),
         ("INFO", "GET /readyz 503"),
-        ("INFO", "GET / 200"),
+        ("INFO", "GET / 503"),
     ]

@@ -70,6 +70,14 @@ def test_the_wheel_holds_the_revisions_and_nothing_stale(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("alembic/", "tests/", "bench/"))]
 
 
+def test_the_wheel_holds_what_the_pages_need(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    for pattern in ("templates/*.html", "static/*", "translations/*/LC_MESSAGES/*.mo"):
+        files = [path.relative_to(REPOSITORY) for path in (REPOSITORY / "automx").glob(pattern)]
+        assert files
+        assert {str(path) for path in files} <= set(names)
+
+
 def test_the_installed_package_is_not_the_checkout(environment: Path, tmp_path: Path) -> None:
     python = str(environment / "bin" / "python")
     code = (

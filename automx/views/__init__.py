@@ -15,6 +15,7 @@ from automx.views import (
     log,
     mobileconfig,
     pacc,
+    site,
     wellknown,
 )
 
@@ -30,6 +31,7 @@ def register(app: Flask, settings: Settings) -> None:
         wellknown,
         initdb,
         health,
+        site,
     ):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(dcaccount.make_blueprint(settings.web_endpoint))

@@ -1,21 +1,314 @@
-"""The root page: what this server is, and whether it is ready."""
+"""The page for people: they type their address, and read what to do on their device.
 
-from flask import Response, render_template
+The page is the same for each address of a domain, whether there is such a person or not, and it
+asks no directory: what a directory says of somebody is not for everyone who can spell an address.
+"""
 
-from automx.errors import DatabaseError
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+from flask import Blueprint, Response, make_response, render_template, request
+
+from automx.address import EmailAddress, expand, expand_url, unicode_domain
+from automx.clientconfig import (
+    ClientConfig,
+    DavServer,
+    Documentation,
+    MailServer,
+    ProviderDetails,
+    ServerType,
+    SocketType,
+)
+from automx.errors import (
+    AddressError,
+    AutomxError,
+    BadRecordError,
+    BadRequestError,
+    UnavailableError,
+    UnknownDomainError,
+)
+from automx.formats import pacc, palette, qr
+from automx.lookup import FoundConfig
+from automx.views import languages
+from automx.views.errors import answer_for
 from automx.views.health import check_ready
+from automx.views.http import argument, asked_domain, found_config
+
+blueprint = Blueprint("site", __name__)
+
+_STATIC = Path(__file__).parent.parent / "static"
+_STYLE, _SCRIPT = "page.css", "page.js"
+
+_LOGO_BOX = (220, 56)  # pixels that a logo may take on the page
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:;"
+        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Robots-Tag": "noindex",
+}
+
+# What runs on a platform, by a word of its User-Agent; the first that is found counts. An iPad says
+# that it is a Mac, unless people ask for mobile pages.
+_PLATFORMS = {
+    "iPhone": ("ios", "deltachat"),
+    "iPad": ("ios", "deltachat"),
+    "Android": ("android", "deltachat"),
+    "CrOS": ("android", "deltachat"),
+    "Macintosh": ("mac", "thunderbird", "outlook", "deltachat"),
+    "Windows": ("outlook", "thunderbird", "deltachat"),
+    "Linux": ("thunderbird", "deltachat"),
+}
+_METHODS = ("ios", "mac", "thunderbird", "outlook", "android", "deltachat")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A server as people read it: what it is for, and what to type where.
+
+    ``kind`` and the names of ``settings`` are words of the template. A login name that is not told
+    is "".
+    """
+
+    kind: str
+    settings: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The servers of a domain: those that everybody needs, other ways to the mail, and the rest."""
+
+    first: list[Service]
+    more: list[Service]
+    other: list[Service]
 
 
 def root() -> Response:
-    """Show the page; a server that is not ready says so, but not why."""
+    """Show the page, at ``/`` unless that has a token; a server that is not ready says so."""
     try:
-        check_ready()
-    except DatabaseError:
-        ready = False
-    else:
-        ready = True
-    response = Response(render_template("root.html", ready=ready))
+        return _page()
+    except AutomxError as error:
+        return _failure(error)
+
+
+@blueprint.get(f"/static/{_STYLE}")
+def style_sheet() -> Response:
+    """Answer with the style sheet, in the colours that ``color``, six digits, leads to."""
+    color = argument(request.args, "color")
+    if not re.fullmatch("(?:[0-9a-f]{6})?", color):
+        raise BadRequestError("The argument color is no color.")
+    text = palette.style(f"#{color}" if color else "") + _file(_STYLE)
+    return _file_answer(text, "text/css")
+
+
+@blueprint.get(f"/static/{_SCRIPT}")
+def script() -> Response:
+    """Answer with the script, which adds buttons that copy and a dialog."""
+    return _file_answer(_file(_SCRIPT), "text/javascript")
+
+
+@blueprint.get("/mobileconfig.svg")
+def profile_code() -> Response:
+    """Answer with the QR code of the URL of the profile of ``emailaddress``, on this host."""
+    address = EmailAddress.parse(argument(request.args, "emailaddress"))
+    found_config(address.domain)  # no codes for everything
+    url = request.root_url + _profile_path(address)
+    response = Response(qr.svg(url, title=url), content_type="image/svg+xml")
     response.headers["Cache-Control"] = "no-store"
-    response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+    response.headers["Content-Security-Policy"] = "default-src 'none'"
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
+
+
+def _page() -> Response:
+    """Return the page for the address in the query, or for none."""
+    text = argument(request.args, "address").strip()
+    if not text:
+        check_ready()
+        return _rendered(200, "start", _host_config())
+    try:
+        address = EmailAddress.parse(text)
+    except AddressError:
+        return _rendered(400, "no_address", _host_config(), text=text)
+    try:
+        found = found_config(address.domain)
+    except UnknownDomainError as error:
+        answer_for(error)  # into the log
+        domain = unicode_domain(address.domain)
+        return _rendered(404, "unknown", _host_config(), text=text, domain=domain)
+    return _rendered(
+        200,
+        "known",
+        found.config,
+        text=_for_people(address),
+        groups=_groups(found.config),
+        profile=_profile_path(address),
+        code=f"mobileconfig.svg?emailaddress={quote(str(address), safe='@')}",
+        services=_services(found, address),
+    )
+
+
+def _failure(error: AutomxError) -> Response:
+    """Return the page that says that there is no answer; the log has the reason."""
+    logged = answer_for(error)
+    states: dict[type[AutomxError], str] = {
+        UnavailableError: "not_ready",
+        BadRecordError: "incomplete",
+    }
+    state = next((s for kind, s in states.items() if isinstance(error, kind)), "bad_request")
+    answer = _rendered(logged.status_code, state, None)
+    if "Retry-After" in logged.headers:
+        answer.headers["Retry-After"] = logged.headers["Retry-After"]
+    return answer
+
+
+def _rendered(status: int, state: str, config: ClientConfig | None, **values: object) -> Response:
+    """Return the page in the language of the visitor and in the colours of the provider."""
+    wanted = request.args.get("lang", "")
+    language = languages.choose(wanted)
+    details = config.details if config else ProviderDetails()
+    text = values.get("text", "")
+    html = render_template(
+        "page.html",
+        _=languages.translator(),
+        state=state,
+        config=config,
+        details=details,
+        logo=_logo(config),
+        style=f"static/{_STYLE}?{urlencode({'v': _version(), 'color': details.color[1:].lower()})}",
+        script=f"static/{_SCRIPT}?v={_version()}",
+        language=language,
+        direction=languages.direction(language),
+        chosen=language if wanted else "",
+        languages=[
+            (code, name, "?" + urlencode(({"address": text} if text else {}) | {"lang": code}))
+            for code, name in languages.names().items()
+        ],
+        documentation=_pages(details.documentation, language),
+        home_domain=unicode_domain(config.domain) if config else "",
+        **values,
+    )
+    answer = make_response(html, status)
+    answer.headers.update(_HEADERS)
+    answer.headers["Content-Language"] = language
+    return answer
+
+
+def _host_config() -> ClientConfig | None:
+    """Return the settings of the domain that the host name stands for, None if there are none."""
+    try:
+        return found_config(asked_domain()).config
+    except (UnknownDomainError, BadRecordError):
+        return None
+
+
+def _groups(config: ClientConfig) -> list[tuple[str, list[str]]]:
+    """Return the ways to set up this domain's mail: on the visitor's device, and elsewhere."""
+    has_profile = config.incoming and config.outgoing
+    methods = [method for method in _METHODS if has_profile or method not in {"ios", "mac"}]
+    agent = request.user_agent.string
+    here = next((here for word, here in _PLATFORMS.items() if word in agent), ())
+    fitting = [method for method in here if method in methods]
+    if not fitting:
+        return [("anywhere", methods)]
+    return [("here", fitting), ("elsewhere", [m for m in methods if m not in fitting])]
+
+
+def _profile_path(address: EmailAddress) -> str:
+    """Return where the profile is, below the page: a proxy may put a prefix before both."""
+    return f"mobileconfig/?emailaddress={quote(str(address), safe='@')}"
+
+
+def _for_people(address: EmailAddress) -> str:
+    return f"{address.local_part}@{unicode_domain(address.domain)}"
+
+
+def _services(found: FoundConfig, address: EmailAddress) -> Services:
+    """Return the servers of a domain; those without encryption come last, if there are others.
+
+    Login names that a directory knows are not told: they would show who exists.
+    """
+    config, domain = found.config, found.config.domain
+
+    def login(user_name: str) -> str:
+        return "" if found.ldap_server else expand(user_name, domain, address) or ""
+
+    def mail(server: MailServer) -> Service:
+        settings = {
+            "server": expand(server.hostname, domain, address) or "",
+            "port": str(server.port),
+            "encryption": server.socket_type.value,
+            "login": login(server.user_name),
+            "authentication": " ".join(server.authentication),
+        }
+        return Service(server.type.value, settings)
+
+    def dav(server: DavServer) -> Service:
+        url = expand_url(server.url, domain, address) or ""
+        return Service(server.type.value, {"url": url, "login": login(server.user_name)})
+
+    incoming, outgoing = _best_first(config.incoming), _best_first(config.outgoing)
+    return Services(
+        first=[mail(server) for server in (*incoming[:1], *outgoing[:1])],
+        more=[mail(server) for server in (*incoming[1:], *outgoing[1:])],
+        other=[*map(dav, config.dav_servers), *map(mail, config.sieve)],
+    )
+
+
+def _best_first(servers: Sequence[MailServer]) -> list[MailServer]:
+    """Return servers sorted: IMAP before POP3, encrypted before plain, else as they are."""
+    return sorted(
+        servers, key=lambda s: (s.type is ServerType.POP3, s.socket_type is SocketType.PLAIN)
+    )
+
+
+def _pages(pages: Sequence[Documentation], language: str) -> list[Documentation]:
+    """Return the pages in a language, else those in English, else all."""
+    for wanted in (language, "en"):
+        primary = wanted.lower().partition("-")[0]
+        fitting = [page for page in pages if page.language.lower().partition("-")[0] == primary]
+        if fitting:
+            return fitting
+    return list(pages)
+
+
+def _logo(config: ClientConfig | None) -> tuple[str, int, int] | None:
+    """Return URL, width and height (CSS pixels) of the logo on the page."""
+    logo = config.details.logo if config else None
+    if config is None or logo is None:
+        return None
+    scale = min(_LOGO_BOX[0] / logo.width, _LOGO_BOX[1] / logo.height)
+    size = (max(1, round(logo.width * scale)), max(1, round(logo.height * scale)))
+    return f"{pacc.LOGO_PATH[1:]}?{urlencode({'domain': config.domain})}", *size
+
+
+@cache
+def _file(name: str) -> str:
+    return (_STATIC / name).read_text("utf-8")
+
+
+@cache
+def _version() -> str:
+    """Return what tells the files of this version of automx from those of others."""
+    texts = (_file(_STYLE), _file(_SCRIPT), palette.style(""))
+    return blake2b("".join(texts).encode(), digest_size=6).hexdigest()
+
+
+def _file_answer(text: str, content_type: str) -> Response:
+    """Answer with a file, which caches may keep for ever under the URL of this version."""
+    is_current = request.args.get("v") == _version()
+    caching = "public, max-age=31536000, immutable" if is_current else "no-cache"
+    return Response(
+        text,
+        content_type=f"{content_type}; charset=utf-8",
+        headers={"Cache-Control": caching, "X-Content-Type-Options": "nosniff"},
+    )

@@ -5,12 +5,12 @@ from urllib.parse import urlsplit
 from flask import Blueprint, Response, request
 
 from automx import lookup
-from automx.address import shared_url
+from automx.address import parse_domain, shared_url
 from automx.clientconfig import DavType
 from automx.errors import UnknownDomainError
 from automx.formats import pacc
 from automx.models import db
-from automx.views.http import asked_domain, found_config, host_name, public_document
+from automx.views.http import argument, asked_domain, found_config, host_name, public_document
 
 blueprint = Blueprint("wellknown", __name__)
 
@@ -29,8 +29,9 @@ def carddav() -> Response:
 
 @blueprint.get(pacc.LOGO_PATH)
 def logo() -> Response:
-    """Answer with the logo of the provider of the domain that the host name stands for."""
-    found = lookup.logo(db.session(), asked_domain())
+    """Answer with the logo of the provider of ``domain``, by default the one of the host name."""
+    name = argument(request.args, "domain")
+    found = lookup.logo(db.session(), parse_domain(name) if name else asked_domain())
     if found is None:
         raise UnknownDomainError("There is no logo here.")
     content_type, body = found

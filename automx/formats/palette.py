@@ -1,0 +1,63 @@
+"""Colours of the page for people, made from the one that a provider chose.
+
+Whatever that colour is, text in it, on it and beside it keeps a contrast of 4.5 to 1, as WCAG 2.2
+asks for (success criterion 1.4.3, level AA), by light and in the dark.
+"""
+
+DEFAULT_COLOR = "#0b5f6b"
+
+# The backgrounds of page.css on which the accent stands; the one that leaves the least contrast.
+PAPER_LIGHT = "#f6f4ef"
+CARD_DARK = "#1d2328"
+
+_MIN_CONTRAST = 4.5
+_STEPS = 64  # from a colour to black or white
+
+
+def style(color: str) -> str:
+    """Return CSS that sets the colours of a page: ``--accent``, ``--brand`` and ``--on-brand``.
+
+    ``color`` is ``#`` and six hexadecimal digits, or "" for automx's own. The accent is for text,
+    lines and focus rings; it is the colour itself, made darker or lighter as far as it must be. The
+    brand is the colour itself, for large areas, and what is written on it is black or white.
+    """
+    color = (color or DEFAULT_COLOR).lower()
+    on_brand = max("#000000", "#ffffff", key=lambda text: contrast(text, color))
+    light = _readable(color, PAPER_LIGHT, "#000000")
+    dark = _readable(color, CARD_DARK, "#ffffff")
+    return (
+        f":root{{--accent:{light};--brand:{color};--on-brand:{on_brand}}}\n"
+        f"@media (prefers-color-scheme:dark){{:root{{--accent:{dark}}}}}\n"
+    )
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast ratio of two colours (WCAG 2.2), from 1 to 21."""
+    darker, lighter = sorted((_luminance(one), _luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _readable(color: str, background: str, goal: str) -> str:
+    """Return the colour nearest to ``color``, on the way to ``goal``, that can be read."""
+    channels = list(zip(_channels(color), _channels(goal), strict=True))
+    for step in range(_STEPS):
+        mixed = (round(start + (end - start) * step / _STEPS) for start, end in channels)
+        found = "#" + "".join(f"{channel:02x}" for channel in mixed)
+        if contrast(found, background) >= _MIN_CONTRAST:
+            return found
+    return goal
+
+
+def _luminance(color: str) -> float:
+    """Return the relative luminance of a colour of sRGB (WCAG 2.2), from 0 to 1."""
+    linear = (
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+        for value in (channel / 255 for channel in _channels(color))
+    )
+    return sum(
+        weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True)
+    )
+
+
+def _channels(color: str) -> tuple[int, int, int]:
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)

@@ -1,0 +1,438 @@
+"""The page for people, as it is sent; tests/test_page_browser.py looks at it in a browser."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html import unescape
+from itertools import product
+from pathlib import Path
+
+import pytest
+from babel.messages.mofile import read_mo
+from babel.messages.pofile import read_po
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy.orm import Session
+from werkzeug.test import TestResponse
+
+from automx.formats import palette
+from automx.models import create_engine
+from automx.seed import populate
+from tests.conftest import Execute
+from tests.documents import golden, unversioned
+from tests.processes import REPOSITORY
+
+IPHONE = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15"
+    " (KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1"
+)
+AGENTS = {
+    "iPhone": (IPHONE, "ios"),
+    "iPad": (IPHONE.replace("iPhone;", "iPad;"), "ios"),
+    "Mac": ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15", "mac"),
+    "Windows": ("Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:150.0) Firefox/150.0", "outlook"),
+    "Android": ("Mozilla/5.0 (Linux; Android 16; Pixel 9) Chrome/156.0 Mobile", "android"),
+    "Chromebook": ("Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) Chrome/156.0", "android"),
+    "Linux": ("Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Firefox/150.0", "thunderbird"),
+}
+TITLES = {
+    "iPhone and iPad": "ios",
+    "Mac": "mac",
+    "Thunderbird": "thunderbird",
+    "Outlook": "outlook",
+    "Android": "android",
+    "Delta Chat": "deltachat",
+}
+CATALOGUES = REPOSITORY / "automx" / "translations"
+
+
+@pytest.fixture(autouse=True)
+def _rows(database: Path) -> None:
+    """Three providers, one with everything that a page can show, one with a directory."""
+    engine = create_engine(f"sqlite:///{database}")
+    with Session(engine) as session:
+        populate(session, json.loads(golden("page.seed.json")))
+        session.commit()
+    engine.dispose()
+
+
+def page(client: FlaskClient, address: str | None = None, **headers: str) -> TestResponse:
+    """Return the page for an address, as a browser with these headers gets it."""
+    query = {} if address is None else {"address": address}
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return client.get("/", query_string=query, headers=names)
+
+
+def ways(answer: TestResponse) -> list[tuple[str, bool]]:
+    """Return the ways to set up mail that a page shows, and whether each is open."""
+    found = re.findall(
+        r'<details class="card method"( open)?>\n<summary>.*?<h3>(.*?)</h3>', answer.text
+    )
+    return [(TITLES[title], bool(is_open)) for is_open, title in found]
+
+
+def copied(answer: TestResponse) -> list[str]:
+    """Return the values that have a button to copy them."""
+    values = re.findall(r'<span class="value" translate="no">(.*?)</span>', answer.text)
+    return [unescape(value.replace("<wbr>", "")) for value in values]
+
+
+def test_an_address_is_answered_with_all_that_there_is_to_do(client: FlaskClient) -> None:
+    answer = page(client, "alice@example.com", User_Agent=IPHONE)
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert unversioned(answer.text) == golden("page-known.html")
+
+
+def test_the_page_may_load_nothing_from_elsewhere_and_is_kept_by_nobody(
+    client: FlaskClient,
+) -> None:
+    for address in (None, "", "alice", "alice@example.com", "alice@unknown.example"):
+        answer = page(client, address)
+        assert answer.headers["Content-Security-Policy"] == (
+            "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:;"
+            " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        )
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["X-Robots-Tag"] == "noindex"
+        assert not re.search(r" style=|<style|<script(?! src=\"static/)| on[a-z]+=", answer.text)
+
+
+def test_everybody_of_a_domain_gets_the_same_page(client: FlaskClient) -> None:
+    alice = page(client, "alice@example.com")
+    nobody = page(client, "nobody@example.com")
+    assert alice.status_code == nobody.status_code == 200
+    assert alice.text.replace("alice", "nobody") == nobody.text
+
+
+def test_login_names_of_a_directory_are_not_told_and_it_is_not_even_asked(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = page(client, "alice@directory.example")
+    assert answer.status_code == 200
+    assert copied(answer) == ["imap.example.com", "993", "smtp.example.com", "465"]
+    assert answer.text.count("the login name that you were given") == 2
+    assert caplog.records == []
+
+
+def test_servers_stand_in_the_order_in_which_people_need_them(client: FlaskClient) -> None:
+    answer = page(client, "alice@example.com")
+    alice = "alice@example.com"
+    assert copied(answer) == [
+        *("imap.example.com", "993", alice),
+        *("smtp.example.com", "465", alice),
+        *("https://dav.example.com/calendars/alice@example.com/", alice),
+        *("imap.example.com", "4190", "alice"),
+        *("plain.example.com", "143", alice),
+        *("alice.pop.example.com", "995", alice),
+        *("smtp.example.com", "587", alice),
+    ]
+    assert "<dd>OAuth2, Encrypted password</dd>" in answer.text
+
+
+@pytest.mark.parametrize("device", AGENTS)
+def test_the_way_of_the_visitors_device_comes_first_and_is_open(
+    client: FlaskClient, device: str
+) -> None:
+    agent, first = AGENTS[device]
+    answer = page(client, "alice@example.com", User_Agent=agent)
+    shown = ways(answer)
+    assert shown[0] == (first, True)
+    assert not any(is_open for _, is_open in shown[1:])
+    assert {way for way, _ in shown} == set(TITLES.values())
+    assert len(shown) == len(TITLES)
+    assert re.findall("<h2.*?>(.*?)</h2>", answer.text)[:2] == [
+        "On this device",
+        "On other devices",
+    ]
+
+
+def test_a_device_that_nobody_knows_gets_the_usual_order(client: FlaskClient) -> None:
+    answer = page(client, "alice@example.com", User_Agent="Teapot/1.0")
+    assert [way for way, _ in ways(answer)] == list(TITLES.values())
+    assert re.findall("<h2.*?>(.*?)</h2>", answer.text)[0] == "What to do"
+
+
+def test_a_domain_without_an_outgoing_server_has_no_profile(client: FlaskClient) -> None:
+    answer = page(client, "alice@reading.example", User_Agent=IPHONE)
+    assert [way for way, _ in ways(answer)] == ["deltachat", "thunderbird", "outlook", "android"]
+    assert "mobileconfig" not in answer.text
+
+
+@pytest.mark.parametrize("address", ["jürgen@müller.example", "jürgen@xn--mller-kva.example"])
+def test_both_spellings_of_a_domain_lead_to_the_same_page(
+    client: FlaskClient, address: str
+) -> None:
+    answer = page(client, address)
+    assert answer.status_code == 200
+    assert 'value="jürgen@müller.example"' in answer.text
+    assert "mobileconfig/?emailaddress=j%C3%BCrgen@xn--mller-kva.example" in answer.text
+    assert "jürgen@xn--mller-kva.example" in copied(answer)
+
+
+def test_an_unknown_domain_is_named_in_a_friendly_way(client: FlaskClient) -> None:
+    for address in ("alice@xn--mller-kva.test", "alice@müller.test"):
+        answer = page(client, address)
+        assert answer.status_code == 404
+        assert "We do not know the domain müller.test." in answer.text
+        assert 'aria-invalid="true" aria-describedby="problem"' in answer.text
+        assert ways(answer) == []
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror=alert(1)>@example.com",
+    "alice@example.com\"onfocus=alert(1) autofocus=\"",
+    "'\"<>&@exa<b>mple.com",
+    "alice@@example.com",
+    "alice",
+    "@",
+    "a@" + "x" * 5000,
+    "alice@example.com\r\nSet-Cookie: a=b",
+    "\x00",
+    "\ufffe@example.com",
+    "alice@xn--\x7f.com",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", HOSTILE)
+def test_what_is_no_address_is_shown_as_it_was_typed_and_does_nothing(
+    client: FlaskClient, address: str
+) -> None:
+    answer = page(client, address)
+    assert answer.status_code == 400
+    assert "This is not a whole mail address. It should look like name@example.com" in answer.text
+    rest = answer.text.replace(escaped_value(answer), "")
+    assert not re.search(r"<img src=x|<script>|<b>", rest)
+    assert unescape(escaped_value(answer)) == address.strip()
+    assert not re.search("[<>\"']", escaped_value(answer))
+    assert "Set-Cookie" not in answer.headers
+
+
+def escaped_value(answer: TestResponse) -> str:
+    """Return what stands in the field, as it is written in the page."""
+    found = re.search(r' maxlength="320" value="([^"]*)" placeholder=', answer.text)
+    assert found
+    return found[1]
+
+
+def test_a_legal_address_with_signs_of_html_is_escaped_everywhere(client: FlaskClient) -> None:
+    answer = page(client, "o'neil&sons{{7*7}}@example.com")
+    assert answer.status_code == 200
+    assert "o'neil" not in answer.text
+    assert "&sons" not in answer.text
+    assert "{{7*7}}" in answer.text
+    assert "o'neil&sons{{7*7}}@example.com" in copied(answer)
+
+
+def test_an_address_that_is_given_twice_is_refused_in_a_page(client: FlaskClient) -> None:
+    answer = client.get("/?address=alice@example.com&address=bob@example.com")
+    assert answer.status_code == 400
+    assert "This link is damaged. Please type your address." in answer.text
+
+
+def test_rows_that_cannot_be_served_are_told_in_a_page_and_explained_in_the_log(
+    client: FlaskClient, execute: Execute, caplog: pytest.LogCaptureFixture
+) -> None:
+    execute("UPDATE domain SET provider_id = 99 WHERE name = 'example.com'")
+    answer = page(client, "alice@example.com")
+    assert answer.status_code == 500
+    assert "The settings of this domain are incomplete." in answer.text
+    (record,) = caplog.records
+    assert "there is no such provider" in record.getMessage()
+
+
+def test_the_provider_of_the_host_name_is_shown_before_anything_is_typed(
+    client: FlaskClient,
+) -> None:
+    for host in ("autoconfig.example.com", "example.com", "autodiscover.example.com"):
+        answer = page(client, Host=host)
+        assert '<img src="logo?domain=example.com" width="220" height="55"' in answer.text
+        assert "&amp;color=1a5fb4" in answer.text
+        assert '<a href="https://mail.example.com/">' in answer.text
+        assert 'placeholder="name@example.com"' in answer.text
+    answer = page(client, Host="autoconfig.xn--mller-kva.example")
+    assert '<p class="provider">Sun Mail</p>' in answer.text
+    assert 'placeholder="name@müller.example"' in answer.text
+
+
+def test_a_host_name_that_belongs_to_no_domain_shows_no_provider(client: FlaskClient) -> None:
+    answer = page(client, Host="mail.provider.test")
+    assert answer.status_code == 200
+    assert 'class="provider"' not in answer.text
+    assert "Example" not in answer.text
+
+
+def test_the_logo_is_that_of_the_address_not_of_the_host(client: FlaskClient) -> None:
+    answer = client.get("/logo?domain=example.com", headers={"Host": "mail.provider.test"})
+    assert (answer.status_code, answer.content_type) == (200, "image/svg+xml")
+    assert client.get("/logo?domain=plain.test").status_code == 404
+    assert client.get("/logo?domain=a..b").status_code == 400
+
+
+def test_the_language_is_the_visitors(client: FlaskClient) -> None:
+    wanted = {
+        "": "en",
+        "de": "de",
+        "de-AT,de;q=0.8,en;q=0.5": "de",
+        "fr,de;q=0.7,en;q=0.3": "de",
+        "fr": "en",
+        "en-GB,de": "en",
+        "de-CH,en;q=0.9": "de",
+        "de;q=0,fr": "en",
+        "*": "en",
+        "<script>": "en",
+    }
+    for accepted, language in wanted.items():
+        answer = page(client, "alice@example.com", Accept_Language=accepted)
+        assert answer.headers["Content-Language"] == language
+        assert f'<html lang="{language}" dir="ltr">' in answer.text
+        title = {"en": "Set up your mail", "de": "E-Mail einrichten"}[language]
+        assert f"<h1>{title}</h1>" in answer.text
+    german = page(client, "alice@example.com", Accept_Language="de").text
+    assert ">E-Mail auf dem Handy</a>" in german
+    assert "Mail on your" not in german
+
+
+def test_a_chosen_language_stays_chosen(client: FlaskClient) -> None:
+    answer = client.get(
+        "/?address=alice%2Bx@example.com&lang=de", headers={"Accept-Language": "en"}
+    )
+    assert '<html lang="de"' in answer.text
+    assert '<input type="hidden" name="lang" value="de">' in answer.text
+    assert '<a href="?address=alice%2Bx%40example.com&amp;lang=en" hreflang="en"' in answer.text
+    assert '<html lang="en"' in client.get("/?lang=xx").text
+    assert '<html lang="en"' in client.get("/?lang=../../etc").text
+
+
+def test_files_are_kept_for_ever_under_the_url_of_their_version(client: FlaskClient) -> None:
+    text = unescape(page(client, "alice@example.com").text)
+    style, script = re.findall(r'="(static/page\.[^"]+)"', text)
+    for url, kind in ((style, "text/css"), (script, "text/javascript")):
+        answer = client.get(f"/{url}")
+        assert (answer.status_code, answer.content_type) == (200, f"{kind}; charset=utf-8")
+        assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        old = client.get("/" + url.replace("v=", "v=0"))
+        assert (old.data, old.headers["Cache-Control"]) == (answer.data, "no-cache")
+    assert ":root{--accent:#1a5fb4;--brand:#1a5fb4;" in client.get(f"/{style}").text
+
+
+@pytest.mark.parametrize("color", ["red", "fff", "1a5fb4}", "1A5FB4", "1a5fb4;x", "#1a5fb4"])
+def test_only_colors_reach_the_style_sheet(client: FlaskClient, color: str) -> None:
+    answer = client.get("/static/page.css", query_string={"color": color})
+    assert (answer.status_code, answer.text) == (400, "The argument color is no color.\n")
+
+
+def test_any_color_of_a_provider_can_be_read() -> None:
+    backgrounds = {"light": ("#f6f4ef", "#ffffff"), "dark": ("#14181c", "#1d2328")}
+    sheet = (REPOSITORY / "automx" / "static" / "page.css").read_text()
+    for color in (color for colors in backgrounds.values() for color in colors):
+        assert f": {color.replace('#ffffff', '#fff')};" in sheet
+    for red, green, blue in product(range(0, 256, 51), repeat=3):
+        brand = f"#{red:02x}{green:02x}{blue:02x}"
+        light, used, text, dark = re.findall("#[0-9a-f]{6}", palette.style(brand))
+        assert used == brand
+        assert palette.contrast(text, brand) >= 4.5
+        for accent, theme in ((light, "light"), (dark, "dark")):
+            assert all(palette.contrast(accent, back) >= 4.5 for back in backgrounds[theme])
+
+
+def test_a_color_that_can_be_read_stays_as_it_is() -> None:
+    assert palette.contrast("#000000", "#ffffff") == 21
+    assert palette.style("#1A5FB4").startswith(":root{--accent:#1a5fb4;--brand:#1a5fb4;")
+    assert palette.style("") == palette.style(palette.DEFAULT_COLOR)
+
+
+def test_qr_codes_are_made_for_known_domains_only(client: FlaskClient) -> None:
+    answer = client.get("/mobileconfig.svg?emailaddress=alice@example.com")
+    assert (answer.status_code, answer.content_type) == (200, "image/svg+xml")
+    assert answer.headers["Cache-Control"] == "no-store"
+    url = "http://localhost/mobileconfig/?emailaddress=alice@example.com"
+    assert f"<title>{url}</title>" in answer.text
+    assert client.get("/mobileconfig.svg?emailaddress=alice@unknown.test").status_code == 404
+    assert client.get("/mobileconfig.svg?emailaddress=alice").status_code == 400
+    assert client.get("/mobileconfig.svg").status_code == 400
+
+
+def test_the_link_to_the_profile_leads_to_the_profile(client: FlaskClient) -> None:
+    text = unescape(page(client, "o'neil&sons@example.com").text)
+    (url,) = set(re.findall(r'href="(mobileconfig/[^"]+)"', text))
+    answer = client.get(f"/{url}")
+    assert answer.status_code == 200
+    assert "o'neil&amp;sons@example.com" in answer.text
+
+
+def test_a_prefix_that_a_proxy_removes_is_not_missed(make_app: Callable[..., Flask]) -> None:
+    """All links are relative to the page, and the QR code knows the prefix."""
+    client = make_app(proxy_count=1).test_client()
+    headers = {
+        "X-Forwarded-For": "203.0.113.9",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "example.com",
+        "X-Forwarded-Prefix": "/automx",
+    }
+    answer = client.get("/?address=alice@example.com", headers=headers)
+    links = re.findall(r' (?:href|src|action)="([^"]*)"', answer.text)
+    assert [link for link in links if link.startswith("/")] == []
+    answer = client.get("/mobileconfig.svg?emailaddress=alice@example.com", headers=headers)
+    url = "https://example.com/automx/mobileconfig/?emailaddress=alice@example.com"
+    assert f"<title>{url}</title>" in answer.text
+
+
+def test_the_address_is_not_in_the_log(
+    make_app: Callable[..., Flask], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    page(make_app(loglevel="INFO").test_client(), "alice@example.com")
+    assert [record.getMessage() for record in caplog.records] == ["GET / 200"]
+
+
+def test_mail_programs_are_served_without_the_library_of_languages(database: Path) -> None:
+    code = (
+        "import sys; from automx import create_app; from automx.config import Settings;"
+        f"client = create_app(Settings(db_uri='sqlite:///{database}')).test_client();"
+        "answer = client.get('/mail/config-v1.1.xml?emailaddress=alice@example.com');"
+        "print(answer.status_code, 'babel' in sys.modules, 'segno' in sys.modules);"
+        "answer = client.get('/?address=alice@example.com');"
+        "print(answer.status_code, 'babel' in sys.modules, 'segno' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "200 False False\n200 True False\n"
+
+
+def test_the_catalogues_hold_all_texts_of_the_pages(tmp_path: Path) -> None:
+    """If this fails, run ``make translations``, translate what is new, and run it again."""
+    template = tmp_path / "messages.pot"
+    command: list[str | Path] = [Path(sys.executable).with_name("pybabel"), "-q", "extract"]
+    options: list[str | Path] = [
+        "--no-location",
+        "--mapping",
+        "pyproject.toml",
+        "--output",
+        template,
+        ".",
+    ]
+    subprocess.run([*command, *options], cwd=REPOSITORY, check=True)
+    with template.open("rb") as fresh, (CATALOGUES / "messages.pot").open("rb") as kept:
+        texts = {message.id for message in read_po(fresh)}
+        assert {message.id for message in read_po(kept)} == texts
+    folders = sorted(path for path in CATALOGUES.iterdir() if path.is_dir())
+    assert folders
+    for folder in folders:
+        with (folder / "LC_MESSAGES" / "messages.po").open("rb") as file:
+            catalogue = {m.id: m.string for m in read_po(file, locale=folder.name) if m.id}
+            file.seek(0)
+            assert not any(message.fuzzy for message in read_po(file) if message.id)
+        assert set(catalogue) == texts - {""}
+        assert [text for text, translated in catalogue.items() if not translated] == []
+        for text, translated in catalogue.items():
+            names = [sorted(re.findall(r"%\(\w+\)s", str(one))) for one in (text, translated)]
+            assert names[0] == names[1]
+        with (folder / "LC_MESSAGES" / "messages.mo").open("rb") as file:
+            assert {m.id: m.string for m in read_mo(file) if m.id} == catalogue

@@ -1,0 +1,363 @@
+"""The page for people in a real browser: Debian's Chromium, driven by Playwright."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from sqlalchemy.orm import Session
+
+from automx.migrations import upgrade
+from automx.models import create_engine
+from automx.seed import populate
+from tests.barcodes import decoded
+from tests.documents import golden
+from tests.processes import Server, program, serving
+from tests.test_page import AGENTS, IPHONE
+
+LONG = (
+    "somebody.with.a.long.name@a-very-long-name-of-a-company-which-nobody-types"
+    ".department-of-mail.example.org"
+)
+STATES = {
+    "start": "",
+    "known": "?address=alice@example.com",
+    "another color": "?address=jürgen@müller.example",
+    "long": f"?address={LONG}",
+    "directory": "?address=alice@directory.example",
+    "no address": "?address=alice",
+    "unknown": "?address=alice@unknown.example",
+    "damaged": "?address=a&address=b",
+}
+BUDGET = 60_000  # bytes of the first page in all
+
+# Adds up how far what is on the screen moved by itself.
+WATCH_SHIFTS = """
+window.shifted = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) window.shifted += entry.value;
+}).observe({type: "layout-shift", buffered: true});
+"""
+# What has the focus, as a screen reader names it.
+FOCUSED = """() => {
+  const element = document.activeElement;
+  const label = element.labels?.[0]?.textContent;
+  return element.ariaLabel || label || element.textContent.trim();
+}"""
+
+
+@pytest.fixture(scope="module")
+def database_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with the providers of tests/test_page.py."""
+    path = tmp_path_factory.mktemp("page") / "automx.sqlite"
+    upgrade(f"sqlite:///{path}")
+    engine = create_engine(f"sqlite:///{path}")
+    with Session(engine) as session:
+        populate(session, json.loads(golden("page.seed.json")))
+        session.commit()
+    engine.dispose()
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(database_file: Path) -> Iterator[Server]:
+    """A running automx."""
+    env = {"AUTOMX_DB_URI": f"sqlite:///{database_file}"}
+    with serving(env, database_file.with_name("log")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A running Chromium."""
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=program("chromium", "chromium"),
+            args=["--no-sandbox", "--host-resolver-rules=MAP * 127.0.0.1"],
+        )
+        yield started
+        started.close()
+
+
+class Visit:
+    """A visitor's browser window, and all that it asked for."""
+
+    def __init__(self, browser: Browser, server: Server, **options: Any) -> None:
+        values: dict[str, Any] = {
+            "viewport": {"width": 1280, "height": 800},
+            "user_agent": IPHONE,
+            "locale": "en-US",
+            "permissions": ["clipboard-read", "clipboard-write"],
+        }
+        self.context: BrowserContext = browser.new_context(**(values | options))
+        self.context.set_default_timeout(15_000)
+        self.page: Page = self.context.new_page()
+        self.server = server
+        self.urls: list[str] = []
+        self.problems: list[str] = []
+        self.bytes = 0
+        self.page.on("request", lambda request: self.urls.append(request.url))
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("console", lambda message: self._told(message.text))
+        network = self.context.new_cdp_session(self.page)
+        network.send("Network.enable")
+        network.on("Network.loadingFinished", self._loaded)
+
+    def open(self, query: str = "", *, everything: bool = False) -> Page:
+        """Open the page, and all that can be unfolded."""
+        self.page.goto(f"{self.server.url}/{query}", wait_until="networkidle")
+        if everything:
+            closed = self.page.locator("details:not([open]) > summary")
+            while closed.count():
+                closed.first.click()
+        return self.page
+
+    def _loaded(self, event: dict[str, Any]) -> None:
+        self.bytes += int(event["encodedDataLength"])
+
+    def _told(self, text: str) -> None:
+        if "the server responded with a status of 4" not in text:  # the states that are errors
+            self.problems.append(text)
+
+
+@pytest.fixture
+def visits(browser: Browser, server: Server) -> Iterator["Visits"]:
+    """Makes visits, and looks in the end whether the browser complained of any."""
+    made = Visits(browser, server)
+    yield made
+    for visit in made.visits:
+        foreign = [url for url in visit.urls if not url.startswith((f"{server.url}/", "data:"))]
+        visit.context.close()
+        assert foreign == []
+        assert visit.problems == []
+
+
+class Visits:
+    """Makes visits with different browsers; calling it takes the options of a context."""
+
+    def __init__(self, browser: Browser, server: Server) -> None:
+        self.browser, self.server = browser, server
+        self.visits: list[Visit] = []
+
+    def __call__(self, **options: Any) -> Visit:
+        """Return a new visit."""
+        self.visits.append(Visit(self.browser, self.server, **options))
+        return self.visits[-1]
+
+
+def violations(page: Page) -> list[str]:
+    """Return what axe-core finds wrong, with the elements that it finds wrong."""
+    found = Axe().run(page).response["violations"]
+    return [f"{rule['id']}: {node['html']}" for rule in found for node in rule["nodes"]]
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 360), ("dark", 1280)])
+@pytest.mark.parametrize("state", STATES)
+def test_nothing_bars_anybody(visits: Visits, state: str, scheme: str, width: int) -> None:
+    """axe-core looks at each state with everything unfolded."""
+    visit = visits(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page = visit.open(STATES[state], everything=True)
+    assert violations(page) == []
+
+
+def test_nothing_bars_anybody_from_the_dialog(visits: Visits) -> None:
+    for scheme in ("light", "dark"):
+        page = visits(color_scheme=scheme).open("?address=alice@example.com")
+        page.get_by_role("button", name="QR code for another device").click()
+        assert page.get_by_role("dialog", name="QR code for another device").is_visible()
+        assert violations(page) == []
+
+
+def test_dark_is_dark(visits: Visits) -> None:
+    backgrounds = {"light": "rgb(246, 244, 239)", "dark": "rgb(20, 24, 28)"}
+    for scheme, background in backgrounds.items():
+        page = visits(color_scheme=scheme).open()
+        expect(page.locator("body")).to_have_css("background-color", background)
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_a_narrow_phone_is_wide_enough_and_thumbs_are_not_too_thick(
+    visits: Visits, state: str, language: str
+) -> None:
+    visit = visits(viewport={"width": 360, "height": 740}, has_touch=True, locale=language)
+    page = visit.open(STATES[state], everything=True)
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    targets = page.locator("a, button, summary, input:not([type=hidden])")
+    for target in targets.filter(visible=True).all():
+        box = target.bounding_box()
+        assert box
+        assert box["height"] >= 44
+        assert box["width"] >= 44 or target.evaluate("one => one.matches('footer a')")
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 360
+
+
+def test_a_keyboard_is_enough(visits: Visits) -> None:
+    visit = visits()
+    page, keyboard = visit.open(), visit.page.keyboard
+    stops = []
+
+    def tab(times: int = 1) -> str:
+        for _ in range(times):
+            keyboard.press("Tab")
+            stops.append(page.evaluate(FOCUSED))
+            ring = "() => getComputedStyle(document.activeElement).outlineStyle"
+            assert page.evaluate(ring) == "solid"
+        return str(stops[-1])
+
+    assert tab() == "Mail address"
+    keyboard.type("alice@example.com")
+    keyboard.press("Enter")
+    page.wait_for_url("**/?address=alice%40example.com")
+
+    stops.clear()
+    assert tab(5) == "QR code for another device"
+    keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    assert dialog.is_visible()
+    assert page.evaluate(FOCUSED) == "Close"
+    keyboard.press("Escape")
+    assert not dialog.is_visible()
+    assert page.evaluate(FOCUSED) == "QR code for another device"
+    keyboard.press("Enter")
+    keyboard.press("Enter")
+    assert not dialog.is_visible()
+
+    assert tab() == "Delta Chat"
+    keyboard.press("Enter")
+    assert page.get_by_text("Install Delta Chat, and create a profile.").is_visible()
+    assert tab(5) == "Copy: imap.example.com"
+    keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_have_text("Copied: imap.example.com")
+    assert page.evaluate("navigator.clipboard.readText()") == "imap.example.com"
+    tab(17)
+    assert stops == [
+        *("Mail address", "Show the steps", "iPhone and iPad", "Get the profile"),
+        *("QR code for another device", "Delta Chat"),
+        *("Mac", "Thunderbird", "Outlook", "Android"),
+        *("Copy: imap.example.com", "Copy: 993", "Copy: alice@example.com"),
+        *("Copy: smtp.example.com", "Copy: 465", "Copy: alice@example.com"),
+        "Copy: https://dav.example.com/calendars/alice@example.com/",
+        "Copy: alice@example.com",
+        *("Copy: imap.example.com", "Copy: 4190", "Copy: alice"),
+        "Other ways to the same mail",
+        "Read your mail in the browser",
+        "Mail on your <phone>",
+        "Help of Example",
+        "help@example.com",
+        *("English", "Deutsch"),
+    ]
+
+
+def test_each_button_copies_its_whole_value(visits: Visits) -> None:
+    page = visits().open(f"?address={LONG}")
+    for text in (LONG, LONG.replace("somebody.with.a.long.name@", "imap.")):
+        page.get_by_role("button", name=f"Copy: {text}", exact=True).first.click()
+        expect(page.get_by_role("status")).to_have_text(f"Copied: {text}")
+        assert page.evaluate("navigator.clipboard.readText()") == text
+
+
+def test_a_value_that_may_not_be_copied_is_selected(visits: Visits) -> None:
+    visit = visits(permissions=[])
+    refuse = "navigator.clipboard.writeText = () => Promise.reject(new Error('no'))"
+    visit.context.add_init_script(refuse)
+    page = visit.open("?address=alice@example.com")
+    page.get_by_role("button", name="Copy: smtp.example.com").first.click()
+    assert page.evaluate("getSelection().toString()") == "smtp.example.com"
+    expect(page.get_by_role("status")).to_be_empty()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_camera_reads_the_url_of_the_profile(
+    visits: Visits, server: Server, scheme: str, tmp_path: Path
+) -> None:
+    page = visits(color_scheme=scheme).open("?address=alice@example.com")
+    page.get_by_role("button", name="QR code for another device").click()
+    code = page.get_by_role("img", name="QR code of the profile")
+    assert code.evaluate("image => image.decode().then(() => image.complete)")
+    page.screenshot(path=tmp_path / "screen.png")
+    url = f"{server.url}/mobileconfig/?emailaddress=alice@example.com"
+    assert decoded(tmp_path / "screen.png") == [url]
+    page.mouse.click(5, 5)  # beside the dialog
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+def test_all_but_comfort_works_without_scripts(visits: Visits, tmp_path: Path) -> None:
+    visit = visits(java_script_enabled=False, viewport={"width": 360, "height": 740})
+    page = visit.open()
+    page.get_by_label("Mail address").fill("alice@example.com")
+    page.get_by_role("button", name="Show the steps").click()
+    page.wait_for_url("**/?address=alice%40example.com")
+    assert page.get_by_role("heading", name="On this device").is_visible()
+    page.get_by_text("Thunderbird", exact=True).click()
+    assert page.get_by_text("Type your name and your mail address, and continue.").is_visible()
+    assert page.get_by_role("button").all_text_contents() == ["Show the steps"]
+    page.get_by_text("QR code for another device").click()
+    code = page.get_by_role("img", name="QR code of the profile")
+    code.scroll_into_view_if_needed()
+    page.wait_for_load_state("networkidle")
+    code.screenshot(path=tmp_path / "code.png")
+    assert decoded(tmp_path / "code.png") == [
+        f"{visit.server.url}/mobileconfig/?emailaddress=alice@example.com"
+    ]
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Get the profile").first.click()
+    assert download.value.suggested_filename == "alice-example.com.mobileconfig"
+
+
+@pytest.mark.parametrize("state", ["start", "known", "long"])
+@pytest.mark.parametrize("width", [360, 820, 1280])
+def test_the_page_is_small_and_stands_still(visits: Visits, state: str, width: int) -> None:
+    visit = visits(viewport={"width": width, "height": 5000})  # all of it is on the screen
+    visit.context.add_init_script(WATCH_SHIFTS)
+    page = visit.open(STATES[state])
+    assert 5_000 < visit.bytes < BUDGET
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    assert page.evaluate("window.shifted") == 0
+    assert not [url for url in visit.urls if "mobileconfig.svg" in url]  # nobody looked at it
+
+
+def test_germans_read_german_and_may_change_that(visits: Visits) -> None:
+    page = visits(locale="de-AT").open()
+    page.get_by_label("E-Mail-Adresse").fill("alice@example.com")
+    page.get_by_role("button", name="Schritte zeigen").click()
+    assert page.get_by_role("heading", name="Auf diesem Gerät").is_visible()
+    page.get_by_role("link", name="English").click()
+    assert page.get_by_role("heading", name="On this device").is_visible()
+    page.get_by_label("Mail address").fill("bob@example.com")
+    page.get_by_role("button", name="Show the steps").click()
+    assert page.get_by_text("for bob@example.com").is_visible()
+
+
+def test_a_mac_starts_with_the_macs_way(visits: Visits) -> None:
+    page = visits(user_agent=AGENTS["Mac"][0]).open("?address=alice@example.com")
+    assert page.locator("details.method[open] h3").all_text_contents() == ["Mac"]
+
+
+def test_what_was_typed_stays_text(visits: Visits) -> None:
+    typed = "\"><img src=x onerror=document.title='x'><script>document.title='x'</script>"
+    page = visits().open()
+    page.get_by_label("Mail address").fill(typed)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/?address=*")
+    expect(page.get_by_label("Mail address")).to_have_value(typed)
+    expect(page).to_have_title("Set up your mail")
+
+
+def test_a_server_that_is_not_ready_says_so_to_everybody(
+    visits: Visits, database_file: Path
+) -> None:
+    hidden = database_file.with_suffix(".hidden")
+    database_file.rename(hidden)
+    try:
+        visit = visits()
+        page = visit.open()
+        assert page.get_by_role("alert").is_visible()
+        assert violations(page) == []
+        visit.problems.clear()  # the browser tells of status 503
+    finally:
+        hidden.rename(database_file)
