@@ -7,7 +7,6 @@ no client could use is found here, once for all formats: it is left out and name
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from copy import copy
 from functools import cache
 from threading import Lock
@@ -126,26 +125,63 @@ def knows(session: Session, domain: str) -> bool:
     return _domain_row(session, domain) is not None
 
 
-def domain_names(session: Session) -> Iterator[str]:
-    """Yield the domains of the table ``domain`` as A-labels, without wildcards and bad names."""
-    for name in session.scalars(select(Domain.name).order_by(Domain.id)):
-        with suppress(AddressError):
-            yield parse_domain(name)
+def domain_names(session: Session) -> Iterator[tuple[int, str]]:
+    """Yield id and name of all rows of the table ``domain``, as they are; raises DatabaseError."""
+    with database_errors():
+        for row in session.execute(select(Domain.id, Domain.name).order_by(Domain.id)):
+            yield row.id, row.name
 
 
-def bad_rows(session: Session) -> Iterator[tuple[str, int, str]]:
-    """Yield table, id and defect of all rows of servers that no client could use."""
+def deciding_row(session: Session, domain: str) -> int | None:
+    """Return the id of the row of the table ``domain`` that decides for a domain (an A-label).
+
+    Raises DatabaseError.
+    """
+    with database_errors():
+        row = _domain_row(session, domain)
+    return row.id if row is not None else None
+
+
+def bad_rows(session: Session, ldap_options: ldap.Options) -> Iterator[tuple[str, int, str]]:
+    """Yield table, id and defect of each row that is served in part only, or not at all.
+
+    Raises DatabaseError.
+    """
     checks: tuple[tuple[type[Any], Callable[[Row[Any]], object]], ...] = (
         (Server, _mail_server),
         (DavServerRow, _dav_server),
+        (LdapServer, lambda row: _directory(row, ldap_options)),
+        (ProviderDetail, _check_details),
+        (DocumentationRow, _documentation),
     )
-    for model, check in checks:
-        table = model.__table__
-        for row in session.execute(select(table).order_by(table.c.id)):
-            try:
-                check(row)
-            except _BadRowError as error:
-                yield table.name, row.id, str(error)
+    with database_errors():
+        for model, check in checks:
+            table = model.__table__
+            [key] = table.primary_key
+            columns = [column for column in table.c if column.name != "logo"]
+            for row in session.execute(select(*columns).order_by(key)):
+                try:
+                    check(row)
+                except _BadRowError as error:
+                    yield table.name, getattr(row, key.name), str(error)
+
+
+def _directory(row: Row[Any], options: ldap.Options) -> ldap.LdapServer:
+    try:
+        return ldap.ldap_server(row, options)
+    except BadRecordError as error:
+        raise _BadRowError((error.cause or "").partition(": ")[2]) from error
+
+
+def _check_details(row: Row[Any]) -> None:
+    for column, read in _DETAIL_COLUMNS.items():
+        try:
+            read(getattr(row, column))
+        except _BadRowError as error:
+            raise _BadRowError(f"{column} {error}") from error
+    if row.logo_type and row.logo_type not in LOGO_TYPES:
+        allowed = ", ".join(LOGO_TYPES)
+        raise _BadRowError(f"logo_type is {row.logo_type!r}, it must be one of {allowed}")
 
 
 class FoundConfig:
@@ -310,8 +346,7 @@ def _details(connection: Connection, domain: Row[*tuple[Any, ...]]) -> ProviderD
     documentation = []
     for page in pages:
         try:
-            url, text = _link(page.url), _text(page.text)
-            documentation.append(Documentation(url, _language(page.lang), text or url))
+            documentation.append(_documentation(page))
         except _BadRowError as error:
             log.error("table documentation, id %s: %s; this row is left out", page.id, error)
     has_logo = row.logo_type in LOGO_TYPES and row.logo_width and row.logo_height
@@ -368,6 +403,11 @@ def _dav_server(row: Row[Any]) -> DavServer:
         user_name=_user_name(row.user_name),
         domain_required=bool(row.domain_required),
     )
+
+
+def _documentation(row: Row[Any]) -> Documentation:
+    url, text = _link(row.url), _text(row.text)
+    return Documentation(url, _language(row.lang), text or url)
 
 
 def _link(value: object) -> str:
