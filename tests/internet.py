@@ -5,7 +5,7 @@ addresses are ones that nobody else uses.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,7 @@ base_dir = {folder}/run
 state_dir = {folder}/state
 instance_name = {folder.name}
 log_path = /dev/stderr
-listen = {addresses}
+listen = {address}
 protocols = imap pop3 submission sieve
 ssl = {ssl}
 ssl_cert = <{certificate.certificate}
@@ -155,8 +155,8 @@ def internet(
     with (
         name_server(folder / "names", zones) as started,
         running(nginx, folder / "nginx.log", ready=lambda: listens(443, addresses.front)),
-        dovecot(folder / "dovecot", [addresses.mail, "::1"], mail, names=names),
-        dovecot(folder / "dovecot-plain", [without_tls(addresses)], mail, ssl="no"),
+        dovecot(folder / "dovecot", addresses.mail, mail, names=names),
+        dovecot(folder / "dovecot-plain", without_tls(addresses), mail, ssl="no"),
     ):
         yield Internet(addresses, started)
 
@@ -164,7 +164,7 @@ def internet(
 @contextlib.contextmanager
 def dovecot(
     folder: Path,
-    addresses: Sequence[str],
+    address: str,
     certificate: Certificate,
     *,
     ssl: str = "yes",
@@ -176,7 +176,7 @@ def dovecot(
     configuration.write_text(
         DOVECOT.format(
             folder=folder,
-            addresses=", ".join(addresses),
+            address=address,
             certificate=certificate,
             ssl=ssl,
             more=names + (DOVECOT_SUBMISSIONS if ssl != "no" else ""),
@@ -186,7 +186,7 @@ def dovecot(
     with running(
         [program("dovecot", "dovecot-imapd"), "-F", "-c", configuration],
         folder / "dovecot.log",
-        ready=lambda: all(listens(port, addresses[0]) for port in ports),
+        ready=lambda: all(listens(port, address) for port in ports),
     ):
         yield
 

@@ -1,6 +1,7 @@
 """Whether the directory of a domain can be asked."""
 
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 
@@ -47,16 +48,17 @@ def _try(
     The host's name is looked up as automx does it, by the system.
     """
     connection = ldap.Connection(host, ldap.tls_context(options))
+    deadline = network.deadline()
     # Octets that drip in begin ldap3's waiting anew.
     watch = threading.Timer(network.timeout, connection.close)
     watch.daemon = True
     watch.start()
-    deadline = network.deadline()
     try:
         ldap.log_in(connection, server, deadline)
         connection.search(server.search_base, search_filter, ldap.attributes(server), deadline)
     except ldap.HostError as error:
-        return str(error)
+        # What was closed for its slowness says something else.
+        return "no answer in time" if time.monotonic() > deadline else str(error)
     finally:
         watch.cancel()
         connection.close()

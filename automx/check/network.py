@@ -135,7 +135,7 @@ class Network:
 
         A server that only knows its own zones leaves aliases to other zones to whoever asks.
         """
-        asked = name = f"{name}."
+        name = f"{name}."
         for _ in range(MAX_ALIASES):
             answer = self._ask(name, type_)
             if answer is None:
@@ -148,7 +148,7 @@ class Network:
             if end == name:
                 return []
             name = end
-        raise NameServerError(f"the CNAME records of {asked} lead in a circle")
+        raise NameServerError("the CNAME records lead in a circle")
 
     def _ask(self, name: str, type_: str) -> dns.resolver.Answer | None:
         try:
@@ -157,8 +157,6 @@ class Network:
             return None
         except dns.exception.Timeout:
             raise NameServerError("the name server did not answer in time") from None
-        except dns.message.ChainTooLong:
-            raise NameServerError(f"the CNAME records of {name} lead in a circle") from None
         except dns.resolver.NoNameservers as error:
             raise NameServerError(_refusal(error)) from error
         except dns.exception.DNSException as error:
@@ -181,7 +179,8 @@ class Network:
         """
         addresses = self.addresses(name)
         if not addresses:
-            raise NetworkError("the name has no address", f"add an address record for {name}")
+            advice = f"add an address record for {name}, or correct the name"
+            raise NetworkError("the name has no address", advice)
         reasons = []
         for index, address in enumerate(addresses):
             # What is left is shared: a silent address must not use up the time of the next one.
@@ -283,7 +282,9 @@ def _certificate_error(error: ssl.SSLCertVerificationError, name: str) -> Certif
 
 def _refusal(error: dns.resolver.NoNameservers) -> str:
     """Return what the last name server said."""
-    for *_, response in reversed(error.kwargs.get("errors", [])):
+    for *_, reason, response in reversed(error.kwargs.get("errors", [])):
+        if isinstance(reason, dns.message.ChainTooLong):
+            return "the CNAME records lead in a circle"
         if response is not None:
             return f"the name server answers {dns.rcode.to_text(response.rcode())}"
     return "the name server cannot be reached"

@@ -77,12 +77,13 @@ def _service_host(domain: str, network: Network, name: str, host: str) -> Iterat
     level = Level.WARNING if name.startswith(f"{pacc.HOST_PREFIX}.") else Level.ERROR
     found = network.addresses(name)
     alias = network.records(name, "CNAME")
-    wanted = f"add to the zone: {name}. IN CNAME {host or 'HOST'}."
     if not found and alias:
-        text = f"the name is an alias of {alias[0]}, which has no address"
-        yield Finding(domain, level, name, text, wanted.replace("add to", "put into"))
+        text = f"the name is an alias of {alias[0].removesuffix('.')}, which has no address"
+        advice = f"the zone should have: {name}. IN CNAME {host or 'HOST'}."
+        yield Finding(domain, level, name, text, advice)
     elif not found:
-        yield Finding(domain, level, name, "the name does not exist", wanted)
+        advice = f"add to the zone: {name}. IN CNAME {host or 'HOST'}."
+        yield Finding(domain, level, name, "the name has no address", advice)
     elif all(":" in address for address in found):
         text = "the name has IPv6 addresses only, which many clients cannot reach"
         yield Finding(domain, Level.WARNING, name, text, "add an IPv4 address")

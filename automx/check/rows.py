@@ -15,15 +15,20 @@ from automx.clientconfig import ClientConfig, SocketType
 from automx.errors import AddressError
 from automx.models import (
     DavServer,
+    Documentation,
     Domain,
     LdapServer,
     Provider,
+    ProviderDetail,
     Server,
     davserver_domain,
     server_domain,
 )
 
 MAX_NAMED = 20  # findings of one kind
+
+# Without these, people's clients still work.
+_SIDE_TABLES = {ProviderDetail.__tablename__, Documentation.__tablename__}
 
 # The first label of a name that a wildcard is asked for.
 _ANY = "automx-check"
@@ -50,7 +55,8 @@ def _limited(kind: str, findings: Iterator[Finding]) -> Iterator[Finding]:
 
 def _bad(session: Session, ldap_options: ldap.Options) -> Iterator[Finding]:
     for table, row_id, text in lookup.bad_rows(session, ldap_options):
-        yield Finding("", Level.ERROR, _row(table, row_id), text, "correct the row")
+        level = Level.WARNING if table in _SIDE_TABLES else Level.ERROR
+        yield Finding("", level, _row(table, row_id), text, "correct the row")
 
 
 def _unused(session: Session) -> Iterator[Finding]:

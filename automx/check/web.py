@@ -137,7 +137,7 @@ def _check_host(
     if not records.is_usable(network, domain):
         return
     try:
-        if host != domain and not network.addresses(host):
+        if host != domain and not _has_address(network, host):
             return  # the check of the records has told it
         end = network.https(host)
     except NetworkError as error:
@@ -149,12 +149,19 @@ def _check_host(
     for reason in network.dead_addresses(host, 443):
         advice = "let the web server listen at all addresses of the name, or delete this one"
         yield Finding(domain, Level.WARNING, f"https://{host}", reason, advice)
-    for page in pages:
-        yield from _check_page(domain, network, page, service)
-    if pages[0].request is None and host != domain:
-        yield from _check_plain(domain, network, pages[0])
+    findings = [found for page in pages for found in _check_page(domain, network, page, service)]
+    yield from findings
     if host == domain:
         yield from _check_dav(config, network)
+    elif not findings:  # else the same would be told twice
+        yield from _check_plain(domain, network, pages[0])
+
+
+def _has_address(network: Network, host: str) -> bool:
+    try:
+        return bool(network.addresses(host))
+    except NetworkError:
+        return False
 
 
 def _check_page(domain: str, network: Network, page: _Page, service: str) -> Iterator[Finding]:
@@ -170,7 +177,9 @@ def _check_page(domain: str, network: Network, page: _Page, service: str) -> Ite
     where = "" if url == page.url else f" (redirected to {url})"
     if answer.status != 200:
         text = f"the answer is {answer.status}{where}"
-        advice = _elsewhere(network, host, service) or _FORWARD
+        advice = _elsewhere(network, host, service) or (
+            _FORWARD if answer.status < 500 else "see the logs of automx and of the web server"
+        )
         yield Finding(domain, page.level, subject, text, advice)
     elif answer.body != page.document:
         text = f"another document than that of this database{where}: "
@@ -194,7 +203,7 @@ def _elsewhere(network: Network, name: str, service: str) -> str:
         return ""
     if not found or not ours or set(found) & set(ours):
         return ""
-    return f"{name} leads to {', '.join(found)}, which is not {service}: is that meant?"
+    return f"lead {name} to {service} by DNS, or see what answers at {', '.join(found)}"
 
 
 def _difference(found: bytes, expected: bytes) -> str:
