@@ -26,6 +26,7 @@ from automx.check import Finding, Level, Network, Target
 from automx.check.network import NetworkError
 from automx.check.web import _ask
 from automx.config import Settings
+from automx.errors import BadRecordError
 from automx.migrations import upgrade
 from automx.models import open_session
 from tests.conftest import Execute
@@ -403,7 +404,7 @@ local.test. IN A 127.0.0.1
                 continue
             try:
                 config = lookup.find(session, case.domain, ldap.Options()).config
-            except lookup.BadRecordError:
+            except BadRecordError:
                 continue
             test += f"{case.domain}. IN A {words['front']}\n"
             for record in dns.records(config, HOST):
@@ -542,7 +543,12 @@ def test_a_terminal_without_colours(world: World) -> None:
 def on_a_terminal(world: World, *arguments: str, **env: str) -> str:
     """Return what a person sees."""
     near, far = pty.openpty()
-    command = [AUTOMX, "check", *world.internet.options(world.authority), *arguments]
+    command: list[str | Path] = [
+        AUTOMX,
+        "check",
+        *world.internet.options(world.authority),
+        *arguments,
+    ]
     environment = {**os.environ, **world.env, **env}
     process = subprocess.Popen(command, stdout=far, stderr=far, env=environment)
     os.close(far)
@@ -558,7 +564,7 @@ def on_a_terminal(world: World, *arguments: str, **env: str) -> str:
 def test_ctrl_c_prints_what_is_known(world: World) -> None:
     with silent_socket() as port:
         # Nothing but the name server's silence keeps the doctor busy.
-        command = [AUTOMX, "check", "healthy.test", "--dns", f"127.0.0.1:{port}"]
+        command: list[str | Path] = [AUTOMX, "check", "healthy.test", "--dns", f"127.0.0.1:{port}"]
         process = subprocess.Popen(
             [*command, "--timeout", "60"],
             env={**os.environ, **world.env},
