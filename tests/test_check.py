@@ -811,3 +811,20 @@ def test_an_http_answer_that_drips_is_given_up() -> None:
     with dripping_socket(answer) as port, pytest.raises(NetworkError) as caught:
         _ask(network, f"http://127.0.0.1:{port}/")
     assert str(caught.value) == "no answer in time"
+
+
+def test_an_address_without_an_answer_leaves_time_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = Network(name_server="127.0.0.1", timeout=2)
+    with socket.socket() as full, contextlib.ExitStack() as stack:
+        full.bind(("127.0.0.2", 0))
+        port = full.getsockname()[1]
+        full.listen(0)
+        stack.enter_context(socket.create_connection(("127.0.0.2", port)))  # nobody accepts it
+        stack.enter_context(socket.create_server(("127.0.0.3", port)))
+        monkeypatch.setattr(network, "addresses", lambda _: ["127.0.0.2", "127.0.0.3"])
+        with network.connect("host.test", port, network.deadline()) as connection:
+            assert connection.getpeername() == ("127.0.0.3", port)
+        reason = f"127.0.0.2 port {port}: no answer in time"
+        assert network.dead_addresses("host.test", port) == [reason]

@@ -4,7 +4,8 @@ import http.client
 import io
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,6 +28,7 @@ REDIRECTS = {301, 302, 303, 307, 308}
 # Nobody has this address: a directory that is asked about it tells nothing personal.
 NOBODY = "automx-check"
 
+_AUTOCONFIG_PATH = "/mail/config-v1.1.xml"
 _FORWARD = "let the web server there pass this host and path on to automx"
 
 
@@ -57,28 +59,11 @@ def steps(config: ClientConfig, network: Network, host: str) -> Iterator[Step]:
 
     ``host`` is this service's name, or "".
     """
-    domain = config.domain
-    settings = autoconfig.render(config)
-    path = "/mail/config-v1.1.xml"
-    page = _Page(f"https://autoconfig.{domain}{path}", settings, XML, Level.ERROR)
-    yield partial(_check_host, config, network, host, Level.ERROR, [page])
-    pages = list(_autodiscover(config))
-    yield partial(_check_host, config, network, host, Level.ERROR, pages)
-    try:
-        document = pacc.render(config)
-    except pacc.NothingToPublishError:
-        pass
-    else:
-        url = f"https://{pacc.HOST_PREFIX}.{domain}{pacc.PATH}"
-        page = _Page(url, document, JSON, Level.WARNING)
-        yield partial(_check_host, config, network, host, Level.WARNING, [page])
-    # Clients ask this when the host autoconfig fails.
-    url = f"https://{domain}/.well-known/autoconfig{path}"
-    page = _Page(url, settings, XML, Level.WARNING)
-    yield partial(_check_host, config, network, host, Level.WARNING, [page])
-    places = {expand_url(server.url, domain, None) for server in config.dav_servers}
+    for pages in (_autoconfig, _autodiscover, _pacc, _well_known):
+        yield partial(_check_host, config, network, host, pages)
+    places = {expand_url(server.url, config.domain, None) for server in config.dav_servers}
     for place in sorted({urlsplit(url)[:2] for url in places if url}):
-        yield partial(_check_place, domain, network, *place)
+        yield partial(_check_place, config.domain, network, *place)
 
 
 def check_service(network: Network, host: str) -> Iterator[Finding]:
@@ -98,6 +83,23 @@ def certificate_end(domain: str, network: Network, subject: str, end: Any) -> It
         text = f"the certificate ends on {end:%Y-%m-%d}"
         advice = "renew it, and see why that was not done by itself"
         yield Finding(domain, Level.WARNING, subject, text, advice)
+
+
+def _autoconfig(config: ClientConfig) -> Iterator[_Page]:
+    url = f"https://autoconfig.{config.domain}{_AUTOCONFIG_PATH}"
+    yield _Page(url, autoconfig.render(config), XML, Level.ERROR)
+
+
+def _well_known(config: ClientConfig) -> Iterator[_Page]:
+    """Yield what clients ask when the host autoconfig fails."""
+    url = f"https://{config.domain}/.well-known/autoconfig{_AUTOCONFIG_PATH}"
+    yield _Page(url, autoconfig.render(config), XML, Level.WARNING)
+
+
+def _pacc(config: ClientConfig) -> Iterator[_Page]:
+    with suppress(pacc.NothingToPublishError):
+        url = f"https://{pacc.HOST_PREFIX}.{config.domain}{pacc.PATH}"
+        yield _Page(url, pacc.render(config), JSON, Level.WARNING)
 
 
 def _autodiscover(config: ClientConfig) -> Iterator[_Page]:
@@ -129,13 +131,17 @@ def _request(address: EmailAddress) -> bytes:
 
 
 def _check_host(
-    config: ClientConfig, network: Network, service: str, level: Level, pages: list[_Page]
+    config: ClientConfig,
+    network: Network,
+    service: str,
+    make_pages: Callable[[ClientConfig], Iterator[_Page]],
 ) -> Iterator[Finding]:
     """Check TLS once for a host, then its URLs."""
     domain = config.domain
-    host = urlsplit(pages[0].url).hostname or ""
-    if not records.is_usable(network, domain):
+    pages = list(make_pages(config))
+    if not pages or not records.is_usable(network, domain):
         return
+    host, level = urlsplit(pages[0].url).hostname or "", pages[0].level
     try:
         if host != domain and not _has_address(network, host):
             return  # the check of the records has told it

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -133,6 +134,10 @@ def _errors_in(report: _Report) -> Iterator[None]:
         report.common.append(Finding("", Level.ERROR, subject, text, "nothing else was looked at"))
     except KeyboardInterrupt:
         report.is_interrupted = True
+    except Exception as error:  # status 1, Python's own, would be taken for warnings
+        traceback.print_exc()
+        text = f"this check itself failed: {type(error).__name__}: {error}"
+        report.common.append(Finding("", Level.ERROR, "automx check", text, "please report this"))
 
 
 @contextmanager
