@@ -775,7 +775,7 @@ def test_whatever_hangs_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     targets = [Target("example.com", None)]
     found = dict(check.check_domains(targets, network, host="h.test", ldap_options=ldap.Options()))
     released.set()
-    text = "1 steps were not done within 1.6 s"
+    text = "this domain was not done within 1.6 s"
     advice = "look at fewer domains at once, or give less --timeout"
     late = Finding("", Level.ERROR, "automx check", text, advice)
     assert found == {"example.com": [], "": [late]}

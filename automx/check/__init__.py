@@ -7,11 +7,12 @@ with it.
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from queue import Empty, SimpleQueue
-from threading import Event, Thread
+from itertools import count
+from queue import Empty, PriorityQueue, SimpleQueue
+from threading import Thread
 
 from sqlalchemy.orm import Session
 
@@ -100,88 +101,117 @@ def check_domains(
 
     ``host`` is the public name of this service, or "" if it is not known.
     """
-    work: SimpleQueue[tuple[str, int, Step]] = SimpleQueue()
-    done: SimpleQueue[tuple[str, int, list[Finding]]] = SimpleQueue()
-    left: dict[str, int] = {}
+    queue = _Queue()
     for target in targets:
-        steps = list(_steps(target, network, host, ldap_options))
-        left[target.domain] = len(steps)
-        for index, step in enumerate(steps):
-            work.put((target.domain, index, step))
+        queue.add(target.domain, partial(_begin, target, network, host, ldap_options))
     if host and targets:
-        left[""] = 1
-        work.put(("", 0, partial(web.check_service, network, host)))
-    stopped = Event()
-    for _ in range(min(THREADS, work.qsize())):
-        # Whoever ends the program does not wait for a silent server.
-        Thread(target=_work, args=(work, done, stopped), daemon=True).start()
-    found: dict[str, dict[int, list[Finding]]] = {domain: {} for domain in left}
+        queue.add("", lambda: [partial(web.check_service, network, host)])
     limit = seconds_at_most(len(targets), network.timeout)
-    try:
-        for domain in _finished(left, found, done, time.monotonic() + limit):
-            findings = [finding for _, part in sorted(found[domain].items()) for finding in part]
-            if left[domain]:
-                text = f"{left[domain]} steps were not done within {limit:g} s"
-                advice = "look at fewer domains at once, or give less --timeout"
-                findings.append(Finding(domain, Level.ERROR, "automx check", text, advice))
-            yield domain, findings
-    finally:
-        stopped.set()
+    for domain, findings, is_done in queue.run(limit):
+        if not is_done:
+            text = f"this domain was not done within {limit:g} s"
+            advice = "look at fewer domains at once, or give less --timeout"
+            findings.append(Finding(domain, Level.ERROR, "automx check", text, advice))
+        yield domain, findings
 
 
-def _steps(
+def _begin(
     target: Target, network: Network, host: str, ldap_options: ldap.Options
-) -> Iterator[Step]:
-    yield lambda: target.trouble
-    found = target.found
-    if found is None:
-        return
-    config = found.config
-    yield partial(rows.check_config, config)
-    yield from records.steps(config, network, host)
-    yield from web.steps(config, network, host)
-    yield from mail.steps(config, network)
-    if found.ldap_server is not None:
-        yield from directory.steps(config.domain, found.ldap_server, ldap_options, network)
+) -> Sequence[Step]:
+    """Return what is to be done for a domain, after the one question that all steps wait for."""
+    if target.found is None:
+        return [lambda: target.trouble]
+    config = target.found.config
+    records.is_usable(network, config.domain)
+    steps: list[Step] = [
+        partial(rows.check_config, config),
+        *records.steps(config, network, host),
+        *web.steps(config, network, host),
+        *mail.steps(config, network),
+    ]
+    if target.found.ldap_server is not None:
+        server = target.found.ldap_server
+        steps += directory.steps(config.domain, server, ldap_options, network)
+    return steps
 
 
-def _work(
-    work: "SimpleQueue[tuple[str, int, Step]]",
-    done: "SimpleQueue[tuple[str, int, list[Finding]]]",
-    stopped: Event,
-) -> None:
-    """Do what there is, until there is nothing more."""
-    while not stopped.is_set():
+@dataclass(order=True, frozen=True, slots=True)
+class _Task:
+    """A step, or the beginning of a domain; those with a low ``rank`` are done first."""
+
+    rank: int
+    number: int
+    domain: str = field(compare=False, default="")
+    begin: Callable[[], Sequence[Step]] | None = field(compare=False, default=None)
+    step: Step | None = field(compare=False, default=None)
+
+
+_BEGINNING, _STEP, _END = 2, 1, 0
+
+
+class _Queue:
+    """The work on all domains, and the threads that do it."""
+
+    def __init__(self) -> None:
+        self._tasks: PriorityQueue[_Task] = PriorityQueue()
+        self._numbers = count()
+        # domain, number of the step, what it has found, how many steps it has added
+        self._done: SimpleQueue[tuple[str, int, list[Finding], int]] = SimpleQueue()
+        self._domains: list[str] = []
+
+    def add(self, domain: str, begin: Callable[[], Sequence[Step]]) -> None:
+        """Add a domain, whose steps ``begin`` will tell when its turn comes."""
+        self._domains.append(domain)
+        self._tasks.put(_Task(_BEGINNING, next(self._numbers), domain, begin=begin))
+
+    def run(self, seconds: float) -> Iterator[tuple[str, list[Finding], bool]]:
+        """Yield each domain as it is done, with its findings and True.
+
+        When the time is over, yield the others with what is known of them, and False.
+        """
+        found: dict[str, dict[int, list[Finding]]] = {domain: {} for domain in self._domains}
+        missing = dict.fromkeys(found, 1)  # how many steps
+        end = time.monotonic() + seconds
+        for _ in range(THREADS):
+            # Whoever ends the program does not wait for a silent server.
+            Thread(target=self._work, daemon=True).start()
         try:
-            domain, index, step = work.get_nowait()
+            while missing:
+                domain, number, findings, added = self._done.get(
+                    timeout=max(0.0, end - time.monotonic())
+                )
+                found[domain][number] = findings
+                missing[domain] += added - 1
+                if not missing[domain]:
+                    del missing[domain]
+                    yield domain, _in_order(found.pop(domain)), True
         except Empty:
-            return
-        try:
-            findings = list(step())
-        except Exception as error:  # a bug here must not hide what others find
-            text = f"this check itself failed: {type(error).__name__}: {error}"
-            if isinstance(error, AutomxError):
-                text = error.cause or str(error)
-            findings = [Finding(domain, Level.ERROR, "automx check", text, "please report this")]
-        done.put((domain, index, findings))
+            for domain in missing:
+                yield domain, _in_order(found[domain]), False
+        finally:
+            for _ in range(THREADS):
+                self._tasks.put(_Task(_END, next(self._numbers)))
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()).rank != _END:
+            findings: list[Finding] = []
+            steps: Sequence[Step] = ()
+            try:
+                if task.begin is not None:
+                    steps = task.begin()
+                if task.step is not None:
+                    findings = list(task.step())
+            except Exception as error:  # a bug here must not hide what others find
+                text = f"this check itself failed: {type(error).__name__}: {error}"
+                if isinstance(error, AutomxError):
+                    text = error.cause or str(error)
+                advice = "please report this"
+                findings = [Finding(task.domain, Level.ERROR, "automx check", text, advice)]
+            # Said before any of the steps can be done.
+            self._done.put((task.domain, task.number, findings, len(steps)))
+            for step in steps:
+                self._tasks.put(_Task(_STEP, next(self._numbers), task.domain, step=step))
 
 
-def _finished(
-    left: dict[str, int],
-    found: dict[str, dict[int, list[Finding]]],
-    done: "SimpleQueue[tuple[str, int, list[Finding]]]",
-    end: float,
-) -> Iterator[str]:
-    """Yield domains as their last step is done; at the end of the time, all that are not done."""
-    missing = set(left)
-    while missing:
-        try:
-            domain, index, findings = done.get(timeout=max(0.0, end - time.monotonic()))
-        except Empty:
-            yield from [domain for domain in left if domain in missing]
-            return
-        found[domain][index] = findings
-        left[domain] -= 1
-        if not left[domain]:
-            missing.discard(domain)
-            yield domain
+def _in_order(found: dict[int, list[Finding]]) -> list[Finding]:
+    return [finding for _, findings in sorted(found.items()) for finding in findings]

@@ -112,7 +112,8 @@ class Network:
         ready.wait()
         answer = self._answers[key]
         if isinstance(answer, Exception):
-            raise answer
+            # Each time it is raised, its traceback would grow.
+            raise answer.with_traceback(None)
         return answer  # type: ignore[return-value] # what work() returned
 
     def exists(self, name: str) -> bool:
