@@ -145,10 +145,11 @@ def shared_url(url: str, domain: str) -> str | None:
     there, a client finds out where a person's own data are (RFC 6764, section 6).
     """
     whole = expand_url(url, domain, None)
-    if whole is None:
-        before = PLACEHOLDER.split(url.replace("%EMAILDOMAIN%", domain))[0]
-        whole = before.rpartition("/")[0] + "/"
-    return whole if whole.count("/") > 2 else None
+    if whole is not None:
+        return whole
+    before = PLACEHOLDER.split(url.replace("%EMAILDOMAIN%", domain))[0]
+    shared = before.rpartition("/")[0] + "/"
+    return shared if shared.count("/") > 2 else None
 
 
 def _is_international(local_part: str) -> bool:

@@ -5,18 +5,25 @@ RFC 8620 (JMAP), RFC 5804 (ManageSieve), draft-ietf-mailmaint-autoconfig, [MS-OX
 draft-ietf-mailmaint-pacc.
 """
 
+import ipaddress
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from automx.address import expand, shared_url
+from automx.address import expand, parse_domain, shared_url
 from automx.clientconfig import ClientConfig, DavType, MailServer, ServerType, SocketType
+from automx.errors import AddressError
 from automx.formats import pacc
 
 TTL = 3600  # seconds
 
 # Names by which clients look for this service.
 SERVICE_HOSTS = ("autoconfig", "autodiscover", pacc.HOST_PREFIX)
+AUTODISCOVER = "_autodiscover._tcp"
+
+# What an SRV record says of a service that is not offered (RFC 2782; RFC 6186, section 3.4).
+NOT_OFFERED = "0 0 0 ."
 
 _MAIL_SERVICES = {
     (ServerType.IMAP, SocketType.SSL): "_imaps._tcp",
@@ -37,17 +44,21 @@ _DAV_SERVICES = {
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record: its full name without final dot, its type and its data as in a zone file."""
+    """A record: its full name without final dot, its type and its data as in a zone file.
+
+    ``text`` is what a TXT record holds, "" for other types.
+    """
 
     name: str
     type: str
     data: str
+    text: str = ""
 
 
 def records(config: ClientConfig, host: str) -> list[Record]:
     """Return all records that fit a domain, sorted as a person reads them.
 
-    ``host`` is the public name of this service.
+    ``host`` is the public name of this service, an A-label.
     """
     return [
         *_service(config, host),
@@ -66,6 +77,15 @@ def zone(config: ClientConfig, found: list[Record]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def is_host_name(text: str) -> bool:
+    """Tell whether an A-label can be the target of a record: an IP address cannot."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return True
+    return False
+
+
 def _service(config: ClientConfig, host: str) -> Iterator[Record]:
     """Yield the records that lead to this service."""
     try:
@@ -76,57 +96,69 @@ def _service(config: ClientConfig, host: str) -> Iterator[Record]:
         name = f"{label}.{config.domain}"
         if name != host and (label != pacc.HOST_PREFIX or document is not None):
             yield Record(name, "CNAME", f"{host}.")
-    yield Record(f"_autodiscover._tcp.{config.domain}", "SRV", f"0 0 443 {host}.")
+    yield Record(f"{AUTODISCOVER}.{config.domain}", "SRV", f"0 0 443 {host}.")
     if document is not None:
-        text = pacc.digest_record(document)
-        yield Record(f"{pacc.TXT_NAME}.{config.domain}", "TXT", _quoted(text))
+        yield _txt(f"{pacc.TXT_NAME}.{config.domain}", pacc.digest_record(document))
 
 
 def _mail(config: ClientConfig) -> Iterator[Record]:
-    """Yield the records of mail servers; "." says that a service is not offered."""
+    """Yield the records of mail servers; those of a service that is not offered say so.
+
+    Nothing is said of a service whose only servers have IP addresses for names, or a name for each
+    person, or no encryption: no record could describe it, and to deny it would be wrong.
+    """
     for (type_, socket_type), service in _MAIL_SERVICES.items():
         servers = [
             server
             for server in config.mail_servers
-            if server.type is type_ and server.socket_type is socket_type
+            if server.type is type_
+            and (
+                server.socket_type is socket_type
+                or {server.socket_type, socket_type} == {SocketType.PLAIN, SocketType.STARTTLS}
+            )
         ]
-        yield from _srv(config, service, servers, or_none=True)
-    yield from _srv(config, "_sieve._tcp", list(config.sieve), or_none=False)
+        encrypted = [server for server in servers if server.socket_type is socket_type]
+        yield from _srv(config, service, encrypted)
+        if not servers:
+            yield Record(f"{service}.{config.domain}", "SRV", NOT_OFFERED)
+    yield from _srv(config, "_sieve._tcp", list(config.sieve))
 
 
-def _srv(
-    config: ClientConfig, service: str, servers: list[MailServer], *, or_none: bool
-) -> Iterator[Record]:
-    name = f"{service}.{config.domain}"
+def _srv(config: ClientConfig, service: str, servers: list[MailServer]) -> Iterator[Record]:
     targets = [
         (server.port, hostname)
         for server in servers
-        if (hostname := expand(server.hostname, config.domain, None))
+        if (hostname := expand(server.hostname, config.domain, None)) and is_host_name(hostname)
     ]
     for priority, (port, hostname) in enumerate(dict.fromkeys(targets)):
-        yield Record(name, "SRV", f"{priority} 1 {port} {hostname}.")
-    if not targets and or_none:
-        yield Record(name, "SRV", "0 0 0 .")
+        data = f"{priority} 1 {port} {hostname}."
+        yield Record(f"{service}.{config.domain}", "SRV", data)
 
 
 def _dav(config: ClientConfig) -> Iterator[Record]:
     told = set()
     for server in config.dav_servers:
-        url = shared_url(server.url, config.domain)
-        parts = urlsplit(url or "")
+        parts = urlsplit(shared_url(server.url, config.domain) or "")
         service = _DAV_SERVICES.get((server.type, parts.scheme))
         if service is None or service in told:
+            continue
+        try:
+            hostname = parse_domain(parts.hostname or "")
+        except AddressError:
+            continue
+        if not is_host_name(hostname):
             continue
         told.add(service)
         name = f"{service}.{config.domain}"
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        yield Record(name, "SRV", f"0 1 {port} {parts.hostname}.")
+        yield Record(name, "SRV", f"0 1 {port} {hostname}.")
         if server.type is not DavType.JMAP:  # RFC 8620 knows no such path
-            yield Record(name, "TXT", _quoted(f"path={parts.path or '/'}"))
+            path = quote(parts.path, safe="/%:@!$&'()*+,;=~-._") or "/"
+            yield _txt(name, f"path={path}")
 
 
-def _quoted(text: str) -> str:
-    """Return a text as character strings of at most 255 octets (RFC 1035, section 3.3)."""
+def _txt(name: str, text: str) -> Record:
+    """Return a TXT record, its strings of at most 255 octets each (RFC 1035, section 3.3.14)."""
     pieces = [text[i : i + 255] for i in range(0, len(text), 255)]
-    escaped = (piece.replace("\\", "\\\\").replace('"', '\\"') for piece in pieces)
-    return " ".join(f'"{piece}"' for piece in escaped)
+    escaped = (re.sub(r'(["\\])', r"\\\1", piece) for piece in pieces)
+    return Record(name, "TXT", " ".join(f'"{piece}"' for piece in escaped), text)

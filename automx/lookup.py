@@ -7,7 +7,6 @@ no client could use is found here, once for all formats: it is left out and name
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from copy import copy
 from functools import cache
 from threading import Lock
@@ -125,29 +124,63 @@ def knows(session: Session, domain: str) -> bool:
     return _domain_row(session, domain) is not None
 
 
-def known_domains(session: Session) -> Iterator[str]:
-    """Yield the domains of the table ``domain`` as A-labels, without wildcards and bad names."""
-    for name in session.scalars(select(Domain.name).order_by(Domain.id)):
-        with suppress(AddressError):
-            yield parse_domain(name)
+def domain_names(session: Session) -> Iterator[tuple[int, str]]:
+    """Yield id and name of all rows of the table ``domain``, as they are; raises DatabaseError."""
+    with database_errors():
+        for row in session.execute(select(Domain.id, Domain.name).order_by(Domain.id)):
+            yield row.id, row.name
 
 
-def bad_rows(session: Session) -> Iterator[tuple[str, int, str]]:
-    """Yield table, id and defect of all rows of servers that no client could use."""
-    checks: tuple[tuple[type[Any], Callable[[Row[Any]], object]], ...] = (
-        (Server, _mail_server),
-        (DavServerRow, _dav_server),
+def deciding_row(session: Session, domain: str) -> int | None:
+    """Return the id of the row of the table ``domain`` that decides for a domain (an A-label).
+
+    Raises DatabaseError.
+    """
+    with database_errors():
+        row = _domain_row(session, domain)
+    return row.id if row is not None else None
+
+
+def bad_rows(session: Session, ldap_options: ldap.Options) -> Iterator[tuple[str, int, str]]:
+    """Yield table, id and defect of each row that is served in part only, or not at all.
+
+    Raises DatabaseError.
+    """
+    checks: tuple[tuple[type[Any], Select[Any], Callable[[Row[Any]], object]], ...] = (
+        (Server, select(Server.__table__), _mail_server),
+        (DavServerRow, select(DavServerRow.__table__), _dav_server),
+        (LdapServer, select(LdapServer.__table__), lambda row: _directory(row, ldap_options)),
+        (ProviderDetail, _ALL_DETAILS, _check_details),
+        (DocumentationRow, select(DocumentationRow.__table__), _page),
     )
-    for model, check in checks:
-        table = model.__table__
-        for row in session.execute(select(table).order_by(table.c.id)):
-            try:
-                check(row)
-            except _BadRowError as error:
-                yield table.name, row.id, str(error)
+    with database_errors():
+        for model, query, check in checks:
+            table = model.__table__
+            [key] = table.primary_key
+            for row in session.execute(query.order_by(key)):
+                try:
+                    check(row)
+                except _BadRowError as error:
+                    yield table.name, getattr(row, key.name), str(error)
 
 
-def domain_names(session: Session, number: int) -> list[str]:
+def _directory(row: Row[Any], options: ldap.Options) -> ldap.LdapServer:
+    try:
+        return ldap.ldap_server(row, options)
+    except BadRecordError as error:
+        raise _BadRowError((error.cause or "").partition(": ")[2]) from error
+
+
+def _check_details(row: Row[Any]) -> None:
+    for column, read in _DETAIL_COLUMNS.items():
+        try:
+            read(getattr(row, column))
+        except _BadRowError as error:
+            raise _BadRowError(f"{column} {error}") from error
+    _logo(row)
+
+
+def first_domains(session: Session, number: int) -> list[str]:
     """Return the first names of the table ``domain``, no wildcards, at most ``number`` of them."""
     names = select(Domain.name).where(Domain.name.not_like("*%"))
     return list(session.scalars(names.order_by(Domain.name).limit(number)))
@@ -276,10 +309,11 @@ def _directory_row(connection: Connection, domain: Row[*tuple[Any, ...]]) -> Row
     return row
 
 
-_DETAILS = select(
+_ALL_DETAILS = select(
     *(column for column in ProviderDetail.__table__.c if column.name != "logo"),
     ProviderDetail.logo.is_not(None).label("has_logo"),
-).where(ProviderDetail.provider_id == bindparam("id"))
+)
+_DETAILS = _ALL_DETAILS.where(ProviderDetail.provider_id == bindparam("id"))
 _DOCUMENTATION = (
     select(DocumentationRow.__table__)
     .where(DocumentationRow.provider_id == bindparam("id"))

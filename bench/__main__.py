@@ -9,14 +9,19 @@ from importlib.metadata import version
 
 import click
 
-from bench import accounts, ldap, measurements
+from bench import accounts, check, ldap, measurements
 from bench.measurements import Bench
 from bench.report import Table
 from bench.rows import DATABASES
 from bench.servers import automx2_programs, automx2_version
 from tests.processes import REPOSITORY
 
-MEASUREMENTS = measurements.MEASUREMENTS | ldap.MEASUREMENTS | accounts.MEASUREMENTS
+MEASUREMENTS = (
+    measurements.MEASUREMENTS
+    | ldap.MEASUREMENTS
+    | accounts.MEASUREMENTS
+    | check.MEASUREMENTS
+)
 FOLDER = REPOSITORY / "var" / "bench"
 
 

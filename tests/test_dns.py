@@ -1,16 +1,19 @@
-"""The records of a domain: complete, and a zone that a name server can load."""
+"""The records of a domain: complete, and a zone that a name server loads."""
 
 import json
+import os
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
-import dns.zone
 import pytest
-from dns.rdatatype import RdataType
 
 from automx import dns as records
-from automx.clientconfig import ClientConfig
+from automx.clientconfig import ClientConfig, DavServer, DavType, ServerType, SocketType
+from tests.conftest import Execute
 from tests.documents import golden
-from tests.processes import automx
+from tests.nameserver import name_server
+from tests.processes import AUTOMX, automx
 from tests.test_pacc import IMAP, SMTP, config
 from tests.test_provider_details import DOCUMENT
 
@@ -38,18 +41,120 @@ def test_the_zone_holds_all_records(env: dict[str, str]) -> None:
     assert zone == golden("example.zone")
 
 
-def test_a_zone_parser_reads_the_zone(env: dict[str, str]) -> None:
-    text = automx("dns", "example.com", "--host", "automx.example.net", env=env)
-    zone = dns.zone.from_text(text, "example.com.", relativize=False, check_origin=False)
-    read = [
-        (str(name).removesuffix("."), RdataType.to_text(data.rdtype), data.to_text())
-        for name, _, data in zone.iterate_rdatas()
+def test_a_name_server_answers_what_is_printed(env: dict[str, str], tmp_path: Path) -> None:
+    arguments = ("dns", "example.com", "--host", "automx.example.net")
+    zone = automx(*arguments, env=env)
+    told = json.loads(automx(*arguments, "--format", "json", env=env))
+    with name_server(tmp_path / "names", {"example.com": zone}) as server:
+        answered = {(r["name"], r["type"]): server.records(r["name"], r["type"]) for r in told}
+    expected: dict[tuple[str, str], list[str]] = {}
+    for record in told:
+        expected.setdefault((record["name"], record["type"]), []).append(record["data"])
+        assert record["ttl"] == 3600
+    assert answered == {key: sorted(data) for key, data in expected.items()}
+    assert len(told) == len(zone.splitlines()) - 1
+
+
+def data(settings: ClientConfig, name: str) -> list[str]:
+    """Return the data of the records of a name below the domain."""
+    found = records.records(settings, "h.example")
+    return [record.data for record in found if record.name == f"{name}.{settings.domain}"]
+
+
+def test_nothing_is_denied_that_no_record_could_describe() -> None:
+    of_each = replace(IMAP, hostname="%EMAILLOCALPART%.example.com")
+    by_address = replace(SMTP, hostname="192.0.2.1")
+    plain = replace(IMAP, type=ServerType.POP3, port=110, socket_type=SocketType.PLAIN)
+    settings = config(of_each, by_address, plain)
+    for name in ("_imaps._tcp", "_submissions._tcp", "_pop3._tcp"):
+        assert data(settings, name) == []
+    assert data(settings, "_pop3s._tcp") == ["0 0 0 ."]
+
+
+def test_the_domain_is_filled_in_and_equal_servers_are_told_once() -> None:
+    server = replace(IMAP, hostname="imap.%EMAILDOMAIN%")
+    again = replace(server, user_name="%EMAILLOCALPART%")
+    assert data(config(server, again, SMTP), "_imaps._tcp") == ["0 1 993 imap.example.com."]
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://dav.example.com", ["0 1 443 dav.example.com.", '"path=/"']),
+        ("https://müller.example/", ["0 1 443 xn--mller-kva.example.", '"path=/"']),
+        (
+            'https://dav.example.com/"ü\\%EMAILADDRESS%',
+            ["0 1 443 dav.example.com.", '"path=/"'],
+        ),
+        (
+            "https://dav.example.com/ü%20;x/",
+            ["0 1 443 dav.example.com.", '"path=/%C3%BC%20;x/"'],
+        ),
+        (
+            "https://dav.example.com/" + "a" * 300,
+            ["0 1 443 dav.example.com.", f'"path=/{"a" * 249}" "{"a" * 51}"'],
+        ),
+        ("https://192.0.2.1/cal/", []),
+        ("https://%EMAILLOCALPART%.example.com/", []),
+    ],
+)
+def test_where_calendars_are(url: str, expected: list[str]) -> None:
+    calendars = DavServer(DavType.CALDAV, url, "%EMAILADDRESS%", domain_required=False)
+    settings = replace(config(IMAP, SMTP), dav_servers=(calendars,))
+    assert data(settings, "_caldavs._tcp") == expected
+
+
+def test_quotes_and_backslashes_are_escaped() -> None:
+    record = records._txt("example.com", 'a"b\\c')
+    assert (record.data, record.text) == ('"a\\"b\\\\c"', 'a"b\\c')
+
+
+def test_a_domain_beyond_ascii_and_one_that_a_wildcard_covers(
+    env: dict[str, str], execute: Execute
+) -> None:
+    execute("UPDATE domain SET name = '*.müller.example';")
+    zone = automx("dns", "Sub.MÜLLER.example", "--host", "HÄNS.example", env=env)
+    lines = zone.splitlines()
+    assert lines[0] == "; sub.xn--mller-kva.example, for mail clients; written by automx"
+    assert lines[1].split() == [
+        "autoconfig.sub.xn--mller-kva.example.",
+        "3600",
+        "IN",
+        "CNAME",
+        "xn--hns-qla.example.",
     ]
-    printed = automx(
-        "dns", "example.com", "--host", "automx.example.net", "--format", "json", env=env
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (
+            ["example.com"],
+            "under which host name do clients reach automx? Give it by --host, or set web_endpoint",
+        ),
+        (
+            ["example.com", "--host", "192.0.2.1"],
+            "under which host name do clients reach automx? Give it by --host, or set web_endpoint",
+        ),
+        (["example.org", "--host", "h.example"], "No configuration is known for this domain."),
+        (["*.example.com", "--host", "h.example"], "The domain name is not valid."),
+    ],
+)
+def test_what_cannot_be_told(env: dict[str, str], arguments: list[str], complaint: str) -> None:
+    result = subprocess.run(
+        [AUTOMX, "dns", *arguments],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    told = [(record["name"], record["type"], record["data"]) for record in json.loads(printed)]
-    assert sorted(read) == sorted(told)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"automx: {complaint}")
+
+
+def test_the_host_is_that_of_the_settings(env: dict[str, str]) -> None:
+    settings = env | {"AUTOMX_WEB_ENDPOINT": "https://automx.example.net/new_email"}
+    assert automx("dns", "example.com", env=settings) == golden("example.zone")
 
 
 def test_a_name_that_is_the_services_own_gets_no_alias() -> None:

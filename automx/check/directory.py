@@ -1,36 +1,65 @@
 """Whether the directory of a domain can be asked."""
 
+import threading
+import time
 from collections.abc import Iterator
+from functools import partial
 
 from automx import ldap
-from automx.check.finding import Finding, Level
+from automx.address import EmailAddress
+from automx.check.finding import Finding, Level, Step
 from automx.check.network import Network
+from automx.check.web import NOBODY
 
 
-def check(
+def steps(
     domain: str, server: ldap.LdapServer, options: ldap.Options, network: Network
-) -> Iterator[Finding]:
-    """Yield the hosts of a directory that do not let us log in and search."""
+) -> Iterator[Step]:
+    """Yield what is to be done; each host is asked once for all domains that name it."""
     for host in server.hosts:
-        key = ("ldap", str(server.id), str(host))
-        why = network.once(key, lambda: _try(server, host, options, network))  # noqa: B023
-        if why:
-            subject = f"ldapserver {server.id}, {host}"
-            yield Finding(
-                domain, Level.ERROR, subject, why, f"try: automx ldap test someone@{domain}"
-            )
+        yield partial(_check, domain, server, host, options, network)
 
 
-def _try(server: ldap.LdapServer, host: ldap.Host, options: ldap.Options, network: Network) -> str:
-    """Log in and search for nobody; return what went wrong, or ""."""
+def _check(
+    domain: str,
+    server: ldap.LdapServer,
+    host: ldap.Host,
+    options: ldap.Options,
+    network: Network,
+) -> Iterator[Finding]:
+    subject = f"ldapserver {server.id}, {host}"
+    search = server.filter_for(EmailAddress(NOBODY, domain))
+    key = ("ldap", str(server.id), str(host))
+    why = network.once(key, lambda: _try(server, host, search, options, network))
+    if why:
+        advice = f"see which step fails: automx ldap test someone@{domain}"
+        yield Finding(domain, Level.ERROR, subject, why, advice)
+
+
+def _try(
+    server: ldap.LdapServer,
+    host: ldap.Host,
+    search_filter: str,
+    options: ldap.Options,
+    network: Network,
+) -> str:
+    """Log in and search for nobody; return what went wrong, or "".
+
+    The host's name is looked up as automx does it, by the system.
+    """
     connection = ldap.Connection(host, ldap.tls_context(options))
+    deadline = network.deadline()
+    # Octets that drip in begin ldap3's waiting anew.
+    watch = threading.Timer(network.timeout, connection.close)
+    watch.daemon = True
+    watch.start()
     try:
-        ldap.log_in(connection, server, network.deadline())
-        connection.search(
-            server.search_base, "(uid=automx-check)", ldap.attributes(server), network.deadline()
-        )
+        ldap.log_in(connection, server, deadline)
+        connection.search(server.search_base, search_filter, ldap.attributes(server), deadline)
     except ldap.HostError as error:
-        return str(error)
+        # What was closed for its slowness says something else.
+        return "no answer in time" if time.monotonic() > deadline else str(error)
     finally:
+        watch.cancel()
         connection.close()
     return ""

@@ -1,5 +1,6 @@
 """What the doctor has found."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -7,17 +8,24 @@ from enum import IntEnum
 class Level(IntEnum):
     """How bad it is; the numbers are exit statuses."""
 
-    OK = 0
-    WARNING = 1  # it works for most, or could be better
+    OK = 0  # worth knowing, nothing to do
+    WARNING = 1  # it works for most, or not for long
     ERROR = 2  # people's clients fail
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line about a domain ("" for the database as a whole): what is where, and what to do."""
+    """One line about a domain ("" for database and settings): what is where, and what to do.
+
+    The texts may hold what strangers sent: whoever shows them takes out control characters.
+    """
 
     domain: str
     level: Level
     subject: str
     text: str
     advice: str = ""
+
+
+# A part of the work that can be done beside all others.
+Step = Callable[[], Iterable[Finding]]

@@ -1,65 +1,137 @@
 """Rows that no client can use, or that nobody should."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.orm import Session
 
-from automx import lookup
-from automx.address import parse_domain
+from automx import ldap, lookup
+from automx.address import PLACEHOLDER, parse_domain
 from automx.check.finding import Finding, Level
 from automx.clientconfig import ClientConfig, SocketType
 from automx.errors import AddressError
-from automx.models import DavServer, Domain, Server, davserver_domain, server_domain
+from automx.models import (
+    DavServer,
+    Documentation,
+    Domain,
+    LdapServer,
+    Provider,
+    ProviderDetail,
+    Server,
+    davserver_domain,
+    server_domain,
+)
 
 MAX_NAMED = 20  # findings of one kind
 
+# Without these, people's clients still work.
+_SIDE_TABLES = {ProviderDetail.__tablename__, Documentation.__tablename__}
 
-def check(session: Session) -> Iterator[Finding]:
-    """Yield what is suspicious in the tables, whichever domain it concerns."""
-    for table, row_id, text in lookup.bad_rows(session):
-        subject = f"table {table}, id {row_id}"
-        yield Finding("", Level.ERROR, subject, text, "correct the row; it is left out")
-    unused = ((Server, server_domain.c.server_id), (DavServer, davserver_domain.c.davserver_id))
-    for model, reference in unused:
-        table = model.__tablename__
-        without = select(model.id).where(model.id.not_in(select(reference))).order_by(model.id)
-        for row_id in session.scalars(without.limit(MAX_NAMED)):
-            subject = f"table {table}, id {row_id}"
-            advice = f"link it to a domain in {table}_domain, or delete it"
-            yield Finding("", Level.WARNING, subject, "no domain uses this server", advice)
-    links = select(server_domain.c.domain_id)
-    alone = select(Domain.id, Domain.name).where(Domain.id.not_in(links)).order_by(Domain.id)
-    for row in session.execute(alone.limit(MAX_NAMED)):
-        subject = f"table domain, id {row.id}"
+# The first label of a name that a wildcard is asked for.
+_ANY = "automx-check"
+
+
+def check(session: Session, ldap_options: ldap.Options) -> Iterator[Finding]:
+    """Yield what is suspicious in the tables, whichever domain it concerns.
+
+    Raises DatabaseError.
+    """
+    yield from _limited("bad rows", _bad(session, ldap_options))
+    yield from _limited("unused rows", _unused(session))
+    yield from _limited("domains without servers", _alone(session))
+    yield from _limited("domains with missing rows", _missing(session))
+    yield from _limited("names of domains", _names(session))
+
+
+def _limited(kind: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    yield from islice(findings, MAX_NAMED)
+    if more := list(findings):
+        worst = max(finding.level for finding in more)
+        yield Finding("", worst, kind, f"{len(more)} more are not shown", "correct the first ones")
+
+
+def _bad(session: Session, ldap_options: ldap.Options) -> Iterator[Finding]:
+    for table, row_id, text in lookup.bad_rows(session, ldap_options):
+        level = Level.WARNING if table in _SIDE_TABLES else Level.ERROR
+        yield Finding("", level, _row(table, row_id), text, "correct the row")
+
+
+def _unused(session: Session) -> Iterator[Finding]:
+    uses: tuple[tuple[type[Any], ColumnElement[Any], str], ...] = (
+        (Server, server_domain.c.server_id, "link it to a domain in server_domain"),
+        (DavServer, davserver_domain.c.davserver_id, "link it to a domain in davserver_domain"),
+        (LdapServer, Domain.__table__.c.ldapserver_id, "name it in domain.ldapserver_id"),
+        (Provider, Domain.__table__.c.provider_id, "name it in domain.provider_id"),
+    )
+    for model, reference, advice in uses:
+        used = select(reference).where(reference.is_not(None))
+        query = select(model.id).where(model.id.not_in(used)).order_by(model.id)
+        for row_id in session.scalars(query):
+            subject = _row(model.__tablename__, row_id)
+            yield Finding(
+                "", Level.WARNING, subject, "no domain uses this row", f"{advice}, or delete it"
+            )
+
+
+def _alone(session: Session) -> Iterator[Finding]:
+    linked = select(server_domain.c.domain_id).join(
+        Server.__table__, Server.id == server_domain.c.server_id
+    )
+    for row in _domains(session, select(Domain.id, Domain.name).where(Domain.id.not_in(linked))):
         advice = "link servers to it in server_domain"
-        yield Finding("", Level.ERROR, subject, f"{row.name} has no mail server", advice)
-    yield from _names(session)
+        text = f"{row.name} has no mail server"
+        yield Finding("", Level.ERROR, _row("domain", row.id), text, advice)
+
+
+def _missing(session: Session) -> Iterator[Finding]:
+    columns = Domain.__table__.c
+    for name, column, model in (
+        ("provider", columns.provider_id, Provider),
+        ("ldapserver", columns.ldapserver_id, LdapServer),
+    ):
+        query = select(Domain.id, Domain.name, column.label("named"))
+        query = query.where(column.is_not(None), column.not_in(select(model.id)))
+        for row in _domains(session, query):
+            text = f"{row.name} names {name} {row.named}, which does not exist"
+            advice = f"correct {column.name}"
+            yield Finding("", Level.ERROR, _row("domain", row.id), text, advice)
+
+
+def _domains(session: Session, query: Select[*tuple[Any, ...]]) -> Sequence[Any]:
+    return session.execute(query.order_by(Domain.id)).all()
 
 
 def _names(session: Session) -> Iterator[Finding]:
     """Yield the names of domains that no client can ask for, and those that mean the same."""
-    seen: dict[str, int] = {}
-    named = 0
-    for row in session.execute(select(Domain.id, Domain.name).order_by(Domain.id)):
-        subject = f"table domain, id {row.id}"
-        plain = row.name.removeprefix("*.")
-        try:
-            a_label = "*" if row.name == "*" else parse_domain(plain)
-        except AddressError:
-            text = f"{row.name!r} is no domain name"
-            finding = Finding("", Level.ERROR, subject, text, "correct the name")
-        else:
-            key = row.name[: len(row.name) - len(plain)] + a_label
-            first = seen.setdefault(key, row.id)
-            if first == row.id:
-                continue
-            text = f"{row.name} is the same domain as that of id {first}"
-            finding = Finding("", Level.ERROR, subject, text, "delete one of the two rows")
-        named += 1
-        if named > MAX_NAMED:
-            return
-        yield finding
+    first: dict[str, int] = {}
+    for row_id, name in list(lookup.domain_names(session)):
+        subject = _row("domain", row_id)
+        a_label = a_label_of(name)
+        if a_label is None:
+            text, advice = f"{name!r} is no domain name", "correct the name"
+            yield Finding("", Level.ERROR, subject, text, advice)
+        elif first.setdefault(a_label, row_id) != row_id:
+            text = f"{name} is the same domain as that of id {first[a_label]}"
+            yield Finding("", Level.ERROR, subject, text, "delete one of the two rows")
+        elif name.lower() != a_label or not name.isascii():
+            asked = a_label.replace("*", _ANY, 1)
+            if lookup.deciding_row(session, asked) != row_id:
+                text = f"{name!r} is never found: it is not written as it is looked for"
+                yield Finding("", Level.ERROR, subject, text, f"set name to {a_label}")
+
+
+def a_label_of(name: str) -> str | None:
+    """Return the name of a row of ``domain`` as A-label, with its ``*.``; None if it is none."""
+    if name == "*":
+        return name
+    plain = name.removeprefix("*.")
+    try:
+        return name[: len(name) - len(plain)] + parse_domain(plain)
+    except AddressError:
+        return None
 
 
 def check_config(config: ClientConfig) -> Iterator[Finding]:
@@ -70,13 +142,31 @@ def check_config(config: ClientConfig) -> Iterator[Finding]:
             advice = "add one: most clients want one of each kind"
             yield Finding(config.domain, Level.ERROR, "database", text, advice)
     for server in config.mail_servers:
+        subject = f"{server.type} {server.hostname}:{server.port} {server.socket_type}"
         if server.socket_type is SocketType.PLAIN:
-            subject = f"{server.type} {server.hostname}:{server.port}"
             text = "passwords are sent without encryption; Thunderbird for Android refuses this"
             advice = "let the server offer TLS, and set socket_type to SSL or STARTTLS"
             yield Finding(config.domain, Level.WARNING, subject, text, advice)
+        if server in config.outgoing and server.port == 25:
+            text = "many networks let nobody reach port 25"
+            advice = "let people submit mail at port 465 (SSL) or 587 (STARTTLS)"
+            yield Finding(config.domain, Level.WARNING, subject, text, advice)
+        yield from _user_name(config.domain, subject, server.user_name)
     for dav_server in config.dav_servers:
+        subject = f"{dav_server.type} {dav_server.url}"
         if not dav_server.url.startswith("https:"):
             text = "passwords are sent without encryption"
-            advice = "serve it by https"
-            yield Finding(config.domain, Level.WARNING, dav_server.url, text, advice)
+            yield Finding(config.domain, Level.WARNING, subject, text, "serve it by https")
+        yield from _user_name(config.domain, subject, dav_server.user_name)
+
+
+def _user_name(domain: str, subject: str, user_name: str) -> Iterator[Finding]:
+    left = re.findall(r"%\w+%", PLACEHOLDER.sub("", user_name).replace("%REALNAME%", ""))
+    if left:
+        text = f"user_name holds {left[0]}, which is no placeholder"
+        advice = "write %EMAILADDRESS%, %EMAILLOCALPART% or %EMAILDOMAIN%"
+        yield Finding(domain, Level.WARNING, subject, text, advice)
+
+
+def _row(table: str, row_id: int) -> str:
+    return f"table {table}, id {row_id}"

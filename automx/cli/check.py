@@ -1,11 +1,21 @@
 """``automx check``: the doctor."""
 
 import json
+import os
+import shutil
 import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
+
+from automx import __version__
+from automx.errors import AutomxError
 
 if TYPE_CHECKING:
     from automx.check import Finding
@@ -13,127 +23,253 @@ if TYPE_CHECKING:
 
 _COLORS = ("green", "yellow", "red")
 _WORDS = ("ok", "warning", "error")
+_INTERRUPTED = 130  # what a shell calls a program that Ctrl-C has ended
+
+_TIMEOUT = """Seconds for each question to a name server, and for each connection with all that is
+said on it. With N domains, the whole run ends after (15 + N) times as long, however many servers
+are silent."""
+
+
+@dataclass
+class _Report:
+    """What is known so far; ``domains`` are those that were asked for."""
+
+    domains: list[str] = field(default_factory=list)
+    common: "list[Finding]" = field(default_factory=list)
+    by_domain: "dict[str, list[Finding]]" = field(default_factory=dict)
+    is_interrupted: bool = False
+
+    @property
+    def findings(self) -> "list[Finding]":
+        """All findings: those of no domain first, then domain by domain, the worst first."""
+        parts = [self.common, *(self.by_domain.get(domain, []) for domain in self.domains)]
+        return [finding for part in parts for finding in sorted(part, key=lambda f: -f.level)]
+
+    @property
+    def status(self) -> int:
+        """The exit status."""
+        return max((finding.level for finding in self.findings), default=0)
 
 
 @click.command
 @click.argument("domains", nargs=-1, metavar="[DOMAIN]...")
 @click.option("--all", "all_domains", is_flag=True, help="Look at all domains of the database.")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-@click.option("--timeout", default=5.0, show_default=True, help="Seconds for each step.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing about what is in order.")
+@click.option(
+    "--timeout",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 120),
+    help=" ".join(_TIMEOUT.split()),
+)
 @click.option("--dns", "name_server", help="Ask this name server: an IP address, perhaps :PORT.")
 @click.option("--host", help="Public host name of automx, by default that of web_endpoint.")
-@click.option("--ca-file", type=click.Path(exists=True), help="Authorities (PEM) to trust.")
+@click.option(
+    "--ca-file",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Authorities (PEM) to trust beside those of the system.",
+)
 def check(
     domains: tuple[str, ...],
     all_domains: bool,
     as_json: bool,
+    quiet: bool,
     timeout: float,
     name_server: str | None,
     host: str | None,
     ca_file: str | None,
 ) -> None:
-    """Look at the database, and at each DOMAIN as mail clients see it.
+    """Look at settings and database, and at each DOMAIN as mail clients see it.
+
+    Without DOMAIN and --all, the network is not asked.
 
     Exit status: 0 all is well, 1 there are warnings, 2 there are errors.
     """
-    if bool(domains) == all_domains and domains:
+    if domains and all_domains:
         raise click.UsageError("Name either domains or --all.")
-    from automx import check as doctor
-    from automx import ldap
-    from automx.address import parse_domain
-    from automx.config import load
-    from automx.lookup import known_domains
-    from automx.models import open_session
-
-    settings = load()
-    options = ldap.options(settings)
     address, port = _name_server(name_server)
-    network = doctor.Network(name_server=address, port=port, ca_file=ca_file or "", timeout=timeout)
-    with open_session(settings.db_uri) as session:
-        findings = doctor.check_rows(session)
-        names = list(known_domains(session)) if all_domains else [parse_domain(d) for d in domains]
-        targets = doctor.load_targets(session, names, options)
-    by_domain: dict[str, list[doctor.Finding]] = {}
-    work = doctor.check_domains(
-        targets,
-        network,
-        host=host or urlsplit(settings.web_endpoint).hostname or "",
-        ldap_options=options,
-    )
-    with click.progressbar(
-        work, length=len(targets), label="Checking", file=sys.stderr, hidden=not sys.stderr.isatty()
-    ) as progress:
-        by_domain.update(progress)
-    findings += [finding for name in names for finding in by_domain[name]]
-    findings += _signing(settings)
+    report = _Report()
+    with _errors_in(report):
+        from automx import check as doctor
+        from automx import config, ldap, models
+
+        settings = config.load()
+        service = _host(host, settings)
+        options = ldap.options(settings)
+        network = doctor.Network(
+            name_server=address, port=port, ca_file=ca_file or "", timeout=timeout
+        )
+        report.common += doctor.check_settings(settings, network.now)
+        with _silent_log(), models.open_session(settings.db_uri) as session:
+            report.common += doctor.check_rows(session, options)
+            asked = None if all_domains else domains
+            targets = doctor.load_targets(session, asked, options)
+        report.domains = [target.domain for target in targets]
+        work = doctor.check_domains(targets, network, host=service, ldap_options=options)
+        with _progress(len(targets)) as advance:
+            for domain, found in work:
+                if domain:
+                    report.by_domain[domain] = found
+                    advance()
+                else:
+                    report.common += found
     if as_json:
-        click.echo(json.dumps([_as_dict(finding) for finding in findings], indent=2))
+        click.echo(json.dumps(_as_dict(report), indent=2))
     else:
-        _table(findings, len(names))
-    sys.exit(max((finding.level for finding in findings), default=0))
+        _print(report, quiet=quiet, all_domains=all_domains)
+    sys.exit(_INTERRUPTED if report.is_interrupted else report.status)
+
+
+@contextmanager
+def _errors_in(report: _Report) -> Iterator[None]:
+    """Turn what ends the work early into a finding: what was found before is not lost."""
+    from automx.check import Finding, Level
+
+    try:
+        yield
+    except AutomxError as error:
+        text = error.cause if error.status >= 500 and error.cause else str(error)
+        subject = "database" if error.status == 503 else "settings"
+        report.common.append(Finding("", Level.ERROR, subject, text, "nothing else was looked at"))
+    except KeyboardInterrupt:
+        report.is_interrupted = True
+    except Exception as error:  # status 1, Python's own, would be taken for warnings
+        traceback.print_exc()
+        text = f"this check itself failed: {type(error).__name__}: {error}"
+        report.common.append(Finding("", Level.ERROR, "automx check", text, "please report this"))
+
+
+@contextmanager
+def _silent_log() -> Iterator[None]:
+    """Keep the log quiet: what it would say of rows is among the findings."""
+    import logging
+
+    logger = logging.getLogger("automx")
+    handler = logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+@contextmanager
+def _progress(length: int) -> Iterator[Callable[[], None]]:
+    """Show a bar to a person, and to nobody else; what is given advances it."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    with click.progressbar(length=length, label="Checking", file=sys.stderr) as bar:
+        yield lambda: bar.update(1)
+
+
+def _host(text: str | None, settings: "Settings") -> str:
+    """Return the public host name of this service as A-label, "" if it is not known."""
+    from automx.address import parse_domain
+    from automx.dns import is_host_name
+
+    text = text or urlsplit(settings.web_endpoint).hostname
+    name = parse_domain(text) if text else ""
+    return name if is_host_name(name) else ""
 
 
 def _name_server(text: str | None) -> tuple[str, int]:
     """Return address and port of a name server, ("", 53) for those of the system."""
     from ipaddress import ip_address
 
-    host, colon, port = (text or "").rpartition(":")
+    if text is None:
+        return "", 53
+    host, colon, port = text.rpartition(":")
     if not colon or (host.count(":") and not host.endswith("]")):  # an IPv6 address has colons
-        host, port = text or "", "53"
-    host = host.strip("[]")
+        host, port = text, "53"
+    host = host.removeprefix("[").removesuffix("]")
     try:
-        if host:
-            ip_address(host)
-        return host, int(port)
+        ip_address(host)
+        number = int(port)
     except ValueError:
-        text = "expected an IP address, perhaps with a port"
-        raise click.BadParameter(text, param_hint="--dns") from None
+        number = 0
+    if not 0 < number < 65536:
+        raise click.BadParameter("expected an IP address, perhaps with a port", param_hint="--dns")
+    return host, number
 
 
-def _signing(settings: "Settings") -> "list[Finding]":
-    """Return what is wrong with the certificate that profiles are signed with."""
-    from datetime import UTC, datetime
-
-    from automx.check import Finding, Level
-    from automx.errors import SettingsError
-
-    if not settings.signing_certificate:
-        return []
-    from automx.signing import files
-
-    subject = "signing_certificate"
-    try:
-        trouble = files(settings).read().trouble(datetime.now(UTC))
-    except SettingsError as error:
-        return [Finding("", Level.ERROR, subject, str(error), "correct the setting or the file")]
-    if not trouble:
-        return []
-    return [Finding("", Level.WARNING, subject, trouble, "renew the certificate")]
-
-
-def _as_dict(finding: "Finding") -> dict[str, str]:
+def _as_dict(report: _Report) -> dict[str, object]:
     return {
-        "domain": finding.domain,
-        "level": _WORDS[finding.level],
-        "subject": finding.subject,
-        "text": finding.text,
-        "advice": finding.advice,
+        "version": __version__,
+        "status": report.status,
+        "complete": not report.is_interrupted,
+        "domains": report.domains,
+        "findings": [
+            {
+                "domain": finding.domain,
+                "level": _WORDS[finding.level],
+                "subject": finding.subject,
+                "text": finding.text,
+                "advice": finding.advice,
+            }
+            for finding in report.findings
+        ],
     }
 
 
-def _table(findings: "list[Finding]", number: int) -> None:
-    """Print the findings of each domain below its name, the worst first."""
-    domain = None
-    for finding in findings:
-        if finding.domain != domain:
-            domain = finding.domain
-            click.secho(domain or "Database and settings", bold=True)
-        word = click.style(f"{_WORDS[finding.level]:<8}", fg=_COLORS[finding.level])
-        click.echo(f"  {word} {finding.subject}: {finding.text}")
-        if finding.advice:
-            click.echo(f"           -> {finding.advice}")
-    errors = sum(finding.level == 2 for finding in findings)
-    warnings = sum(finding.level == 1 for finding in findings)
-    domains = f"{number} domain{'s' * (number != 1)}"
-    click.echo(f"{domains}, {errors} error{'s' * (errors != 1)}, ", nl=False)
-    click.echo(f"{warnings} warning{'s' * (warnings != 1)}")
+def _print(report: _Report, *, quiet: bool, all_domains: bool) -> None:
+    """Print a line for each finding, and for whatever is in order, and their numbers."""
+    width = max((min(len(domain), 40) for domain in report.domains), default=1)
+    blocks = [("", report.common)]
+    blocks += [(domain, report.by_domain.get(domain, [])) for domain in report.domains]
+    for domain, found in blocks:
+        if not found and not quiet and (not domain or domain in report.by_domain):
+            text = "everything is in order" if domain else "settings and database are in order"
+            _line(0, domain, width, text, "")
+        for finding in sorted(found, key=lambda finding: -finding.level):
+            if finding.level or not quiet:
+                text = f"{finding.subject}: {finding.text}"
+                _line(finding.level, domain, width, text, finding.advice)
+    if report.is_interrupted:
+        done = f"{len(report.by_domain)} of {len(report.domains)} domains"
+        _echo(f"Interrupted: {done} were looked at.")
+    elif report.status or not quiet:
+        levels = [int(finding.level) for finding in report.findings]
+        counts = [(len(report.domains), "domain"), (levels.count(2), "error")]
+        counts.append((levels.count(1), "warning"))
+        _echo(", ".join(f"{number} {word}{'s' * (number != 1)}" for number, word in counts))
+    if not report.domains and not quiet and not report.is_interrupted:
+        hint = "The database names no domain." if all_domains else "Name domains, or give --all."
+        _echo(f"No domain was looked at. {hint}")
+
+
+def _line(level: int, domain: str, width: int, text: str, advice: str) -> None:
+    """Print one line; for a terminal, it is broken, and what to do has a line of its own."""
+    word = click.style(f"{_WORDS[level]:<7}", fg=_COLORS[level])
+    begin = f"  {_printable(domain) or '-':<{width}}  "
+    text, advice = _printable(text), _printable(f"-> {advice}" if advice else "")
+    if not sys.stdout.isatty():
+        _echo(f"{word}{begin}{text} {advice}".rstrip())
+        return
+    columns = shutil.get_terminal_size().columns
+    indent = " " * min(7 + len(begin), columns // 4)
+    paragraphs = [
+        textwrap.fill(
+            part,
+            max(columns, 20),
+            initial_indent=first,
+            subsequent_indent=indent,
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+        for part, first in ((text, "." * 7 + begin), (advice, indent))
+        if part
+    ]
+    _echo(word + "\n".join(paragraphs)[7:])
+
+
+def _printable(text: str) -> str:
+    """Return a text that cannot move a terminal's cursor: parts of it come from strangers."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def _echo(text: str) -> None:
+    encoding = sys.stdout.encoding or "utf-8"
+    text = text.encode(encoding, "replace").decode(encoding)
+    click.echo(text, color=False if os.environ.get("NO_COLOR") else None)

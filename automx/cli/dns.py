@@ -1,10 +1,13 @@
 """``automx dns``: the records that a domain's zone should have."""
 
 import json
-from dataclasses import asdict
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
+
+if TYPE_CHECKING:
+    from automx.dns import Record
 
 
 @click.command
@@ -22,15 +25,22 @@ def dns(domain: str, format_: str, host: str | None) -> None:
     from automx.models import open_session
 
     settings = load()
-    name = host or urlsplit(settings.web_endpoint).hostname
-    if not name:
+    text = host or urlsplit(settings.web_endpoint).hostname
+    name = parse_domain(text) if text else ""
+    if not name or not records.is_host_name(name):
         raise SettingsError(
-            "under which name do clients reach automx? Give it by --host, or set web_endpoint"
+            "under which host name do clients reach automx? Give it by --host, or set web_endpoint"
         )
     with open_session(settings.db_uri) as session:
         config = find(session, parse_domain(domain), ldap.options(settings)).config
-    found = records.records(config, parse_domain(name))
+    found = records.records(config, name)
     if format_ == "json":
-        click.echo(json.dumps([asdict(record) for record in found], indent=2))
+        click.echo(json.dumps([_as_dict(record) for record in found], indent=2))
     else:
         click.echo(records.zone(config, found), nl=False)
+
+
+def _as_dict(record: "Record") -> dict[str, object]:
+    from automx.dns import TTL
+
+    return {"name": record.name, "ttl": TTL, "type": record.type, "data": record.data}

@@ -115,7 +115,7 @@ def add(
     with open_session(settings.db_uri) as session:
         if domain is None:
             one = address and EmailAddress.parse(address).domain
-            domain = one or _only(lookup.domain_names(session, 6))
+            domain = one or _only(lookup.first_domains(session, 6))
         added = tokens.add(
             session,
             name,

@@ -1,0 +1,42 @@
+"""Settings that work, and yet should not stay as they are."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from automx.check.finding import Finding, Level
+from automx.config import Settings
+from automx.errors import SettingsError
+
+
+def check(settings: Settings, now: datetime) -> Iterator[Finding]:
+    """Yield what is wrong with the settings, and with the certificate that signs profiles."""
+    if settings.web_endpoint.startswith("http:"):
+        text = "clients that make accounts ask by https only"
+        advice = "give the https URL of the web server in front of automx"
+        yield Finding("", Level.WARNING, "web_endpoint", text, advice)
+    if not settings.ldap_verify:
+        text = "anyone on the way to a directory can read and forge"
+        advice = "name the directory's authority by ldap_ca_file, and set this to yes"
+        yield Finding("", Level.WARNING, "ldap_verify", text, advice)
+    if settings.signing_certificate:
+        yield from _signing(settings, now)
+
+
+def _signing(settings: Settings, now: datetime) -> Iterator[Finding]:
+    from automx.signing import files
+
+    subject = "signing_certificate"
+    try:
+        identity = files(settings).read()
+    except SettingsError as error:
+        advice = "correct the setting or the file; profiles are not signed until then"
+        yield Finding("", Level.ERROR, subject, str(error), advice)
+        return
+    if trouble := identity.trouble(now):
+        is_valid = (
+            identity.certificate.not_valid_before_utc
+            <= now
+            < identity.certificate.not_valid_after_utc
+        )
+        level = Level.WARNING if is_valid else Level.ERROR
+        yield Finding("", level, subject, trouble, "put a renewed certificate into the file")
