@@ -17,10 +17,7 @@ from bench.servers import automx2_programs, automx2_version
 from tests.processes import REPOSITORY
 
 MEASUREMENTS = (
-    measurements.MEASUREMENTS
-    | ldap.MEASUREMENTS
-    | accounts.MEASUREMENTS
-    | check.MEASUREMENTS
+    measurements.MEASUREMENTS | ldap.MEASUREMENTS | accounts.MEASUREMENTS | check.MEASUREMENTS
 )
 FOLDER = REPOSITORY / "var" / "bench"
 
