@@ -8,6 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from automx.views import site
 from tests.conftest import Execute
 from tests.documents import golden, unversioned
 
@@ -37,6 +38,14 @@ def test_the_root_page_shows_nothing_of_the_request_that_it_does_not_know(
 ) -> None:
     answer = client.get("/?<script>", headers={"Host": "evil.example", "User-Agent": "<script>"})
     assert unversioned(answer.text) == golden("root-ready.html")
+
+
+def test_a_bug_in_the_root_page_has_nothing_to_do_with_qr_codes(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "root", lambda: 1 / 0)
+    answer = client.get("/")
+    assert (answer.status_code, answer.text) == (500, "The server cannot answer this request.\n")
 
 
 def test_head_works_for_each_page(client: FlaskClient) -> None:

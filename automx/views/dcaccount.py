@@ -196,6 +196,8 @@ def _offers_profile(found: FoundConfig) -> bool:
 def error_answer(error: Exception) -> Response:
     """Answer an error with a reason that everyone understands: as JSON, to a browser as a page."""
     answer = answer_for(error)
+    if request.method in _READING and request.path == "/" and "t" not in request.args:
+        return answer  # the page for people, which has nothing to do with QR codes
     status, reason = answer.status_code, _reason(error, answer)
     if request.method in _READING or g.get("wants_profile"):
         told = _page(status, _HEADLINES.get(status, "Not at the moment"), reason=reason)
