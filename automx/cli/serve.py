@@ -105,8 +105,8 @@ Try it:
     curl -H 'Host: autodiscover.example.com' {base}/autodiscover/autodiscover.xml
   iPhone and Mac (Mobileconfig), in a browser:
     {base}/mobileconfig?emailaddress=alice@example.com&name=Alice
-  Is it ready? In a browser:
-    {base}/
+  The page for people, in a browser:
+    {base}/?address=alice@example.com
 Stop it with Ctrl-C.
 """
 
