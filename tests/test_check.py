@@ -620,8 +620,8 @@ def test_suspicious_rows(env: dict[str, str], execute: Execute) -> None:
             (5, 10, 'mail example com', 993, 'imap', 'SSL', '', 'plain'),
             (6, 10, 'mail.example.com', 0, 'imap', 'SSL', '', 'plain');
         INSERT INTO davserver VALUES (1, 'ftp://example.com/', 0, 'caldav', 1, 0, '');
-        INSERT INTO provider_detail (provider_id, color, logo_type)
-            VALUES (1, 'red', 'image/png'), (2, '#aabbcc', 'image/gif');
+        INSERT INTO provider_detail (provider_id, color, logo_type, logo)
+            VALUES (1, 'red', 'image/png', NULL), (2, '#aabbcc', 'image/gif', x'00');
         INSERT INTO documentation VALUES (1, 1, 'https://example.com/', '?', 'Help');
         INSERT INTO domain VALUES
             (1, 'example.com', 1, NULL),
