@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from tests.documents import DATA
-from tests.processes import Running, free_port, listens, program, running
+from tests.processes import Running, free_port, frozen, listens, program, running
 from tests.tls import Authority, Certificate
 
 PEOPLE = 3000  # entries person0000@example.com and so on, in the tree of OpenLDAP's schema
@@ -272,11 +272,8 @@ class Directory:
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         """Keep slapd from running: connections are still accepted, and then nothing is said."""
-        self.process.send_signal(signal.SIGSTOP)
-        try:
+        with frozen(self.process):
             yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
 
     @property
     def log(self) -> str:

@@ -52,6 +52,22 @@ def listens(port: int, host: str = "127.0.0.1") -> bool:
     return False
 
 
+@contextlib.contextmanager
+def frozen(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Keep a program from running: connections are still accepted, and then nothing is said."""
+
+    def is_frozen() -> bool:
+        threads = Path(f"/proc/{process.pid}/task").glob("*/stat")
+        return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads)
+
+    process.send_signal(signal.SIGSTOP)
+    try:
+        wait_until(is_frozen, "the stop of all threads")
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
 @dataclass
 class Running:
     """A started program; its output is in ``log``."""

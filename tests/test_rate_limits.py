@@ -28,6 +28,7 @@ from tests.processes import (
     AUTOMX,
     Running,
     free_port,
+    frozen,
     listens,
     program,
     running,
@@ -394,10 +395,9 @@ def test_a_redis_that_is_silent_or_not_there_keeps_nobody_waiting_for_long(
     with (
         running_redis(tmp_path, port) as redis,
         serving(env, tmp_path / "second.log", "--workers", "1") as server,
+        frozen(redis.process),
     ):
-        redis.process.send_signal(signal.SIGSTOP)
         assert [status_of(server.port) for _ in range(3)] == [200, 200, 429]
-        redis.process.send_signal(signal.SIGCONT)
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,13 @@ class MailHost:
     ) -> None:
         self.ports = ports
         self.users = users
-        """Dovecot's passwd-file: whoever stands there can log in, from that moment on."""
+        """Dovecot's passwd-file; it notices a change within a second."""
         self._dovecot = dovecot
         self._submission = submission
+
+    def knows(self, user: str, password: str) -> bool:
+        """Tell whether Dovecot lets a user log in."""
+        return _knows(self.users.with_name("dovecot.conf"), user, password)
 
     def logged_in(self, user: str) -> bool:
         """Tell whether a user has logged in to both servers, which accept that over TLS only."""

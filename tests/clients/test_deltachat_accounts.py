@@ -176,5 +176,6 @@ def test_a_deleted_account_cannot_log_in_any_more(
     client.log_in(made["address"], made["password"])
     automx("account", "del", made["address"], "--yes", env=env)
     assert f"{made['address']}:" not in mail.users.read_text()
+    wait_until(lambda: not mail.knows(made["address"], made["password"]), "Dovecot's next look")
     with pytest.raises(DeltaChatError):
         client.log_in(made["address"], made["password"])
