@@ -9,7 +9,7 @@ from pathlib import Path
 import dns.exception
 import dns.resolver
 
-from tests.processes import program, running
+from tests.processes import free_port, program, running
 
 # NSD 4.6, as in Debian 12. A zone whose file is missing is answered with SERVFAIL.
 CONFIGURATION = """\
@@ -62,9 +62,7 @@ class NameServer:
 def name_server(folder: Path, zones: Mapping[str, str | None]) -> Iterator[NameServer]:
     """Run a name server for zones, given as lines of a zone file; one that is None is broken."""
     folder.mkdir()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
+    port = _free_port()
     configuration = CONFIGURATION.format(folder=folder, port=port)
     first = ""
     for zone, lines in zones.items():
@@ -84,3 +82,15 @@ def name_server(folder: Path, zones: Mapping[str, str | None]) -> Iterator[NameS
     command: list[str | Path] = [program("nsd", "nsd"), "-d", "-c", folder / "nsd.conf"]
     with running(command, folder / "nsd.log", ready=answers):
         yield server
+
+
+def _free_port() -> int:
+    """Return a port that is free for TCP and for UDP."""
+    while True:
+        port = free_port()
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        ):
+            sock.bind(("127.0.0.1", port))
+            return port
