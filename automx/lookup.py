@@ -120,8 +120,8 @@ def find(session: Session, domain: str, ldap_options: ldap.Options) -> "FoundCon
 
 
 def knows(session: Session, domain: str) -> bool:
-    """Tell whether a row of the table ``domain`` fits, a wildcard included."""
-    return _domain_row(session, domain) is not None
+    """Tell whether a row of ``domain`` fits, a wildcard included; raises DatabaseError."""
+    return deciding_row(session, domain) is not None
 
 
 def domain_names(session: Session) -> Iterator[tuple[int, str]]:
