@@ -18,28 +18,30 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     """
     from flask import Flask
 
-    from automx import backends, config, ldap, lookup, models, views
+    from automx import backends, cache, config, database, views
+    from automx.directory import pool
     from automx.views import dcaccount, http, limits, log
+    from automx.views.session import db
 
     settings = settings or config.load()
     log.write(settings)
     app = Flask(__name__, static_folder=None)
     app.config["AUTOMX"] = settings
     app.config["MAX_CONTENT_LENGTH"] = http.MAX_BODY
-    app.config["SQLALCHEMY_DATABASE_URI"] = models.existing_file_uri(settings.db_uri)
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = models.engine_options(settings.db_uri)
+    app.config["SQLALCHEMY_DATABASE_URI"] = database.existing_file_uri(settings.db_uri)
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = database.engine_options(settings.db_uri)
     app.config["SQLALCHEMY_ECHO"] = settings.db_echo
-    app.extensions[http.DIRECTORIES] = ldap.Directories(ldap.options(settings))
-    app.extensions[http.CACHE] = lookup.ConfigCache(settings.domain_cache_seconds)
+    app.extensions[http.DIRECTORIES] = pool.Directories(pool.options(settings))
+    app.extensions[http.CACHE] = cache.ConfigCache(settings.domain_cache_seconds)
     app.extensions[dcaccount.BACKENDS] = backends.Backends(settings)
     app.extensions[limits.LIMITS] = limits.Limits(settings)
     if settings.signing_certificate:
         from automx import signing  # its library takes some MiB
 
         app.extensions[http.SIGNER] = signing.Signer(signing.files(settings))
-    with models.driver_errors(settings.db_uri):
-        models.db.init_app(app)
+    with database.driver_errors(settings.db_uri):
+        db.init_app(app)
     with app.app_context():
-        models.drop_stale_connections(models.db.engine)
+        database.drop_stale_connections(db.engine)
     views.register(app, settings)
     return app

@@ -5,8 +5,13 @@ checked: ports are in range, types are known, and no text holds control characte
 URLs and user names may hold placeholders (see :mod:`automx.address`).
 """
 
+import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
+
+# Characters that no text of a record holds: those that XML cannot carry, and those that stand in a
+# template for what differs from person to person.
+FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ue000-\ue00f\ufffe\uffff]")
 
 
 class ServerType(StrEnum):
@@ -39,7 +44,7 @@ class Authentication(StrEnum):
     NONE = "none"
 
 
-class DavType(StrEnum):
+class ServiceType(StrEnum):
     """The protocol of a service that is reached by URL."""
 
     CALDAV = "caldav"
@@ -62,13 +67,13 @@ class MailServer:
 
 
 @dataclass(frozen=True, slots=True)
-class DavServer:
+class Service:
     """A service that is reached by URL: calendar, address book, file share, JMAP, ActiveSync.
 
     ``url`` is complete, with its port if that is not the scheme's.
     """
 
-    type: DavType
+    type: ServiceType
     url: str
     user_name: str
     domain_required: bool
@@ -134,7 +139,7 @@ class ClientConfig:
     provider_name: str
     provider_short_name: str
     mail_servers: tuple[MailServer, ...]
-    dav_servers: tuple[DavServer, ...]
+    services: tuple[Service, ...]
     display_name: str = ""
     details: ProviderDetails = ProviderDetails()
 
@@ -145,7 +150,7 @@ class ClientConfig:
         return replace(
             self,
             mail_servers=tuple(replace(s, user_name=login_name) for s in self.mail_servers),
-            dav_servers=tuple(replace(s, user_name=login_name) for s in self.dav_servers),
+            services=tuple(replace(s, user_name=login_name) for s in self.services),
             display_name=display_name,
         )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from automx.address import expand, parse_domain, shared_url
-from automx.clientconfig import ClientConfig, DavType, MailServer, ServerType, SocketType
+from automx.clientconfig import ClientConfig, MailServer, ServerType, ServiceType, SocketType
 from automx.errors import AddressError
 from automx.formats import pacc
 
@@ -34,11 +34,11 @@ _MAIL_SERVICES = {
     (ServerType.SMTP, SocketType.STARTTLS): "_submission._tcp",
 }
 _DAV_SERVICES = {
-    (DavType.CALDAV, "https"): "_caldavs._tcp",
-    (DavType.CALDAV, "http"): "_caldav._tcp",
-    (DavType.CARDDAV, "https"): "_carddavs._tcp",
-    (DavType.CARDDAV, "http"): "_carddav._tcp",
-    (DavType.JMAP, "https"): "_jmap._tcp",
+    (ServiceType.CALDAV, "https"): "_caldavs._tcp",
+    (ServiceType.CALDAV, "http"): "_caldav._tcp",
+    (ServiceType.CARDDAV, "https"): "_carddavs._tcp",
+    (ServiceType.CARDDAV, "http"): "_carddav._tcp",
+    (ServiceType.JMAP, "https"): "_jmap._tcp",
 }
 
 
@@ -137,7 +137,7 @@ def _srv(config: ClientConfig, service: str, servers: list[MailServer]) -> Itera
 
 def _dav(config: ClientConfig) -> Iterator[Record]:
     told = set()
-    for server in config.dav_servers:
+    for server in config.services:
         parts = urlsplit(shared_url(server.url, config.domain) or "")
         service = _DAV_SERVICES.get((server.type, parts.scheme))
         if service is None or service in told:
@@ -152,7 +152,7 @@ def _dav(config: ClientConfig) -> Iterator[Record]:
         name = f"{service}.{config.domain}"
         port = parts.port or (443 if parts.scheme == "https" else 80)
         yield Record(name, "SRV", f"0 1 {port} {hostname}.")
-        if server.type is not DavType.JMAP:  # RFC 8620 knows no such path
+        if server.type is not ServiceType.JMAP:  # RFC 8620 knows no such path
             path = quote(parts.path, safe="/%:@!$&'()*+,;=~-._") or "/"
             yield _txt(name, f"path={path}")
 

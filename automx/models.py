@@ -5,21 +5,12 @@ never change, and whatever is new goes into tables of its own. The migrations al
 the classes here only read and write.
 """
 
-import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
-from urllib.parse import unquote
 
-import sqlalchemy
-from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
-    Engine,
     ForeignKey,
     Integer,
     LargeBinary,
@@ -27,18 +18,12 @@ from sqlalchemy import (
     Table,
     TypeDecorator,
 )
-from sqlalchemy.engine import make_url
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from sqlalchemy.pool import ConnectionPoolEntry
-
-from automx.errors import DatabaseError, SettingsError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class Base(DeclarativeBase):
     """Base of all tables."""
 
-
-db = SQLAlchemy(model_class=Base)
 
 server_domain = Table(
     "server_domain",
@@ -223,167 +208,3 @@ class Account(Base):
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     warned_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-
-
-def lower_name(dialect: str) -> sqlalchemy.ColumnElement[str]:
-    """Return the column ``domain.name``, to be compared with names in lower case by its index.
-
-    MariaDB and MySQL compare in any case, by the collation; lower() would bypass their key.
-    """
-    is_mysql = dialect in {"mysql", "mariadb"}
-    return Domain.__table__.c.name if is_mysql else sqlalchemy.func.lower(Domain.name)
-
-
-def engine_options(db_uri: str) -> dict[str, Any]:
-    """Return the options of ``sqlalchemy.create_engine`` for a database, as a dict.
-
-    No connection may hang: a database that is gone or locked is noticed within a few seconds.
-    """
-    url = make_url(db_uri)
-    options: dict[str, Any] = {"pool_pre_ping": True}
-    match url.get_backend_name():
-        case "sqlite":
-            options = {"connect_args": {"timeout": 5}}
-        case "postgresql":
-            # A server that vanished without a word would be waited for for a quarter of an hour.
-            timeouts = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
-            options |= {"pool_timeout": 5, "connect_args": timeouts}
-        case "mysql" | "mariadb" if url.get_driver_name() == "pymysql":
-            timeouts = {"connect_timeout": 5, "read_timeout": 30, "write_timeout": 30}
-            options |= {"pool_timeout": 5, "connect_args": timeouts}
-        case _:
-            options["pool_timeout"] = 5
-    return options
-
-
-def drop_stale_connections(engine: Engine) -> None:
-    """Let an engine notice that its SQLite file was deleted, replaced or damaged.
-
-    A connection that is kept would go on reading a file that is no longer there, or answer from
-    its memory of one; so it is exchanged when the file has changed in any way.
-    """
-    path = unquote((engine.url.database or "").removeprefix("file:"))
-    if engine.dialect.name != "sqlite" or not path.startswith("/"):
-        return
-
-    def identity() -> tuple[int, ...] | None:
-        try:
-            status = os.stat(path)  # noqa: PTH116 - a Path for each request is not worth its time
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-    @sqlalchemy.event.listens_for(engine, "connect")
-    def remember(_: object, record: ConnectionPoolEntry) -> None:
-        record.info["identity"] = identity()
-        record.info["is_new"] = True
-
-    @sqlalchemy.event.listens_for(engine, "checkout")
-    def check(_: object, record: ConnectionPoolEntry, __: object) -> None:
-        # Others may have written since a connection was made for this very checkout.
-        if not record.info.pop("is_new", False) and record.info["identity"] != identity():
-            raise sqlalchemy.exc.DisconnectionError
-
-
-def existing_file_uri(db_uri: str) -> str:
-    """Return ``db_uri`` so that SQLite opens the file only if it exists.
-
-    SQLite creates a missing file when it is opened; a web server must report it instead. The URIs
-    of other databases, and of SQLite in memory, are returned as they are.
-    """
-    match = re.fullmatch(r"(sqlite(?:\+pysqlite)?):///(/[^?]*)(?:\?(.*))?", db_uri)
-    if not match or match[2].startswith("file:"):
-        return db_uri
-    scheme, path, query = match.groups()
-    query = f"&{query}" if query else ""
-    path = path.replace("%", "%25").replace("#", "%23")
-    return f"{scheme}:///file:{path}?mode=rw{query}&uri=true"
-
-
-@contextmanager
-def database_errors() -> Iterator[None]:
-    """Raise DatabaseError for what the database, not this program, is to blame for.
-
-    Its ``cause`` tells what the driver said; it holds neither the password nor the statement.
-    """
-    try:
-        yield
-    except sqlalchemy.exc.TimeoutError as error:
-        raise DatabaseError(cause=f"database: no free connection: {error}") from error
-    except sqlalchemy.exc.DBAPIError as error:
-        if not _is_outage(error):
-            raise
-        reason = " ".join(str(error.orig).split())
-        if (
-            "no such table" in reason
-            or "unable to open" in reason
-            or _codes(error) & _NO_SUCH_TABLE
-        ):
-            reason += '; was "automx db upgrade" run?'
-        raise DatabaseError(cause=f"database: {reason}") from error
-
-
-# A missing table or column: PostgreSQL's SQLSTATE, MariaDB's error number.
-_NO_SUCH_TABLE = {"42P01", "42703", 1146, 1054}
-
-
-def _codes(error: sqlalchemy.exc.DBAPIError) -> set[object]:
-    return {getattr(error.orig, "sqlstate", None), *getattr(error.orig, "args", ())[:1]}
-
-
-def _is_outage(error: sqlalchemy.exc.DBAPIError) -> bool:
-    """Tell whether the database is gone, locked, damaged or without the tables of this program."""
-    operational = sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError
-    if error.connection_invalidated or isinstance(error, operational):
-        return True
-    if type(error) is sqlalchemy.exc.DatabaseError:  # SQLite: "file is not a database"
-        return True
-    return bool(_codes(error) & _NO_SUCH_TABLE)
-
-
-# A deadlock or a lost race: PostgreSQL's SQLSTATE, MariaDB's error number, SQLite's text.
-_CONFLICTS = {"40001", "40P01", 1020, 1213, "database is locked"}
-
-
-def is_conflict(error: sqlalchemy.exc.DBAPIError) -> bool:
-    """Tell whether a transaction failed only because of another one: it may be run again."""
-    return bool(_codes(error) & _CONFLICTS)
-
-
-def create_engine(db_uri: str) -> Engine:
-    """Return an engine for a database of the settings.
-
-    Raises SettingsError if the URI cannot be understood or its driver is not installed.
-    """
-    with driver_errors(db_uri):
-        return sqlalchemy.create_engine(existing_file_uri(db_uri), **engine_options(db_uri))
-
-
-@contextmanager
-def driver_errors(db_uri: str) -> Iterator[None]:
-    """Raise SettingsError if ``db_uri`` names no database, or one whose driver is not installed."""
-    try:
-        yield
-    except sqlalchemy.exc.ArgumentError as error:
-        raise SettingsError("db_uri is not a database URI") from error
-    except ModuleNotFoundError as error:
-        extra = make_url(db_uri).get_backend_name().replace("mariadb", "mysql")
-        raise SettingsError(
-            f"db_uri needs the Python module {error.name}: pip install 'automx[{extra}]'"
-        ) from error
-
-
-@contextmanager
-def open_session(db_uri: str) -> Iterator[Session]:
-    """Open a session outside of a web request: committed at the end, rolled back on an error.
-
-    It may be committed in between as well, as the rules of accounts do. Raises DatabaseError if the
-    database does not answer, and SettingsError for a bad ``db_uri``.
-    """
-    engine = create_engine(db_uri)
-    try:
-        with database_errors(), Session(engine) as session:
-            yield session
-            session.commit()
-    finally:
-        engine.dispose()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from automx import dns, ldap, lookup
-from automx.models import open_session
+from automx.database import open_session
 from bench.measurements import Bench
 from bench.report import Table
 from bench.rows import databases

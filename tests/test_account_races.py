@@ -35,7 +35,7 @@ from automx.errors import (
 )
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
-from automx.models import engine_options
+from automx.database import engine_options
 from tests.databases import engine_uri
 from tests.mailboxes import LATER, NOW, Mailboxes, backends, dump, rows
 from tests.mailprogram import MailProgram, mail_program

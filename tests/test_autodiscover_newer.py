@@ -8,7 +8,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from automx.models import create_engine
+from automx.database import create_engine
 from automx.seed import populate
 from tests.documents import MOBILESYNC_SCHEMA, autodiscover_request, golden
 from tests.test_provider_details import DOCUMENT

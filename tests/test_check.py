@@ -28,7 +28,7 @@ from automx.check.web import _ask
 from automx.config import Settings
 from automx.errors import BadRecordError
 from automx.migrations import upgrade
-from automx.models import open_session
+from automx.database import open_session
 from tests.conftest import Execute
 from tests.directory import (
     Directories,

@@ -20,7 +20,7 @@ from werkzeug.test import TestResponse
 
 from automx.accounts import tokens
 from automx.formats import qr
-from automx.models import open_session
+from automx.database import open_session
 from automx.views import dcaccount
 from tests.conftest import EXAMPLE_ROWS, Execute
 from tests.documents import golden, unversioned

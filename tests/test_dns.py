@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from automx import dns as records
-from automx.clientconfig import ClientConfig, DavServer, DavType, ServerType, SocketType
+from automx.clientconfig import ClientConfig, Service, ServiceType, ServerType, SocketType
 from tests.conftest import Execute
 from tests.documents import golden
 from tests.nameserver import name_server
@@ -99,8 +99,8 @@ def test_the_domain_is_filled_in_and_equal_servers_are_told_once() -> None:
     ],
 )
 def test_where_calendars_are(url: str, expected: list[str]) -> None:
-    calendars = DavServer(DavType.CALDAV, url, "%EMAILADDRESS%", domain_required=False)
-    settings = replace(config(IMAP, SMTP), dav_servers=(calendars,))
+    calendars = Service(ServiceType.CALDAV, url, "%EMAILADDRESS%", domain_required=False)
+    settings = replace(config(IMAP, SMTP), services=(calendars,))
     assert data(settings, "_caldavs._tcp") == expected
 
 

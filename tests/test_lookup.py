@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
-    DavServer,
-    DavType,
+    Service,
+    ServiceType,
     MailServer,
     ServerType,
     SocketType,
@@ -26,7 +26,8 @@ from automx.errors import BadRecordError, DatabaseError, UnknownDomainError
 from automx.ldap import Options
 from automx.lookup import ConfigCache, FoundConfig, find
 from automx.migrations import upgrade
-from automx.models import Base, create_engine
+from automx.database import create_engine
+from automx.models import Base
 from tests.databases import ENGINES, Instance
 
 IMAP = (1, 10, "imap.example.com", 993, "imap", "SSL", "%EMAILADDRESS%", "plain")
@@ -241,9 +242,9 @@ def test_all_of_a_domain_becomes_one_configuration(session: Session) -> None:
                 (Authentication.PASSWORD_CLEARTEXT,),
             ),
         ),
-        dav_servers=(
-            DavServer(
-                DavType.CALDAV,
+        services=(
+            Service(
+                ServiceType.CALDAV,
                 "https://dav.example.com:8443/%EMAILADDRESS%",
                 "%EMAILADDRESS%",
                 False,
@@ -372,8 +373,8 @@ def test_a_dav_url_is_completed(
     sqlite_session: Session, url: str, port: int, use_ssl: bool, complete: str | None
 ) -> None:
     insert_dav_server(sqlite_session, url, port, "carddav", use_ssl, True, "")
-    expected = DavServer(DavType.CARDDAV, complete or url, "%EMAILADDRESS%", True)
-    assert client_config(sqlite_session, "example.com").dav_servers == (expected,)
+    expected = Service(ServiceType.CARDDAV, complete or url, "%EMAILADDRESS%", True)
+    assert client_config(sqlite_session, "example.com").services == (expected,)
 
 
 @pytest.mark.parametrize(
@@ -407,7 +408,7 @@ def test_a_bad_dav_row_is_left_out_and_named_in_the_log(
 ) -> None:
     insert_dav_server(session, url, port, type_, True, True, user_name)
     config = client_config(session, "example.com")
-    assert config.dav_servers == ()
+    assert config.services == ()
     assert len(config.mail_servers) == 2
     (record,) = caplog.records
     assert record.getMessage().startswith(f"table davserver, id 7: {complaint}")

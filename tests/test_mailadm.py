@@ -28,7 +28,7 @@ from automx.backends import Backends
 from automx.config import Settings, load
 from automx.errors import BadRequestError, ConflictError, ForbiddenError, UnknownDomainError
 from automx.migrations import upgrade
-from automx.models import create_engine, open_session
+from automx.database import create_engine, open_session
 from automx.seed import SAMPLE, populate
 from tests.databases import engine_uri
 from tests.mailcow import Domain, running_mailcow

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from automx.models import create_engine, drop_stale_connections
+from automx.database import create_engine, drop_stale_connections
 
 PROVIDERS = sa.text("SELECT count(*) FROM provider")
 

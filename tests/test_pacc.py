@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
-    DavServer,
-    DavType,
+    Service,
+    ServiceType,
     MailServer,
     OAuth2,
     ProviderDetails,
@@ -25,7 +25,7 @@ from automx.clientconfig import (
 )
 from automx.formats import pacc
 from automx.migrations import upgrade
-from automx.models import create_engine
+from automx.database import create_engine
 from automx.seed import populate
 from tests.databases import engine_uri
 from tests.documents import golden
@@ -106,12 +106,12 @@ def test_submission_has_the_names_of_both_drafts() -> None:
 
 def test_urls_that_are_somebodys_or_not_encrypted_are_not_told() -> None:
     dav = (
-        DavServer(DavType.CALDAV, "https://dav.example.com/%EMAILADDRESS%/", "", False),
-        DavServer(DavType.CARDDAV, "http://dav.example.com/", "", False),
-        DavServer(DavType.WEBDAV, "https://%EMAILDOMAIN%/files", "", False),
-        DavServer(DavType.ACTIVESYNC, "https://sync.example.com/", "", False),
+        Service(ServiceType.CALDAV, "https://dav.example.com/%EMAILADDRESS%/", "", False),
+        Service(ServiceType.CARDDAV, "http://dav.example.com/", "", False),
+        Service(ServiceType.WEBDAV, "https://%EMAILDOMAIN%/files", "", False),
+        Service(ServiceType.ACTIVESYNC, "https://sync.example.com/", "", False),
     )
-    settings = replace(config(IMAP), dav_servers=dav)
+    settings = replace(config(IMAP), services=dav)
     assert protocols(settings) == {
         "imap": {"host": "imap.example.com"},
         "webdav": {"url": "https://example.com/files"},

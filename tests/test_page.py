@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
 from automx.formats import palette
-from automx.models import create_engine
+from automx.database import create_engine
 from automx.seed import populate
 from tests.conftest import Execute
 from tests.documents import golden, unversioned

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from sqlalchemy.orm import Session
 
 from automx.migrations import upgrade
-from automx.models import create_engine
+from automx.database import create_engine
 from automx.seed import populate
 from tests.barcodes import decoded
 from tests.documents import golden

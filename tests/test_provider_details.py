@@ -27,7 +27,7 @@ from automx.errors import SeedError
 from automx.formats import autoconfig, autodiscover, dclogin, mobileconfig, pacc
 from automx.lookup import find, logo
 from automx.migrations import upgrade
-from automx.models import create_engine
+from automx.database import create_engine
 from automx.seed import export, populate, purge
 from tests.conftest import Execute
 from tests.databases import engine_uri
@@ -329,7 +329,7 @@ def test_a_format_is_the_same_without_the_servers_it_does_not_know(
     without = replace(
         config,
         mail_servers=tuple(s for s in config.mail_servers if s.type != type_),
-        dav_servers=tuple(s for s in config.dav_servers if s.type != type_),
+        services=tuple(s for s in config.services if s.type != type_),
     )
     alice = EmailAddress("alice", "example.com")
     told: dict[str, Callable[[ClientConfig], bytes | str]] = {

@@ -22,7 +22,7 @@ import pytest
 
 from automx.accounts import tokens
 from automx.formats import pacc
-from automx.models import open_session
+from automx.database import open_session
 from tests.processes import (
     REPOSITORY,
     Server,

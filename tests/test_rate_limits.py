@@ -22,7 +22,7 @@ from werkzeug.test import TestResponse
 
 from automx.accounts import tokens
 from automx.errors import SettingsError
-from automx.models import open_session
+from automx.database import open_session
 from tests.documents import golden
 from tests.processes import (
     AUTOMX,

@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 
 from automx.errors import ConflictError, SeedError
 from automx.migrations import upgrade
-from automx.models import Base, Server, create_engine, open_session
+from automx.database import create_engine, open_session
+from automx.models import Base, Server
 from automx.seed import (
     SAMPLE,
     Counts,

@@ -6,8 +6,8 @@ from automx.address import EmailAddress
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
-    DavServer,
-    DavType,
+    Service,
+    ServiceType,
     MailServer,
     ServerType,
     SocketType,
@@ -36,10 +36,10 @@ CONFIG = ClientConfig(
             (Authentication.PASSWORD_CLEARTEXT,),
         ),
     ),
-    dav_servers=(
-        DavServer(DavType.CALDAV, "https://dav.example.com/a/%EMAILADDRESS%/", "x", False),
-        DavServer(DavType.CALDAV, "https://dav.example.com/b/%EMAILLOCALPART%/", "y", True),
-        DavServer(DavType.CARDDAV, "https://dav.example.com/", "%EMAILADDRESS%", False),
+    services=(
+        Service(ServiceType.CALDAV, "https://dav.example.com/a/%EMAILADDRESS%/", "x", False),
+        Service(ServiceType.CALDAV, "https://dav.example.com/b/%EMAILLOCALPART%/", "y", True),
+        Service(ServiceType.CARDDAV, "https://dav.example.com/", "%EMAILADDRESS%", False),
     ),
 )
 

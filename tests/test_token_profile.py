@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from automx.accounts import accounts, tokens
-from automx.models import open_session
+from automx.database import open_session
 from tests.conftest import Execute
 from tests.profiles import profile_of
 from tests.test_dcaccount import (

@@ -7,7 +7,7 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from automx.address import shared_url
-from automx.models import create_engine
+from automx.database import create_engine
 from automx.seed import populate
 from tests.conftest import Execute
 from tests.test_provider_details import DOCUMENT, LOGO

@@ -34,6 +34,7 @@ from automx.accounts import tokens
 from automx.accounts.tokens import Token
 from automx.address import EmailAddress
 from automx.backends import Backend, Backends, Owner
+from automx.database import is_conflict
 from automx.errors import (
     AddressError,
     AutomxError,
@@ -46,7 +47,6 @@ from automx.errors import (
 )
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
-from automx.models import is_conflict
 
 log = logging.getLogger(__name__)
 

@@ -16,12 +16,14 @@ from threading import Thread
 
 from sqlalchemy.orm import Session
 
-from automx import ldap, lookup
+from automx import lookup
+from automx.cache import FoundConfig
 from automx.check import directory, mail, records, rows, settings, web
 from automx.check.finding import Finding, Level, Step
 from automx.check.network import Network
-from automx.errors import AutomxError, BadRecordError, UnknownDomainError
-from automx.lookup import FoundConfig
+from automx.directory.pool import Options
+from automx.errors import AddressError, AutomxError, BadRecordError, UnknownDomainError
+from automx.kinds import domain_a_label
 
 __all__ = [
     "Finding",
@@ -49,27 +51,32 @@ class Target:
     trouble: tuple[Finding, ...] = ()
 
 
-def check_rows(session: Session, ldap_options: ldap.Options) -> list[Finding]:
+def check_rows(session: Session) -> list[Finding]:
     """Return what is suspicious in the tables as a whole; raises DatabaseError."""
-    return list(rows.check(session, ldap_options))
+    return list(rows.check(session))
 
 
-def load_targets(
-    session: Session, domains: Sequence[str] | None, ldap_options: ldap.Options
-) -> list[Target]:
+def load_targets(session: Session, domains: Sequence[str] | None) -> list[Target]:
     """Return domains, as somebody has typed them, with their settings; each is there once.
 
     None stands for all rows of the table ``domain`` whose name is one: check_rows() tells of the
     others. Raises DatabaseError.
     """
     if domains is None:
-        domains = [name for _, name in lookup.domain_names(session) if rows.a_label_of(name)]
-    names = dict.fromkeys(rows.a_label_of(text) or text for text in domains)
-    return [_target(session, name, ldap_options) for name in names]
+        domains = [name for _, name in lookup.domain_names(session) if _a_label(name)]
+    names = dict.fromkeys(_a_label(text) or text for text in domains)
+    return [_target(session, name) for name in names]
 
 
-def _target(session: Session, domain: str, ldap_options: ldap.Options) -> Target:
-    if rows.a_label_of(domain) is None:
+def _a_label(name: str) -> str | None:
+    try:
+        return domain_a_label(name)
+    except AddressError:
+        return None
+
+
+def _target(session: Session, domain: str) -> Target:
+    if _a_label(domain) is None:
         text, advice = "this is no domain name", "see how it is written"
         return Target(domain, None, (Finding(domain, Level.ERROR, domain, text, advice),))
     if "*" in domain:
@@ -77,7 +84,7 @@ def _target(session: Session, domain: str, ldap_options: ldap.Options) -> Target
         advice = "look at one of them by its name"
         return Target(domain, None, (Finding(domain, Level.OK, "database", text, advice),))
     try:
-        return Target(domain, lookup.find(session, domain, ldap_options))
+        return Target(domain, lookup.find(session, domain))
     except UnknownDomainError:
         text, advice = "no row of the table domain fits", "add one, by automx seed or by SQL"
     except BadRecordError as error:
@@ -95,7 +102,7 @@ def check_domains(
     network: Network,
     *,
     host: str,
-    ldap_options: ldap.Options,
+    ldap_options: Options,
 ) -> Iterator[tuple[str, list[Finding]]]:
     """Yield each domain with its findings, as it is done; "" is that of ``host``.
 
@@ -115,9 +122,7 @@ def check_domains(
         yield domain, findings
 
 
-def _begin(
-    target: Target, network: Network, host: str, ldap_options: ldap.Options
-) -> Sequence[Step]:
+def _begin(target: Target, network: Network, host: str, ldap_options: Options) -> Sequence[Step]:
     """Return what is to be done for a domain, after the one question that all steps wait for."""
     if target.found is None:
         return [lambda: target.trouble]

@@ -5,26 +5,26 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
-from automx import ldap
 from automx.address import EmailAddress
 from automx.check.finding import Finding, Level, Step
 from automx.check.network import Network
 from automx.check.web import NOBODY
+from automx.directory.connection import Connection, Host, HostError
+from automx.directory.pool import Options, bind_password, hosts, tls_context
+from automx.directory.row import LdapServer
 
 
-def steps(
-    domain: str, server: ldap.LdapServer, options: ldap.Options, network: Network
-) -> Iterator[Step]:
+def steps(domain: str, server: LdapServer, options: Options, network: Network) -> Iterator[Step]:
     """Yield what is to be done; each host is asked once for all domains that name it."""
-    for host in server.hosts:
+    for host in hosts(server, options):
         yield partial(_check, domain, server, host, options, network)
 
 
 def _check(
     domain: str,
-    server: ldap.LdapServer,
-    host: ldap.Host,
-    options: ldap.Options,
+    server: LdapServer,
+    host: Host,
+    options: Options,
     network: Network,
 ) -> Iterator[Finding]:
     subject = f"ldapserver {server.id}, {host}"
@@ -37,26 +37,26 @@ def _check(
 
 
 def _try(
-    server: ldap.LdapServer,
-    host: ldap.Host,
+    server: LdapServer,
+    host: Host,
     search_filter: str,
-    options: ldap.Options,
+    options: Options,
     network: Network,
 ) -> str:
     """Log in and search for nobody; return what went wrong, or "".
 
     The host's name is looked up as automx does it, by the system.
     """
-    connection = ldap.Connection(host, ldap.tls_context(options))
+    connection = Connection(host, tls_context(options))
     deadline = network.deadline()
     # Octets that drip in begin ldap3's waiting anew.
     watch = threading.Timer(network.timeout, connection.close)
     watch.daemon = True
     watch.start()
     try:
-        ldap.log_in(connection, server, deadline)
-        connection.search(server.search_base, search_filter, ldap.attributes(server), deadline)
-    except ldap.HostError as error:
+        connection.log_in(server, bind_password(server, options), deadline)
+        connection.search(server.search_base, search_filter, server.attributes, deadline)
+    except HostError as error:
         # What was closed for its slowness says something else.
         return "no answer in time" if time.monotonic() > deadline else str(error)
     finally:

@@ -1,6 +1,5 @@
 """Rows that no client can use, or that nobody should."""
 
-import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -8,11 +7,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.orm import Session
 
-from automx import ldap, lookup
-from automx.address import PLACEHOLDER, parse_domain
+from automx import lookup
 from automx.check.finding import Finding, Level
 from automx.clientconfig import ClientConfig, SocketType
 from automx.errors import AddressError
+from automx.kinds import domain_a_label
 from automx.models import (
     DavServer,
     Documentation,
@@ -34,12 +33,12 @@ _SIDE_TABLES = {ProviderDetail.__tablename__, Documentation.__tablename__}
 _ANY = "automx-check"
 
 
-def check(session: Session, ldap_options: ldap.Options) -> Iterator[Finding]:
+def check(session: Session) -> Iterator[Finding]:
     """Yield what is suspicious in the tables, whichever domain it concerns.
 
     Raises DatabaseError.
     """
-    yield from _limited("bad rows", _bad(session, ldap_options))
+    yield from _limited("bad rows", _bad(session))
     yield from _limited("unused rows", _unused(session))
     yield from _limited("domains without servers", _alone(session))
     yield from _limited("domains with missing rows", _missing(session))
@@ -53,8 +52,8 @@ def _limited(kind: str, findings: Iterator[Finding]) -> Iterator[Finding]:
         yield Finding("", worst, kind, f"{len(more)} more are not shown", "correct the first ones")
 
 
-def _bad(session: Session, ldap_options: ldap.Options) -> Iterator[Finding]:
-    for table, row_id, text in lookup.bad_rows(session, ldap_options):
+def _bad(session: Session) -> Iterator[Finding]:
+    for table, row_id, text in lookup.bad_rows(session):
         level = Level.WARNING if table in _SIDE_TABLES else Level.ERROR
         yield Finding("", level, _row(table, row_id), text, "correct the row")
 
@@ -109,11 +108,13 @@ def _names(session: Session) -> Iterator[Finding]:
     first: dict[str, int] = {}
     for row_id, name in list(lookup.domain_names(session)):
         subject = _row("domain", row_id)
-        a_label = a_label_of(name)
-        if a_label is None:
+        try:
+            a_label = domain_a_label(name)
+        except AddressError:
             text, advice = f"{name!r} is no domain name", "correct the name"
             yield Finding("", Level.ERROR, subject, text, advice)
-        elif first.setdefault(a_label, row_id) != row_id:
+            continue
+        if first.setdefault(a_label, row_id) != row_id:
             text = f"{name} is the same domain as that of id {first[a_label]}"
             yield Finding("", Level.ERROR, subject, text, "delete one of the two rows")
         elif name.lower() != a_label or not name.isascii():
@@ -121,17 +122,6 @@ def _names(session: Session) -> Iterator[Finding]:
             if lookup.deciding_row(session, asked) != row_id:
                 text = f"{name!r} is never found: it is not written as it is looked for"
                 yield Finding("", Level.ERROR, subject, text, f"set name to {a_label}")
-
-
-def a_label_of(name: str) -> str | None:
-    """Return the name of a row of ``domain`` as A-label, with its ``*.``; None if it is none."""
-    if name == "*":
-        return name
-    plain = name.removeprefix("*.")
-    try:
-        return name[: len(name) - len(plain)] + parse_domain(plain)
-    except AddressError:
-        return None
 
 
 def check_config(config: ClientConfig) -> Iterator[Finding]:
@@ -151,21 +141,11 @@ def check_config(config: ClientConfig) -> Iterator[Finding]:
             text = "many networks let nobody reach port 25"
             advice = "let people submit mail at port 465 (SSL) or 587 (STARTTLS)"
             yield Finding(config.domain, Level.WARNING, subject, text, advice)
-        yield from _user_name(config.domain, subject, server.user_name)
-    for dav_server in config.dav_servers:
-        subject = f"{dav_server.type} {dav_server.url}"
-        if not dav_server.url.startswith("https:"):
+    for service in config.services:
+        subject = f"{service.type} {service.url}"
+        if not service.url.startswith("https:"):
             text = "passwords are sent without encryption"
             yield Finding(config.domain, Level.WARNING, subject, text, "serve it by https")
-        yield from _user_name(config.domain, subject, dav_server.user_name)
-
-
-def _user_name(domain: str, subject: str, user_name: str) -> Iterator[Finding]:
-    left = re.findall(r"%\w+%", PLACEHOLDER.sub("", user_name).replace("%REALNAME%", ""))
-    if left:
-        text = f"user_name holds {left[0]}, which is no placeholder"
-        advice = "write %EMAILADDRESS%, %EMAILLOCALPART% or %EMAILDOMAIN%"
-        yield Finding(domain, Level.WARNING, subject, text, advice)
 
 
 def _row(table: str, row_id: int) -> str:

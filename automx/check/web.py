@@ -16,7 +16,7 @@ from automx.address import EmailAddress, expand_url, shared_url
 from automx.check import records
 from automx.check.finding import Finding, Level, Step
 from automx.check.network import NEAR_END, Network, NetworkError, remaining
-from automx.clientconfig import ClientConfig, DavType
+from automx.clientconfig import ClientConfig, ServiceType
 from automx.formats import autoconfig, autodiscover, pacc
 
 MAX_REDIRECTS = 5
@@ -61,7 +61,7 @@ def steps(config: ClientConfig, network: Network, host: str) -> Iterator[Step]:
     """
     for pages in (_autoconfig, _autodiscover, _pacc, _well_known):
         yield partial(_check_host, config, network, host, pages)
-    places = {expand_url(server.url, config.domain, None) for server in config.dav_servers}
+    places = {expand_url(server.url, config.domain, None) for server in config.services}
     for place in sorted({urlsplit(url)[:2] for url in places if url}):
         yield partial(_check_place, config.domain, network, *place)
 
@@ -247,8 +247,8 @@ def _check_plain(domain: str, network: Network, page: _Page) -> Iterator[Finding
 
 def _check_dav(config: ClientConfig, network: Network) -> Iterator[Finding]:
     """Check that a domain tells where its calendars and address books are (RFC 6764)."""
-    for type_ in (DavType.CALDAV, DavType.CARDDAV):
-        urls = [shared_url(s.url, config.domain) for s in config.dav_servers if s.type is type_]
+    for type_ in (ServiceType.CALDAV, ServiceType.CARDDAV):
+        urls = [shared_url(s.url, config.domain) for s in config.services if s.type is type_]
         expected = next((url for url in urls if url), "")
         url = f"https://{config.domain}/.well-known/{type_}"
         if not expected or expected == url:

@@ -62,8 +62,8 @@ def add(address: str | None, name: str, password_stdin: bool, as_json: bool) -> 
     from automx.address import EmailAddress
     from automx.backends import Backends
     from automx.config import load
+    from automx.database import open_session
     from automx.formats.dclogin import login_text
-    from automx.models import open_session
 
     settings = load()
     now = this_second()
@@ -102,7 +102,7 @@ def list_(name: str | None, state: str | None, as_json: bool) -> None:
     """Print all accounts, the oldest first."""
     from automx.accounts import accounts, tokens
     from automx.config import load
-    from automx.models import open_session
+    from automx.database import open_session
 
     now = this_second()
     with open_session(load().db_uri) as session:
@@ -136,7 +136,7 @@ def show(address: str, as_json: bool) -> None:
     """Print all that is known of the account ADDRESS; its password is not."""
     from automx.accounts import accounts
     from automx.config import load
-    from automx.models import open_session
+    from automx.database import open_session
 
     now = this_second()
     with open_session(load().db_uri) as session:
@@ -170,7 +170,7 @@ def delete(addresses: tuple[str, ...], yes: bool, as_json: bool) -> None:
     from automx.accounts import accounts
     from automx.backends import Backends
     from automx.config import load
-    from automx.models import open_session
+    from automx.database import open_session
 
     addresses = tuple(dict.fromkeys(address.lower() for address in addresses))
     if not yes:

@@ -92,19 +92,20 @@ def check(
     report = _Report()
     with _errors_in(report):
         from automx import check as doctor
-        from automx import config, ldap, models
+        from automx import config, database
+        from automx.directory import pool
 
         settings = config.load()
         service = _host(host, settings)
-        options = ldap.options(settings)
+        options = pool.options(settings)
         network = doctor.Network(
             name_server=address, port=port, ca_file=ca_file or "", timeout=timeout
         )
         report.common += doctor.check_settings(settings, network.now)
-        with _silent_log(), models.open_session(settings.db_uri) as session:
-            report.common += doctor.check_rows(session, options)
+        with _silent_log(), database.open_session(settings.db_uri) as session:
+            report.common += doctor.check_rows(session)
             asked = None if all_domains else domains
-            targets = doctor.load_targets(session, asked, options)
+            targets = doctor.load_targets(session, asked)
         report.domains = [target.domain for target in targets]
         work = doctor.check_domains(targets, network, host=service, ldap_options=options)
         with _progress(len(targets)) as advance:

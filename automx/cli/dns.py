@@ -17,12 +17,11 @@ if TYPE_CHECKING:
 def dns(domain: str, format_: str, host: str | None) -> None:
     """Print the DNS records of DOMAIN, ready to paste into its zone."""
     from automx import dns as records
-    from automx import ldap
     from automx.address import parse_domain
     from automx.config import load
+    from automx.database import open_session
     from automx.errors import SettingsError
     from automx.lookup import find
-    from automx.models import open_session
 
     settings = load()
     text = host or urlsplit(settings.web_endpoint).hostname
@@ -32,7 +31,7 @@ def dns(domain: str, format_: str, host: str | None) -> None:
             "under which host name do clients reach automx? Give it by --host, or set web_endpoint"
         )
     with open_session(settings.db_uri) as session:
-        config = find(session, parse_domain(domain), ldap.options(settings)).config
+        config = find(session, parse_domain(domain)).config
     found = records.records(config, name)
     if format_ == "json":
         click.echo(json.dumps([_as_dict(record) for record in found], indent=2))

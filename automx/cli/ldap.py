@@ -1,14 +1,16 @@
 """``automx ldap``: directories."""
 
-import ssl
 import time
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 if TYPE_CHECKING:
-    from automx import ldap
     from automx.address import EmailAddress
+    from automx.directory import pool
+    from automx.directory.connection import Connection, Host
+    from automx.directory.pool import Person
+    from automx.directory.row import LdapServer
 
 
 @click.group("ldap")
@@ -20,17 +22,17 @@ def ldap_() -> None:
 @click.argument("address")
 def test(address: str) -> None:
     """Walk through the look-up of ADDRESS, and say at the first failing step what to do."""
-    from automx import ldap
     from automx.address import EmailAddress
     from automx.config import load
+    from automx.database import open_session
+    from automx.directory import pool
     from automx.lookup import find
-    from automx.models import open_session
 
     person = EmailAddress.parse(address)
     settings = load()
-    options = ldap.options(settings)
+    options = pool.options(settings)
     with open_session(settings.db_uri) as session:
-        found = find(session, person.domain, options)
+        found = find(session, person.domain)
     server = found.ldap_server
     if server is None:
         _fail(
@@ -38,14 +40,14 @@ def test(address: str) -> None:
             "set domain.ldapserver_id if its people shall be looked up",
         )
     _say("Row", f"ldapserver {server.id}, for the domain {person.domain}")
-    _say("Hosts", ", ".join(f"{host} ({host.tls})" for host in server.hosts))
+    hosts = pool.hosts(server, options)
+    _say("Hosts", ", ".join(f"{host} ({host.tls})" for host in hosts))
     if not options.verify:
         _say("Warning", "ldap_verify = no: certificates are not checked")
     _say("Filter", f"{server.filter_for(person)} below {server.search_base!r}")
-    context = ldap.tls_context(options)
-    found_people = [_try(host, server, context, person, options.timeout) for host in server.hosts]
+    found_people = [_try(host, server, options, person) for host in hosts]
     answers = [answer for answer in found_people if answer is not None]
-    if len(answers) < len(server.hosts):
+    if len(answers) < len(hosts):
         raise click.exceptions.Exit(1)
     config = found.config.for_person(answers[0].login_name, answers[0].display_name)
     _say("Result", f"login name {config.mail_servers[0].user_name}")
@@ -53,18 +55,15 @@ def test(address: str) -> None:
 
 
 def _try(
-    host: "ldap.Host",
-    server: "ldap.LdapServer",
-    context: ssl.SSLContext,
-    address: "EmailAddress",
-    seconds: float,
-) -> "ldap.Person | None":
+    host: "Host", server: "LdapServer", options: "pool.Options", address: "EmailAddress"
+) -> "Person | None":
     """Ask one host, step by step; return None after telling which step failed, and what to do."""
-    from automx import ldap
+    from automx.directory import pool
+    from automx.directory.connection import BrokenError, Connection, HostError, TlsMode
 
     _say(f"Host {host}", str(host.tls))
-    deadline = time.monotonic() + seconds
-    connection = ldap.Connection(host, context)
+    deadline = time.monotonic() + options.timeout
+    connection = Connection(host, pool.tls_context(options))
     step, advice = (
         "Connect",
         "check host name, port and firewall, and whether the host speaks LDAPS there",
@@ -72,24 +71,24 @@ def _try(
     try:
         connection.connect(deadline)
         _say("  Connect", "ok")
-        if host.tls in {ldap.TlsMode.STARTTLS, ldap.TlsMode.TRY_STARTTLS}:
+        if host.tls in {TlsMode.STARTTLS, TlsMode.TRY_STARTTLS}:
             step, advice = "StartTLS", "let the directory offer StartTLS, or see ldap_starttls"
             try:
                 connection.start_tls(deadline)
-            except ldap.HostError as error:
-                if host.tls is ldap.TlsMode.STARTTLS or isinstance(error, ldap.BrokenError):
+            except HostError as error:
+                if host.tls is TlsMode.STARTTLS or isinstance(error, BrokenError):
                     raise
                 _say("  StartTLS", f"refused ({error}); going on without encryption")
                 connection.close()
                 connection.connect(deadline)
         _say("  TLS", _certificate(connection))
         step, advice = "Bind", "check bind_user and bind_password, or ldap_bind_password_file"
-        connection.bind(server.bind_user, server.bind_password, deadline)
+        connection.bind(server.bind_user, pool.bind_password(server, options), deadline)
         _say("  Bind", f"ok, as {server.bind_user or 'anonymous'}")
         step, advice = "Search", "check search_base, and what bind_user may read"
-        names = ldap.attributes(server)
-        entries = connection.search(server.search_base, server.filter_for(address), names, deadline)
-    except ldap.HostError as error:
+        search_filter = server.filter_for(address)
+        entries = connection.search(server.search_base, search_filter, server.attributes, deadline)
+    except HostError as error:
         _say(f"  {step}", click.style("failed", fg="red") + f": {error}")
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             advice = (
@@ -104,13 +103,13 @@ def _try(
     if len(entries) != 1:
         why = "must find one entry only" if entries else "finds nobody with this address"
         _say("", f"The person is taken for unknown: the filter {why}.")
-        return ldap.Person("", "")
+        return pool.NOBODY
     for name, values in entries[0]["raw_attributes"].items():
         _say(f"  {name}", ", ".join(repr(value.decode(errors="replace")) for value in values))
-    return ldap.person(server, entries[0])
+    return pool.person(server, entries[0])
 
 
-def _certificate(connection: "ldap.Connection") -> str:
+def _certificate(connection: "Connection") -> str:
     """Return names and dates of the certificate of a connection."""
     if not connection.is_encrypted:
         return "not encrypted"

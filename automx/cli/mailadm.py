@@ -50,7 +50,7 @@ def import_mailadm(
     """
     from automx.accounts import mailadm
     from automx.config import load
-    from automx.models import open_session
+    from automx.database import open_session
 
     db_uri = load().db_uri
     content = mailadm.read(database)

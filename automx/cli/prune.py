@@ -58,7 +58,7 @@ def prune(dry_run: bool, time: str | None, as_json: bool) -> None:
     from automx.accounts.prune import carry_out, due
     from automx.backends import Backends
     from automx.config import load
-    from automx.models import open_session
+    from automx.database import open_session
 
     now = this_second() if time is None else parse_moment(time, "'--now'")
     settings = load()

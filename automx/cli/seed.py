@@ -17,11 +17,14 @@ def seed(file: str | None, sample: bool, if_empty: bool) -> None:
     if (file is None) != sample:
         raise click.UsageError("Name either a FILE (- for standard input) or --sample.")
     from automx import seed as seeding
+    from automx import seeddocument
     from automx.config import load
-    from automx.models import open_session
+    from automx.database import open_session
 
     db_uri = load().db_uri
-    document = seeding.SAMPLE if file is None else seeding.parse(_content(file), _name(file))
+    document = (
+        seeddocument.SAMPLE if file is None else seeddocument.parse(_content(file), _name(file))
+    )
     with open_session(db_uri) as session:
         if if_empty and not seeding.is_empty(session):
             click.echo("The database has a provider already; nothing was added.")
@@ -35,13 +38,13 @@ def seed(file: str | None, sample: bool, if_empty: bool) -> None:
 @click.option("--with-secrets", is_flag=True, help="Include the passwords of LDAP servers.")
 def export(file: str | None, with_secrets: bool) -> None:
     """Write a document that seeds an equal database: to FILE, else to standard output."""
-    from automx import seed as seeding
+    from automx import export as exporting
     from automx.config import load
-    from automx.models import open_session
+    from automx.database import open_session
 
     with open_session(load().db_uri) as session, open_output(file) as output:
-        seeding.begin_snapshot(session)
-        for piece in seeding.export(session, with_secrets=with_secrets, warn=_warn):
+        exporting.begin_snapshot(session)
+        for piece in exporting.export(session, with_secrets=with_secrets, warn=_warn):
             output.write(piece.encode())
 
 
@@ -51,7 +54,7 @@ def purge(yes: bool) -> None:
     """Delete all providers, domains and servers."""
     from automx import seed as seeding
     from automx.config import load
-    from automx.models import open_session
+    from automx.database import open_session
 
     with open_session(load().db_uri) as session:
         counts = seeding.count(session)

@@ -36,14 +36,15 @@ def personal_config(address: "EmailAddress", settings: "Settings") -> "ClientCon
 
     Raises UnknownDomainError, BadRecordError, DatabaseError or DirectoryError as look-ups do.
     """
-    from automx.ldap import Directories, options
+    from automx.database import open_session
+    from automx.directory.pool import NOBODY, Directories, options
     from automx.lookup import find
-    from automx.models import open_session
 
     with open_session(settings.db_uri) as session:
-        found = find(session, address.domain, options(settings))
+        found = find(session, address.domain)
     with closing(Directories(options(settings))) as directories:
-        known = found.person(address, directories)
+        server = found.ldap_server
+        known = (directories.find(server, address) if server else None) or NOBODY
     return found.config.for_person(known.login_name, known.display_name)
 
 
@@ -88,10 +89,10 @@ def _text(config: "ClientConfig", address: "EmailAddress") -> str:
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         lines.append("  ".join(cells).rstrip())
-    for dav_server in config.dav_servers:
-        url = expand_url(dav_server.url, config.domain, address)
-        login = filled(dav_server.user_name)
-        lines.append(f"{dav_server.type.upper()}  {url}  login {login}")
+    for service in config.services:
+        url = expand_url(service.url, config.domain, address)
+        login = filled(service.user_name)
+        lines.append(f"{service.type.upper()}  {url}  login {login}")
     return "\n".join(lines) + "\n"
 
 

@@ -104,7 +104,7 @@ def add(
     from automx.accounts import tokens
     from automx.address import EmailAddress
     from automx.config import load
-    from automx.models import open_session
+    from automx.database import open_session
 
     if address is not None and (prefix is not None or maxuse is not None):
         raise click.UsageError("A token for one --address has neither --prefix nor --maxuse.")
@@ -138,7 +138,7 @@ def list_(as_json: bool) -> None:
     """Print all tokens; their secrets only with --json."""
     from automx.accounts import tokens
     from automx.config import load
-    from automx.models import open_session
+    from automx.database import open_session
 
     now = this_second()
     settings = load()
@@ -159,7 +159,7 @@ def show(name: str, as_json: bool) -> None:
     """Print all of the token NAME, its secret included."""
     from automx.accounts import tokens
     from automx.config import load
-    from automx.models import open_session
+    from automx.database import open_session
 
     settings = load()
     with open_session(settings.db_uri) as session:
@@ -226,7 +226,7 @@ def delete(name: str, as_json: bool) -> None:
     """Delete the token NAME, which must not have accounts any more."""
     from automx.accounts import tokens
     from automx.config import load
-    from automx.models import open_session
+    from automx.database import open_session
 
     settings = load()
     with open_session(settings.db_uri) as session:
@@ -246,17 +246,17 @@ def qr(name: str, output: QrOutput) -> None:
 
     Whoever scans it with Delta Chat gets an account. It leads to web_endpoint of the settings.
     """
-    from automx import ldap, lookup
+    from automx import lookup
     from automx.accounts import tokens
     from automx.config import load
+    from automx.database import open_session
     from automx.formats.dclogin import SCAN_STEPS, account_text
-    from automx.models import open_session
 
     now = this_second()
     settings = load()
     with open_session(settings.db_uri) as session:
         found = tokens.get(session, name)
-        config = lookup.find(session, found.domain, ldap.options(settings)).config
+        config = lookup.find(session, found.domain).config
     if not settings.web_endpoint:
         raise SettingsError(
             "web_endpoint is not set, to which the QR code leads: set it to the public URL of this"
@@ -371,7 +371,7 @@ def _only(names: list[str]) -> str:
 def _edit(name: str, changes: dict[str, object], now: datetime, done: str, as_json: bool) -> None:
     from automx.accounts import tokens
     from automx.config import load
-    from automx.models import open_session
+    from automx.database import open_session
 
     settings = load()
     with open_session(settings.db_uri) as session:

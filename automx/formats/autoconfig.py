@@ -12,19 +12,19 @@ from lxml import etree
 from automx.address import LOGIN_MARK
 from automx.clientconfig import (
     ClientConfig,
-    DavServer,
-    DavType,
     MailServer,
     OAuth2,
     ProviderDetails,
+    Service,
+    ServiceType,
 )
 
 CONTENT_TYPE = "application/xml; charset=utf-8"
 
 _DAV_ELEMENTS = {
-    DavType.CALDAV: "calendar",
-    DavType.CARDDAV: "addressbook",
-    DavType.WEBDAV: "fileShare",
+    ServiceType.CALDAV: "calendar",
+    ServiceType.CARDDAV: "addressbook",
+    ServiceType.WEBDAV: "fileShare",
 }
 
 
@@ -41,15 +41,15 @@ def render(config: ClientConfig) -> bytes:
     _leaf(provider, "displayShortName", config.provider_short_name)
     for server in config.incoming:
         _mail_server(etree.SubElement(provider, "incomingServer", type=server.type), server)
-    for dav_server in config.dav_servers:  # behind those that every client knows
-        if dav_server.type is DavType.JMAP:
-            _dav_server(etree.SubElement(provider, "incomingServer", type="jmap"), dav_server)
+    for service in config.services:  # behind those that every client knows
+        if service.type is ServiceType.JMAP:
+            _dav_server(etree.SubElement(provider, "incomingServer", type="jmap"), service)
     for server in config.outgoing:
         _mail_server(etree.SubElement(provider, "outgoingServer", type=server.type), server)
     _documentation(provider, config.details)
-    for dav_server in config.dav_servers:
-        if name := _DAV_ELEMENTS.get(dav_server.type):
-            _dav_server(etree.SubElement(root, name, type=dav_server.type), dav_server)
+    for service in config.services:
+        if name := _DAV_ELEMENTS.get(service.type):
+            _dav_server(etree.SubElement(root, name, type=service.type), service)
     if config.details.webmail_url:  # Mozilla's element; the draft lets it be
         web_mail = etree.SubElement(root, "webMail")
         etree.SubElement(web_mail, "loginPage", url=config.details.webmail_url)
@@ -79,7 +79,7 @@ def _mail_server(element: etree._Element, server: MailServer) -> None:
         _leaf(element, "authentication", method)
 
 
-def _dav_server(element: etree._Element, server: DavServer) -> None:
+def _dav_server(element: etree._Element, server: Service) -> None:
     _leaf(element, "url", server.url)
     # The draft's form, and one without attribute for readers that lose such text.
     etree.SubElement(element, "authentication", system="http").text = "basic"

@@ -26,10 +26,10 @@ from automx.address import (
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
-    DavServer,
-    DavType,
     MailServer,
     ServerType,
+    Service,
+    ServiceType,
     SocketType,
 )
 from automx.errors import BadRequestError
@@ -49,7 +49,7 @@ XML_PATH = "/autodiscover/autodiscover.xml"
 _MAX_DEPTH = 100  # of elements in a request; clients send three
 
 _TYPES = {ServerType.IMAP: "IMAP", ServerType.POP3: "POP3", ServerType.SMTP: "SMTP"}
-_DAV_TYPES = {DavType.CALDAV: "CalDAV", DavType.CARDDAV: "CardDAV"}
+_DAV_TYPES = {ServiceType.CALDAV: "CalDAV", ServiceType.CARDDAV: "CardDAV"}
 # Implicit TLS must be called SSL: Outlook takes TLS for STARTTLS. SSL "off" means plaintext to
 # Thunderbird and Delta Chat, even beside an Encryption element.
 _ENCRYPTION = {
@@ -159,9 +159,9 @@ def render(config: ClientConfig, address: EmailAddress | None = None) -> bytes:
         if server.type not in _TYPES:
             continue
         _mail_server(account, server, config.domain, address)
-    for dav_server in config.dav_servers:
-        if dav_server.type in _DAV_TYPES:
-            _dav_server(account, dav_server, config.domain, address)
+    for service in config.services:
+        if service.type in _DAV_TYPES:
+            _dav_server(account, service, config.domain, address)
     return _bytes(root)
 
 
@@ -217,8 +217,8 @@ def render_mobilesync(config: ClientConfig, address: EmailAddress) -> bytes:
 
 def activesync_url(config: ClientConfig, address: EmailAddress | None) -> str | None:
     """Return the URL of the domain's ActiveSync, or None if it has none."""
-    for server in config.dav_servers:
-        if server.type is DavType.ACTIVESYNC:
+    for server in config.services:
+        if server.type is ServiceType.ACTIVESYNC:
             return expand_url(server.url, config.domain, address)
     return None
 
@@ -267,7 +267,7 @@ def _mail_server(
 
 
 def _dav_server(
-    account: etree._Element, server: DavServer, domain: str, address: EmailAddress | None
+    account: etree._Element, server: Service, domain: str, address: EmailAddress | None
 ) -> None:
     url = expand_url(server.url, domain, address)
     if url is None:

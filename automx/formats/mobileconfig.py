@@ -25,10 +25,10 @@ from automx.address import (
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
-    DavServer,
-    DavType,
     MailServer,
     ServerType,
+    Service,
+    ServiceType,
     SocketType,
 )
 from automx.errors import BadRecordError
@@ -43,8 +43,8 @@ _AUTHENTICATIONS = {
     Authentication.CLIENT_IP_ADDRESS: "EmailAuthNone",
 }
 _DAV_KEYS = {
-    DavType.CALDAV: ("com.apple.caldav.account", "CalDAV"),
-    DavType.CARDDAV: ("com.apple.carddav.account", "CardDAV"),
+    ServiceType.CALDAV: ("com.apple.caldav.account", "CalDAV"),
+    ServiceType.CARDDAV: ("com.apple.carddav.account", "CardDAV"),
 }
 
 
@@ -69,8 +69,8 @@ def render(
         missing = "outgoing" if incoming else "incoming"
         raise BadRecordError(cause=f"domain {config.domain}: no usable {missing} mail server")
     content = [_mail(config, address, incoming, outgoing, name, password)]
-    dav_servers = (server for server in config.dav_servers if server.type in _DAV_KEYS)
-    content += (_dav(config, address, server, password) for server in dav_servers)
+    services = (server for server in config.services if server.type in _DAV_KEYS)
+    content += (_dav(config, address, server, password) for server in services)
     profile = _payload("Configuration", address, config, config.provider_name) | {
         "PayloadContent": content,
         "PayloadDescription": f"Sets up {address} on this device.",
@@ -160,7 +160,7 @@ def _authentication(methods: Sequence[Authentication]) -> str:
 
 
 def _dav(
-    config: ClientConfig, address: EmailAddress, server: DavServer, password: str
+    config: ClientConfig, address: EmailAddress, server: Service, password: str
 ) -> dict[str, object]:
     payload_type, key = _DAV_KEYS[server.type]
     url = urlsplit(expand_url(server.url, config.domain, address) or "")
@@ -179,7 +179,7 @@ def _dav(
     return payload
 
 
-def _subject(server: DavServer) -> str:
+def _subject(server: Service) -> str:
     """Return what tells the payload of a DAV server from all others of an address."""
     return f"{server.type} {server.url}"
 

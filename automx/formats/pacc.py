@@ -14,9 +14,9 @@ from automx.address import expand, expand_url
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
-    DavType,
     MailServer,
     ServerType,
+    ServiceType,
     SocketType,
 )
 from automx.errors import UnknownDomainError
@@ -33,7 +33,7 @@ _NAMES = {
     ServerType.POP3: ("pop3",),
     ServerType.SMTP: ("smtp", "submit"),
 }
-_URL_TYPES = (DavType.JMAP, DavType.CALDAV, DavType.CARDDAV, DavType.WEBDAV)
+_URL_TYPES = (ServiceType.JMAP, ServiceType.CALDAV, ServiceType.CARDDAV, ServiceType.WEBDAV)
 _PASSWORDS = {Authentication.PASSWORD_CLEARTEXT, Authentication.PASSWORD_ENCRYPTED}
 
 
@@ -48,10 +48,10 @@ def render(config: ClientConfig) -> bytes:
     for server in published:
         for name in _NAMES[server.type]:
             protocols.setdefault(name, {"host": _hostname(config, server)})
-    for dav_server in config.dav_servers:
-        url = expand_url(dav_server.url, config.domain, None)
-        if dav_server.type in _URL_TYPES and url and url.startswith("https:"):
-            protocols.setdefault(dav_server.type.value, {"url": url})
+    for service in config.services:
+        url = expand_url(service.url, config.domain, None)
+        if service.type in _URL_TYPES and url and url.startswith("https:"):
+            protocols.setdefault(service.type.value, {"url": url})
     if not protocols:
         raise NothingToPublishError(cause=f"domain {config.domain}: nothing to tell by PACC")
     methods = {method for server in published for method in server.authentication}

@@ -3,8 +3,8 @@
 from flask import Blueprint, Response
 
 from automx.address import parse_domain
+from automx.cache import FoundConfig
 from automx.formats import autoconfig
-from automx.lookup import FoundConfig
 from automx.views.http import (
     asked_address,
     asked_domain,

@@ -22,17 +22,17 @@ from automx.accounts import accounts, tokens
 from automx.accounts.tokens import Token
 from automx.address import EmailAddress, unicode_domain
 from automx.backends import Backends
+from automx.cache import FoundConfig
 from automx.config import Settings
 from automx.duration import format_duration
 from automx.errors import ForbiddenError, TakenError
 from automx.formats import dclogin, mobileconfig, qr
-from automx.lookup import FoundConfig
-from automx.models import database_errors, db
 from automx.views import site
 from automx.views.errors import answer_for
 from automx.views.http import argument, body, found_config
 from automx.views.limits import LIMITS, Limits
 from automx.views.mobileconfig import profile_answer
+from automx.views.session import db
 
 BACKENDS = "automx.backends"  # the key of the Backends in app.extensions
 
@@ -119,16 +119,15 @@ def create() -> Response:
     if secret:
         limits.count_token()
     now = datetime.now(UTC)
-    with database_errors():
-        session = db.session()
-        token = tokens.find(session, secret)
-        found = None
-        if g.wants_profile:  # nothing may go wrong with it once the account is made
-            accounts.check_domain(session, token)
-            found = found_config(token.domain)
-            if not _offers_profile(found):
-                raise ForbiddenError(_NO_PROFILE)
-        account = accounts.create(session, token, backends, now=now)
+    session = db.session()
+    token = tokens.find(session, secret)
+    found = None
+    if g.wants_profile:  # nothing may go wrong with it once the account is made
+        accounts.check_domain(session, token)
+        found = found_config(token.domain)
+        if not _offers_profile(found):
+            raise ForbiddenError(_NO_PROFILE)
+    account = accounts.create(session, token, backends, now=now)
     address = EmailAddress.parse(account.address)
     if found is not None:
         profile = mobileconfig.render(
@@ -158,10 +157,9 @@ def show() -> Response:
     limits: Limits = current_app.extensions[LIMITS]
     limits.count_client()
     secret = argument(request.args, "t")
-    with database_errors():
-        token = tokens.find(db.session(), secret)
-        token.check_usable(datetime.now(UTC))
-        accounts.check_domain(db.session(), token)
+    token = tokens.find(db.session(), secret)
+    token.check_usable(datetime.now(UTC))
+    accounts.check_domain(db.session(), token)
     found = found_config(token.domain)
     text = dclogin.account_text(settings.web_endpoint or request.base_url, secret, token.name)
     return _page(

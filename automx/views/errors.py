@@ -5,6 +5,7 @@ import logging
 from flask import Flask, Response, request
 from werkzeug.exceptions import BadHost, HTTPException
 
+from automx.database import outage
 from automx.errors import AutomxError, TooManyRequestsError, UnavailableError
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ def answer_for(error: Exception) -> Response:
     of this program: 500, with the traceback in the log and nowhere else.
     """
     headers: dict[str, str] = {}
+    error = outage(error) or error
     if isinstance(error, AutomxError):
         status, text = error.status, str(error)
         if isinstance(error, UnavailableError | TooManyRequestsError):

@@ -4,7 +4,7 @@ from flask import Blueprint, Response
 
 from automx.errors import DatabaseError
 from automx.migrations import State, state
-from automx.models import database_errors, db
+from automx.views.session import db
 
 blueprint = Blueprint("health", __name__)
 
@@ -24,8 +24,7 @@ def readyz() -> Response:
 
 def check_ready() -> None:
     """Raise DatabaseError if the database does not answer or has another schema."""
-    with database_errors():
-        found = state(db.session().connection())
+    found = state(db.session().connection())
     if found is not State.CURRENT:
         raise DatabaseError(cause=found.value)
 

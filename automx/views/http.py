@@ -7,10 +7,11 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from automx.address import EmailAddress, parse_domain
+from automx.cache import ConfigCache, FoundConfig
+from automx.directory.pool import NOBODY, Directories, Person
 from automx.errors import AddressError, BadRequestError, UnknownDomainError
-from automx.ldap import Options, Person
-from automx.lookup import ConfigCache, FoundConfig, find
-from automx.models import db
+from automx.lookup import find
+from automx.views.session import db
 
 # The keys of the ConfigCache, the Directories and the Signer in app.extensions.
 CACHE = "automx.domains"
@@ -76,13 +77,19 @@ def asked_domain() -> str:
 def found_config(domain: str) -> FoundConfig:
     """Return the settings of a domain, from memory if they are fresh enough."""
     cache: ConfigCache = current_app.extensions[CACHE]
-    options: Options = current_app.extensions[DIRECTORIES].options
-    return cache.get(domain, lambda name: find(db.session(), name, options))
+    return cache.get(domain, lambda name: find(db.session(), name))
 
 
 def known_person(found: FoundConfig, address: EmailAddress) -> Person:
-    """Return what the domain's directory says of an address, if the domain has one."""
-    return found.person(address, current_app.extensions[DIRECTORIES])
+    """Return what the domain's directory says of an address.
+
+    A person whom the directory does not know is no different from one of whom it says nothing, as
+    is everybody in a domain without a directory. Raises DirectoryError.
+    """
+    directories: Directories = current_app.extensions[DIRECTORIES]
+    if found.ldap_server is None:
+        return NOBODY
+    return directories.find(found.ldap_server, address) or NOBODY
 
 
 def public_document(body: bytes, content_type: str) -> Response:

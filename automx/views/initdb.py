@@ -8,8 +8,8 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from automx.config import Settings
 from automx.errors import ForbiddenError, SeedError
-from automx.models import database_errors, db
 from automx.views.http import CACHE, body, host_name
+from automx.views.session import db
 
 # automx.seed is imported where it is used: it takes 3 MiB, and few workers ever seed.
 
@@ -69,20 +69,20 @@ def _is_loopback(text: str) -> bool:
 @blueprint.get("/initdb/")
 def get() -> Response:
     """Seed the fixed sample, unless there is data already."""
-    from automx.seed import SAMPLE, is_empty
+    from automx.seed import is_empty
+    from automx.seeddocument import SAMPLE
 
     if request.method == "HEAD":  # Flask takes it for a GET, which would seed
         raise MethodNotAllowed(["GET", "POST", "DELETE"])
-    with database_errors():
-        if not is_empty(db.session()):
-            return _line("The database holds data already; nothing was changed.")
+    if not is_empty(db.session()):
+        return _line("The database holds data already; nothing was changed.")
     return _seed(SAMPLE)
 
 
 @blueprint.post("/initdb/")
 def post() -> Response:
     """Seed the JSON document in the body."""
-    from automx.seed import parse
+    from automx.seeddocument import parse
 
     request.max_content_length = MAX_SEED
     if request.mimetype != "application/json":  # a form in a web page cannot send this type
@@ -95,9 +95,8 @@ def delete() -> Response:
     """Delete all rows of automx2's tables."""
     from automx.seed import purge
 
-    with database_errors():
-        purge(db.session())
-        db.session.commit()
+    purge(db.session())
+    db.session.commit()
     _forget()
     return _line("All data were deleted.")
 
@@ -105,9 +104,8 @@ def delete() -> Response:
 def _seed(document: object) -> Response:
     from automx.seed import populate
 
-    with database_errors():
-        counts = populate(db.session(), document)
-        db.session.commit()
+    counts = populate(db.session(), document)
+    db.session.commit()
     _forget()
     return _line(f"Added: {counts}.")
 

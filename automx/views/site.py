@@ -15,13 +15,14 @@ from urllib.parse import quote, urlencode
 from flask import Blueprint, Response, make_response, render_template, request
 
 from automx.address import EmailAddress, expand, expand_url, unicode_domain
+from automx.cache import FoundConfig
 from automx.clientconfig import (
     ClientConfig,
-    DavServer,
     Documentation,
     MailServer,
     ProviderDetails,
     ServerType,
+    Service,
     SocketType,
 )
 from automx.errors import (
@@ -33,7 +34,6 @@ from automx.errors import (
     UnknownDomainError,
 )
 from automx.formats import pacc, palette, qr
-from automx.lookup import FoundConfig
 from automx.views import languages
 from automx.views.errors import answer_for
 from automx.views.health import check_ready
@@ -72,7 +72,7 @@ _METHODS = ("ios", "mac", "thunderbird", "outlook", "android", "deltachat")
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class ShownServer:
     """A server as people read it: what it is for, and what to type where.
 
     ``kind`` and the names of ``settings`` are words of the template. A login name that is not told
@@ -84,12 +84,12 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class ShownServers:
     """The servers of a domain: those that everybody needs, other ways to the mail, and the rest."""
 
-    first: list[Service]
-    more: list[Service]
-    other: list[Service]
+    first: list[ShownServer]
+    more: list[ShownServer]
+    other: list[ShownServer]
 
 
 def root() -> Response:
@@ -232,7 +232,7 @@ def _for_people(address: EmailAddress) -> str:
     return f"{address.local_part}@{unicode_domain(address.domain)}"
 
 
-def _services(found: FoundConfig, address: EmailAddress) -> Services:
+def _services(found: FoundConfig, address: EmailAddress) -> ShownServers:
     """Return the servers of a domain; those without encryption come last, if there are others.
 
     Login names that a directory knows are not told: they would show who exists.
@@ -242,7 +242,7 @@ def _services(found: FoundConfig, address: EmailAddress) -> Services:
     def login(user_name: str) -> str:
         return "" if found.ldap_server else expand(user_name, domain, address) or ""
 
-    def mail(server: MailServer) -> Service:
+    def mail(server: MailServer) -> ShownServer:
         settings = {
             "server": expand(server.hostname, domain, address) or "",
             "port": str(server.port),
@@ -250,17 +250,17 @@ def _services(found: FoundConfig, address: EmailAddress) -> Services:
             "login": login(server.user_name),
             "authentication": " ".join(server.authentication),
         }
-        return Service(server.type.value, settings)
+        return ShownServer(server.type.value, settings)
 
-    def dav(server: DavServer) -> Service:
+    def dav(server: Service) -> ShownServer:
         url = expand_url(server.url, domain, address) or ""
-        return Service(server.type.value, {"url": url, "login": login(server.user_name)})
+        return ShownServer(server.type.value, {"url": url, "login": login(server.user_name)})
 
     incoming, outgoing = _best_first(config.incoming), _best_first(config.outgoing)
-    return Services(
+    return ShownServers(
         first=[mail(server) for server in (*incoming[:1], *outgoing[:1])],
         more=[mail(server) for server in (*incoming[1:], *outgoing[1:])],
-        other=[*map(dav, config.dav_servers), *map(mail, config.sieve)],
+        other=[*map(dav, config.services), *map(mail, config.sieve)],
     )
 
 

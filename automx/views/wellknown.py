@@ -6,11 +6,11 @@ from flask import Blueprint, Response, request
 
 from automx import lookup
 from automx.address import parse_domain, shared_url
-from automx.clientconfig import DavType
+from automx.clientconfig import ServiceType
 from automx.errors import UnknownDomainError
 from automx.formats import pacc
-from automx.models import db
 from automx.views.http import argument, asked_domain, found_config, host_name, public_document
+from automx.views.session import db
 
 blueprint = Blueprint("wellknown", __name__)
 
@@ -18,13 +18,13 @@ blueprint = Blueprint("wellknown", __name__)
 @blueprint.route("/.well-known/caldav", methods=["GET", "PROPFIND", "OPTIONS"])
 def caldav() -> Response:
     """Redirect to the domain's calendars."""
-    return _redirect(DavType.CALDAV)
+    return _redirect(ServiceType.CALDAV)
 
 
 @blueprint.route("/.well-known/carddav", methods=["GET", "PROPFIND", "OPTIONS"])
 def carddav() -> Response:
     """Redirect to the domain's address books."""
-    return _redirect(DavType.CARDDAV)
+    return _redirect(ServiceType.CARDDAV)
 
 
 @blueprint.get(pacc.LOGO_PATH)
@@ -42,13 +42,13 @@ def logo() -> Response:
     return response
 
 
-def _redirect(type_: DavType) -> Response:
+def _redirect(type_: ServiceType) -> Response:
     """Redirect to the first URL of a type, as far as it is the same for everybody.
 
     A URL that leads here again is passed over.
     """
     config = found_config(asked_domain()).config
-    for server in config.dav_servers:
+    for server in config.services:
         url = shared_url(server.url, config.domain) if server.type is type_ else None
         if url and not _is_asked(url):
             return Response(status=301, headers={"Location": url, "Cache-Control": "no-cache"})

@@ -1,0 +1,206 @@
+"""The database: engines, sessions, which errors are outages, and the file of SQLite."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+import sqlalchemy
+from sqlalchemy import Engine, event, exc
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from automx.errors import DatabaseError, SettingsError
+
+_Item = TypeVar("_Item")
+
+# A missing table or column: PostgreSQL's SQLSTATE, MariaDB's error number.
+_NO_SUCH_TABLE = {"42P01", "42703", 1146, 1054}
+# A deadlock or a lost race: PostgreSQL's SQLSTATE, MariaDB's error number, SQLite's text.
+_CONFLICTS = {"40001", "40P01", 1020, 1213, "database is locked"}
+
+
+def engine_options(db_uri: str) -> dict[str, Any]:
+    """Return the options of ``sqlalchemy.create_engine`` for a database, as a dict.
+
+    No connection may hang: a database that is gone or locked is noticed within a few seconds.
+    """
+    url = make_url(db_uri)
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    match url.get_backend_name():
+        case "sqlite":
+            options = {"connect_args": {"timeout": 5}}
+        case "postgresql":
+            # Without the second limit, a server that vanished is waited for for 15 minutes.
+            timeouts = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
+            options |= {"pool_timeout": 5, "connect_args": timeouts}
+        case "mysql" | "mariadb" if url.get_driver_name() == "pymysql":
+            timeouts = {"connect_timeout": 5, "read_timeout": 30, "write_timeout": 30}
+            options |= {"pool_timeout": 5, "connect_args": timeouts}
+        case _:
+            options["pool_timeout"] = 5
+    return options
+
+
+def create_engine(db_uri: str) -> Engine:
+    """Return an engine for a database of the settings.
+
+    Raises SettingsError if the URI cannot be understood or its driver is not installed.
+    """
+    with driver_errors(db_uri):
+        return sqlalchemy.create_engine(existing_file_uri(db_uri), **engine_options(db_uri))
+
+
+@contextmanager
+def driver_errors(db_uri: str) -> Iterator[None]:
+    """Raise SettingsError if ``db_uri`` names no database, or one whose driver is not installed."""
+    try:
+        yield
+    except exc.ArgumentError as error:
+        raise SettingsError("db_uri is not a database URI") from error
+    except ModuleNotFoundError as error:
+        extra = make_url(db_uri).get_backend_name().replace("mariadb", "mysql")
+        raise SettingsError(
+            f"db_uri needs the Python module {error.name}: pip install 'automx[{extra}]'"
+        ) from error
+
+
+@contextmanager
+def open_session(db_uri: str) -> Iterator[Session]:
+    """Open a session outside of a web request: committed at the end, rolled back on an error.
+
+    It may be committed in between as well, as the rules of accounts do. Raises DatabaseError if the
+    database does not answer, and SettingsError for a bad ``db_uri``.
+    """
+    engine = create_engine(db_uri)
+    try:
+        with Session(engine) as session:
+            yield session
+            session.commit()
+    except exc.SQLAlchemyError as error:
+        if (found := outage(error)) is not None:
+            raise found from error
+        raise
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def savepoint(session: Session) -> Iterator[None]:
+    """Undo what is done in the block if it fails, and nothing that was done before.
+
+    Statements that are expected to conflict stand in such a block: the transaction of the caller
+    goes on after an error.
+    """
+    connection = session.connection()
+    if connection.dialect.name == "sqlite":
+        # Python's sqlite3 begins a transaction only before INSERT, UPDATE and DELETE. Without one,
+        # the end of the savepoint would commit.
+        driver = connection.connection.driver_connection
+        if driver is not None and not driver.in_transaction:
+            connection.exec_driver_sql("BEGIN")
+    with session.begin_nested():
+        yield
+
+
+def chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    """Yield lists of at most ``size`` items, as many as one statement takes."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def outage(error: Exception) -> DatabaseError | None:
+    """Return the DatabaseError for what the database is to blame for; None for anything else.
+
+    Its ``cause`` tells what the driver said; it holds neither the password nor the statement.
+    """
+    if isinstance(error, exc.TimeoutError):
+        return DatabaseError(cause=f"database: no free connection: {error}")
+    if not isinstance(error, exc.DBAPIError) or not _is_outage(error):
+        return None
+    text = reason(error)
+    is_unmade = "no such table" in text or "unable to open" in text
+    if is_unmade or _codes(error) & _NO_SUCH_TABLE:
+        text += '; was "automx db upgrade" run?'
+    return DatabaseError(cause=f"database: {text}")
+
+
+def is_conflict(error: exc.DBAPIError) -> bool:
+    """Tell whether a transaction failed only because of another one: it may be run again."""
+    return bool(_codes(error) & _CONFLICTS)
+
+
+def reason(error: exc.SQLAlchemyError) -> str:
+    """Return what the database says, in one line, without statement and values."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())
+
+
+def _codes(error: exc.DBAPIError) -> set[object]:
+    return {getattr(error.orig, "sqlstate", None), *getattr(error.orig, "args", ())[:1]}
+
+
+def _is_outage(error: exc.DBAPIError) -> bool:
+    """Tell whether the database is gone, locked, damaged or without the tables of this program."""
+    operational = exc.OperationalError | exc.InterfaceError
+    if error.connection_invalidated or isinstance(error, operational):
+        return True
+    if type(error) is exc.DatabaseError:  # SQLite: "file is not a database"
+        return True
+    return bool(_codes(error) & _NO_SUCH_TABLE)
+
+
+def file_of(url: URL) -> Path | None:
+    """Return the file of a SQLite database, or None if it has none, or one named by a URI."""
+    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+        return None
+    return None if url.database.startswith("file:") else Path(url.database)
+
+
+def existing_file_uri(db_uri: str) -> str:
+    """Return ``db_uri`` so that SQLite opens the file only if it exists.
+
+    SQLite creates a missing file when it is opened; a web server must report it instead. The URIs
+    of other databases, and of SQLite in memory, are returned as they are.
+    """
+    match = re.fullmatch(r"(sqlite(?:\+pysqlite)?):///(/[^?]*)(?:\?(.*))?", db_uri)
+    if not match or match[2].startswith("file:"):
+        return db_uri
+    scheme, path, query = match.groups()
+    query = f"&{query}" if query else ""
+    path = path.replace("%", "%25").replace("#", "%23")
+    return f"{scheme}:///file:{path}?mode=rw{query}&uri=true"
+
+
+def drop_stale_connections(engine: Engine) -> None:
+    """Let an engine notice that its SQLite file was deleted, replaced or damaged.
+
+    A connection that is kept would go on reading a file that is no longer there, or answer from
+    its memory of one; so it is exchanged when the file has changed in any way.
+    """
+    path = unquote((engine.url.database or "").removeprefix("file:"))
+    if engine.dialect.name != "sqlite" or not path.startswith("/"):
+        return
+
+    def identity() -> tuple[int, ...] | None:
+        try:
+            status = os.stat(path)  # noqa: PTH116 - a Path for each request is not worth its time
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+    @event.listens_for(engine, "connect")
+    def remember(_: object, record: ConnectionPoolEntry) -> None:
+        record.info["identity"] = identity()
+        record.info["is_new"] = True
+
+    @event.listens_for(engine, "checkout")
+    def check(_: object, record: ConnectionPoolEntry, __: object) -> None:
+        # Others may have written since a connection was made for this very checkout.
+        if not record.info.pop("is_new", False) and record.info["identity"] != identity():
+            raise exc.DisconnectionError

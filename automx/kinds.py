@@ -1,0 +1,412 @@
+"""Kinds of values: what a column may hold, in words and as the function that reads it.
+
+A value may come from SQL, from JSON or from a command line. Reading gives its normal form, which is
+what automx writes into the database; reading a normal form changes nothing.
+"""
+
+import base64
+import difflib
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from automx.address import PLACEHOLDER, EmailAddress, parse_domain, unicode_domain
+from automx.clientconfig import FORBIDDEN
+from automx.directory.row import check_filter, read_hosts
+from automx.errors import AddressError
+
+MAX_INTEGER = 2**31 - 1  # of a column, in all databases
+
+FORBIDDEN_IN_URL = re.compile(FORBIDDEN.pattern + r'|[\s<>"]')
+
+# Thunderbird alone fills in %REALNAME%, and other clients show it.
+_PLACEHOLDERS = ("%EMAILADDRESS%", "%EMAILLOCALPART%", "%EMAILDOMAIN%", "%REALNAME%")
+_KNOWN = re.compile("|".join(_PLACEHOLDERS), re.IGNORECASE)
+# How other programs write placeholders (%WORD%, ${user}, {email}, %u, Dovecot's %Lu), and ours with
+# one percent sign only.
+_UNKNOWN = re.compile(
+    r"%[\w.-]+%|[$%]?\{+[^{}]*\}+|%[LU]?\w(?!\w)|%(?:EMAIL\w+|REALNAME)\b|\b(?:EMAIL\w+|REALNAME)%",
+    re.ASCII | re.IGNORECASE,
+)
+_ESCAPE = re.compile(r"%[0-9A-F]{2}", re.IGNORECASE)  # RFC 3986
+
+
+class BadValueError(ValueError):
+    """A value that a column cannot hold; the text says what was expected and what was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of value.
+
+    ``expected`` says it in words. ``normalise`` returns the normal form of a value; it raises
+    ValueError or AddressError if the value is not of this kind, and BadValueError if it can say
+    more than that. The value of a ``secret`` kind is never shown.
+    """
+
+    expected: str
+    normalise: Callable[[Any], Any]
+    secret: bool = False
+
+    def read(self, value: object) -> Any:
+        """Return the normal form of a value; raises BadValueError."""
+        try:
+            return self.normalise(value)
+        except BadValueError:
+            raise
+        except (ValueError, AddressError):
+            found = shown(value, secret=self.secret)
+            raise BadValueError(f"expected {self.expected}, found {found}") from None
+
+
+def shown(value: object, *, secret: bool = False) -> str:
+    """Return a value in one short line of JSON; of a secret only that there is one."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    if secret and value is not None:
+        return "something else"
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
+    return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
+
+
+# Texts.
+
+
+def text(length: int, *, empty: bool = False) -> Kind:
+    """Return the kind of a text that programs read; blanks at its ends are dropped."""
+    least = 0 if empty else 1
+
+    def normalise(value: object) -> str:
+        return _fitting(_plain(value).strip(), least, length)
+
+    return Kind(f"a text of {least} to {length} characters without control characters", normalise)
+
+
+def exact_text(length: int, *, secret: bool = False) -> Kind:
+    """Return the kind of a text in which blanks at the ends count."""
+
+    def normalise(value: object) -> str:
+        return _fitting(_plain("" if value is None else value), 0, length)
+
+    expected = f"a text of 0 to {length} characters without control characters"
+    return Kind(expected, normalise, secret)
+
+
+def or_null(kind: Kind) -> Kind:
+    """Return a kind that allows null as well."""
+
+    def normalise(value: object) -> Any:
+        return None if value is None else kind.normalise(value)
+
+    return Kind(f"{kind.expected}, or null", normalise, kind.secret)
+
+
+def label(length: int, *, empty: bool = False) -> Kind:
+    """Return the kind of a text for people; characters that no document can hold are dropped."""
+    least = 0 if empty else 1
+
+    def normalise(value: object) -> str:
+        found = "" if value is None else _string(value)
+        return _fitting(FORBIDDEN.sub("", found).strip(), least, length)
+
+    return Kind(f"a text of {least} to {length} characters", normalise)
+
+
+def pattern(expected: str, regex: str) -> Kind:
+    """Return the kind of a text that fits a regular expression."""
+
+    def normalise(value: object) -> str:
+        stripped = _string(value).strip()
+        if not re.fullmatch(regex, stripped):
+            raise ValueError
+        return stripped
+
+    return Kind(expected, normalise)
+
+
+def optional(kind: Kind) -> Kind:
+    """Return a kind that allows null as well, which an empty text means, too."""
+
+    def normalise(value: object) -> Any:
+        return None if isinstance(value, str) and not value.strip() else kind.normalise(value)
+
+    return or_null(Kind(kind.expected, normalise, kind.secret))
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError  # noqa: TRY004 - the one error of all kinds
+    return value
+
+
+def _plain(value: object) -> str:
+    if FORBIDDEN.search(_string(value)):
+        raise ValueError
+    return _string(value)
+
+
+def _fitting(value: str, least: int, length: int) -> str:
+    if not least <= len(value) <= length:
+        raise ValueError
+    return value
+
+
+# Numbers and words.
+
+
+def number(least: int, most: int) -> Kind:
+    """Return the kind of a whole number in a range."""
+
+    def normalise(value: object) -> int:
+        if type(value) is not int or not least <= value <= most:  # True is an int, too
+            raise ValueError
+        return value
+
+    return Kind(f"a whole number from {least} to {most}", normalise)
+
+
+def _boolean(value: object) -> bool:
+    """Return a boolean; automx2 takes numbers and words as well."""
+    if isinstance(value, int):
+        return bool(value)
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if str(value).lower() not in words:
+        raise ValueError
+    return words[str(value).lower()]
+
+
+BOOLEAN = Kind("true or false", _boolean)
+
+
+def word(words: Mapping[str, object]) -> Kind:
+    """Return the kind of a word: one of the keys of ``words``, in any case.
+
+    Of keys with one meaning, the first is the normal form. An empty value and null mean the key "".
+    """
+    normal = _normal_words(words)
+
+    def normalise(value: object) -> str:
+        key = "" if value is None else _string(value).strip().lower()
+        if key not in normal:
+            raise ValueError
+        return normal[key]
+
+    return Kind(f"one of {', '.join(filter(None, words))}", normalise)
+
+
+def word_list(words: Mapping[str, object], length: int) -> Kind:
+    """Return the kind of one or several keys of ``words``, with blanks or commas between."""
+    normal = _normal_words(words)
+
+    def normalise(value: object) -> str:
+        found = [normal.get(part.lower()) for part in re.split(r"[\s,]+", _string(value).strip())]
+        if None in found:
+            raise ValueError
+        joined = " ".join(dict.fromkeys(filter(None, found)))
+        if len(joined) > length:
+            raise BadValueError(
+                f"expected at most {length} characters, found {shown(joined)}, which has"
+                f" {len(joined)}"
+            )
+        return joined
+
+    expected = f"one of {', '.join(words)}, or several with blanks between"
+    return Kind(expected, normalise)
+
+
+def _normal_words(words: Mapping[str, object]) -> dict[str, str]:
+    first: dict[object, str] = {}
+    for spelling, meaning in words.items():
+        first.setdefault(meaning, spelling)
+    return {spelling.lower(): first[meaning] for spelling, meaning in words.items()}
+
+
+# Names, addresses and URLs.
+
+
+def _with_placeholders(value: str, *, in_url: bool = False) -> str:
+    """Return a text with its placeholders as the standard spells them.
+
+    Raises BadValueError for what looks like a placeholder and is none.
+    """
+    value = _KNOWN.sub(lambda match: match[0].upper(), value)
+    rest = _KNOWN.sub(" ", value)
+    if found := _UNKNOWN.search(_ESCAPE.sub(" ", rest) if in_url else rest):
+        raise BadValueError(
+            f"{shown(found[0])} is no placeholder; did you mean {_suggestion(found[0])}?"
+        )
+    return value
+
+
+def _suggestion(unknown: str) -> str:
+    """Return the placeholder that was most likely meant."""
+    name = re.sub(r"\W|_", "", unknown).upper()
+    near = difflib.get_close_matches(f"%{name}%", _PLACEHOLDERS, 1, 0.7)
+    if near:
+        return near[0]
+    if name in {"D", "DOMAIN"} or "DOMAIN" in name or name == "HOST":
+        return "%EMAILDOMAIN%"
+    is_local = name in {"N", "USER", "USERNAME", "LOCAL", "NAME"} or "PART" in name
+    return "%EMAILLOCALPART%" if is_local else "%EMAILADDRESS%"
+
+
+def user_name(length: int) -> Kind:
+    """Return the kind of a login name, which may hold placeholders; "" is %EMAILADDRESS%."""
+
+    def normalise(value: object) -> str:
+        stripped = "" if value is None else _plain(value).strip()
+        return _fitting(_with_placeholders(stripped) or "%EMAILADDRESS%", 1, length)
+
+    return Kind(f"a text of 0 to {length} characters without control characters", normalise)
+
+
+def _lowered(name: str) -> str:
+    """Return a host name in lower case, its placeholders as they are."""
+    texts, found = PLACEHOLDER.split(name), [*PLACEHOLDER.findall(name), ""]
+    return "".join(plain.lower() + mark for plain, mark in zip(texts, found, strict=True))
+
+
+def _host(value: object) -> str:
+    name = _lowered(_with_placeholders(_string(value).strip())).removesuffix(".")
+    parse_domain(PLACEHOLDER.sub("x", name))
+    return _fitting(name, 1, 128)
+
+
+HOST = Kind('a host name of at most 128 characters such as "mail.example.com"', _host)
+
+
+def _ldap_hosts(value: object) -> str:
+    stripped = _fitting(_plain(value).strip(), 1, 128)
+    for host in read_hosts(stripped):
+        try:
+            parse_domain(host.name)
+        except AddressError:
+            ipaddress.ip_address(host.name)
+    return stripped
+
+
+LDAP_HOSTS = Kind(
+    'a host name such as "ldap.example.com" or "ldaps://ldap.example.com:636", an IP address, or'
+    " several with blanks between, of at most 128 characters",
+    _ldap_hosts,
+)
+
+
+def _search_filter(value: object) -> str:
+    stripped = _string(value).strip()
+    try:
+        check_filter(_fitting(_plain(stripped), 1, 128))
+    except ValueError as error:
+        if not error.args:
+            raise
+        raise BadValueError(
+            f"expected an LDAP filter such as (mail={{0}}), found {shown(value)}: {error}"
+        ) from error
+    return stripped
+
+
+SEARCH_FILTER = Kind("an LDAP filter of at most 128 characters such as (mail={0})", _search_filter)
+
+
+def _service_url(value: object) -> str:
+    url = _with_placeholders(_string(value).strip(), in_url=True)
+    parts = urlsplit(PLACEHOLDER.sub("x", url if "://" in url else f"https://{url}"))
+    if parts.scheme not in {"http", "https"} or parts.port == 0 or FORBIDDEN_IN_URL.search(url):
+        raise ValueError
+    parse_domain(parts.hostname or "")
+    return _fitting(url, 1, 128)
+
+
+SERVICE_URL = Kind(
+    'a URL of at most 128 characters such as "https://dav.example.com/calendars/"', _service_url
+)
+
+
+def _link(value: object) -> str:
+    url = _string(value).strip()
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or FORBIDDEN_IN_URL.search(url):
+        raise ValueError
+    return _fitting(url, 1, 255)
+
+
+LINK = Kind('a URL of at most 255 characters such as "https://www.example.com/"', _link)
+
+
+def _mail_address(value: object) -> str:
+    return str(EmailAddress.parse(_string(value)))
+
+
+MAIL_ADDRESS = Kind('a mail address such as "help@example.com"', _mail_address)
+
+
+def _domain_name(value: object) -> str:
+    """Return the name of a domain in a form that look-up asks for.
+
+    That is A-label or U-label as it is written, in lower case.
+    """
+    a_label = domain_a_label(_string(value))
+    wildcard = "*." if a_label.startswith("*.") else ""
+    plain = a_label.removeprefix(wildcard)
+    is_ascii = _string(value).isascii() or plain == "*"
+    return _fitting(wildcard + (plain if is_ascii else unicode_domain(plain)), 1, 128)
+
+
+DOMAIN_NAME = Kind(
+    'a domain name of at most 128 characters such as "example.com", "*.example.com" or "*"',
+    _domain_name,
+)
+
+
+def domain_a_label(name: str) -> str:
+    """Return the name of a domain or wildcard as A-label in lower case; raises AddressError."""
+    if name == "*":
+        return name
+    wildcard = "*." if name.startswith("*.") else ""
+    return wildcard + parse_domain(name.removeprefix(wildcard))
+
+
+def image(length: int) -> Kind:
+    """Return the kind of an image: bytes, which JSON holds in Base64."""
+
+    def normalise(value: object) -> bytes:
+        data = (
+            value if isinstance(value, bytes) else base64.b64decode(_string(value), validate=True)
+        )
+        if not 0 < len(data) <= length:
+            raise ValueError
+        return data
+
+    return Kind(f"an image in Base64, of at most {length} bytes", normalise)
+
+
+# Parts of documents.
+
+
+def list_of(example: str) -> Kind:
+    """Return the kind of a list whose items are read elsewhere."""
+
+    def normalise(value: object) -> list[Any]:
+        if not isinstance(value, list):
+            raise ValueError  # noqa: TRY004 - the one error of all kinds
+        return value
+
+    return Kind(f"a list such as [{example}]", normalise)
+
+
+def object_of(example: str) -> Kind:
+    """Return the kind of an object whose members are read elsewhere."""
+
+    def normalise(value: object) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ValueError  # noqa: TRY004 - the one error of all kinds
+        return value
+
+    return Kind(f"an object such as {example}", normalise)

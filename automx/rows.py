@@ -1,0 +1,341 @@
+"""What each column of each table may hold, and the records that rows become.
+
+This is the only such place: look-up, seed documents, export, the doctor and tokens read rows and
+their parts here. A row that no client could use raises BadRowError.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from sqlalchemy import Boolean, ColumnElement, Integer, func, type_coerce
+
+from automx import kinds
+from automx.address import parse_domain
+from automx.clientconfig import (
+    LOGO_TYPES,
+    Authentication,
+    Documentation,
+    Logo,
+    MailServer,
+    OAuth2,
+    ProviderDetails,
+    ServerType,
+    Service,
+    ServiceType,
+    SocketType,
+)
+from automx.config import BACKENDS
+from automx.directory.row import LdapServer, read_hosts
+from automx.duration import parse_duration
+from automx.kinds import BadValueError, Kind
+from automx.models import Base
+
+# The words of the columns type, socket_type and authentication. Of several that mean the same, the
+# first is the normal form: automx2's, where it has one.
+SERVER_TYPES = {
+    "imap": ServerType.IMAP,
+    "pop": ServerType.POP3,
+    "pop3": ServerType.POP3,
+    "smtp": ServerType.SMTP,
+    "managesieve": ServerType.MANAGESIEVE,
+    "sieve": ServerType.MANAGESIEVE,
+}
+SERVICE_TYPES = {word.value: word for word in ServiceType}
+SOCKET_TYPES = {
+    "SSL": SocketType.SSL,
+    "STARTTLS": SocketType.STARTTLS,
+    "plain": SocketType.PLAIN,
+    "none": SocketType.PLAIN,
+    "": SocketType.PLAIN,
+}
+AUTHENTICATIONS = {
+    "plain": Authentication.PASSWORD_CLEARTEXT,
+    "password-cleartext": Authentication.PASSWORD_CLEARTEXT,
+    "secure": Authentication.PASSWORD_ENCRYPTED,
+    "password-encrypted": Authentication.PASSWORD_ENCRYPTED,
+    **{word.value: word for word in Authentication if not word.startswith("password-")},
+}
+
+MAX_LOGO = 65_535  # bytes: what a BLOB of MariaDB holds
+
+NEVER = "never"  # the expiry of accounts without end
+SHORTEST_LIFETIME, LONGEST_LIFETIME = parse_duration("30s"), parse_duration("10y")
+MAX_USE = 1_000_000_000
+
+_LANGUAGE = kinds.pattern(
+    'a language such as "en" or "pt-BR"', r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,3}"
+)
+
+
+def _expiry(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError  # noqa: TRY004 - the one error of all kinds
+    text = value.strip().lower()
+    if text != NEVER and not SHORTEST_LIFETIME <= parse_duration(text) <= LONGEST_LIFETIME:
+        raise ValueError
+    return text
+
+
+def _moment(value: object) -> datetime:
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise ValueError
+    return value
+
+
+ID = kinds.number(1, kinds.MAX_INTEGER)
+
+PROVIDER = {"name": kinds.label(128), "short_name": kinds.label(32)}
+SERVER = {
+    "type": kinds.word(SERVER_TYPES),
+    "name": kinds.HOST,
+    "port": kinds.number(1, 65535),
+    "prio": kinds.number(-kinds.MAX_INTEGER - 1, kinds.MAX_INTEGER),
+    "socket_type": kinds.word(SOCKET_TYPES),
+    "user_name": kinds.user_name(64),
+    "authentication": kinds.word_list(AUTHENTICATIONS, 32),
+}
+DAVSERVER = {
+    "type": kinds.word(SERVICE_TYPES),
+    "url": kinds.SERVICE_URL,
+    "port": kinds.number(0, 65535),
+    "use_ssl": kinds.BOOLEAN,
+    "domain_required": kinds.BOOLEAN,
+    "user_name": kinds.user_name(64),
+}
+LDAPSERVER = {
+    "name": kinds.LDAP_HOSTS,
+    "port": kinds.number(0, 65535),
+    "use_ssl": kinds.BOOLEAN,
+    "search_base": kinds.exact_text(128),
+    "search_filter": kinds.SEARCH_FILTER,
+    "attr_uid": kinds.text(32),
+    "attr_cn": kinds.optional(kinds.text(32)),
+    "bind_password": kinds.or_null(kinds.exact_text(128, secret=True)),
+    "bind_user": kinds.or_null(kinds.exact_text(128)),
+}
+DOMAIN = {
+    "name": kinds.DOMAIN_NAME,
+    "provider_id": ID,
+    "ldapserver_id": kinds.or_null(ID),
+}
+_TEXT, _LINK = kinds.optional(kinds.label(255)), kinds.optional(kinds.LINK)
+PROVIDER_DETAIL = {
+    "webmail_url": _LINK,
+    "help_url": _LINK,
+    "support_address": kinds.optional(kinds.MAIL_ADDRESS),
+    "color": kinds.optional(kinds.pattern('a color such as "#1a5fb4"', r"#[0-9A-Fa-f]{6}")),
+    "logo_type": kinds.optional(kinds.word({word: word for word in LOGO_TYPES})),
+    "logo_width": kinds.optional(kinds.number(1, 10_000)),
+    "logo_height": kinds.optional(kinds.number(1, 10_000)),
+    "logo": kinds.optional(kinds.image(MAX_LOGO)),
+    "oauth2_issuer": _TEXT,
+    "oauth2_auth_url": _LINK,
+    "oauth2_token_url": _LINK,
+    "oauth2_scope": _TEXT,
+    "oauth2_client_id": _TEXT,
+}
+DOCUMENTATION = {"url": kinds.LINK, "lang": _LANGUAGE, "text": kinds.label(255, empty=True)}
+TOKEN = {
+    "name": kinds.pattern(
+        "a name of 1 to 64 characters without blanks", r"[^\s\x00-\x1f\x7f-\x9f]{1,64}"
+    ),
+    "token": kinds.pattern("a secret of 1 to 255 ASCII characters without blanks", r"[!-~]{1,255}"),
+    "domain": kinds.DOMAIN_NAME,
+    "prefix": kinds.pattern(
+        "up to 40 lower-case letters, digits and . _ + -, the first neither dot nor hyphen",
+        r"(?![.-])(?!.*\.\.)[a-z0-9._+-]{0,40}",
+    ),
+    "address": kinds.or_null(kinds.MAIL_ADDRESS),
+    "expiry": Kind(f"a duration from 30s to 10y such as 12h or 2w, or {NEVER}", _expiry),
+    "maxuse": kinds.number(0, MAX_USE),
+    "usecount": kinds.number(0, MAX_USE),
+    "valid_until": kinds.or_null(Kind("a moment with its time zone", _moment)),
+    "is_revoked": kinds.BOOLEAN,
+    "backend": kinds.word({name: name for name in ("", *BACKENDS)}),
+    "spare_active": kinds.BOOLEAN,
+}
+# A look-up asks for the size of a logo, not for its bytes.
+_DETAIL_READ = {column: kind for column, kind in PROVIDER_DETAIL.items() if column != "logo"} | {
+    "logo_size": kinds.or_null(kinds.number(1, MAX_LOGO))
+}
+# The tables that look-up reads, and what it reads of each.
+TABLES: dict[str, Mapping[str, Kind]] = {
+    "provider": PROVIDER,
+    "server": SERVER,
+    "davserver": DAVSERVER,
+    "ldapserver": LDAPSERVER,
+    "provider_detail": _DETAIL_READ,
+    "documentation": DOCUMENTATION,
+}
+
+# What a row has where nothing is said.
+MAIL_PORTS = {"imap": 993, "pop": 995, "smtp": 465, "managesieve": 4190}
+USER_NAME = "%EMAILADDRESS%"
+
+
+def server_defaults(type_: str, port: int | None = None) -> dict[str, Any]:
+    """Return the columns of a mail server of which only the type, and perhaps the port, is said."""
+    port = MAIL_PORTS[type_] if port is None else port
+    is_implicit = port in {465, 993, 995}  # RFC 8314
+    return {
+        "prio": 10,
+        "port": port,
+        "socket_type": "SSL" if is_implicit else "STARTTLS",
+        "user_name": USER_NAME,
+        "authentication": "plain",
+    }
+
+
+def service_defaults(url: str) -> dict[str, Any]:
+    """Return the columns of a service of which only the URL is said."""
+    is_http = url.lower().startswith("http:")
+    columns = {"port": 0, "use_ssl": not is_http, "domain_required": True}
+    return columns | {"user_name": USER_NAME}
+
+
+def ldapserver_defaults(port: int | None = None) -> dict[str, Any]:
+    """Return the columns of a directory of which only the host, and perhaps the port, is said."""
+    return {
+        "port": port or 389,
+        "use_ssl": port == 636,
+        "search_filter": "(mail={0})",
+        "attr_uid": "uid",
+        "attr_cn": "cn",
+        "bind_password": None,
+        "bind_user": None,
+    }
+
+
+def default_short_name(name: str) -> str:
+    """Return the first word of a provider's name, as far as the column can hold it."""
+    return "".join(name.split()[:1])[:32]
+
+
+Values = Mapping[Any, Any]  # the columns of a row, by name
+
+
+class BadRowError(ValueError):
+    """A row that no client could use; the text names the columns and what they hold."""
+
+
+def selected(table: str) -> list[ColumnElement[Any]]:
+    """Return the columns of a table, key included, that are to be read by this module.
+
+    Booleans come as they are: SQLite lets a column hold anything.
+    """
+    columns = Base.metadata.tables[table].c
+    if table == "provider_detail":
+        size = func.length(columns.logo).label("logo_size")
+        return [*(column for column in columns if column.name != "logo"), size]
+    return [
+        type_coerce(column, Integer).label(column.name)
+        if isinstance(column.type, Boolean)
+        else column
+        for column in columns
+    ]
+
+
+def defects(table: str, row: Values) -> list[str]:
+    """Return what is wrong with a row of one of TABLES: a text for each column."""
+    return _read(table, row)[1]
+
+
+def _read(table: str, row: Values) -> tuple[dict[str, Any], list[str]]:
+    """Return the normal forms of the columns that can be read, and what is wrong with others."""
+    values: dict[str, Any] = {}
+    bad = []
+    for column, kind in TABLES[table].items():
+        try:
+            values[column] = kind.read(row[column])
+        except BadValueError as error:
+            bad.append(f"{column}: {error}")
+    if values.get("logo_size"):
+        parts = ("logo_type", "logo_width", "logo_height")
+        missing = [part for part in parts if values.get(part, "") is None]
+        bad += [f"{part}: it is missing, and a logo needs it" for part in missing]
+    return values, bad
+
+
+def _checked(table: str, row: Values) -> dict[str, Any]:
+    values, bad = _read(table, row)
+    if bad:
+        raise BadRowError("; ".join(bad))
+    return values
+
+
+def mail_server(row: Values) -> MailServer:
+    """Return the record of a row of the table ``server``; raises BadRowError."""
+    values = _checked("server", row)
+    name = values["name"]
+    return MailServer(
+        type=SERVER_TYPES[values["type"]],
+        hostname=name if "%" in name else parse_domain(name),
+        port=values["port"],
+        socket_type=SOCKET_TYPES[values["socket_type"]],
+        user_name=values["user_name"],
+        authentication=tuple(AUTHENTICATIONS[word] for word in values["authentication"].split()),
+    )
+
+
+def service(row: Values) -> Service:
+    """Return the record of a row of the table ``davserver``; raises BadRowError."""
+    values = _checked("davserver", row)
+    url = values["url"]
+    if "://" not in url:
+        url = f"{'https' if values['use_ssl'] else 'http'}://{url}"
+    parts = urlsplit(url)
+    default = 443 if parts.scheme == "https" else 80
+    if values["port"] not in {0, default} and parts.port is None:
+        parts = parts._replace(netloc=f"{parts.netloc}:{values['port']}")
+    return Service(
+        type=SERVICE_TYPES[values["type"]],
+        url=parts.geturl(),
+        user_name=values["user_name"],
+        domain_required=values["domain_required"],
+    )
+
+
+def ldap_server(row: Values) -> LdapServer:
+    """Return the record of a row of the table ``ldapserver``; raises BadRowError."""
+    values = _checked("ldapserver", row)
+    texts = {key: values.pop(key) or "" for key in ("attr_cn", "bind_user", "bind_password")}
+    values |= texts | {"id": row["id"], "hosts": read_hosts(values["name"])}
+    del values["name"]
+    return LdapServer(**values)
+
+
+def documentation(row: Values) -> Documentation:
+    """Return the record of a row of the table ``documentation``; raises BadRowError."""
+    values = _checked("documentation", row)
+    return Documentation(values["url"], values["lang"], values["text"] or values["url"])
+
+
+def provider_details(
+    row: Values, pages: tuple[Documentation, ...]
+) -> tuple[ProviderDetails, list[str]]:
+    """Return the record of a row of ``provider_detail``, and what is wrong with its columns.
+
+    Columns that no client could use are left out of the record.
+    """
+    values, bad = _read("provider_detail", row)
+    texts = {column: value or "" for column, value in values.items()}
+    logo = None
+    if values.get("logo_size") and values.get("logo_type"):
+        width, height = values.get("logo_width"), values.get("logo_height")
+        logo = Logo(values["logo_type"], width, height) if width and height else None
+    oauth2 = OAuth2(
+        **{
+            name: texts.get(f"oauth2_{name}", "")
+            for name in ("issuer", "auth_url", "token_url", "scope", "client_id")
+        }
+    )
+    names = ("webmail_url", "help_url", "support_address", "color")
+    details = ProviderDetails(
+        **{name: texts.get(name, "") for name in names},
+        logo=logo,
+        oauth2=oauth2 if oauth2.issuer else None,
+        documentation=pages,
+    )
+    return details, bad
