@@ -47,6 +47,7 @@ from automx.errors import (
 )
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
+from automx.moments import iso
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,19 @@ class Account:
     def owner(self) -> Owner:
         """By whom the backend knows the mailbox."""
         return Owner(self.token, self.mark)
+
+    def document(self) -> dict[str, object]:
+        """Return the account for programs."""
+        return {
+            "address": self.address,
+            "token": self.token,
+            "state": self.state.value,
+            "backend": self.backend,
+            "created": iso(self.created_at),
+            "expires": iso(self.expires_at),
+            "changed": iso(self.changed_at),
+            "warned": iso(self.warned_at),
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,10 @@ class Counts:
     present: int = 0
     left_out: list[str] = field(default_factory=list)
 
+    def document(self) -> dict[str, object]:
+        """Return the counts for programs."""
+        return {"added": self.added, "present": self.present, "left_out": self.left_out}
+
 
 @dataclass(slots=True)
 class Report:
@@ -120,6 +124,18 @@ class Report:
     accounts: Counts = field(default_factory=Counts)
     expired: int = 0
     notes: list[str] = field(default_factory=list)
+
+    def document(self, settings: Mapping[str, str], *, dry_run: bool) -> dict[str, object]:
+        """Return the report for programs, with the settings for automx that settings() found."""
+        return {
+            "dry_run": dry_run,
+            "domain": self.domain,
+            "backend": self.backend,
+            "tokens": {**self.tokens.document(), "raised": self.raised},
+            "accounts": {**self.accounts.document(), "expired": self.expired},
+            "notes": self.notes,
+            "settings": dict(settings),
+        }
 
 
 def read(path: Path) -> Mailadm:

@@ -19,6 +19,7 @@ from automx.backends import Backends
 from automx.errors import AutomxError, NotReachedError, SilentError
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
+from automx.moments import iso
 
 _account = AccountRow.__table__
 _token = TokenRow.__table__
@@ -67,6 +68,17 @@ class Done:
     action: Action
     error: AutomxError | None = None
     expires_at: datetime | None = None
+
+    def document(self) -> dict[str, object]:
+        """Return the step for programs."""
+        is_prolonged = self.action is Action.PROLONG
+        return {
+            "action": self.action.value,
+            "address": self.account.address,
+            "token": self.account.token,
+            "expires": iso(self.expires_at if is_prolonged else self.account.expires_at),
+            "error": self.error and self.error.reason,
+        }
 
 
 def due(session: Session, *, now: datetime, policy: Policy) -> list[Due]:

@@ -23,11 +23,14 @@ from automx.errors import (
     BadRequestError,
     ConflictError,
     ForbiddenError,
+    SettingsError,
     UnknownDomainError,
     UnknownTokenError,
 )
+from automx.formats.dclogin import account_text
 from automx.models import Account
 from automx.models import Token as TokenRow
+from automx.moments import iso
 
 NEVER = "never"
 SHORTEST_LIFETIME = timedelta(seconds=30)
@@ -87,6 +90,32 @@ class Token:
             raise ForbiddenError(
                 "This QR code has been used as often as it may be. Please ask for a new one."
             )
+
+    def qr_text(self, web_endpoint: str) -> str | None:
+        """Return the text of its QR code; None if the setting web_endpoint is no https URL."""
+        try:
+            return account_text(web_endpoint, self.token, self.name)
+        except SettingsError:
+            return None
+
+    def document(self, web_endpoint: str) -> dict[str, object]:
+        """Return the token for programs, in mailadm's words, with its secret."""
+        return {
+            "name": self.name,
+            "token": self.token,
+            "expiry": self.expiry,
+            "prefix": self.prefix,
+            "maxuse": self.maxuse,
+            "usecount": self.usecount,
+            "domain": self.domain,
+            "address": self.address,
+            "valid_until": iso(self.valid_until),
+            "revoked": self.is_revoked,
+            "backend": self.backend or None,
+            "spare_active": self.spare_active,
+            "created": iso(self.created_at),
+            "dcaccount": self.qr_text(web_endpoint),
+        }
 
 
 _COLUMNS = [_table.c[column.name] for column in fields(Token)]

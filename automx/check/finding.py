@@ -13,6 +13,9 @@ class Level(IntEnum):
     ERROR = 2  # people's clients fail
 
 
+WORDS = {Level.OK: "ok", Level.WARNING: "warning", Level.ERROR: "error"}
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One line about a domain ("" for database and settings): what is where, and what to do.
@@ -25,6 +28,16 @@ class Finding:
     subject: str
     text: str
     advice: str = ""
+
+    def document(self) -> dict[str, object]:
+        """Return the finding for programs."""
+        return {
+            "domain": self.domain,
+            "level": WORDS[self.level],
+            "subject": self.subject,
+            "text": self.text,
+            "advice": self.advice,
+        }
 
 
 # A part of the work that can be done beside all others.

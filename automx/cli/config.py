@@ -2,12 +2,12 @@
 
 import click
 
+from automx.config import KEYS, load, masked
+
 
 @click.command
 def config() -> None:
     """Print the effective settings and where each comes from, without secrets."""
-    from automx.config import KEYS, load, masked
-
     settings = load()
     for name in KEYS:
         value = masked(name, getattr(settings, name))

@@ -3,14 +3,12 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from automx.cli.text import echo_json, json_option, this_second
-
-if TYPE_CHECKING:
-    from automx.accounts.mailadm import Counts, Report
+from automx.accounts import mailadm
+from automx.accounts.mailadm import Report
+from automx.cli.context import Context, json_option, pass_context
 
 
 @click.command(
@@ -34,13 +32,14 @@ if TYPE_CHECKING:
     help="Write mailcow's key into FILE, a new one, which its owner alone may read.",
 )
 @json_option
+@pass_context
 def import_mailadm(
+    context: Context,
     database: Path,
     dry_run: bool,
     domain: str | None,
     backend: str | None,
     token_file: Path | None,
-    as_json: bool,
 ) -> None:
     """Take over tokens and users from mailadm's database, and tell the settings for automx.
 
@@ -48,15 +47,11 @@ def import_mailadm(
     MAILADM.DB is not changed. This may be repeated: what is here already stays as it is, except
     that the uses of a token never count less than in mailadm.
     """
-    from automx.accounts import mailadm
-    from automx.config import load
-    from automx.database import open_session
-
-    db_uri = load().db_uri
     content = mailadm.read(database)
-    now = this_second()
-    with open_session(db_uri) as session:
-        report = mailadm.take_over(session, content, now=now, domain=domain, backend=backend)
+    with context.session() as session:
+        report = mailadm.take_over(
+            session, content, now=context.now, domain=domain, backend=backend
+        )
         settings = mailadm.settings(content, report)
         key = settings.pop("mailcow_token", None)
         if token_file is not None:
@@ -65,11 +60,11 @@ def import_mailadm(
             _write_key(token_file, key, dry_run=dry_run)
         if dry_run:
             session.rollback()
-    if as_json:
-        echo_json(_document(report, settings, dry_run))
-    else:
-        has_key_left = key is not None and token_file is None
-        click.echo(_text(report, settings, dry_run, has_key_left), nl=False)
+    has_key_left = key is not None and token_file is None
+    context.write(
+        report.document(settings, dry_run=dry_run),
+        lambda: _text(report, settings, dry_run, has_key_left),
+    )
 
 
 def _write_key(path: Path, key: str | None, *, dry_run: bool) -> None:
@@ -90,22 +85,7 @@ def _write_key(path: Path, key: str | None, *, dry_run: bool) -> None:
         raise click.ClickException(f"{path} exists already, and holds something else.") from error
 
 
-def _document(report: "Report", settings: Mapping[str, str], dry_run: bool) -> object:
-    def counts(of: "Counts") -> dict[str, object]:
-        return {"added": of.added, "present": of.present, "left_out": of.left_out}
-
-    return {
-        "dry_run": dry_run,
-        "domain": report.domain,
-        "backend": report.backend,
-        "tokens": {**counts(report.tokens), "raised": report.raised},
-        "accounts": {**counts(report.accounts), "expired": report.expired},
-        "notes": report.notes,
-        "settings": dict(settings),
-    }
-
-
-def _text(report: "Report", settings: Mapping[str, str], dry_run: bool, has_key_left: bool) -> str:
+def _text(report: Report, settings: Mapping[str, str], dry_run: bool, has_key_left: bool) -> str:
     lines = ["This is what would be done; nothing was changed.", ""] if dry_run else []
     for name, counts in (("Tokens", report.tokens), ("Accounts", report.accounts)):
         lines.append(
@@ -126,4 +106,4 @@ def _text(report: "Report", settings: Mapping[str, str], dry_run: bool, has_key_
     lines += [f"{name} = {value}" for name, value in settings.items()]
     if has_key_left:
         lines += ["", "mailcow's key: --mailcow-token-file FILE writes it into a file."]
-    return "".join(f"{line}\n" for line in lines)
+    return "\n".join(lines)

@@ -4,27 +4,17 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import click
 
-from automx.cli.text import (
-    EXIT_STATUS,
-    complain,
-    echo_json,
-    iso,
-    json_option,
-    parse_moment,
-    reason,
-    this_second,
-    to_minute,
-    with_progress,
-)
-
-if TYPE_CHECKING:
-    from automx.accounts.accounts import Account
-    from automx.accounts.prune import Done, Policy
-    from automx.config import Settings
+from automx.accounts.accounts import Account
+from automx.accounts.prune import Done, Policy, carry_out, due
+from automx.backends import Backends
+from automx.backends.command import run_hook
+from automx.cli.context import Context, json_option, pass_context
+from automx.cli.terminal import EXIT_STATUS, complain, with_progress
+from automx.config import Settings
+from automx.moments import iso, parse_moment, to_minute
 
 # What is done, what was done; by automx.accounts.prune.Action, in the order of a summary.
 _WORDS = {
@@ -36,17 +26,27 @@ _WORDS = {
 }
 
 
+def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
+    """Return the value of --now; BadParameter if it is no moment."""
+    try:
+        return parse_moment(text) if text is not None else None
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command(epilog=EXIT_STATUS)
 @click.option("--dry-run", is_flag=True, help="Change nothing: only print what would be done.")
 @click.option(
     "--now",
     "time",
     metavar="TIME",
+    callback=_moment,
     help="Act as if it were this time (UTC), such as 2026-12-31 or 2026-12-31T18:00. Without"
     " --dry-run, a time to come ends accounts before their expiry.",
 )
 @json_option
-def prune(dry_run: bool, time: str | None, as_json: bool) -> None:
+@pass_context
+def prune(context: Context, dry_run: bool, time: datetime | None) -> None:
     """Warn of the end of accounts, disable and delete expired ones, clean up.
 
     Cleaned up is what was left half done when a program was killed or a mail server did not
@@ -55,16 +55,10 @@ def prune(dry_run: bool, time: str | None, as_json: bool) -> None:
 
     The settings account_warn_before, account_warn_command and account_grace say what is done when.
     """
-    from automx.accounts.prune import carry_out, due
-    from automx.backends import Backends
-    from automx.config import load
-    from automx.database import open_session
-
-    now = this_second() if time is None else parse_moment(time, "'--now'")
-    settings = load()
-    policy = _policy(settings, now)
+    now = time or context.now
+    policy = _policy(context.settings, now)
     steps: list[Done] = []
-    with open_session(settings.db_uri) as session, closing(Backends(settings)) as backends:
+    with context.session() as session, closing(Backends(context.settings)) as backends:
         dues = due(session, now=now, policy=policy)
         work = carry_out(session, dues, backends, now=now, policy=policy, dry_run=dry_run)
         for done in with_progress(work, len(dues)):
@@ -73,23 +67,19 @@ def prune(dry_run: bool, time: str | None, as_json: bool) -> None:
                 account, infinitive = done.account, _WORDS[done.action][0]
                 complain(
                     f"could not {infinitive} {account.address} (token {account.token}):"
-                    f" {reason(done.error)}"
+                    f" {done.error.reason}"
                 )
-            elif not as_json:
+            elif not context.as_json:
                 click.echo(_line(done, policy, now, dry_run))
     failed = sum(1 for done in steps if done.error)
-    if as_json:
-        document = {"now": iso(now), "dry_run": dry_run, "failed": failed}
-        echo_json(document | {"steps": [_document(done) for done in steps]})
-    else:
-        click.echo(_summary(steps, dry_run))
+    document: dict[str, object] = {"now": iso(now), "dry_run": dry_run, "failed": failed}
+    document["steps"] = [done.document() for done in steps]
+    context.write(document, lambda: _summary(steps, dry_run))
     if failed:
         raise click.exceptions.Exit(1)
 
 
-def _policy(settings: "Settings", now: datetime) -> "Policy":
-    from automx.accounts.prune import Policy
-
+def _policy(settings: Settings, now: datetime) -> Policy:
     if settings.account_warn_before and not settings.account_warn_command:
         complain("account_warn_before has no effect: account_warn_command is not set")
     return Policy(
@@ -99,12 +89,10 @@ def _policy(settings: "Settings", now: datetime) -> "Policy":
     )
 
 
-def _warner(settings: "Settings", now: datetime) -> Callable[["Account"], None]:
+def _warner(settings: Settings, now: datetime) -> Callable[[Account], None]:
     """Return what tells the program of account_warn_command that an account ends."""
 
-    def warn(account: "Account") -> None:
-        from automx.backends.command import run_hook
-
+    def warn(account: Account) -> None:
         if account.expires_at is None:
             return
         document = {
@@ -120,14 +108,14 @@ def _warner(settings: "Settings", now: datetime) -> Callable[["Account"], None]:
     return warn
 
 
-def _line(done: "Done", policy: "Policy", now: datetime, dry_run: bool) -> str:
+def _line(done: Done, policy: Policy, now: datetime, dry_run: bool) -> str:
     infinitive, past = _WORDS[done.action]
     verb = f"would {infinitive}" if dry_run else past
     account = done.account
     return f"{verb} {account.address} ({_circumstances(done, policy, now)}, token {account.token})"
 
 
-def _circumstances(done: "Done", policy: "Policy", now: datetime) -> str:
+def _circumstances(done: Done, policy: Policy, now: datetime) -> str:
     """Return why something was done, or what comes of it."""
     account = done.account
     match done.action.value, account.state.value:
@@ -149,19 +137,7 @@ def _circumstances(done: "Done", policy: "Policy", now: datetime) -> str:
     return text
 
 
-def _document(done: "Done") -> dict[str, object]:
-    account = done.account
-    expires_at = done.expires_at if done.action == "prolong" else account.expires_at
-    return {
-        "action": done.action.value,
-        "address": account.address,
-        "token": account.token,
-        "expires": iso(expires_at),
-        "error": reason(done.error) if done.error else None,
-    }
-
-
-def _summary(steps: list["Done"], dry_run: bool) -> str:
+def _summary(steps: list[Done], dry_run: bool) -> str:
     """Return how much was done, in one line."""
     counts = Counter(done.action.value for done in steps if not done.error)
     parts = [

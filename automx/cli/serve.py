@@ -8,6 +8,12 @@ import time
 import urllib.request
 
 import click
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+from granian.server import Server
+
+from automx.config import load
 
 # Seconds that requests in flight get after SIGTERM.
 GRACE = 30
@@ -32,13 +38,6 @@ THREADS = 8
 @click.option("--examples", is_flag=True, help="Print four URLs to try with the sample data.")
 def serve(host: str, port: int, workers: int, examples: bool) -> None:
     """Answer mail clients until SIGTERM or Ctrl-C; requests in flight are finished then."""
-    from granian.constants import HTTPModes, Interfaces
-    from granian.http import HTTP1Settings
-    from granian.log import LogLevels
-    from granian.server import Server
-
-    from automx.config import load
-
     # A fork would copy the locks of the thread that announces the server, held or not.
     multiprocessing.set_start_method("spawn")
     load()  # wrong settings stop the program here, not in each worker
