@@ -10,13 +10,12 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from sqlalchemy import func, select, text
-from sqlalchemy.orm import Session
 
 from automx import kinds, rows
-from automx.database import chunks
+from automx.database import Session, chunks
 from automx.errors import AddressError
 from automx.kinds import BadValueError, Kind
-from automx.models import Base
+from automx.models import metadata
 from automx.seed import number_of_rows
 from automx.seeddocument import Row
 
@@ -26,7 +25,7 @@ MAX_WARNINGS = 20
 
 _AT_ONCE = 2_000  # rows that are read by one query
 _NAMES_AT_ONCE = 400  # SQLite before 3.32 allows 999 parameters
-_TABLES = Base.metadata.tables
+_TABLES = metadata.tables
 _COUNTED = (
     *("provider", "provider_detail", "ldapserver", "domain"),
     *("server", "server_domain", "davserver", "davserver_domain"),
@@ -35,10 +34,10 @@ _COUNTED = (
 
 def begin_snapshot(session: Session) -> None:
     """Let all that this transaction reads be of one moment; call it before the first statement."""
-    if session.get_bind().dialect.name == "sqlite":
+    if session.engine.dialect.name == "sqlite":
         session.execute(text("BEGIN"))  # its driver begins a transaction only when it writes
     else:
-        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        session.connection().execution_options(isolation_level="REPEATABLE READ")
 
 
 def export(

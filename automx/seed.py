@@ -11,20 +11,19 @@ from dataclasses import astuple, dataclass
 from sqlalchemy import cast, func, select, true
 from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from automx import kinds, seeddocument
 from automx.address import spellings
-from automx.database import chunks, savepoint
+from automx.database import Session, chunks, savepoint
 from automx.errors import AddressError, ConflictError, SeedError
 from automx.lookup import lower_name
-from automx.models import Base
+from automx.models import metadata
 from automx.seeddocument import Row, SeedRows
 
 _AT_ONCE = 2_000  # rows that are written by one statement
 _NAMES_AT_ONCE = 400  # SQLite before 3.32 allows 999 parameters
 
-_TABLES = Base.metadata.tables
+_TABLES = metadata.tables
 _COUNTED = {
     "provider": "provider",
     "domain": "domain",
@@ -123,7 +122,7 @@ def _existing(
     for table, row_id in paths:
         by_table.setdefault(table, []).append(row_id)
     for table, ids in by_table.items():
-        column = Base.metadata.tables[table].c.id
+        column = metadata.tables[table].c.id
         for chunk in chunks(ids, _NAMES_AT_ONCE):
             for row_id in session.scalars(select(column).where(column.in_(chunk))):
                 yield (table, row_id), paths[table, row_id]
@@ -132,7 +131,7 @@ def _existing(
 def _same_domains(session: Session, a_labels: set[str]) -> Iterator[str]:
     """Yield the names in the database that mean one of the domains."""
     names = {name for a_label in a_labels for name in spellings(a_label)}
-    column = lower_name(session.get_bind().dialect.name)
+    column = lower_name(session.engine.dialect.name)
     for chunk in chunks(sorted(names), 2 * _NAMES_AT_ONCE):
         for name in session.scalars(select(_TABLES["domain"].c.name).where(column.in_(chunk))):
             with suppress(AddressError):
@@ -156,7 +155,7 @@ def _insert(session: Session, seed: SeedRows) -> Counts:
         _insert_rows(session, "provider_detail", [provider | details.columns])
         _insert_rows(session, "documentation", (provider | page for page in details.documentation))
     _insert_domains(session, seed)
-    if session.get_bind().dialect.name == "postgresql":
+    if session.engine.dialect.name == "postgresql":
         _set_sequences(session)
     numbers = {table: len(found) for table, found in seed.rows.items()}
     return Counts(*(({**numbers, "domain": len(seed.domains)})[table] for table in _COUNTED))

@@ -20,13 +20,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event
-from sqlalchemy.orm import Session
 
 from automx.accounts import accounts, tokens
 from automx.accounts.mailadm import Report, read, settings, take_over
 from automx.backends import Backends
 from automx.config import Settings, load
-from automx.database import create_engine, open_session
+from automx.database import Session, create_engine, open_session
 from automx.errors import BadRequestError, ConflictError, ForbiddenError, UnknownDomainError
 from automx.migrations import upgrade
 from automx.seed import populate
@@ -553,7 +552,7 @@ def test_an_account_that_somebody_makes_at_the_same_moment_stops_it(
                 with open_session(uri) as other:
                     accounts.create(other, theirs, backends, now=NOW)
 
-        event.listen(session.get_bind(), "before_cursor_execute", make_theirs)
+        event.listen(session.engine, "before_cursor_execute", make_theirs)
         with pytest.raises(ConflictError) as caught:
             take_over(session, read(old), now=NOW)
         session.rollback()

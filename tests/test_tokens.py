@@ -6,11 +6,11 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from automx import seed
 from automx.accounts import tokens
 from automx.accounts.tokens import Token
+from automx.database import Session
 from automx.errors import (
     AddressError,
     AutomxError,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from sqlalchemy import (
     ColumnElement,
@@ -27,14 +27,13 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.orm import Session
 
 from automx import lookup
 from automx.accounts import tokens
 from automx.accounts.tokens import Token
 from automx.address import EmailAddress
 from automx.backends import Backend, Backends, Owner
-from automx.database import is_conflict
+from automx.database import Session, is_conflict
 from automx.errors import (
     AddressError,
     AutomxError,
@@ -65,8 +64,8 @@ SETTLED_AFTER = timedelta(minutes=15)
 # Those of names, and capitals that look like none of them, nor like a digit.
 LETTERS = tokens.NAME_LETTERS + "ACDEFGHJKLMNPQRTUVWXY"
 
-_account = AccountRow.__table__
-_token = TokenRow.__table__
+_account = AccountRow
+_token = TokenRow
 
 
 class State(StrEnum):
@@ -270,7 +269,7 @@ def _commit_once(session: Session, statements: Iterable[Executable]) -> list[Cur
     results = []
     try:
         for statement in statements:
-            results.append(cast("CursorResult[Any]", session.execute(statement)))
+            results.append(session.execute(statement))
             if not results[-1].rowcount:
                 session.rollback()
                 return []

@@ -21,7 +21,6 @@ from urllib.parse import quote
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from automx import lookup
 from automx.accounts import tokens
@@ -29,6 +28,7 @@ from automx.accounts.accounts import State
 from automx.accounts.tokens import LONGEST_LIFETIME, MAX_USE, NEVER, SHORTEST_LIFETIME, Token
 from automx.address import EmailAddress, parse_domain
 from automx.config import KEYS
+from automx.database import Session
 from automx.duration import format_duration, parse_duration
 from automx.errors import (
     AddressError,
@@ -55,8 +55,8 @@ _CHUNK = 500  # rows of one statement
 
 _Item = TypeVar("_Item")
 
-_account = AccountRow.__table__
-_token = TokenRow.__table__
+_account = AccountRow
+_token = TokenRow
 
 
 @dataclass(frozen=True, slots=True)

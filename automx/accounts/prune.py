@@ -11,18 +11,18 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from sqlalchemy import ColumnElement, and_, false, or_, update
-from sqlalchemy.orm import Session
 
 from automx.accounts import accounts, tokens
 from automx.accounts.accounts import SETTLED_AFTER, Account, State, commit, selected, unchanged
 from automx.backends import Backends
+from automx.database import Session
 from automx.errors import AutomxError, NotReachedError, SilentError
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
 from automx.moments import iso
 
-_account = AccountRow.__table__
-_token = TokenRow.__table__
+_account = AccountRow
+_token = TokenRow
 
 
 class Action(StrEnum):

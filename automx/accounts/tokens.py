@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Any, cast
 
-from sqlalchemy import CursorResult, delete, exists, func, insert, select, update
+from sqlalchemy import delete, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from automx import lookup
 from automx.address import EmailAddress, parse_domain
 from automx.config import BACKENDS
+from automx.database import Session
 from automx.duration import parse_duration
 from automx.errors import (
     AddressError,
@@ -50,7 +49,7 @@ _EDITABLE = {
     *("expiry", "prefix", "maxuse", "valid_until", "backend", "spare_active", "is_revoked"),
 }
 
-_table = TokenRow.__table__
+_table = TokenRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,15 +203,15 @@ def edit(session: Session, name: str, changes: Mapping[str, object]) -> Token:
 def remove(session: Session, name: str) -> None:
     """Delete a token. Raises UnknownTokenError, and ConflictError if accounts were made by it."""
     token = get(session, name)
-    has_accounts = exists().where(Account.token_id == token.id)
+    has_accounts = exists().where(Account.c.token_id == token.id)
     forget = delete(TokenRow).where(_table.c.id == token.id, ~has_accounts)
     try:
-        deleted = cast("CursorResult[Any]", session.execute(forget)).rowcount
+        deleted = session.execute(forget).rowcount
     except IntegrityError:  # an account was made just now
         deleted = 0
     if not deleted:
         session.rollback()
-        of_it = select(func.count()).select_from(Account).where(Account.token_id == token.id)
+        of_it = select(func.count()).select_from(Account).where(Account.c.token_id == token.id)
         number = session.scalar(of_it) or 0
         raise ConflictError(
             f"The token {name} has {number} account{'s' * (number != 1)}: delete them first, or"

@@ -14,13 +14,12 @@ from itertools import count
 from queue import Empty, PriorityQueue, SimpleQueue
 from threading import Thread
 
-from sqlalchemy.orm import Session
-
 from automx import lookup
 from automx.cache import FoundConfig
 from automx.check import directory, mail, records, rows, settings, web
 from automx.check.finding import Finding, Level, Step
 from automx.check.network import Network
+from automx.database import Session
 from automx.directory.pool import Options
 from automx.errors import AddressError, AutomxError, BadRecordError, UnknownDomainError
 from automx.kinds import domain_a_label

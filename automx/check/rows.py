@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Column, Select, Table, select
 
 from automx import lookup
 from automx.check.finding import Finding, Level
 from automx.clientconfig import ClientConfig, SocketType
+from automx.database import Session
 from automx.errors import AddressError
 from automx.kinds import domain_a_label
 from automx.models import (
@@ -27,7 +27,7 @@ from automx.models import (
 MAX_NAMED = 20  # findings of one kind
 
 # Without these, people's clients still work.
-_SIDE_TABLES = {ProviderDetail.__tablename__, Documentation.__tablename__}
+_SIDE_TABLES = {ProviderDetail.name, Documentation.name}
 
 # The first label of a name that a wildcard is asked for.
 _ANY = "automx-check"
@@ -59,17 +59,17 @@ def _bad(session: Session) -> Iterator[Finding]:
 
 
 def _unused(session: Session) -> Iterator[Finding]:
-    uses: tuple[tuple[type[Any], ColumnElement[Any], str], ...] = (
+    uses: tuple[tuple[Table, Column[Any], str], ...] = (
         (Server, server_domain.c.server_id, "link it to a domain in server_domain"),
         (DavServer, davserver_domain.c.davserver_id, "link it to a domain in davserver_domain"),
-        (LdapServer, Domain.__table__.c.ldapserver_id, "name it in domain.ldapserver_id"),
-        (Provider, Domain.__table__.c.provider_id, "name it in domain.provider_id"),
+        (LdapServer, Domain.c.ldapserver_id, "name it in domain.ldapserver_id"),
+        (Provider, Domain.c.provider_id, "name it in domain.provider_id"),
     )
     for model, reference, advice in uses:
         used = select(reference).where(reference.is_not(None))
-        query = select(model.id).where(model.id.not_in(used)).order_by(model.id)
+        query = select(model.c.id).where(model.c.id.not_in(used)).order_by(model.c.id)
         for row_id in session.scalars(query):
-            subject = _row(model.__tablename__, row_id)
+            subject = _row(model.name, row_id)
             yield Finding(
                 "", Level.WARNING, subject, "no domain uses this row", f"{advice}, or delete it"
             )
@@ -77,22 +77,24 @@ def _unused(session: Session) -> Iterator[Finding]:
 
 def _alone(session: Session) -> Iterator[Finding]:
     linked = select(server_domain.c.domain_id).join(
-        Server.__table__, Server.id == server_domain.c.server_id
+        Server, Server.c.id == server_domain.c.server_id
     )
-    for row in _domains(session, select(Domain.id, Domain.name).where(Domain.id.not_in(linked))):
+    for row in _domains(
+        session, select(Domain.c.id, Domain.c.name).where(Domain.c.id.not_in(linked))
+    ):
         advice = "link servers to it in server_domain"
         text = f"{row.name} has no mail server"
         yield Finding("", Level.ERROR, _row("domain", row.id), text, advice)
 
 
 def _missing(session: Session) -> Iterator[Finding]:
-    columns = Domain.__table__.c
+    columns = Domain.c
     for name, column, model in (
         ("provider", columns.provider_id, Provider),
         ("ldapserver", columns.ldapserver_id, LdapServer),
     ):
-        query = select(Domain.id, Domain.name, column.label("named"))
-        query = query.where(column.is_not(None), column.not_in(select(model.id)))
+        query = select(Domain.c.id, Domain.c.name, column.label("named"))
+        query = query.where(column.is_not(None), column.not_in(select(model.c.id)))
         for row in _domains(session, query):
             text = f"{row.name} names {name} {row.named}, which does not exist"
             advice = f"correct {column.name}"
@@ -100,7 +102,7 @@ def _missing(session: Session) -> Iterator[Finding]:
 
 
 def _domains(session: Session, query: Select[*tuple[Any, ...]]) -> Sequence[Any]:
-    return session.execute(query.order_by(Domain.id)).all()
+    return session.execute(query.order_by(Domain.c.id)).all()
 
 
 def _names(session: Session) -> Iterator[Finding]:

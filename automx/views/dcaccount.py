@@ -32,7 +32,7 @@ from automx.views.errors import answer_for
 from automx.views.http import argument, body, found_config
 from automx.views.limits import LIMITS, Limits
 from automx.views.mobileconfig import profile_answer
-from automx.views.session import db
+from automx.views.session import current_session
 
 BACKENDS = "automx.backends"  # the key of the Backends in app.extensions
 
@@ -119,7 +119,7 @@ def create() -> Response:
     if secret:
         limits.count_token()
     now = datetime.now(UTC)
-    session = db.session()
+    session = current_session()
     token = tokens.find(session, secret)
     found = None
     if g.wants_profile:  # nothing may go wrong with it once the account is made
@@ -157,9 +157,9 @@ def show() -> Response:
     limits: Limits = current_app.extensions[LIMITS]
     limits.count_client()
     secret = argument(request.args, "t")
-    token = tokens.find(db.session(), secret)
+    token = tokens.find(current_session(), secret)
     token.check_usable(datetime.now(UTC))
-    accounts.check_domain(db.session(), token)
+    accounts.check_domain(current_session(), token)
     found = found_config(token.domain)
     text = dclogin.account_text(settings.web_endpoint or request.base_url, secret, token.name)
     return _page(

@@ -11,7 +11,7 @@ from automx.cache import ConfigCache, FoundConfig
 from automx.directory.pool import NOBODY, Directories, Person
 from automx.errors import AddressError, BadRequestError, UnknownDomainError
 from automx.lookup import find
-from automx.views.session import db
+from automx.views.session import current_session
 
 # The keys of the ConfigCache, the Directories and the Signer in app.extensions.
 CACHE = "automx.domains"
@@ -77,7 +77,7 @@ def asked_domain() -> str:
 def found_config(domain: str) -> FoundConfig:
     """Return the settings of a domain, from memory if they are fresh enough."""
     cache: ConfigCache = current_app.extensions[CACHE]
-    return cache.get(domain, lambda name: find(db.session(), name))
+    return cache.get(domain, lambda name: find(current_session(), name))
 
 
 def known_person(found: FoundConfig, address: EmailAddress) -> Person:

@@ -9,7 +9,7 @@ from werkzeug.exceptions import MethodNotAllowed
 from automx.config import Settings
 from automx.errors import ForbiddenError, SeedError
 from automx.views.http import CACHE, body, host_name
-from automx.views.session import db
+from automx.views.session import current_session
 
 # automx.seed is imported where it is used: it takes 3 MiB, and few workers ever seed.
 
@@ -74,7 +74,7 @@ def get() -> Response:
 
     if request.method == "HEAD":  # Flask takes it for a GET, which would seed
         raise MethodNotAllowed(["GET", "POST", "DELETE"])
-    if not is_empty(db.session()):
+    if not is_empty(current_session()):
         return _line("The database holds data already; nothing was changed.")
     return _seed(SAMPLE)
 
@@ -95,8 +95,8 @@ def delete() -> Response:
     """Delete all rows of automx2's tables."""
     from automx.seed import purge
 
-    purge(db.session())
-    db.session.commit()
+    purge(current_session())
+    current_session().commit()
     _forget()
     return _line("All data were deleted.")
 
@@ -104,8 +104,8 @@ def delete() -> Response:
 def _seed(document: object) -> Response:
     from automx.seed import populate
 
-    counts = populate(db.session(), document)
-    db.session.commit()
+    counts = populate(current_session(), document)
+    current_session().commit()
     _forget()
     return _line(f"Added: {counts}.")
 
