@@ -12,15 +12,14 @@ import pytest
 import sqlalchemy
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from sqlalchemy.orm import Session
 
 from automx import lookup, rows
 from automx.cache import FoundConfig
-from automx.database import create_engine
+from automx.database import Session, create_engine
 from automx.errors import AutomxError, SeedError
 from automx.export import export
 from automx.kinds import BadValueError
-from automx.models import Base
+from automx.models import metadata
 from automx.seed import populate, purge
 from automx.seeddocument import parse
 
@@ -157,7 +156,7 @@ def all_rows(session: Session) -> dict[str, list[tuple[object, ...]]]:
             tuple(row)
             for row in session.execute(sqlalchemy.select(table).order_by(*table.primary_key))
         ]
-        for name, table in Base.metadata.tables.items()
+        for name, table in metadata.tables.items()
     }
 
 
