@@ -806,7 +806,7 @@ Accounts of example.com: 1 added, 0 here before, 1 left out
 
 - The token one hour: it is called one-hour here: names have no blanks, and 64 characters at most.
 - The user 'nobody' is left out: that is no address.
-- 1 of the accounts have expired: automx prune --dry-run tells what will become of them.
+- 1 of the accounts have expired: automx prune --dry-run prints what will be done with them.
 
 Settings for automx.conf:
 

@@ -10,47 +10,20 @@ from automx.errors import AutomxError
 
 # Each command: "module:attribute", and its first sentence for ``automx --help``.
 COMMANDS = {
-    "account": (
-        "account:account",
-        "Make, show and delete accounts: the mailboxes that tokens make.",
-    ),
-    "check": (
-        "check:check",
-        "Look at settings and database, and at each DOMAIN as mail clients see it.",
-    ),
-    "config": (
-        "config:config",
-        "Print the effective settings and where each comes from, without secrets.",
-    ),
+    "account": ("account:account", "Make, show and delete accounts."),
+    "check": ("check:check", "Check settings, database and domains as clients do."),
+    "config": ("config:config", "Print the effective settings and their sources."),
     "db": ("db:db", "Create, update and show the database schema."),
-    "dclogin": (
-        "dclogin:dclogin",
-        "Make the QR code that logs Delta Chat in to the mailbox ADDRESS.",
-    ),
-    "dns": ("dns:dns", "Print the DNS records of DOMAIN, ready to paste into its zone."),
-    "export": (
-        "seed:export",
-        "Write a document that seeds an equal database: to FILE, else to standard output.",
-    ),
-    "import-mailadm": (
-        "mailadm:import_mailadm",
-        "Take over tokens and users from mailadm's database, and tell the settings for automx.",
-    ),
+    "dclogin": ("dclogin:dclogin", "Make a QR code that logs Delta Chat in to ADDRESS."),
+    "dns": ("dns:dns", "Print the DNS records for the zone of DOMAIN."),
+    "export": ("seed:export", "Write a document that seeds an equal database."),
+    "import-mailadm": ("mailadm:import_mailadm", "Import tokens and users of mailadm."),
     "ldap": ("ldap:ldap", "Try the directories that know people's login names."),
-    "mobileconfig-qr": (
-        "dclogin:mobileconfig_qr",
-        "Make the QR code of the profile that sets up ADDRESS on an iPhone or iPad.",
-    ),
-    "prune": (
-        "prune:prune",
-        "Warn of the end of accounts, disable and delete expired ones, clean up.",
-    ),
+    "mobileconfig-qr": ("dclogin:mobileconfig_qr", "Make a QR code of the profile of ADDRESS."),
+    "prune": ("prune:prune", "Warn, disable, delete and clean up accounts."),
     "purge": ("seed:purge", "Delete all providers, domains and servers."),
-    "seed": ("seed:seed", "Add the rows of a seed document: FILE, or - for standard input."),
-    "serve": (
-        "serve:serve",
-        "Answer mail clients until SIGTERM or Ctrl-C; requests in flight are finished then.",
-    ),
+    "seed": ("seed:seed", "Add the rows of a seed document."),
+    "serve": ("serve:serve", "Answer mail clients until SIGTERM or Ctrl-C."),
     "show": ("show:show", "Print exactly what the client of ADDRESS would get."),
     "token": ("token:token", "Make, print, change and withdraw tokens."),
 }

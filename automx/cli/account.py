@@ -21,15 +21,18 @@ from automx.moments import dated, this_second, to_minute
 _STATES = {
     State.CREATING: "being made",
     State.ACTIVE: "active",
-    State.DISABLED: "disabled (it has expired, and nobody can log in)",
-    State.UNDOING: "failed (making it went wrong; automx prune cleans up)",
+    State.DISABLED: "disabled (expired; login is blocked)",
+    State.UNDOING: "failed (automx prune cleans up)",
     State.DELETING: "being deleted",
 }
 
 
 @click.group(epilog=EXIT_STATUS)
 def account() -> None:
-    """Make, show and delete accounts: the mailboxes that tokens make."""
+    """Make, show and delete accounts.
+
+    An account is a mailbox that a token has made.
+    """
 
 
 @account.command(epilog=EXIT_STATUS)
@@ -38,15 +41,15 @@ def account() -> None:
 @click.option(
     "--password-stdin",
     is_flag=True,
-    help="Read the password from standard input, instead of making one up.",
+    help="Read the password from standard input, instead of a random one.",
 )
 @json_option
 @pass_context
 def add(context: Context, address: str | None, name: str, password_stdin: bool) -> None:
     """Make an account by a token, as Delta Chat would, and print its password.
 
-    ADDRESS must be one that the token may make; without it, a free one is made up. The password is
-    kept nowhere: this is the only time that it is shown.
+    ADDRESS must be one that the token allows; by default, it is a free random one. The password is
+    not stored: it is shown only now.
     """
     now = context.now
     with context.session() as session, closing(Backends(context.settings)) as backends:
@@ -70,7 +73,7 @@ def add(context: Context, address: str | None, name: str, password_stdin: bool) 
     ]
     text = table(rows)
     if found.backend == "none":
-        text += "\n\nThe mail server makes the mailbox when somebody logs in for the first time."
+        text += "\n\nThe mail server creates the mailbox at the first login."
     document = {**found.document(), "password": made.password, "dclogin_url": url}
     context.write(document, lambda: text)
 
@@ -104,7 +107,7 @@ def list_(context: Context, name: str | None, state: str | None) -> None:
 @json_option
 @pass_context
 def show(context: Context, address: str) -> None:
-    """Print all that is known of the account ADDRESS; its password is not."""
+    """Print all fields of the account ADDRESS; its password is not stored."""
     now = context.now
     with context.session() as session:
         found = accounts.get(session, address)
@@ -129,8 +132,8 @@ def show(context: Context, address: str) -> None:
 def delete(context: Context, addresses: tuple[str, ...], yes: bool) -> None:
     """Delete accounts, their mailboxes and all mail in them.
 
-    If one cannot be deleted, an error is printed and the others are deleted all the same. The uses
-    of the token are not given back.
+    After an error, the next account is deleted all the same. The uses of the token are not given
+    back.
     """
     addresses = tuple(dict.fromkeys(address.lower() for address in addresses))
     if not yes:

@@ -28,14 +28,13 @@ from automx.errors import AutomxError
 _COLORS = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
 _INTERRUPTED = 130  # what a shell calls a program that Ctrl-C has ended
 
-_TIMEOUT = """Seconds for each question to a name server, and for each connection with all that is
-said on it. With N domains, the whole run ends after (15 + N) times as long, however many servers
-are silent."""
+_TIMEOUT = """Seconds for each DNS query and for each connection. With N domains, the whole run
+takes at most (15 + N) times as long."""
 
 
 @dataclass
 class _Report:
-    """What is known so far; ``domains`` are those that were asked for."""
+    """The findings so far; ``domains`` are those of the command line."""
 
     domains: list[str] = field(default_factory=list)
     common: list[Finding] = field(default_factory=list)
@@ -94,9 +93,11 @@ def check(
     host: str | None,
     ca_file: str | None,
 ) -> None:
-    """Look at settings and database, and at each DOMAIN as mail clients see it.
+    """Check settings, database and domains as clients do.
 
-    Without DOMAIN and --all, the network is not asked.
+    Each DOMAIN is asked by DNS, HTTPS and the protocols of mail, as mail clients ask it.
+
+    Without DOMAIN and --all, no network is used.
 
     Exit status: 0 all is well, 1 there are warnings, 2 there are errors.
     """
@@ -134,7 +135,7 @@ def check(
 
 @contextmanager
 def _errors_in(report: _Report) -> Iterator[None]:
-    """Turn what ends the work early into a finding: what was found before is not lost."""
+    """Turn an error that ends the work into a finding, so that earlier findings are printed."""
     try:
         yield
     except AutomxError as error:
@@ -151,7 +152,7 @@ def _errors_in(report: _Report) -> Iterator[None]:
 
 @contextmanager
 def _silent_log() -> Iterator[None]:
-    """Keep the log quiet: what it would say of rows is among the findings."""
+    """Silence the log: its messages about rows are among the findings."""
     logger = logging.getLogger("automx")
     handler = logging.NullHandler()
     logger.addHandler(handler)
@@ -163,7 +164,7 @@ def _silent_log() -> Iterator[None]:
 
 @contextmanager
 def _progress(length: int) -> Iterator[Callable[[], None]]:
-    """Show a bar to a person, and to nobody else; what is given advances it."""
+    """Show a progress bar on a terminal; yield the function that advances it."""
     if not sys.stderr.isatty():
         yield lambda: None
         return

@@ -7,7 +7,10 @@ from automx.config import KEYS, load, masked
 
 @click.command
 def config() -> None:
-    """Print the effective settings and where each comes from, without secrets."""
+    """Print the effective settings and their sources.
+
+    Secrets are masked.
+    """
     settings = load()
     for name in KEYS:
         value = masked(name, getattr(settings, name))

@@ -34,7 +34,7 @@ _PROFILE_STEPS = (
 def dclogin(
     context: Context, address: str, password_stdin: bool, discover: bool, output: QrOutput
 ) -> None:
-    """Make the QR code that logs Delta Chat in to the mailbox ADDRESS.
+    """Make a QR code that logs Delta Chat in to ADDRESS.
 
     It holds the password and all settings, for people who cannot type a host name. The password is
     asked for, or read from standard input.
@@ -63,7 +63,10 @@ def dclogin(
 @qr_options("--qr")
 @pass_context
 def mobileconfig_qr(context: Context, address: str, url: str | None, output: QrOutput) -> None:
-    """Make the QR code of the profile that sets up ADDRESS on an iPhone or iPad."""
+    """Make a QR code of the profile of ADDRESS.
+
+    The profile sets up the mailbox on an iPhone or iPad.
+    """
     person = EmailAddress.parse(address)
     config = personal_config(context, person)
     mobileconfig.render(config, person)  # raises its errors before a code is printed

@@ -17,12 +17,12 @@ from automx.lookup import find
 @click.option("--host", help="Public host name of automx, by default that of web_endpoint.")
 @pass_context
 def dns(context: Context, domain: str, format_: str, host: str | None) -> None:
-    """Print the DNS records of DOMAIN, ready to paste into its zone."""
+    """Print the DNS records for the zone of DOMAIN."""
     text = host or urlsplit(context.settings.web_endpoint).hostname
     name = parse_domain(text) if text else ""
     if not name or not records.is_host_name(name):
         raise SettingsError(
-            "under which host name do clients reach automx? Give it by --host, or set web_endpoint"
+            "the public host name of automx is not known: give it by --host, or set web_endpoint"
         )
     with context.session() as session:
         config = find(session, parse_domain(domain)).config

@@ -34,7 +34,7 @@ def ldap() -> None:
 @click.argument("address")
 @pass_context
 def test(context: Context, address: str) -> None:
-    """Walk through the look-up of ADDRESS, and say at the first failing step what to do."""
+    """Look up ADDRESS step by step; print advice for the first step that fails."""
     person = EmailAddress.parse(address)
     options = pool.options(context.settings)
     with context.session() as session:
@@ -99,7 +99,7 @@ def _try(
         connection.close()
     _say("  Entries", ", ".join(entry["dn"] for entry in entries) or "none")
     if len(entries) != 1:
-        why = "must find one entry only" if entries else "finds nobody with this address"
+        why = "must find one entry only" if entries else "finds no entry with this address"
         _say("", f"The person is taken for unknown: the filter {why}.")
         return pool.NOBODY
     for name, values in entries[0]["raw_attributes"].items():

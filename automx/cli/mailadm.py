@@ -1,4 +1,4 @@
-"""``automx import-mailadm``: the tokens and users of mailadm, taken over."""
+"""``automx import-mailadm``: imports the tokens and users of mailadm."""
 
 import os
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from automx.cli.context import Context, json_option, pass_context
 
 @click.command(
     "import-mailadm",
-    epilog="Exit status: 0 if what could be taken over is here now, 1 if nothing was done (standard"
+    epilog="Exit status: 0 if all that can be imported is here now, 1 if nothing was done (standard"
     " error says why), 2 if the command was not understood.",
 )
 @click.argument("database", metavar="MAILADM.DB", type=click.Path(path_type=Path))
-@click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+@click.option("--dry-run", is_flag=True, help="Change nothing: only print what would be done.")
 @click.option("--domain", help="The domain of tokens and users, by default mailadm's.")
 @click.option(
     "--backend",
@@ -41,11 +41,13 @@ def import_mailadm(
     backend: str | None,
     token_file: Path | None,
 ) -> None:
-    """Take over tokens and users from mailadm's database, and tell the settings for automx.
+    """Import tokens and users of mailadm.
+
+    The settings for automx are printed.
 
     QR codes that are printed stay valid, if web requests to mailadm's URL are passed to automx.
-    MAILADM.DB is not changed. This may be repeated: what is here already stays as it is, except
-    that the uses of a token never count less than in mailadm.
+    MAILADM.DB is not changed. The import may be repeated: rows that are here already stay
+    as they are, except that the count of uses of a token is raised to that of mailadm.
     """
     content = mailadm.read(database)
     with context.session() as session:
@@ -97,8 +99,8 @@ def _text(report: Report, settings: Mapping[str, str], dry_run: bool, has_key_le
         notes.append(f"The count of uses was raised to mailadm's: {', '.join(report.raised)}.")
     if report.expired:
         notes.append(
-            f"{report.expired} of the accounts have expired: automx prune --dry-run tells what will"
-            " become of them."
+            f"{report.expired} of the accounts have expired: automx prune --dry-run prints what"
+            " will be done with them."
         )
     if notes:
         lines += ["", *(f"- {note}" for note in notes)]

@@ -1,4 +1,4 @@
-"""``automx prune``: what has to be done for accounts as time passes."""
+"""``automx prune``: warns, disables, deletes and cleans up accounts."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from automx.cli.terminal import EXIT_STATUS, complain, with_progress
 from automx.config import Settings
 from automx.moments import iso, parse_moment, to_minute
 
-# What is done, what was done; by automx.accounts.prune.Action, in the order of a summary.
+# Infinitive and past of each action, in the order of the summary.
 _WORDS = {
     "warn": ("warn", "warned"),
     "prolong": ("prolong", "prolonged"),
@@ -42,18 +42,20 @@ def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime
     metavar="TIME",
     callback=_moment,
     help="Act as if it were this time (UTC), such as 2026-12-31 or 2026-12-31T18:00. Without"
-    " --dry-run, a time to come ends accounts before their expiry.",
+    " --dry-run, a time in the future ends accounts before their expiry.",
 )
 @json_option
 @pass_context
 def prune(context: Context, dry_run: bool, time: datetime | None) -> None:
-    """Warn of the end of accounts, disable and delete expired ones, clean up.
+    """Warn, disable, delete and clean up accounts.
 
-    Cleaned up is what was left half done when a program was killed or a mail server did not
-    answer. To be run every few minutes, by a timer; it may run several times at once. What fails
-    is tried again by the next run.
+    People are warned before the end of an account; expired accounts are disabled, then deleted.
 
-    The settings account_warn_before, account_warn_command and account_grace say what is done when.
+    Accounts are cleaned up that were left half done by a killed program or a mail server without
+    an answer. Run this every few minutes by a timer; several runs at once do no harm. The next run
+    tries again what failed.
+
+    The times are set by account_warn_before, account_warn_command and account_grace.
     """
     now = time or context.now
     policy = _policy(context.settings, now)
@@ -90,7 +92,7 @@ def _policy(settings: Settings, now: datetime) -> Policy:
 
 
 def _warner(settings: Settings, now: datetime) -> Callable[[Account], None]:
-    """Return what tells the program of account_warn_command that an account ends."""
+    """Return the function that runs account_warn_command for an account that ends soon."""
 
     def warn(account: Account) -> None:
         if account.expires_at is None:
@@ -116,18 +118,18 @@ def _line(done: Done, policy: Policy, now: datetime, dry_run: bool) -> str:
 
 
 def _circumstances(done: Done, policy: Policy, now: datetime) -> str:
-    """Return why something was done, or what comes of it."""
+    """Return the reason of an action, or what follows from it."""
     account = done.account
     match done.action.value, account.state.value:
         case "prolong", _:
             until = f"until {to_minute(done.expires_at)}" if done.expires_at else "for ever"
             return f"may still be in use; {until}"
         case "settle", "creating":
-            return "its making was cut off"
+            return "its creation was interrupted"
         case "settle", _:
-            return "its making failed"
+            return "its creation failed"
         case "delete", "deleting":
-            return "its deletion was cut off"
+            return "its deletion was interrupted"
     if account.expires_at is None:
         return "without expiry"
     verb = "expires" if account.expires_at > now else "expired"
@@ -138,7 +140,7 @@ def _circumstances(done: Done, policy: Policy, now: datetime) -> str:
 
 
 def _summary(steps: list[Done], dry_run: bool) -> str:
-    """Return how much was done, in one line."""
+    """Return the number of accounts by action, in one line."""
     counts = Counter(done.action.value for done in steps if not done.error)
     parts = [
         f"{infinitive} {counts[action]}" if dry_run else f"{counts[action]} {past}"

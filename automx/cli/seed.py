@@ -20,7 +20,10 @@ from automx.errors import SeedError
 @click.option("--if-empty", is_flag=True, help="Do nothing if the database has a provider.")
 @pass_context
 def seed(context: Context, file: str | None, sample: bool, if_empty: bool) -> None:
-    """Add the rows of a seed document: FILE, or - for standard input."""
+    """Add the rows of a seed document.
+
+    The document is FILE, or standard input for "-".
+    """
     if (file is None) != sample:
         raise click.UsageError("Name either a FILE (- for standard input) or --sample.")
     document = (
@@ -39,7 +42,10 @@ def seed(context: Context, file: str | None, sample: bool, if_empty: bool) -> No
 @click.option("--with-secrets", is_flag=True, help="Include the passwords of LDAP servers.")
 @pass_context
 def export(context: Context, file: str | None, with_secrets: bool) -> None:
-    """Write a document that seeds an equal database: to FILE, else to standard output."""
+    """Write a document that seeds an equal database.
+
+    It is written to FILE, else to standard output.
+    """
     with context.session() as session, open_output(file) as output:
         exporting.begin_snapshot(session)
         for piece in exporting.export(session, with_secrets=with_secrets, warn=complain):

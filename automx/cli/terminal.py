@@ -44,7 +44,7 @@ def read_secret(what: str) -> str:
     if not text:
         raise click.ClickException(f"the {what} is empty")
     if any(unicodedata.category(char) in {"Cc", "Cs"} for char in text):
-        raise click.ClickException(f"the {what} has a character that nobody can type")
+        raise click.ClickException(f"the {what} contains a control character")
     return text
 
 

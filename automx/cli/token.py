@@ -74,7 +74,7 @@ def token() -> None:
 @click.option("--address", help="Make this one mailbox only, once.")
 @field_options
 @click.option(
-    "--spare-active", is_flag=True, help="Keep accounts of people who still log in, past expiry."
+    "--spare-active", is_flag=True, help="Keep accounts past their expiry while people log in."
 )
 @click.option(
     "--token-stdin", is_flag=True, help="Read its secret from standard input, not a random one."
@@ -86,8 +86,8 @@ def add(
 ) -> None:
     """Make a token called NAME, and print it.
 
-    Unless told otherwise, it makes 50 accounts that last for one day each, and whose addresses
-    begin with "tmp.".
+    By default, it makes 50 accounts, which last for one day each; their addresses begin with
+    "tmp.".
     """
     fields = _fields(options, context.now)
     if "address" in fields and {"prefix", "maxuse"} & fields.keys():
@@ -122,7 +122,7 @@ def list_(context: Context) -> None:
 @json_option
 @pass_context
 def show(context: Context, name: str) -> None:
-    """Print all of the token NAME, its secret included."""
+    """Print all fields of the token NAME, its secret included."""
     with context.session() as session:
         found = tokens.get(session, name)
     _write(context, found, lambda: _details(context, found))
@@ -134,16 +134,16 @@ def show(context: Context, name: str) -> None:
 @click.option(
     "--spare-active/--no-spare-active",
     default=None,
-    help="Whether accounts of people who still log in are kept, past expiry.",
+    help="Whether accounts are kept past their expiry while people log in.",
 )
-@click.option("--unrevoke", is_flag=True, help="Take back what revoke did.")
+@click.option("--unrevoke", is_flag=True, help="Undo automx token revoke.")
 @json_option
 @pass_context
 def mod(context: Context, /, name: str, unrevoke: bool, **options: Any) -> None:
     """Change the token NAME; the count of its uses stays.
 
-    What is not given stays as it is. Printed QR codes stay valid, and accounts that exist keep
-    their expiry.
+    Fields that are not given stay as they are. Printed QR codes stay valid, and accounts that exist
+    keep their expiry.
     """
     changes = _fields(options, context.now)
     if unrevoke:
@@ -181,7 +181,7 @@ def delete(context: Context, name: str) -> None:
 def qr(context: Context, name: str, output: QrOutput) -> None:
     """Print the QR code of the token NAME, or write it to a file.
 
-    Whoever scans it with Delta Chat gets an account. It leads to web_endpoint of the settings.
+    Delta Chat makes an account when it scans the code, which leads to the setting web_endpoint.
     """
     endpoint = context.settings.web_endpoint
     with context.session() as session:
