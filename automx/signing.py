@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import pkcs7
 
-from automx.config import Settings
+from automx.config import SigningSettings
 from automx.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -50,64 +50,44 @@ class Identity:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Where an identity is kept: PEM files; ``chain`` and ``passphrase`` may be empty.
-
-    The file of the certificate may hold its chain as well, and the key.
-    """
-
-    certificate: str
-    key: str
-    chain: str = ""
-    passphrase: str = ""
-
-    def read(self) -> Identity:
-        """Return the identity. Raises SettingsError: unreadable, no PEM, key of another one."""
-        certificates = _certificates("signing_certificate", self.certificate)
-        chain = _certificates("signing_chain", self.chain) if self.chain else []
-        key = self._key()
-        certificate = certificates[0]
-        identity = Identity(certificate, key, tuple(dict.fromkeys([*certificates[1:], *chain])))
-        try:
-            is_pair = certificate.public_key() == key.public_key()
-            sign(b"", identity)
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise SettingsError(f"signing_key cannot be used: {error}") from None
-        if not is_pair:
-            raise SettingsError("signing_key is not the key of signing_certificate")
-        return identity
-
-    def _key(self) -> RSAPrivateKey | EllipticCurvePrivateKey:
-        data = _content("signing_key", self.key)
-        passphrase = self.passphrase.encode() or None
-        try:
-            key = serialization.load_pem_private_key(data, passphrase)
-        except TypeError:
-            needed = "is encrypted: set signing_key_passphrase_file"
-            text = "is not encrypted: remove its passphrase" if passphrase else needed
-            raise SettingsError(f"signing_key {text}") from None
-        except (ValueError, UnsupportedAlgorithm):
-            text = "is no private key in PEM, or its passphrase is wrong"
-            raise SettingsError(f"signing_key: {self.key} {text}") from None
-        if not isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey):
-            raise SettingsError("signing_key must be an RSA or an EC key")
-        return key
-
-    def state(self) -> Sequence[object]:
-        """Return what changes when a file is replaced."""
-        paths = (path for path in (self.certificate, self.key, self.chain) if path)
-        return [_identity_of(path) for path in paths]
+def read(files: SigningSettings) -> Identity:
+    """Return the identity. Raises SettingsError: unreadable, no PEM, key of another one."""
+    certificates = _certificates("signing_certificate", files.certificate)
+    chain = _certificates("signing_chain", files.chain) if files.chain else []
+    key = _key(files)
+    certificate = certificates[0]
+    identity = Identity(certificate, key, tuple(dict.fromkeys([*certificates[1:], *chain])))
+    try:
+        is_pair = certificate.public_key() == key.public_key()
+        sign(b"", identity)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise SettingsError(f"signing_key cannot be used: {error}") from None
+    if not is_pair:
+        raise SettingsError("signing_key is not the key of signing_certificate")
+    return identity
 
 
-def files(settings: Settings) -> Files:
-    """Return the files that the settings name."""
-    return Files(
-        settings.signing_certificate,
-        settings.signing_key,
-        settings.signing_chain,
-        settings.signing_key_passphrase,
-    )
+def _key(files: SigningSettings) -> RSAPrivateKey | EllipticCurvePrivateKey:
+    data = _content("signing_key", files.key)
+    passphrase = files.passphrase.encode() or None
+    try:
+        key = serialization.load_pem_private_key(data, passphrase)
+    except TypeError:
+        needed = "is encrypted: set signing_key_passphrase_file"
+        text = "is not encrypted: remove its passphrase" if passphrase else needed
+        raise SettingsError(f"signing_key {text}") from None
+    except (ValueError, UnsupportedAlgorithm):
+        text = "is no private key in PEM, or its passphrase is wrong"
+        raise SettingsError(f"signing_key: {files.key} {text}") from None
+    if not isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey):
+        raise SettingsError("signing_key must be an RSA or an EC key")
+    return key
+
+
+def _state(files: SigningSettings) -> Sequence[object]:
+    """Return what changes when a file is replaced."""
+    paths = (path for path in (files.certificate, files.key, files.chain) if path)
+    return [_identity_of(path) for path in paths]
 
 
 class Signer:
@@ -117,7 +97,7 @@ class Signer:
     """
 
     def __init__(
-        self, files: Files, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self, files: SigningSettings, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
         self._files = files
         self._now = now
@@ -133,12 +113,12 @@ class Signer:
         return content if identity is None else sign(content, identity)
 
     def _current(self) -> Identity | None:
-        state = self._files.state()
+        state = _state(self._files)
         with self._lock:
             if state != self._state:
                 self._state = state
                 try:
-                    self._identity = self._files.read()
+                    self._identity = read(self._files)
                 except SettingsError as error:
                     goes_on = "the former one signs" if self._identity else "nothing is signed"
                     log.error("the signing certificate cannot be used, %s: %s", goes_on, error)

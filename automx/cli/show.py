@@ -37,12 +37,12 @@ def personal_config(address: "EmailAddress", settings: "Settings") -> "ClientCon
     Raises UnknownDomainError, BadRecordError, DatabaseError or DirectoryError as look-ups do.
     """
     from automx.database import open_session
-    from automx.directory.pool import NOBODY, Directories, options
+    from automx.directory.pool import NOBODY, Directories
     from automx.lookup import find
 
     with open_session(settings.db_uri) as session:
         found = find(session, address.domain)
-    with closing(Directories(options(settings))) as directories:
+    with closing(Directories(settings.directory)) as directories:
         server = found.ldap_server
         known = (directories.find(server, address) if server else None) or NOBODY
     return found.config.for_person(known.login_name, known.display_name)
