@@ -512,8 +512,11 @@ def test_a_silent_name_server_is_told_once_for_each_domain(world: World) -> None
     ]
 
 
-def test_the_host_of_the_service_itself(world: World) -> None:
-    result = world.check("rolling.test", "--host", "autoconfig.expired.test")
+@pytest.mark.parametrize("is_setting", [False, True])
+def test_the_host_of_the_service_itself(world: World, is_setting: bool) -> None:
+    host = "autoconfig.expired.test"
+    option, setting = ("", host) if is_setting else (host, "h.test")
+    result = world.check("rolling.test", "--host", option, AUTOMX_PUBLIC_HOST=setting)
     assert of_domain(result.stdout.splitlines(), "-")[-1:] == [
         (
             "error    -             https://autoconfig.expired.test: the certificate has ended "
