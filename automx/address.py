@@ -18,13 +18,6 @@ from automx.errors import AddressError
 # The three that Autoconfig knows, and automx2's database as well.
 PLACEHOLDER = re.compile("%EMAIL(?:ADDRESS|LOCALPART|DOMAIN)%")
 
-# What stands, in a document that is rendered once for a domain, for what differs from person to
-# person: private characters of Unicode, which no address and no checked row holds.
-MARK = "\ue000"  # the local part
-URL_MARK = "\ue001"  # the local part in a URL
-NAME_MARK = "\ue002"  # the display name
-LOGIN_MARK = "\ue003"  # a login name that a directory tells
-
 MAX_ADDRESS_OCTETS = (
     320  # 64 for the local part, "@", 255 for the domain (RFC 5321, section 4.5.3.1)
 )
@@ -112,16 +105,16 @@ class EmailAddress:
     def __str__(self) -> str:
         return f"{self.local_part}@{self.domain}"
 
-
-def in_url(local_part: str) -> str:
-    """Return a local part as a URL needs it (RFC 3986): it may hold "/", "?" and "#"."""
-    return URL_MARK if local_part == MARK else quote(local_part, safe="!$&'()*+,;=:@~")
+    @property
+    def url_local_part(self) -> str:
+        """The local part as a URL needs it (RFC 3986): it may hold "/", "?" and "#"."""
+        return quote(self.local_part, safe="!$&'()*+,;=:@~")
 
 
 def expand_url(url: str, domain: str, address: EmailAddress | None) -> str | None:
-    """Return a URL as expand() does, with the local part written as a URL needs it."""
+    """Return a URL as expand() does, with the local part as a URL needs it."""
     if address is not None:
-        address = EmailAddress(in_url(address.local_part), address.domain)
+        address = EmailAddress(address.url_local_part, address.domain)
     return expand(url, domain, address)
 
 

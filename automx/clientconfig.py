@@ -6,11 +6,14 @@ URLs and user names may hold placeholders (see :mod:`automx.address`).
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-# Characters that no text of a record holds: those that XML cannot carry, and those that stand in a
-# template for what differs from person to person.
+from automx.address import EmailAddress, expand, expand_url
+
+# Characters that no text of a record holds: those that XML cannot carry, and the slots of templates
+# (formats/template.py).
 FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ue000-\ue00f\ufffe\uffff]")
 
 
@@ -154,6 +157,34 @@ class ClientConfig:
             display_name=display_name,
         )
 
+    def for_address(self, address: EmailAddress | None) -> "ClientConfig":
+        """Return the settings with all placeholders expanded.
+
+        With None, only the domain is known: servers and services whose host name or URL needs an
+        address are left out, and a user name that needs one is "".
+        """
+        mail_servers = (
+            replace(
+                server,
+                hostname=expand(server.hostname, self.domain, address) or "",
+                user_name=expand(server.user_name, self.domain, address) or "",
+            )
+            for server in self.mail_servers
+        )
+        services = (
+            replace(
+                service,
+                url=expand_url(service.url, self.domain, address) or "",
+                user_name=expand(service.user_name, self.domain, address) or "",
+            )
+            for service in self.services
+        )
+        return replace(
+            self,
+            mail_servers=tuple(server for server in mail_servers if server.hostname),
+            services=tuple(service for service in services if service.url),
+        )
+
     @property
     def incoming(self) -> tuple[MailServer, ...]:
         """The IMAP and POP3 servers, best first."""
@@ -170,3 +201,10 @@ class ClientConfig:
         """The ManageSieve servers, best first."""
         types = {ServerType.MANAGESIEVE}
         return tuple(server for server in self.mail_servers if server.type in types)
+
+
+def best_first(servers: Iterable[MailServer]) -> list[MailServer]:
+    """Return servers sorted: IMAP before POP3, encrypted before plain, else as they are."""
+    return sorted(
+        servers, key=lambda s: (s.type is ServerType.POP3, s.socket_type is SocketType.PLAIN)
+    )

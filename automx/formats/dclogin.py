@@ -6,8 +6,15 @@ Standard: the URI schemes of Delta Chat
 
 from urllib.parse import quote, urlsplit
 
-from automx.address import EmailAddress, expand
-from automx.clientconfig import Authentication, ClientConfig, MailServer, ServerType, SocketType
+from automx.address import EmailAddress
+from automx.clientconfig import (
+    Authentication,
+    ClientConfig,
+    MailServer,
+    ServerType,
+    SocketType,
+    best_first,
+)
 from automx.errors import BadRecordError, SettingsError
 
 # What a person does with either text, in the words of Delta Chat 2.
@@ -51,12 +58,13 @@ def login_text(address: EmailAddress, password: str, config: ClientConfig | None
     """
     arguments = {"p": password, "v": "1"}
     if config is not None:
+        config = config.for_address(address)
         for prefix, type_ in (("i", ServerType.IMAP), ("s", ServerType.SMTP)):
             server = _best(config, type_)
             arguments |= {
-                f"{prefix}h": expand(server.hostname, config.domain, address) or "",
+                f"{prefix}h": server.hostname,
                 f"{prefix}p": str(server.port),
-                f"{prefix}u": expand(server.user_name, config.domain, address) or "",
+                f"{prefix}u": server.user_name,
                 f"{prefix}s": _SECURITY[server.socket_type],
             }
     # The client reads a form, where "+" is a blank: everything else is encoded.
@@ -65,7 +73,7 @@ def login_text(address: EmailAddress, password: str, config: ClientConfig | None
 
 
 def _best(config: ClientConfig, type_: ServerType) -> MailServer:
-    """Return the preferred server of a type, but none in plaintext if there is an encrypted one."""
+    """Return the best server of a type that takes a password. Raises BadRecordError."""
     servers = [
         server
         for server in config.mail_servers
@@ -75,4 +83,4 @@ def _best(config: ClientConfig, type_: ServerType) -> MailServer:
         kind = type_.upper()
         cause = f"domain {config.domain}: no usable {kind} server that takes a password"
         raise BadRecordError(cause=cause)
-    return next((s for s in servers if s.socket_type is not SocketType.PLAIN), servers[0])
+    return best_first(servers)[0]

@@ -10,7 +10,6 @@ import base64
 import hashlib
 import json
 
-from automx.address import expand, expand_url
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
@@ -43,15 +42,15 @@ class NothingToPublishError(UnknownDomainError):
 
 def render(config: ClientConfig) -> bytes:
     """Return the document of a domain; raises NothingToPublishError."""
-    published = [server for server in config.mail_servers if _hostname(config, server)]
+    config = config.for_address(None)
+    published = [server for server in config.mail_servers if _is_published(server)]
     protocols: dict[str, dict[str, str]] = {}
     for server in published:
         for name in _NAMES[server.type]:
-            protocols.setdefault(name, {"host": _hostname(config, server)})
+            protocols.setdefault(name, {"host": server.hostname})
     for service in config.services:
-        url = expand_url(service.url, config.domain, None)
-        if service.type in _URL_TYPES and url and url.startswith("https:"):
-            protocols.setdefault(service.type.value, {"url": url})
+        if service.type in _URL_TYPES and service.url.startswith("https:"):
+            protocols.setdefault(service.type.value, {"url": service.url})
     if not protocols:
         raise NothingToPublishError(cause=f"domain {config.domain}: nothing to tell by PACC")
     methods = {method for server in published for method in server.authentication}
@@ -73,11 +72,9 @@ def digest_record(document: bytes) -> str:
     return f"v=UAAC1; a=sha256; d={digest}"
 
 
-def _hostname(config: ClientConfig, server: MailServer) -> str:
-    """Return the host of a server, or "" if this format cannot tell of the server."""
-    if server.socket_type is not SocketType.SSL or server.port != _PORTS.get(server.type):
-        return ""
-    return expand(server.hostname, config.domain, None) or ""
+def _is_published(server: MailServer) -> bool:
+    """Tell whether this format has a form for the server."""
+    return server.socket_type is SocketType.SSL and server.port == _PORTS.get(server.type)
 
 
 def _info(config: ClientConfig) -> dict[str, object]:
