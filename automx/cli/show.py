@@ -85,8 +85,7 @@ def _text(config: "ClientConfig", address: "EmailAddress") -> str:
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         lines.append("  ".join(cells).rstrip())
-    for service in config.services:
-        lines.append(f"{service.type.upper()}  {service.url}  login {service.user_name}")
+    lines += [f"{s.type.upper()}  {s.url}  login {s.user_name}" for s in config.services]
     return "\n".join(lines) + "\n"
 
 
