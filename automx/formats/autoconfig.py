@@ -1,8 +1,9 @@
 """Autoconfig, for Thunderbird, K-9, KMail, Evolution and Delta Chat.
 
 Standard: draft-ietf-mailmaint-autoconfig, version 1.2 of the document. Where clients are stricter
-than the draft, the clients are served: Thunderbird 153 loses the text of a leaf element that has an
-attribute, and white space around a leaf's text is part of the value for Thunderbird for Android.
+than the draft, the document follows the clients: Thunderbird 153 loses the text of a leaf element
+that has an attribute, and Thunderbird for Android takes white space around a leaf's text as part
+of the value.
 """
 
 from automx.clientconfig import (
@@ -29,17 +30,17 @@ _DAV_ELEMENTS = {
 def render(config: ClientConfig) -> bytes:
     """Return the document for a domain; it is the same for all addresses.
 
-    Placeholders are passed on: every client fills in the address that was typed.
+    Placeholders stay in the document: every client fills in the address of its user.
     """
     root = xml.root("clientConfig", version="1.2")
-    # Thunderbird wants a host name here; "_" is none.
+    # Thunderbird wants a host name here, which cannot hold "_".
     provider = add(root, "emailProvider", id=config.domain.replace("_", "-"))
     add(provider, "domain", config.domain)
     add(provider, "displayName", config.provider_name)
     add(provider, "displayShortName", config.provider_short_name)
     for server in config.incoming:
         _mail_server(add(provider, "incomingServer", type=server.type), server)
-    for service in config.services:  # behind those that every client knows
+    for service in config.services:  # after the servers that every client knows
         if service.type is ServiceType.JMAP:
             _dav_server(add(provider, "incomingServer", type="jmap"), service)
     for server in config.outgoing:
@@ -48,7 +49,7 @@ def render(config: ClientConfig) -> bytes:
     for service in config.services:
         if name := _DAV_ELEMENTS.get(service.type):
             _dav_server(add(root, name, type=service.type), service)
-    if config.details.webmail_url:  # Mozilla's element; the draft lets it be
+    if config.details.webmail_url:  # Mozilla's element; the draft allows it
         add(add(root, "webMail"), "loginPage", url=config.details.webmail_url)
     if config.details.oauth2 is not None:
         _oauth2(root, config.details.oauth2)
@@ -56,7 +57,7 @@ def render(config: ClientConfig) -> bytes:
 
 
 def template(config: ClientConfig) -> Template:
-    """Return the documents of a domain whose people may log in by names of their own."""
+    """Return the template of a domain; only the login name differs between people."""
     return Template(lambda config, _: render(config), config)
 
 
@@ -71,7 +72,7 @@ def _mail_server(element: Element, server: MailServer) -> None:
 
 def _dav_server(element: Element, server: Service) -> None:
     add(element, "url", server.url)
-    # The draft's form, and one without attribute for readers that lose such text.
+    # The draft's form, and one without attribute for clients that lose the text of the other.
     add(element, "authentication", "basic", system="http")
     add(element, "authentication", "basic")
     add(element, "username", server.user_name)
@@ -87,7 +88,7 @@ def _documentation(provider: Element, details: ProviderDetails) -> None:
 
 
 def _oauth2(root: Element, oauth2: OAuth2) -> None:
-    """Write how people log in by OAuth 2.0; nothing if a part is missing that nobody can guess."""
+    """Write the OAuth 2.0 settings; nothing if a required one is missing."""
     texts = {
         "issuer": oauth2.issuer,
         "scope": oauth2.scope,

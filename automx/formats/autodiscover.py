@@ -1,9 +1,9 @@
 """Autodiscover, for Outlook, Thunderbird, eM Client and Delta Chat.
 
-Standard: [MS-OXDSCLI], the outlook schema. IMAP, POP and SMTP are what Outlook reads from a server
-that is not Exchange; eM Client also reads CalDAV and CardDAV. Clients that synchronize by
-Exchange ActiveSync ask in the mobilesync schema ([MS-ASCMD], section 2.2.1.1); neither schema tells
-what belongs to the other. How the JSON of newer clients looks is not published.
+Standard: [MS-OXDSCLI], the outlook schema. From a server that is not
+Exchange, Outlook reads IMAP, POP and SMTP; eM Client also reads CalDAV and CardDAV. Clients of
+Exchange ActiveSync use the mobilesync schema ([MS-ASCMD], section 2.2.1.1). An answer holds the
+settings of one schema only. The JSON of newer clients has no published specification.
 """
 
 from dataclasses import dataclass
@@ -56,22 +56,22 @@ class InvalidRequestError(BadRequestError):
 
 
 class SchemaNotServedError(BadRequestError):
-    """The client accepts an answer only in a schema that this server does not speak."""
+    """The client accepts only a schema that this server does not serve."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client asks: settings for ``address`` (as it was typed), in which schema."""
+    """A request for the settings of ``address`` (not parsed yet), in one of two schemas."""
 
     address: str
     mobilesync: bool = False
 
 
 def parse_request(body: bytes) -> Request:
-    """Return what a POST body asks.
+    """Return the request in the body of a POST.
 
-    Raises InvalidRequestError for anything that is no such request (no XML, a document type,
-    another namespace, no address), SchemaNotServedError for a schema other than the two.
+    Raises InvalidRequestError for no XML, a document type, another namespace or a missing address,
+    and SchemaNotServedError for another response schema.
     """
     texts = _texts(body)
     namespaces = (REQUEST_NS, MOBILESYNC_REQUEST_NS)
@@ -93,15 +93,15 @@ def parse_request(body: bytes) -> Request:
 
 
 def _texts(body: bytes) -> dict[tuple[str, ...], str]:
-    """Return the texts of the elements down to the third level, by the names on the way there.
+    """Return the texts of the elements of the first three levels, by the path of their names.
 
-    Read by expat: lxml keeps every element name that it has ever seen, so that strangers could
-    fill the memory. Without a document type, there are no entities either. Raises
+    The parser is expat: lxml never frees the element names of its input, so that hostile requests
+    could fill the memory. Without a document type, there are no entities. Raises
     InvalidRequestError.
     """
     texts: dict[tuple[str, ...], str] = {}
     path: list[str] = []
-    element: tuple[str, ...] | None = None  # whose text is being read
+    element: tuple[str, ...] | None = None  # its text is being read
 
     def start(name: str, _: object) -> None:
         nonlocal element
@@ -137,7 +137,7 @@ def _texts(body: bytes) -> dict[tuple[str, ...], str]:
 
 
 def render(config: ClientConfig, address: EmailAddress | None = None) -> bytes:
-    """Return the settings for an address, or those of the domain, without login name, for None."""
+    """Return the settings of an address; with None, those of the domain, without login names."""
     config = config.for_address(address)
     root, response = _document(OUTLOOK_NS)
     user = add(response, "User")
@@ -157,14 +157,14 @@ def render(config: ClientConfig, address: EmailAddress | None = None) -> bytes:
 
 
 def template(config: ClientConfig) -> Template:
-    """Return the answers for all addresses of a domain."""
+    """Return the template of a domain."""
     return Template(render, config)
 
 
 def render_mobilesync(config: ClientConfig, address: EmailAddress) -> bytes:
-    """Return where an address synchronizes by ActiveSync.
+    """Return the ActiveSync server of an address.
 
-    Raises SchemaNotServedError if the domain has no such server.
+    Raises SchemaNotServedError if the domain has none.
     """
     url = activesync_url(config, address)
     if url is None:
@@ -203,7 +203,8 @@ def render_error(code: int, message: str, *, now: datetime) -> bytes:
 def _document(response_ns: str) -> tuple[Element, Element]:
     """Return the root and the Response element.
 
-    The namespaces are written as attributes, so that no prefix can appear: Thunderbird reads none.
+    The namespaces are written as attributes, so that no prefix can appear: Thunderbird reads
+    elements without prefix only.
     """
     root = xml.root("Autodiscover", xmlns=RESPONSE_NS)
     return root, add(root, "Response", xmlns=response_ns)

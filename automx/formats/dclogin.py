@@ -1,4 +1,4 @@
-"""Texts that Delta Chat reads from QR codes: DCACCOUNT makes an account, dclogin opens one.
+"""Texts that Delta Chat reads from QR codes: DCACCOUNT makes an account, dclogin logs in to one.
 
 Standard: the URI schemes of Delta Chat
 (https://github.com/deltachat/interface/blob/main/uri-schemes.md).
@@ -17,7 +17,7 @@ from automx.clientconfig import (
 )
 from automx.errors import BadRecordError, SettingsError
 
-# What a person does with either text, in the words of Delta Chat 2.
+# Instructions for both texts, in the words of Delta Chat 2.
 SCAN_STEPS = (
     "Install Delta Chat on your phone, from its app store or get.delta.chat.",
     "Open it and tap “Create New Profile”, “Use Other Server”, “Scan Invitation Code”.",
@@ -31,15 +31,15 @@ _SECURITY = {
 }
 _WITH_PASSWORD = {Authentication.PASSWORD_CLEARTEXT, Authentication.PASSWORD_ENCRYPTED}
 
-# Cores before 2.0 take the address as it stands, so what a URL allows there is not encoded.
+# Cores before 2.0 do not decode the address, so characters that a URL allows are not encoded.
 _SAFE_IN_ADDRESS = "!$&'*+=_-.~@"
 
 
 def account_text(web_endpoint: str, token: str, name: str) -> str:
     """Return the text that lets a client ask for a new account.
 
-    ``web_endpoint`` is the setting, ``token`` the secret, ``name`` what the token is called.
-    Raises SettingsError if the endpoint is no https URL, the only kind that clients ask.
+    ``web_endpoint`` is the setting, ``token`` the secret, ``name`` the name of the token. Raises
+    SettingsError if the endpoint is no https URL: clients use no other.
     """
     parts = urlsplit(web_endpoint)
     if parts.scheme != "https":
@@ -52,8 +52,8 @@ def account_text(web_endpoint: str, token: str, name: str) -> str:
 def login_text(address: EmailAddress, password: str, config: ClientConfig | None = None) -> str:
     """Return the text that lets a client log in to a mailbox, as version 1 of the scheme.
 
-    With the settings ``config`` of the person it names the best IMAP and the best SMTP server, and
-    the client looks for no others; with None the client finds them itself. Raises BadRecordError if
+    With the settings ``config`` of the person, the text names the best IMAP and the best SMTP
+    server; with None, the client looks for the servers itself. Raises BadRecordError if
     ``config`` has no IMAP or no SMTP server that takes a password.
     """
     arguments = {"p": password, "v": "1"}
@@ -67,7 +67,7 @@ def login_text(address: EmailAddress, password: str, config: ClientConfig | None
                 f"{prefix}u": server.user_name,
                 f"{prefix}s": _SECURITY[server.socket_type],
             }
-    # The client reads a form, where "+" is a blank: everything else is encoded.
+    # The client decodes the query as a form, where "+" is a space, so all of it is encoded.
     query = "&".join(f"{key}={quote(value, safe='')}" for key, value in arguments.items())
     return f"dclogin://{quote(str(address), safe=_SAFE_IN_ADDRESS)}/?{query}"
 

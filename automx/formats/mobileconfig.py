@@ -70,7 +70,7 @@ def render(
 
 
 def template(config: ClientConfig) -> Template:
-    """Return the profiles of all addresses of a domain."""
+    """Return the template of a domain; render() is far slower than its fill()."""
     return Template(render, config, derived=_uuid_of)
 
 
@@ -99,7 +99,7 @@ def _mail(config: ClientConfig, address: EmailAddress, password: str) -> dict[st
 
 
 def _authentication(methods: Sequence[Authentication]) -> str:
-    """Return Apple's word for the best method it knows; it has none for OAuth2 or certificates."""
+    """Return Apple's word for the best method that has one; OAuth2 and certificates have none."""
     known = (_AUTHENTICATIONS[method] for method in methods if method in _AUTHENTICATIONS)
     return next(known, "EmailAuthPassword")
 
@@ -125,7 +125,7 @@ def _dav(
 
 
 def _subject(server: Service) -> str:
-    """Return what tells the payload of a DAV server from all others of an address."""
+    """Return a text that is different for each DAV server of an address."""
     return f"{server.type} {server.url}"
 
 
@@ -136,7 +136,7 @@ def _payload(
     display_name: str,
     subject: str = "",
 ) -> dict[str, object]:
-    """Return the keys that every payload has."""
+    """Return the keys that all payloads have."""
     uuid = _uuid(address, subject or payload_type)
     reversed_domain = ".".join(reversed(config.domain.split(".")))
     return {
@@ -149,16 +149,16 @@ def _payload(
 
 
 def _uuid(address: EmailAddress, subject: str) -> str:
-    """Return a UUID that depends on the address, in any case, and on nothing that may change.
+    """Return a UUID that depends only on the address, in lower case, and the subject.
 
-    It is of version 8 (RFC 9562, section 5.8): the last part stands for the subject, all others for
-    the address.
+    It is of version 8 (RFC 9562, section 5.8): the last part is a hash of the subject, the others
+    are a hash of the address.
     """
     return f"{_uuid_of(address)}-{sha256(subject.encode()).hexdigest()[:12].upper()}"
 
 
 def _uuid_of(address: EmailAddress) -> str:
-    """Return those parts of a UUID that stand for the address."""
+    """Return the parts of a UUID that are a hash of the address."""
     digits = sha256(f"mailto:{address}".lower().encode()).hexdigest().upper()
     variant = "89AB"[int(digits[12], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-{variant}{digits[17:20]}"
