@@ -1,7 +1,4 @@
-"""XML documents, written so that every mail client can read them.
-
-Attributes and texts stand in the form of XML 1.0; there are no prefixes of namespaces.
-"""
+"""Writes XML documents in a form that all mail clients read: indented, no namespace prefixes."""
 
 from lxml import etree
 
