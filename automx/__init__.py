@@ -27,14 +27,14 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     app = Flask(__name__, static_folder=None)
     app.config["AUTOMX"] = settings
     app.config["MAX_CONTENT_LENGTH"] = http.MAX_BODY
-    app.extensions[http.DIRECTORIES] = pool.Directories(pool.options(settings))
+    app.extensions[http.DIRECTORIES] = pool.Directories(settings.directory)
     app.extensions[http.CACHE] = cache.ConfigCache(settings.domain_cache_seconds)
-    app.extensions[dcaccount.BACKENDS] = backends.Backends(settings)
-    app.extensions[limits.LIMITS] = limits.Limits(settings)
-    if settings.signing_certificate:
+    app.extensions[dcaccount.BACKENDS] = backends.Backends(settings.accounts)
+    app.extensions[limits.LIMITS] = limits.Limits(settings.limits)
+    if settings.signing.certificate:
         from automx import signing  # its library takes some MiB
 
-        app.extensions[http.SIGNER] = signing.Signer(signing.files(settings))
+        app.extensions[http.SIGNER] = signing.Signer(settings.signing)
     session.register(app, settings.db_uri, echo=settings.db_echo)
     views.register(app, settings)
     return app

@@ -52,7 +52,7 @@ def add(context: Context, address: str | None, name: str, password_stdin: bool) 
     not stored: it is shown only now.
     """
     now = context.now
-    with context.session() as session, closing(Backends(context.settings)) as backends:
+    with context.session() as session, closing(Backends(context.settings.accounts)) as backends:
         token = tokens.get(session, name)
         _check_usable(token, now)
         password = read_secret("password") if password_stdin else None
@@ -139,7 +139,7 @@ def delete(context: Context, addresses: tuple[str, ...], yes: bool) -> None:
     if not yes:
         _confirm(addresses)
     results: list[dict[str, object]] = []
-    with context.session() as session, closing(Backends(context.settings)) as backends:
+    with context.session() as session, closing(Backends(context.settings.accounts)) as backends:
 
         def remove(address: str) -> str | None:
             """Delete an account; return what went wrong."""

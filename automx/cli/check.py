@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 import click
 
@@ -21,7 +20,6 @@ from automx.check import Finding, Level
 from automx.check.finding import WORDS
 from automx.cli.context import Context, json_option, pass_context
 from automx.config import Settings
-from automx.directory import pool
 from automx.dns import is_host_name
 from automx.errors import AutomxError
 
@@ -76,7 +74,7 @@ class _Report:
     help=" ".join(_TIMEOUT.split()),
 )
 @click.option("--dns", "name_server", help="Ask this name server: an IP address, perhaps :PORT.")
-@click.option("--host", help="Public host name of automx, by default that of web_endpoint.")
+@click.option("--host", help="Public host name of automx, by default the setting public_host.")
 @click.option(
     "--ca-file",
     type=click.Path(exists=True, dir_okay=False),
@@ -108,7 +106,6 @@ def check(
     with _errors_in(report):
         settings = context.settings
         service = _host(host, settings)
-        options = pool.options(settings)
         network = doctor.Network(
             name_server=address, port=port, ca_file=ca_file or "", timeout=timeout
         )
@@ -118,7 +115,7 @@ def check(
             asked = None if all_domains else domains
             targets = doctor.load_targets(session, asked)
         report.domains = [target.domain for target in targets]
-        work = doctor.check_domains(targets, network, host=service, ldap_options=options)
+        work = doctor.check_domains(targets, network, host=service, ldap_options=settings.directory)
         with _progress(len(targets)) as advance:
             for domain, found in work:
                 if domain:
@@ -174,7 +171,7 @@ def _progress(length: int) -> Iterator[Callable[[], None]]:
 
 def _host(text: str | None, settings: Settings) -> str:
     """Return the public host name of this service as A-label, "" if it is not known."""
-    text = text or urlsplit(settings.web_endpoint).hostname
+    text = text or settings.public_host
     name = parse_domain(text) if text else ""
     return name if is_host_name(name) else ""
 

@@ -2,7 +2,7 @@
 
 import click
 
-from automx.config import KEYS, load, masked
+from automx.config import load, masked
 
 
 @click.command
@@ -12,6 +12,5 @@ def config() -> None:
     Secrets are masked.
     """
     settings = load()
-    for name in KEYS:
-        value = masked(name, getattr(settings, name))
-        click.echo(f"{name} = {value}".rstrip() + f"  # {settings.sources[name]}")
+    for name, value in settings.values().items():
+        click.echo(f"{name} = {masked(name, value)}".rstrip() + f"  # {settings.sources[name]}")

@@ -10,6 +10,7 @@ from automx.cli.context import Context, pass_context
 from automx.cli.qr import Card, QrOutput, qr_options
 from automx.cli.show import personal_config
 from automx.cli.terminal import read_secret
+from automx.config import Settings
 from automx.formats import mobileconfig
 from automx.formats.dclogin import SCAN_STEPS, login_text
 
@@ -57,8 +58,8 @@ def dclogin(
 @click.option(
     "--url",
     metavar="URL",
-    help="Where phones reach this service, such as https://example.org/automx. Default: the host "
-    "of web_endpoint, else https://autoconfig.DOMAIN.",
+    help="Where phones reach this service, such as https://example.org/automx. Default: the "
+    "setting public_host, else https://autoconfig.DOMAIN.",
 )
 @qr_options("--qr")
 @pass_context
@@ -70,8 +71,7 @@ def mobileconfig_qr(context: Context, address: str, url: str | None, output: QrO
     person = EmailAddress.parse(address)
     config = personal_config(context, person)
     mobileconfig.render(config, person)  # raises its errors before a code is printed
-    endpoint = context.settings.web_endpoint
-    base = _checked_url(url) if url is not None else _own_url(person, endpoint)
+    base = _checked_url(url) if url is not None else _own_url(person, context.settings)
     text = f"{base}/mobileconfig/?emailaddress={quote(str(person), safe='@')}"
     card = Card(config.provider_name, _PROFILE_STEPS, (f"For {_for_people(person)}.",))
     output.write(context, text, card, {"address": str(person), "url": text})
@@ -88,12 +88,12 @@ def _ask_password() -> str:
     return read_secret("password")
 
 
-def _own_url(address: EmailAddress, web_endpoint: str) -> str:
+def _own_url(address: EmailAddress, settings: Settings) -> str:
     """Return where a phone finds the profile, without a final slash."""
-    if web_endpoint:
-        parts = urlsplit(web_endpoint)
-        return f"{parts.scheme}://{parts.netloc}"
-    return f"https://autoconfig.{address.domain}"
+    endpoint = urlsplit(settings.web_endpoint)
+    if endpoint.hostname == settings.public_host:  # with its port
+        return f"{endpoint.scheme}://{endpoint.netloc}"
+    return f"https://{settings.public_host or f'autoconfig.{address.domain}'}"
 
 
 def _checked_url(url: str) -> str:

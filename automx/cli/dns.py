@@ -1,7 +1,5 @@
 """``automx dns``: the records that a domain's zone should have."""
 
-from urllib.parse import urlsplit
-
 import click
 
 from automx import dns as records
@@ -14,15 +12,15 @@ from automx.lookup import find
 @click.command
 @click.argument("domain")
 @click.option("--format", "format_", type=click.Choice(["zone", "json"]), default="zone")
-@click.option("--host", help="Public host name of automx, by default that of web_endpoint.")
+@click.option("--host", help="Public host name of automx, by default the setting public_host.")
 @pass_context
 def dns(context: Context, domain: str, format_: str, host: str | None) -> None:
     """Print the DNS records for the zone of DOMAIN."""
-    text = host or urlsplit(context.settings.web_endpoint).hostname
+    text = host or context.settings.public_host
     name = parse_domain(text) if text else ""
     if not name or not records.is_host_name(name):
         raise SettingsError(
-            "the public host name of automx is not known: give it by --host, or set web_endpoint"
+            "the public host name of automx is not known: give it by --host, or set public_host"
         )
     with context.session() as session:
         config = find(session, parse_domain(domain)).config

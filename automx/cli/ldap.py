@@ -7,6 +7,7 @@ import click
 from automx.address import EmailAddress
 from automx.cli.context import Context, pass_context
 from automx.cli.terminal import complain
+from automx.config import DirectorySettings
 from automx.directory import pool
 from automx.directory.connection import Connection, Host, HostError, LogInStep, TlsMode
 from automx.directory.pool import Person
@@ -36,7 +37,7 @@ def ldap() -> None:
 def test(context: Context, address: str) -> None:
     """Look up ADDRESS step by step; print advice for the first step that fails."""
     person = EmailAddress.parse(address)
-    options = pool.options(context.settings)
+    options = context.settings.directory
     with context.session() as session:
         found = find(session, person.domain)
     server = found.ldap_server
@@ -62,7 +63,7 @@ def test(context: Context, address: str) -> None:
 
 
 def _try(
-    host: Host, server: LdapServer, options: pool.Options, address: EmailAddress
+    host: Host, server: LdapServer, options: DirectorySettings, address: EmailAddress
 ) -> Person | None:
     """Ask one host and print each step; return None if a step failed, after advice for it."""
     _say(f"Host {host}", str(host.tls))

@@ -4,11 +4,11 @@ from contextlib import closing
 
 import click
 
-from automx.address import EmailAddress, expand, expand_url
+from automx.address import EmailAddress
 from automx.cli.context import Context, pass_context
 from automx.cli.terminal import table
 from automx.clientconfig import ClientConfig
-from automx.directory.pool import NOBODY, Directories, options
+from automx.directory.pool import NOBODY, Directories
 from automx.formats import autoconfig, autodiscover, mobileconfig
 from automx.lookup import find
 
@@ -46,7 +46,7 @@ def personal_config(context: Context, address: EmailAddress) -> ClientConfig:
     """
     with context.session() as session:
         found = find(session, address.domain)
-    with closing(Directories(options(context.settings))) as directories:
+    with closing(Directories(context.settings.directory)) as directories:
         server = found.ldap_server
         known = (directories.find(server, address) if server else None) or NOBODY
     return found.config.for_person(known.login_name, known.display_name)
@@ -54,24 +54,18 @@ def personal_config(context: Context, address: EmailAddress) -> ClientConfig:
 
 def _text(config: ClientConfig, address: EmailAddress) -> str:
     """Return one line for each server, in columns, best first."""
-
-    def filled(text: str) -> str:
-        return expand(text, config.domain, address) or text
-
+    config = config.for_address(address)
     rows = [
         (
             server.type.upper(),
-            filled(server.hostname),
+            server.hostname,
             f"port {server.port}",
             server.socket_type,
-            f"login {filled(server.user_name)}",
+            f"login {server.user_name}",
             ", ".join(server.authentication),
         )
         for server in (*config.incoming, *config.outgoing, *config.sieve)
     ]
     lines = [f"{address}, {config.provider_name}", table(rows)]
-    for service in config.services:
-        url = expand_url(service.url, config.domain, address)
-        login = filled(service.user_name)
-        lines.append(f"{service.type.upper()}  {url}  login {login}")
+    lines += [f"{s.type.upper()}  {s.url}  login {s.user_name}" for s in config.services]
     return "\n".join(lines)

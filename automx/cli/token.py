@@ -334,7 +334,7 @@ def _details(context: Context, token: Token) -> str:
         ("Expiry", f"{token.expiry} ({lasts})"),
         ("Uses", _uses(token)),
         ("State", _state(token, now, with_advice=True)),
-        ("Backend", token.backend or f"{settings.account_backend} (of the settings)"),
+        ("Backend", token.backend or f"{settings.accounts.backend} (of the settings)"),
         ("Spare active", "yes" if token.spare_active else "no"),
         ("Created", dated(token.created_at, now)),
         ("QR text", token.qr_text(settings.web_endpoint) or _NO_ENDPOINT),
