@@ -8,13 +8,13 @@ from automx.views import (
     autoconfig,
     autodiscover,
     autodiscoverjson,
-    dcaccount,
-    errors,
+    failure,
     health,
     initdb,
     log,
     mobileconfig,
     pacc,
+    root,
     site,
     wellknown,
 )
@@ -34,8 +34,8 @@ def register(app: Flask, settings: Settings) -> None:
         site,
     ):
         app.register_blueprint(module.blueprint)
-    app.register_blueprint(dcaccount.make_blueprint(settings.web_endpoint))
-    errors.register(app)
+    app.register_blueprint(root.make_blueprint(settings.web_endpoint))
+    app.register_error_handler(Exception, failure.handler(failure.as_text))
     log.register(app)
     app.wsgi_app = autodiscover.any_case(app.wsgi_app)  # type: ignore[assignment, method-assign]
     if n := settings.proxy_count:

@@ -7,10 +7,10 @@ from flask import Blueprint, Response, current_app, request
 
 from automx.address import EmailAddress
 from automx.config import Settings
-from automx.errors import AutomxError, BadRequestError, UnknownDomainError
+from automx.errors import BadRequestError, UnknownDomainError
 from automx.formats import autodiscover
-from automx.views.errors import answer_for
-from automx.views.http import asked_domain, found_config, host_name
+from automx.views.failure import Failure, handler
+from automx.views.http import asked_domain, found_config, host_name, personal_document
 
 blueprint = Blueprint("autodiscoverjson", __name__)
 
@@ -46,24 +46,22 @@ def _known_host(domain: str) -> str:
     return host if (host := host_name()) in known else standard
 
 
-@blueprint.errorhandler(Exception)
-def error(exception: Exception) -> Response:
-    """Answer an error in the form that Exchange has."""
-    answer = answer_for(exception)
-    if answer.status_code < 400:
-        return answer
-    code = "InternalServerError" if answer.status_code >= 500 else "InvalidRequest"
-    if isinstance(exception, InvalidProtocolError):
-        code = "InvalidProtocol"
-    elif isinstance(exception, UnknownDomainError):
-        code = "UserNotFound"
-    message = str(exception) if isinstance(exception, AutomxError) else AutomxError.public
-    answer.set_data(json.dumps({"ErrorCode": code, "ErrorMessage": message}))
-    answer.headers["Content-Type"] = CONTENT_TYPE
-    return answer
+def _error_document(failure: Failure) -> Response:
+    """Return an error in the form of Exchange."""
+    match failure.error:
+        case InvalidProtocolError():
+            code = "InvalidProtocol"
+        case UnknownDomainError():
+            code = "UserNotFound"
+        case _:
+            code = "InternalServerError" if failure.status >= 500 else "InvalidRequest"
+    return failure.response(
+        json.dumps({"ErrorCode": code, "ErrorMessage": failure.text}), CONTENT_TYPE
+    )
 
 
 def _json(content: dict[str, str]) -> Response:
-    answer = Response(json.dumps(content), content_type=CONTENT_TYPE)
-    answer.headers["Cache-Control"] = "no-store"
-    return answer
+    return personal_document(json.dumps(content).encode(), CONTENT_TYPE)
+
+
+blueprint.register_error_handler(Exception, handler(_error_document))

@@ -111,3 +111,17 @@ def personal_document(body: bytes, content_type: str) -> Response:
     response = Response(body, content_type=content_type)
     response.headers["Cache-Control"] = "no-store"
     return response
+
+
+def html_page(html: str, status: int, *, policy: str, robots: str) -> Response:
+    """Answer with a page that no cache keeps and whose URL no other site learns.
+
+    ``policy`` is its Content-Security-Policy, ``robots`` its X-Robots-Tag.
+    """
+    response = personal_document(html.encode(), "text/html; charset=utf-8")
+    response.status_code = status
+    response.headers["Content-Security-Policy"] = policy
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["X-Robots-Tag"] = robots
+    return response

@@ -52,17 +52,17 @@ def profile() -> Response:
     else:
         make = mobileconfig.login_template if person.login_name else mobileconfig.Template
         body = found.rendered(make).fill(address, name, person.login_name)
-    return profile_answer(body, address)
+    return profile_response(body, address)
 
 
-def profile_answer(body: bytes, address: EmailAddress) -> Response:
+def profile_response(body: bytes, address: EmailAddress) -> Response:
     """Answer with a profile, signed if the settings have a certificate."""
     signer = current_app.extensions.get(SIGNER)
     if signer is not None:
         body = signer.sign(body)
-    answer = personal_document(body, mobileconfig.CONTENT_TYPE)
-    answer.headers["Content-Disposition"] = f'attachment; filename="{_file_name(address)}"'
-    return answer
+    response = personal_document(body, mobileconfig.CONTENT_TYPE)
+    response.headers["Content-Disposition"] = f'attachment; filename="{_file_name(address)}"'
+    return response
 
 
 def _password_permitted() -> bool:

@@ -1,18 +1,18 @@
-"""The page for people: they type their address, and read what to do on their device.
+"""The page for people: they type their address and read what to do on their device.
 
-The page is the same for each address of a domain, whether there is such a person or not, and it
-asks no directory: what a directory says of somebody is not for everyone who can spell an address.
+The page is the same for each address of a domain, whether the mailbox exists or not. It asks no
+directory: the content of a directory is not for everyone who can guess an address.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
-from flask import Blueprint, Response, make_response, render_template, request
+from flask import Blueprint, Response, render_template, request
 
 from automx.address import EmailAddress, expand, expand_url, unicode_domain
 from automx.cache import FoundConfig
@@ -35,9 +35,9 @@ from automx.errors import (
 )
 from automx.formats import pacc, palette, qr
 from automx.views import languages
-from automx.views.errors import answer_for
+from automx.views.failure import Failure, as_text, record
 from automx.views.health import check_ready
-from automx.views.http import argument, asked_domain, found_config
+from automx.views.http import argument, asked_domain, found_config, html_page
 
 blueprint = Blueprint("site", __name__)
 
@@ -46,19 +46,13 @@ _STYLE, _SCRIPT = "page.css", "page.js"
 
 _LOGO_BOX = (220, 56)  # pixels that a logo may take on the page
 
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:;"
-        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Robots-Tag": "noindex",
-}
+_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:;"
+    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
 
-# What runs on a platform, by a word of its User-Agent; the first that is found counts. An iPad says
-# that it is a Mac, unless people ask for mobile pages.
+# Mail programs of a platform, by a word in its User-Agent; the first word that is found counts. An
+# iPad calls itself a Mac, unless mobile pages are asked for.
 _PLATFORMS = {
     "iPhone": ("ios", "deltachat"),
     "iPad": ("ios", "deltachat"),
@@ -71,11 +65,10 @@ _PLATFORMS = {
 _METHODS = ("ios", "mac", "thunderbird", "outlook", "android", "deltachat")
 
 
-@dataclass(frozen=True, slots=True)
-class ShownServer:
-    """A server as people read it: what it is for, and what to type where.
+class ShownServer(NamedTuple):
+    """A server as people read it: its purpose and what to type in a mail program.
 
-    ``kind`` and the names of ``settings`` are words of the template. A login name that is not told
+    ``kind`` and the names of ``settings`` are words of the template. A login name that is not shown
     is "".
     """
 
@@ -83,21 +76,51 @@ class ShownServer:
     settings: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class ShownServers:
-    """The servers of a domain: those that everybody needs, other ways to the mail, and the rest."""
+def page() -> Response:
+    """Return the page for the ``address`` in the query, or for none.
 
-    first: list[ShownServer]
-    more: list[ShownServer]
-    other: list[ShownServer]
-
-
-def root() -> Response:
-    """Show the page, at ``/`` unless that has a token; a server that is not ready says so."""
+    An address with a typing error gets the form again: the page has a remark for it.
+    """
+    text = argument(request.args, "address").strip()
+    if not text:
+        check_ready()
+        return _rendered(200, "start", _host_config())
     try:
-        return _page()
-    except AutomxError as error:
-        return _failure(error)
+        address = EmailAddress.parse(text)
+    except AddressError as error:
+        return _rendered(error.status, "no_address", _host_config(), text=text)
+    try:
+        found = found_config(address.domain)
+    except UnknownDomainError as error:
+        domain = unicode_domain(address.domain)
+        status = record(error).status
+        return _rendered(status, "unknown", _host_config(), text=text, domain=domain)
+    return _rendered(
+        200,
+        "known",
+        found.config,
+        text=_for_people(address),
+        groups=_groups(found.config),
+        profile=_profile_path(address),
+        code=f"mobileconfig.svg?emailaddress={quote(str(address), safe='@')}",
+        services=_services(found, address),
+    )
+
+
+def failure_page(failure: Failure) -> Response:
+    """Return the page that shows a failure; a bug and errors of HTTP are shown as text."""
+    match failure.error:
+        case UnavailableError():
+            state = "not_ready"
+        case BadRecordError():
+            state = "incomplete"
+        case AutomxError():
+            state = "bad_request"
+        case _:
+            return as_text(failure)
+    response = _rendered(failure.status, state, None)
+    response.headers.update(failure.headers)
+    return response
 
 
 @blueprint.get(f"/static/{_STYLE}")
@@ -129,48 +152,6 @@ def profile_code() -> Response:
     return response
 
 
-def _page() -> Response:
-    """Return the page for the address in the query, or for none."""
-    text = argument(request.args, "address").strip()
-    if not text:
-        check_ready()
-        return _rendered(200, "start", _host_config())
-    try:
-        address = EmailAddress.parse(text)
-    except AddressError:
-        return _rendered(400, "no_address", _host_config(), text=text)
-    try:
-        found = found_config(address.domain)
-    except UnknownDomainError as error:
-        answer_for(error)  # into the log
-        domain = unicode_domain(address.domain)
-        return _rendered(404, "unknown", _host_config(), text=text, domain=domain)
-    return _rendered(
-        200,
-        "known",
-        found.config,
-        text=_for_people(address),
-        groups=_groups(found.config),
-        profile=_profile_path(address),
-        code=f"mobileconfig.svg?emailaddress={quote(str(address), safe='@')}",
-        services=_services(found, address),
-    )
-
-
-def _failure(error: AutomxError) -> Response:
-    """Return the page that says that there is no answer; the log has the reason."""
-    logged = answer_for(error)
-    states: dict[type[AutomxError], str] = {
-        UnavailableError: "not_ready",
-        BadRecordError: "incomplete",
-    }
-    state = next((s for kind, s in states.items() if isinstance(error, kind)), "bad_request")
-    answer = _rendered(logged.status_code, state, None)
-    if "Retry-After" in logged.headers:
-        answer.headers["Retry-After"] = logged.headers["Retry-After"]
-    return answer
-
-
 def _rendered(status: int, state: str, config: ClientConfig | None, **values: object) -> Response:
     """Return the page in the language of the visitor and in the colours of the provider."""
     wanted = request.args.get("lang", "")
@@ -197,10 +178,9 @@ def _rendered(status: int, state: str, config: ClientConfig | None, **values: ob
         home_domain=unicode_domain(config.domain) if config else "",
         **values,
     )
-    answer = make_response(html, status)
-    answer.headers.update(_HEADERS)
-    answer.headers["Content-Language"] = language
-    return answer
+    response = html_page(html, status, policy=_POLICY, robots="noindex")
+    response.headers["Content-Language"] = language
+    return response
 
 
 def _host_config() -> ClientConfig | None:
@@ -232,10 +212,10 @@ def _for_people(address: EmailAddress) -> str:
     return f"{address.local_part}@{unicode_domain(address.domain)}"
 
 
-def _services(found: FoundConfig, address: EmailAddress) -> ShownServers:
-    """Return the servers of a domain; those without encryption come last, if there are others.
+def _services(found: FoundConfig, address: EmailAddress) -> dict[str, list[ShownServer]]:
+    """Return the servers that everybody needs, other ways to the same mail, and the rest.
 
-    Login names that a directory knows are not told: they would show who exists.
+    Login names in a directory are left out: they would show whether a mailbox exists.
     """
     config, domain = found.config, found.config.domain
 
@@ -252,16 +232,16 @@ def _services(found: FoundConfig, address: EmailAddress) -> ShownServers:
         }
         return ShownServer(server.type.value, settings)
 
-    def dav(server: Service) -> ShownServer:
+    def service(server: Service) -> ShownServer:
         url = expand_url(server.url, domain, address) or ""
         return ShownServer(server.type.value, {"url": url, "login": login(server.user_name)})
 
     incoming, outgoing = _best_first(config.incoming), _best_first(config.outgoing)
-    return ShownServers(
-        first=[mail(server) for server in (*incoming[:1], *outgoing[:1])],
-        more=[mail(server) for server in (*incoming[1:], *outgoing[1:])],
-        other=[*map(dav, config.services), *map(mail, config.sieve)],
-    )
+    return {
+        "first": [mail(server) for server in (*incoming[:1], *outgoing[:1])],
+        "more": [mail(server) for server in (*incoming[1:], *outgoing[1:])],
+        "other": [*map(service, config.services), *map(mail, config.sieve)],
+    }
 
 
 def _best_first(servers: Sequence[MailServer]) -> list[MailServer]:
