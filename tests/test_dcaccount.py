@@ -19,8 +19,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from automx.accounts import tokens
-from automx.formats import qr
 from automx.database import open_session
+from automx.formats import qr
 from tests.conftest import EXAMPLE_ROWS, Execute
 from tests.documents import golden, unversioned
 from tests.processes import Server, free_port, listens, program, running, serving, wait_until
@@ -424,9 +424,7 @@ def test_a_bug_is_told_without_its_traceback_which_is_logged(
     assert SECRET not in caplog.text
 
 
-@pytest.mark.parametrize(
-    "name", ["automx.views.failure.record", "automx.views.dcaccount.reason"]
-)
+@pytest.mark.parametrize("name", ["automx.views.failure.record", "automx.views.dcaccount.reason"])
 def test_a_bug_in_what_answers_errors_is_told_the_same_way(
     app_client: FlaskClient,
     monkeypatch: pytest.MonkeyPatch,
