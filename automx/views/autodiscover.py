@@ -66,7 +66,8 @@ def get() -> Response:
     return public_document(found.rendered(autodiscover.render), autodiscover.CONTENT_TYPE)
 
 
-def _error_document(failure: Failure) -> Response:
+def error_document(failure: Failure) -> Response:
+    """Show a failure as an Error document of [MS-OXDSCLI]."""
     document = autodiscover.render_error(_code(failure), failure.text, now=datetime.now(UTC))
     return failure.response(document, autodiscover.CONTENT_TYPE)
 
@@ -80,4 +81,4 @@ def _code(failure: Failure) -> int:
     return 600 if failure.status < 500 else 603  # invalid request, or an error of the server
 
 
-blueprint.register_error_handler(Exception, handler(_error_document))
+blueprint.register_error_handler(Exception, handler(error_document))

@@ -46,8 +46,8 @@ def _known_host(domain: str) -> str:
     return host if (host := host_name()) in known else standard
 
 
-def _error_document(failure: Failure) -> Response:
-    """Return an error in the form of Exchange."""
+def error_document(failure: Failure) -> Response:
+    """Show a failure in the form of Exchange."""
     match failure.error:
         case InvalidProtocolError():
             code = "InvalidProtocol"
@@ -64,4 +64,4 @@ def _json(content: dict[str, str]) -> Response:
     return personal_document(json.dumps(content).encode(), CONTENT_TYPE)
 
 
-blueprint.register_error_handler(Exception, handler(_error_document))
+blueprint.register_error_handler(Exception, handler(error_document))

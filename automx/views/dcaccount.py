@@ -109,17 +109,17 @@ def reason(failure: Failure) -> str:
     return _REASONS.get(failure.status, failure.text)
 
 
-def failure_document(failure: Failure) -> Response:
-    """Return mailadm's error document."""
-    return _error_document(failure, reason(failure))
+def error_document(failure: Failure) -> Response:
+    """Show a failure as mailadm's JSON."""
+    return _document(failure, reason(failure))
 
 
 def out_of_order(error: Exception) -> Response:
     """Return the error document of status 500, without use of what may be broken."""
-    return _error_document(Failure(500, "", {}, error), _REASONS[500])
+    return _document(Failure(500, "", {}, error), _REASONS[500])
 
 
-def _error_document(failure: Failure, text: str) -> Response:
+def _document(failure: Failure, text: str) -> Response:
     document = {"type": "error", "status_code": failure.status, "reason": text}
     return failure.response(_json(document), "application/json")
 

@@ -60,7 +60,7 @@ def show_failure(failure: Failure) -> Response:
         return site.failure_page(failure)
     if request.method in _READING or g.get("wants_profile"):
         return tokenpage.failure_page(failure)
-    return dcaccount.failure_document(failure)
+    return dcaccount.error_document(failure)
 
 
 def _is_for_people() -> bool:

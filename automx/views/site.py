@@ -108,7 +108,7 @@ def page() -> Response:
 
 
 def failure_page(failure: Failure) -> Response:
-    """Return the page that shows a failure; a bug and errors of HTTP are shown as text."""
+    """Show a failure on the page; a bug or an error of HTTP as text."""
     match failure.error:
         case UnavailableError():
             state = "not_ready"

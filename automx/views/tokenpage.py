@@ -60,7 +60,7 @@ def page() -> Response:
 
 
 def failure_page(failure: Failure) -> Response:
-    """Return the page that shows a failure."""
+    """Show a failure on a page."""
     headline = _HEADLINES.get(failure.status, "Not at the moment")
     response = _page(failure.status, headline, reason=reason(failure))
     response.headers.update(failure.headers)
