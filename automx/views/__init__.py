@@ -1,4 +1,4 @@
-"""The edge: one module for each protocol, which parses, looks up and formats."""
+"""HTTP: one module for each protocol reads requests, asks for settings, and sends documents."""
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -21,7 +21,7 @@ from automx.views import (
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Add all pages to an application."""
+    """Add all protocols and pages to an application."""
     for module in (
         autoconfig,
         autodiscover,

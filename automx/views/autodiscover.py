@@ -29,7 +29,7 @@ _XML_TYPES = {"text/xml", "application/xml"}
 
 
 def any_case(wsgi_app: "WSGIApplication") -> "WSGIApplication":
-    """Wrap an application so that paths below /autodiscover/ match in any case, as Outlook asks."""
+    """Wrap an application so that paths below /autodiscover/ match in any case: clients differ."""
 
     def call(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")

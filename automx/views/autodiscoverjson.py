@@ -1,4 +1,4 @@
-"""Autodiscover in JSON, which leads to the XML; there is no public standard for it."""
+"""Autodiscover in JSON, which gives the URL of a protocol; no standard of it is published."""
 
 import json
 from urllib.parse import urlsplit
@@ -18,13 +18,13 @@ CONTENT_TYPE = "application/json; charset=utf-8"
 
 
 class InvalidProtocolError(BadRequestError):
-    """The client asks for a protocol that this domain does not have."""
+    """The client asks for a protocol that the domain does not have."""
 
 
 @blueprint.get("/autodiscover/autodiscover.json")
 @blueprint.get("/autodiscover/autodiscover.json/v1.0/<path:address>")
 def lead(address: str = "") -> Response:
-    """Tell where a protocol is spoken; the names of the arguments may have any case."""
+    """Answer with the URL of ``protocol`` for ``email``; names of arguments may have any case."""
     arguments = {name.lower(): value for name, value in request.args.items()}
     text = address or arguments.get("email", "")
     person = EmailAddress.parse(text) if text.strip() else None
@@ -39,7 +39,7 @@ def lead(address: str = "") -> Response:
 
 
 def _known_host(domain: str) -> str:
-    """Return the host that the client asked, if it is one of the domain's or of the settings."""
+    """Return the host name of the request if domain or settings have it, else the standard one."""
     settings: Settings = current_app.config["AUTOMX"]
     standard = f"autodiscover.{domain}"
     known = {standard, domain, urlsplit(settings.web_endpoint).hostname}

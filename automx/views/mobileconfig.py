@@ -1,4 +1,4 @@
-"""Mobileconfig: the profile of one address, to be installed on a device of Apple's."""
+"""Mobileconfig: the profile of one address, for Apple devices."""
 
 import logging
 import re
@@ -28,10 +28,10 @@ MAX_LENGTH = 256  # characters of a name or a password
 @blueprint.route("/mobileconfig", methods=["GET", "POST"])
 @blueprint.route("/mobileconfig/", methods=["GET", "POST"])
 def profile() -> Response:
-    """Answer ``emailaddress`` and ``name``, in the query string or as a form.
+    """Answer with the profile of ``emailaddress`` and ``name``, from the query string or a form.
 
-    A ``password`` is put into the profile only if the settings permit it, and by default only if it
-    comes as a form: what stands in a URL ends in histories and logs.
+    A ``password`` is put into the profile only if the settings permit it, and by default only from
+    a form: URLs are kept in histories and logs.
     """
     arguments = request.form if request.method == "POST" else request.args
     text = argument(arguments, "emailaddress")

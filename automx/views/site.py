@@ -125,7 +125,7 @@ def failure_page(failure: Failure) -> Response:
 
 @blueprint.get(f"/static/{_STYLE}")
 def style_sheet() -> Response:
-    """Answer with the style sheet, in the colours that ``color``, six digits, leads to."""
+    """Answer with the style sheet, in colours made of ``color``, six hexadecimal digits."""
     color = argument(request.args, "color")
     if not re.fullmatch("(?:[0-9a-f]{6})?", color):
         raise BadRequestError("The argument color is no color.")
@@ -135,15 +135,15 @@ def style_sheet() -> Response:
 
 @blueprint.get(f"/static/{_SCRIPT}")
 def script() -> Response:
-    """Answer with the script, which adds buttons that copy and a dialog."""
+    """Answer with the script: buttons that copy, and a dialog."""
     return _file_answer(_file(_SCRIPT), "text/javascript")
 
 
 @blueprint.get("/mobileconfig.svg")
 def profile_code() -> Response:
-    """Answer with the QR code of the URL of the profile of ``emailaddress``, on this host."""
+    """Answer with a QR code of the profile's URL, on this host, for ``emailaddress``."""
     address = EmailAddress.parse(argument(request.args, "emailaddress"))
-    found_config(address.domain)  # no codes for everything
+    found_config(address.domain)  # no code for an unknown domain
     url = request.root_url + _profile_path(address)
     response = Response(qr.svg(url, title=url), content_type="image/svg+xml")
     response.headers["Cache-Control"] = "no-store"
@@ -184,7 +184,7 @@ def _rendered(status: int, state: str, config: ClientConfig | None, **values: ob
 
 
 def _host_config() -> ClientConfig | None:
-    """Return the settings of the domain that the host name stands for, None if there are none."""
+    """Return the settings of the host name's domain, None if there are none."""
     try:
         return found_config(asked_domain()).config
     except (UnknownDomainError, BadRecordError):
@@ -192,7 +192,7 @@ def _host_config() -> ClientConfig | None:
 
 
 def _groups(config: ClientConfig) -> list[tuple[str, list[str]]]:
-    """Return the ways to set up this domain's mail: on the visitor's device, and elsewhere."""
+    """Return the mail programs for the visitor's device and for other devices, with headings."""
     has_profile = config.incoming and config.outgoing
     methods = [method for method in _METHODS if has_profile or method not in {"ios", "mac"}]
     agent = request.user_agent.string
@@ -204,7 +204,7 @@ def _groups(config: ClientConfig) -> list[tuple[str, list[str]]]:
 
 
 def _profile_path(address: EmailAddress) -> str:
-    """Return where the profile is, below the page: a proxy may put a prefix before both."""
+    """Return the profile's URL, relative to the page: a proxy may add a prefix to both paths."""
     return f"mobileconfig/?emailaddress={quote(str(address), safe='@')}"
 
 
@@ -278,13 +278,13 @@ def _file(name: str) -> str:
 
 @cache
 def _version() -> str:
-    """Return what tells the files of this version of automx from those of others."""
+    """Return the version of style sheet and script, in hexadecimal digits."""
     texts = (_file(_STYLE), _file(_SCRIPT), palette.style(""))
     return blake2b("".join(texts).encode(), digest_size=6).hexdigest()
 
 
 def _file_answer(text: str, content_type: str) -> Response:
-    """Answer with a file, which caches may keep for ever under the URL of this version."""
+    """Answer with a file; caches may keep it for ever if the URL has the current version."""
     is_current = request.args.get("v") == _version()
     caching = "public, max-age=31536000, immutable" if is_current else "no-cache"
     return Response(

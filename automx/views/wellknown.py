@@ -1,4 +1,4 @@
-"""Where calendars and address books are (RFC 6764, section 5), and the logo of a provider."""
+"""Redirects to calendars and address books (RFC 6764, section 5), and the logo of a provider."""
 
 from urllib.parse import urlsplit
 
@@ -36,16 +36,16 @@ def logo() -> Response:
         raise UnknownDomainError("There is no logo here.")
     content_type, body = found
     response = public_document(body, content_type)
-    # A logo may be SVG, which is a document that could hold scripts.
+    # A logo may be SVG, which may hold scripts.
     response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
 
 
 def _redirect(type_: ServiceType) -> Response:
-    """Redirect to the first URL of a type, as far as it is the same for everybody.
+    """Redirect to the first URL of a type that is the same for all people of the domain.
 
-    A URL that leads here again is passed over.
+    A URL that leads to this one again is skipped.
     """
     config = found_config(asked_domain()).config
     for server in config.services:
@@ -56,6 +56,6 @@ def _redirect(type_: ServiceType) -> Response:
 
 
 def _is_asked(url: str) -> bool:
-    """Tell whether a URL is that of the request."""
+    """Tell whether a URL is the one of the request."""
     parts = urlsplit(url)
     return parts.hostname == host_name() and parts.path.rstrip("/") == request.path
