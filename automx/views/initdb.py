@@ -96,22 +96,19 @@ def delete() -> Response:
     from automx.seed import purge
 
     purge(db.session())
-    db.session.commit()
-    _forget()
-    return _line("All data were deleted.")
+    return _commit("All data were deleted.")
 
 
 def _seed(document: object) -> Response:
     from automx.seed import populate
 
-    counts = populate(db.session(), document)
+    return _commit(f"Added: {populate(db.session(), document)}.")
+
+
+def _commit(text: str) -> Response:
     db.session.commit()
-    _forget()
-    return _line(f"Added: {counts}.")
-
-
-def _forget() -> None:
     current_app.extensions[CACHE].clear()
+    return _line(text)
 
 
 def _line(text: str) -> Response:

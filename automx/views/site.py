@@ -79,7 +79,8 @@ class ShownServer(NamedTuple):
 def page() -> Response:
     """Return the page for the ``address`` in the query, or for none.
 
-    An address with a typing error gets the form again: the page has a remark for it.
+    An address with a typing error is answered with the form and a remark. That is no failure: the
+    form needs the settings of the host name's domain, whose look-up may fail itself.
     """
     text = argument(request.args, "address").strip()
     if not text:
@@ -101,8 +102,8 @@ def page() -> Response:
         found.config,
         text=_for_people(address),
         groups=_groups(found.config),
-        profile=_profile_path(address),
-        code=f"mobileconfig.svg?emailaddress={quote(str(address), safe='@')}",
+        profile=_with_address("mobileconfig/", address),
+        code=_with_address("mobileconfig.svg", address),
         services=_services(found, address),
     )
 
@@ -130,13 +131,13 @@ def style_sheet() -> Response:
     if not re.fullmatch("(?:[0-9a-f]{6})?", color):
         raise BadRequestError("The argument color is no color.")
     text = palette.style(f"#{color}" if color else "") + _file(_STYLE)
-    return _file_answer(text, "text/css")
+    return _file_response(text, "text/css")
 
 
 @blueprint.get(f"/static/{_SCRIPT}")
 def script() -> Response:
     """Answer with the script: buttons that copy, and a dialog."""
-    return _file_answer(_file(_SCRIPT), "text/javascript")
+    return _file_response(_file(_SCRIPT), "text/javascript")
 
 
 @blueprint.get("/mobileconfig.svg")
@@ -144,7 +145,7 @@ def profile_code() -> Response:
     """Answer with a QR code of the profile's URL, on this host, for ``emailaddress``."""
     address = EmailAddress.parse(argument(request.args, "emailaddress"))
     found_config(address.domain)  # no code for an unknown domain
-    url = request.root_url + _profile_path(address)
+    url = request.root_url + _with_address("mobileconfig/", address)
     response = Response(qr.svg(url, title=url), content_type="image/svg+xml")
     response.headers["Cache-Control"] = "no-store"
     response.headers["Content-Security-Policy"] = "default-src 'none'"
@@ -203,9 +204,9 @@ def _groups(config: ClientConfig) -> list[tuple[str, list[str]]]:
     return [("here", fitting), ("elsewhere", [m for m in methods if m not in fitting])]
 
 
-def _profile_path(address: EmailAddress) -> str:
-    """Return the profile's URL, relative to the page: a proxy may add a prefix to both paths."""
-    return f"mobileconfig/?emailaddress={quote(str(address), safe='@')}"
+def _with_address(path: str, address: EmailAddress) -> str:
+    """Return a URL relative to the page: a proxy may add a prefix to the paths of both."""
+    return f"{path}?emailaddress={quote(str(address), safe='@')}"
 
 
 def _for_people(address: EmailAddress) -> str:
@@ -283,7 +284,7 @@ def _version() -> str:
     return blake2b("".join(texts).encode(), digest_size=6).hexdigest()
 
 
-def _file_answer(text: str, content_type: str) -> Response:
+def _file_response(text: str, content_type: str) -> Response:
     """Answer with a file; caches may keep it for ever if the URL has the current version."""
     is_current = request.args.get("v") == _version()
     caching = "public, max-age=31536000, immutable" if is_current else "no-cache"

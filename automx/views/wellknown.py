@@ -15,16 +15,18 @@ from automx.views.session import db
 blueprint = Blueprint("wellknown", __name__)
 
 
-@blueprint.route("/.well-known/caldav", methods=["GET", "PROPFIND", "OPTIONS"])
-def caldav() -> Response:
-    """Redirect to the domain's calendars."""
-    return _redirect(ServiceType.CALDAV)
+@blueprint.route("/.well-known/<any(caldav, carddav):name>", methods=["GET", "PROPFIND", "OPTIONS"])
+def service(name: str) -> Response:
+    """Redirect to the first URL of a type that is the same for all people of the domain.
 
-
-@blueprint.route("/.well-known/carddav", methods=["GET", "PROPFIND", "OPTIONS"])
-def carddav() -> Response:
-    """Redirect to the domain's address books."""
-    return _redirect(ServiceType.CARDDAV)
+    A URL that leads to this one again is skipped.
+    """
+    config = found_config(asked_domain()).config
+    for server in config.services:
+        url = shared_url(server.url, config.domain) if server.type == ServiceType(name) else None
+        if url and not _is_asked(url):
+            return Response(status=301, headers={"Location": url, "Cache-Control": "no-cache"})
+    raise UnknownDomainError("There is no such service for this domain.")
 
 
 @blueprint.get(pacc.LOGO_PATH)
@@ -40,19 +42,6 @@ def logo() -> Response:
     response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
-
-
-def _redirect(type_: ServiceType) -> Response:
-    """Redirect to the first URL of a type that is the same for all people of the domain.
-
-    A URL that leads to this one again is skipped.
-    """
-    config = found_config(asked_domain()).config
-    for server in config.services:
-        url = shared_url(server.url, config.domain) if server.type is type_ else None
-        if url and not _is_asked(url):
-            return Response(status=301, headers={"Location": url, "Cache-Control": "no-cache"})
-    raise UnknownDomainError("There is no such service for this domain.")
 
 
 def _is_asked(url: str) -> bool:
