@@ -1,7 +1,7 @@
 """Signs Apple profiles: CMS SignedData with the content inside (RFC 5652), in DER.
 
-A device shows a profile as verified if it trusts the authority of the certificate; the one that a
-web server uses is fit for it. Files that were renewed are read again, without a restart.
+A device shows a profile as verified if it trusts the authority of the certificate. The certificate
+of a web server can be used. Renewed files are read again without a restart.
 """
 
 import logging
@@ -24,22 +24,22 @@ from automx.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
-# A certificate that ends so soon should have been renewed: automatic renewal comes earlier.
+# Automatic renewal happens earlier than this before the end of a certificate.
 NEAR_END = timedelta(days=14)
-# How long the same warning is not repeated.
+# The time during which the same warning is not logged again.
 SILENCE = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A certificate with its key, and the certificates that lead to a known authority."""
+    """A certificate with its key, and the certificates between it and a root certificate."""
 
     certificate: x509.Certificate
     key: RSAPrivateKey | EllipticCurvePrivateKey
     chain: tuple[x509.Certificate, ...]
 
     def trouble(self, now: datetime) -> str:
-        """Return what is wrong with the certificate at a time, in a line, or ""."""
+        """Return the problem of the certificate at a time, in one line, or ""."""
         end = self.certificate.not_valid_after_utc
         if end <= now:
             return f"the signing certificate has ended on {end:%Y-%m-%d}"
@@ -52,9 +52,9 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where an identity is kept: PEM files; ``chain`` and ``passphrase`` may be empty.
+    """The PEM files of an identity; ``chain`` and ``passphrase`` may be empty.
 
-    The file of the certificate may hold its chain as well, and the key.
+    The file of the certificate may also hold its chain and its key.
     """
 
     certificate: str
@@ -63,7 +63,7 @@ class Files:
     passphrase: str = ""
 
     def read(self) -> Identity:
-        """Return the identity. Raises SettingsError: unreadable, no PEM, key of another one."""
+        """Return the identity. Raises SettingsError: unreadable, no PEM, key does not fit."""
         certificates = _certificates("signing_certificate", self.certificate)
         chain = _certificates("signing_chain", self.chain) if self.chain else []
         key = self._key()
@@ -95,13 +95,13 @@ class Files:
         return key
 
     def state(self) -> Sequence[object]:
-        """Return what changes when a file is replaced."""
+        """Return a value that is different after a file was replaced."""
         paths = (path for path in (self.certificate, self.key, self.chain) if path)
         return [_identity_of(path) for path in paths]
 
 
 def files(settings: Settings) -> Files:
-    """Return the files that the settings name."""
+    """Return the files in the settings."""
     return Files(
         settings.signing_certificate,
         settings.signing_key,
@@ -111,9 +111,9 @@ def files(settings: Settings) -> Files:
 
 
 class Signer:
-    """Signs with the identity of some files, as they are now. Safe for threads.
+    """Signs with the identity in files, read again when they change. Safe for threads.
 
-    If renewed files cannot be used, the log tells why, and the former identity goes on signing.
+    If renewed files cannot be used, the reason is logged and the former identity stays in use.
     """
 
     def __init__(
@@ -125,10 +125,10 @@ class Signer:
         self._state: Sequence[object] = ()
         self._identity: Identity | None = None
         self._complaint = ("", datetime.min.replace(tzinfo=UTC))
-        self._current()  # what is wrong is in the log from the start
+        self._current()  # logs problems at the start
 
     def sign(self, content: bytes) -> bytes:
-        """Return ``content`` signed, or as it is if there has never been a usable identity."""
+        """Return ``content`` signed, or unchanged if there has never been a usable identity."""
         identity = self._current()
         return content if identity is None else sign(content, identity)
 
@@ -154,7 +154,7 @@ class Signer:
 
 
 def sign(content: bytes, identity: Identity) -> bytes:
-    """Return CMS SignedData in DER, with the content and all certificates in it."""
+    """Return CMS SignedData in DER; it holds the content and all certificates."""
     builder = pkcs7.PKCS7SignatureBuilder().set_data(content)
     builder = builder.add_signer(identity.certificate, identity.key, hashes.SHA256())
     for certificate in identity.chain:
@@ -178,7 +178,7 @@ def _content(key: str, path: str) -> bytes:
 
 def _identity_of(path: str) -> object:
     try:
-        status = os.stat(path)  # noqa: PTH116 - a Path for each request is not worth its time
+        status = os.stat(path)  # noqa: PTH116 - a Path for each request is slower
     except OSError:
         return None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

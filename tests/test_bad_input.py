@@ -276,7 +276,7 @@ def test_a_bug_is_told_without_its_traceback_which_is_logged(
         raise ZeroDivisionError("SELECT a secret")
 
     monkeypatch.setattr(autoconfig, "render", bug)
-    monkeypatch.setattr(autodiscover, "Template", bug)
+    monkeypatch.setattr(autodiscover, "template", bug)
     answers = list(ask_all(client, "alice@example.com"))
     for answer in (answers[0], answers[1], answers[5]):
         assert_told(answer, 500, "The server cannot answer this request.", code=603)
