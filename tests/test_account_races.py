@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session
 
 from automx.accounts import accounts, prune, tokens
 from automx.accounts.prune import Policy
+from automx.database import engine_options
 from automx.errors import (
     AutomxError,
     ForbiddenError,
@@ -35,7 +36,6 @@ from automx.errors import (
 )
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
-from automx.database import engine_options
 from tests.databases import engine_uri
 from tests.mailboxes import LATER, NOW, Mailboxes, backends, dump, rows
 from tests.mailprogram import MailProgram, mail_program

@@ -19,8 +19,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from automx.accounts import tokens
-from automx.formats import qr
 from automx.database import open_session
+from automx.formats import qr
 from automx.views import dcaccount
 from tests.conftest import EXAMPLE_ROWS, Execute
 from tests.documents import golden, unversioned

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from automx import dns as records
-from automx.clientconfig import ClientConfig, Service, ServiceType, ServerType, SocketType
+from automx.clientconfig import ClientConfig, ServerType, Service, ServiceType, SocketType
 from tests.conftest import Execute
 from tests.documents import golden
 from tests.nameserver import name_server

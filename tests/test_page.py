@@ -17,8 +17,8 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
-from automx.formats import palette
 from automx.database import create_engine
+from automx.formats import palette
 from automx.seed import populate
 from tests.conftest import Execute
 from tests.documents import golden, unversioned

@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 
 from automx.accounts import tokens
-from automx.formats import pacc
 from automx.database import open_session
+from automx.formats import pacc
 from tests.processes import (
     REPOSITORY,
     Server,
