@@ -695,7 +695,7 @@ def test_an_account_that_was_changed_since_it_was_read_is_not_deleted(
 
     assert fails(
         ConflictError, lambda: accounts.remove(session, account, backends(mailboxes), now=NOW)
-    ) == (f"{made.address} has just been changed by somebody else.")
+    ) == (f"{made.address} has just been changed by another program.")
 
     assert dump(session) == before
     assert list(mailboxes.boxes) == [made.address]

@@ -679,7 +679,7 @@ def test_a_mailbox_that_somebody_else_has_made_stays(
     assert service.states() == {}
     assert service.mailboxes.boxes == {"alice@example.com": hers}
     assert [record.getMessage() for record in caplog.records] == [
-        "alice@example.com was made by somebody else: its mailbox stays"
+        "alice@example.com: the mailbox was not made for this account, and stays"
     ]
 
 

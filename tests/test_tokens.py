@@ -439,8 +439,14 @@ def test_the_database_claims_a_use_if_and_only_if_there_is_no_obstacle(session: 
     obstacles = set()
     for is_revoked, valid_until, maxuse in product((True, False), moments, (0, 1, 2)):
         name = f"{is_revoked}/{valid_until and valid_until.second}/{maxuse}"
-        fields = {"is_revoked": is_revoked, "valid_until": valid_until, "maxuse": maxuse}
-        token = add(session, name, usecount=1, **fields)
+        token = add(
+            session,
+            name,
+            usecount=1,
+            is_revoked=is_revoked,
+            valid_until=valid_until,
+            maxuse=maxuse,
+        )
         session.execute(tokens.claim(token.id, NOW))
         is_claimed = tokens.get(session, name).usecount == 2
         assert is_claimed == (token.obstacle(NOW) is None), name

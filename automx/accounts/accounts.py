@@ -321,7 +321,10 @@ def _claim(
         if done:
             key: Any = done[-1].inserted_primary_key
             return replace(account, id=key.id, address=name)
-        tokens.find(session, token.token).check_usable(now)
+        try:
+            tokens.find(session, token.token).check_usable(now)
+        finally:
+            session.rollback()
         # It is usable: another account has just given its use back.
     raise error
 
@@ -329,6 +332,7 @@ def _claim(
 def _explain_collision(session: Session, address: str) -> NoReturn:
     """Raise TakenError, or TryAgainError if the address may become free soon."""
     state = session.scalar(select(_account.c.state).where(_account.c.address == address))
+    session.rollback()
     if state in {State.ACTIVE, State.DISABLED}:
         raise TakenError
     raise TryAgainError(

@@ -74,8 +74,12 @@ def read(path: Path) -> Mailadm:
     return Mailadm(
         {_text(name): _text(value).strip() for name, value in config},
         [
-            OldToken(*map(_text, texts), _number(maxuse), _number(usecount) or 0)
-            for *texts, maxuse, usecount in tokens
+            OldToken(
+                *(_text(name), _text(secret), _text(expiry), _text(prefix)),
+                maxuse=_number(maxuse),
+                usecount=_number(usecount) or 0,
+            )
+            for name, secret, expiry, prefix, maxuse, usecount in tokens
         ],
         [
             OldUser(_text(address), _number(date), _number(ttl), _text(token))
