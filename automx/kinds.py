@@ -249,7 +249,7 @@ def _with_placeholders(value: str, *, in_url: bool = False) -> str:
 def _suggestion(unknown: str) -> str:
     """Return the placeholder that was most likely meant."""
     name = re.sub(r"\W|_", "", unknown).upper()
-    near = difflib.get_close_matches(f"%{name}%", _PLACEHOLDERS, 1, 0.7)
+    near = difflib.get_close_matches(f"%{name}%", _PLACEHOLDERS, 1, 0.85)
     if near:
         return near[0]
     if name in {"D", "DOMAIN"} or "DOMAIN" in name or name == "HOST":
