@@ -114,13 +114,13 @@ def add(session: Session, name: str, domain: str, *, now: datetime, **columns: o
         columns |= {"prefix": "", "maxuse": 1}
     values = _checked({**rows.TOKEN_DEFAULTS, **columns, "name": name, "domain": domain})
     domain = values["domain"]
-    if values["address"] is not None and not values["address"].endswith(f"@{domain}"):
-        raise AddressError(f"The address must be one of {domain}.")
     if not lookup.knows(session, domain):
         raise UnknownDomainError(
             f"The domain {domain} is not in the database: add it first, so that Delta Chat finds"
             " its mail servers."
         )
+    if values["address"] is not None and not values["address"].endswith(f"@{domain}"):
+        raise AddressError(f"The address must be one of {domain}.")
     values |= {"token_digest": _digest(values["token"]), "created_at": now}
     try:
         with savepoint(session):
