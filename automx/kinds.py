@@ -237,6 +237,8 @@ def _with_placeholders(value: str, *, in_url: bool = False) -> str:
 
     Raises BadValueError for what looks like a placeholder and is none.
     """
+    if "%" not in value and "{" not in value:
+        return value
     value = _KNOWN.sub(lambda match: match[0].upper(), value)
     rest = _KNOWN.sub(" ", value)
     if found := _UNKNOWN.search(_ESCAPE.sub(" ", rest) if in_url else rest):
