@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from automx.accounts import mailadm
+from automx.accounts import mailadm, mailadmfile
 from automx.accounts.mailadm import Report
 from automx.cli.context import Context, json_option, pass_context
 
@@ -49,7 +49,7 @@ def import_mailadm(
     MAILADM.DB is not changed. The import may be repeated: rows that are here already stay
     as they are, except that the count of uses of a token is raised to that of mailadm.
     """
-    content = mailadm.read(database)
+    content = mailadmfile.read(database)
     with context.session() as session:
         report = mailadm.take_over(
             session, content, now=context.now, domain=domain, backend=backend

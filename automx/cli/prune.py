@@ -8,7 +8,7 @@ from datetime import datetime
 import click
 
 from automx.accounts.accounts import Account
-from automx.accounts.prune import Done, Policy, carry_out, due
+from automx.accounts.prune import Done, Policy, pending, run
 from automx.backends import Backends
 from automx.backends.command import run_hook
 from automx.cli.context import Context, json_option, pass_context
@@ -61,9 +61,9 @@ def prune(context: Context, dry_run: bool, time: datetime | None) -> None:
     policy = _policy(context.settings, now)
     steps: list[Done] = []
     with context.session() as session, closing(Backends(context.settings.accounts)) as backends:
-        dues = due(session, now=now, policy=policy)
-        work = carry_out(session, dues, backends, now=now, policy=policy, dry_run=dry_run)
-        for done in with_progress(work, len(dues)):
+        actions = pending(session, now=now, policy=policy)
+        work = run(session, actions, backends, now=now, policy=policy, dry_run=dry_run)
+        for done in with_progress(work, len(actions)):
             steps.append(done)
             if done.error:
                 account, infinitive = done.account, _WORDS[done.action][0]

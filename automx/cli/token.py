@@ -3,7 +3,6 @@
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, time
 from typing import Any
 
@@ -11,7 +10,7 @@ import click
 
 from automx import lookup
 from automx.accounts import tokens
-from automx.accounts.tokens import Token
+from automx.accounts.tokens import Obstacle, Token
 from automx.address import EmailAddress, unicode_domain
 from automx.cli.context import Context, json_option, pass_context
 from automx.cli.qr import Card, QrOutput, qr_options
@@ -199,30 +198,24 @@ def qr(context: Context, name: str, output: QrOutput) -> None:
         complain(f"the token {name} makes no account: {why_not}")
 
 
-@dataclass(frozen=True)
-class Obstacle:
-    """Why a token makes no account, in words for an administrator, and what changes that."""
-
-    why: str
-    advice: str
-
-    def __str__(self) -> str:
-        return f"{self.why} ({self.advice})"
-
-
-def obstacle(token: Token, now: datetime) -> Obstacle | None:
-    """Return why a token makes no account; None if it makes one."""
+def obstacle(token: Token, now: datetime) -> str | None:
+    """Return why a token makes no account, and what changes that; None if it makes one."""
+    if (found := token.obstacle(now)) is None:
+        return None
     mod = f"automx token mod {shlex.quote(token.name)}"
-    if token.is_revoked:
-        return Obstacle("revoked", f"{mod} --unrevoke takes that back")
-    if token.valid_until is not None and token.valid_until <= now:
-        ended = f"valid until {dated(token.valid_until, now)}"
-        return Obstacle(ended, f"{mod} --valid-until DATE prolongs it")
-    if token.maxuse and token.usecount >= token.maxuse:
-        if token.address is not None:
-            return Obstacle("used up", "it makes one mailbox, once")
-        return Obstacle("used up", f"{mod} --maxuse NUMBER allows more")
-    return None
+    uses = "it makes one mailbox, once" if token.address else f"{mod} --maxuse NUMBER allows more"
+    advice = {
+        Obstacle.REVOKED: f"{mod} --unrevoke takes that back",
+        Obstacle.EXPIRED: f"{mod} --valid-until DATE prolongs it",
+        Obstacle.USED_UP: uses,
+    }
+    return f"{_reason(token, found, now)} ({advice[found]})"
+
+
+def _reason(token: Token, obstacle: Obstacle, now: datetime) -> str:
+    if obstacle is Obstacle.EXPIRED and token.valid_until is not None:
+        return f"valid until {dated(token.valid_until, now)}"
+    return obstacle
 
 
 def _fields(options: Mapping[str, Any], now: datetime) -> dict[str, Any]:
@@ -314,10 +307,10 @@ def _uses(token: Token) -> str:
     return f"{token.usecount} used, no limit"
 
 
-def _state(token: Token, now: datetime, *, with_advice: bool = False) -> str:
-    """Return in words whether a token makes accounts."""
-    if why_not := obstacle(token, now):
-        return str(why_not) if with_advice else why_not.why
+def _state(token: Token, now: datetime) -> str:
+    """Return whether a token makes accounts, in words."""
+    if found := token.obstacle(now):
+        return _reason(token, found, now)
     return f"usable until {dated(token.valid_until, now)}" if token.valid_until else "usable"
 
 
@@ -333,7 +326,7 @@ def _details(context: Context, token: Token) -> str:
         ("Addresses", _addresses(token)),
         ("Expiry", f"{token.expiry} ({lasts})"),
         ("Uses", _uses(token)),
-        ("State", _state(token, now, with_advice=True)),
+        ("State", obstacle(token, now) or _state(token, now)),
         ("Backend", token.backend or f"{settings.accounts.backend} (of the settings)"),
         ("Spare active", "yes" if token.spare_active else "no"),
         ("Created", dated(token.created_at, now)),
