@@ -18,6 +18,7 @@ from automx import rows
 from automx.address import spellings
 from automx.cache import FoundConfig
 from automx.clientconfig import LOGO_TYPES, ClientConfig, ProviderDetails
+from automx.database import read_by_key
 from automx.directory.row import LdapServer
 from automx.errors import BadRecordError, UnknownDomainError
 from automx.kinds import BadValueError
@@ -69,8 +70,9 @@ def deciding_row(session: Session, domain: str) -> int | None:
 
 def domain_names(session: Session) -> Iterator[tuple[int, str]]:
     """Yield id and name of all rows of the table ``domain``, as they are."""
-    for row in session.execute(select(Domain.id, Domain.name).order_by(Domain.id)):
-        yield row.id, row.name
+    key = _TABLES["domain"].c.id
+    for row in read_by_key(session, select(key, Domain.name), key):
+        yield row["id"], row["name"]
 
 
 def first_domains(session: Session, number: int) -> list[str]:
