@@ -193,9 +193,9 @@ class _Export:
 
     def _look_for_bad_references(self) -> None:
         """Warn about rows that cannot be seeded because of other rows."""
-        for odd in references.odd_names(self.session):
-            if odd.twin is not None:
-                self._note(f"domain {odd.id} will not seed again: {odd.a_label} has two rows")
+        for found in references.non_normal_names(self.session):
+            if found.duplicate_of is not None:
+                self._note(f"domain {found.id} will not seed again: {found.a_label} has two rows")
         for domain_id, _, table, row_id in references.dangling_references(self.session):
             self._note(f"domain {domain_id} will not seed again: there is no {table} {row_id}")
         for table, number in self.links.items():

@@ -59,13 +59,7 @@ def find(session: Session, domain: str) -> FoundConfig:
 
 def knows(session: Session, domain: str) -> bool:
     """Tell whether a row of ``domain`` fits, a wildcard included."""
-    return deciding_row(session, domain) is not None
-
-
-def deciding_row(session: Session, domain: str) -> int | None:
-    """Return the id of the row of the table ``domain`` that decides for a domain (an A-label)."""
-    row = _domain_row(session, domain)
-    return row.id if row is not None else None
+    return _domain_row(session, domain) is not None
 
 
 def domain_names(session: Session) -> Iterator[tuple[int, str]]:

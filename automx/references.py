@@ -1,7 +1,7 @@
 """References between rows: rows that do not exist, unused rows, and rows for the same domain.
 
 SQLite stores references to rows that do not exist, and names that are not in their normal form can
-name one domain twice. Memory does not grow with the number of domains.
+name one domain twice. Memory does not grow with the number of domains that look-ups find.
 """
 
 from collections.abc import Collection, Iterator
@@ -33,18 +33,18 @@ _USES: dict[str, ColumnElement[Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class OddName:
+class NonNormalName:
     """A name in the table ``domain`` that is not an A-label in lower case.
 
-    ``a_label`` is "" if it is not a domain name. ``twin`` is the id of another row for the same
-    domain, None if there is none, or if the other row is the one to report. ``is_found`` tells
-    whether look-ups find the row.
+    ``a_label`` is its normal form, "" if it is not a domain name. ``duplicate_of`` is the id of the
+    row to keep for the same domain, None if that is this row. ``is_found`` is whether look-ups find
+    this row.
     """
 
     id: int
     name: str
     a_label: str
-    twin: int | None = None
+    duplicate_of: int | None = None
     is_found: bool = False
 
 
@@ -85,31 +85,33 @@ def number_of_links(session: Session, table: str) -> int:
     return session.scalar(select(func.count()).select_from(joined)) or 0
 
 
-def odd_names(session: Session) -> Iterator[OddName]:
+def non_normal_names(session: Session) -> Iterator[NonNormalName]:
     """Yield the names that are not A-labels in lower case, in the order of their ids.
 
-    Of the rows for one domain, all but one have a twin: the row to keep is the one whose name is
-    an A-label, else the first one that look-ups find, else the first one.
+    Of several rows for one domain, the one to keep is that whose name is an A-label, else the first
+    one that look-ups find, else the first one.
     """
     unfound: dict[str, int] = {}  # A-label -> the first row that look-ups do not find
-    for chunk in chunks(_odd_rows(session), _NAMES_AT_ONCE):
+    for chunk in chunks(_non_normal_rows(session), _NAMES_AT_ONCE):
         found = list(same_domains(session, {row.a_label for row in chunk if row.a_label}))
         found.sort(key=lambda row: (row[1] == row[2], -row[0]))
         to_keep = {a_label: row_id for row_id, _, a_label in found}  # of several, the last
         ids = {row_id for row_id, _, _ in found}
         for row in chunk:
-            kept = to_keep.get(row.a_label) or unfound.setdefault(row.a_label, row.id)
-            twin = kept if row.a_label and kept != row.id else None
-            yield replace(row, twin=twin, is_found=row.id in ids)
+            keep = to_keep.get(row.a_label)
+            if keep is None:
+                keep = unfound.setdefault(row.a_label, row.id)
+            duplicate_of = keep if row.a_label and keep != row.id else None
+            yield replace(row, duplicate_of=duplicate_of, is_found=row.id in ids)
 
 
-def _odd_rows(session: Session) -> Iterator[OddName]:
+def _non_normal_rows(session: Session) -> Iterator[NonNormalName]:
     for row_id, name in lookup.domain_names(session):
         a_label = ""
         with suppress(AddressError):
             a_label = domain_a_label(name)
         if a_label != name:
-            yield OddName(row_id, name, a_label)
+            yield NonNormalName(row_id, name, a_label)
 
 
 def same_domains(session: Session, a_labels: Collection[str]) -> Iterator[tuple[int, str, str]]:

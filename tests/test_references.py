@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 from automx.database import open_session
 from automx.migrations import upgrade
 from automx.references import (
-    OddName,
+    NonNormalName,
     dangling_references,
     domains_without_servers,
+    non_normal_names,
     number_of_links,
-    odd_names,
     same_domains,
     unused_rows,
 )
@@ -38,39 +38,39 @@ def add_domains(session: Session, *names: str) -> None:
     session.execute(text("INSERT INTO domain VALUES (:id, :name, 1, NULL)"), rows)
 
 
-def test_names_in_normal_form_are_not_odd(session: Session) -> None:
+def test_names_in_normal_form_are_not_reported(session: Session) -> None:
     add_domains(session, "example.com", "xn--mller-kva.example", "*.example.com", "*")
-    assert list(odd_names(session)) == []
+    assert list(non_normal_names(session)) == []
 
 
 def test_of_several_rows_for_a_domain_the_one_in_normal_form_is_kept(session: Session) -> None:
     add_domains(session, "EXAMPLE.com", "Example.com", "example.com", "*.Example.com")
-    assert list(odd_names(session)) == [
-        OddName(1, "EXAMPLE.com", "example.com", 3, is_found=True),
-        OddName(2, "Example.com", "example.com", 3, is_found=True),
-        OddName(4, "*.Example.com", "*.example.com", None, is_found=True),
+    assert list(non_normal_names(session)) == [
+        NonNormalName(1, "EXAMPLE.com", "example.com", 3, is_found=True),
+        NonNormalName(2, "Example.com", "example.com", 3, is_found=True),
+        NonNormalName(4, "*.Example.com", "*.example.com", None, is_found=True),
     ]
 
 
 def test_without_a_normal_form_the_first_row_that_is_found_is_kept(session: Session) -> None:
     add_domains(session, "example.com.", "EXAMPLE.com", "Example.com")
-    assert list(odd_names(session)) == [
-        OddName(1, "example.com.", "example.com", 2, is_found=False),
-        OddName(2, "EXAMPLE.com", "example.com", None, is_found=True),
-        OddName(3, "Example.com", "example.com", 2, is_found=True),
+    assert list(non_normal_names(session)) == [
+        NonNormalName(1, "example.com.", "example.com", 2, is_found=False),
+        NonNormalName(2, "EXAMPLE.com", "example.com", None, is_found=True),
+        NonNormalName(3, "Example.com", "example.com", 2, is_found=True),
     ]
 
 
-def test_rows_that_look_ups_do_not_find_are_twins_of_each_other(session: Session) -> None:
+def test_of_rows_that_look_ups_do_not_find_the_first_is_kept(session: Session) -> None:
     add_domains(session, "äÖ.example", "Äö.example", "ä ö.example")
-    assert list(odd_names(session)) == [
-        OddName(1, "äÖ.example", "xn--4ca0b.example", None, is_found=False),
-        OddName(2, "Äö.example", "xn--4ca0b.example", 1, is_found=False),
-        OddName(3, "ä ö.example", "", None, is_found=False),
+    assert list(non_normal_names(session)) == [
+        NonNormalName(1, "äÖ.example", "xn--4ca0b.example", None, is_found=False),
+        NonNormalName(2, "Äö.example", "xn--4ca0b.example", 1, is_found=False),
+        NonNormalName(3, "ä ö.example", "", None, is_found=False),
     ]
 
 
-def test_a_domain_has_the_same_twin_in_every_database(any_database_uri: str) -> None:
+def test_rows_for_the_same_domain_are_the_same_in_every_database(any_database_uri: str) -> None:
     uri = engine_uri(any_database_uri)
     upgrade(uri)
     with open_session(uri) as session:
@@ -83,12 +83,12 @@ def test_a_domain_has_the_same_twin_in_every_database(any_database_uri: str) -> 
             (2, "xn--mller-kva.example", "xn--mller-kva.example"),
             (3, "MÜLLERIN.example", "xn--mllerin-n2a.example"),
         ]
-        assert list(odd_names(session)) == [
-            OddName(3, "MÜLLERIN.example", "xn--mllerin-n2a.example", None, is_found=True)
+        assert list(non_normal_names(session)) == [
+            NonNormalName(3, "MÜLLERIN.example", "xn--mllerin-n2a.example", None, is_found=True)
         ]
 
 
-def test_twins_far_apart_are_found_in_memory_that_does_not_grow(session: Session) -> None:
+def test_duplicates_far_apart_are_found_in_memory_that_does_not_grow(session: Session) -> None:
     number = 10_000
     names = [
         f"D{i % number}.Example" if i < number else f"d{i % number}.example"
@@ -96,11 +96,11 @@ def test_twins_far_apart_are_found_in_memory_that_does_not_grow(session: Session
     ]
     add_domains(session, *names)
     session.flush()
-    twins = (odd.twin for odd in odd_names(session))
-    assert next(twins) == number + 1
+    kept = (found.duplicate_of for found in non_normal_names(session))
+    assert next(kept) == number + 1
     tracemalloc.start()
     try:
-        assert sum(twin == i + number for i, twin in enumerate(twins, 2)) == number - 1
+        assert sum(row_id == i + number for i, row_id in enumerate(kept, 2)) == number - 1
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -13,13 +13,15 @@ from sqlalchemy.orm import Session
 
 from automx import lookup
 from automx.cache import FoundConfig
-from automx.check import rows, settings, web
+from automx.check import rows, web
 from automx.check.directory import DirectoryChecks
 from automx.check.finding import Check, Finding, Level
 from automx.check.mail import MailChecks
 from automx.check.network import Network
 from automx.check.queue import Queue
 from automx.check.records import RecordChecks
+from automx.check.rows import check_rows
+from automx.check.settings import check_settings
 from automx.check.web import WebChecks
 from automx.directory.pool import Options
 from automx.errors import AddressError, BadRecordError, UnknownDomainError
@@ -34,10 +36,7 @@ __all__ = [
     "check_rows",
     "check_settings",
     "load_targets",
-    "seconds_at_most",
 ]
-
-check_settings = settings.check
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +46,6 @@ class Target:
     domain: str
     found: FoundConfig | None
     findings: tuple[Finding, ...] = ()
-
-
-def check_rows(session: Session) -> list[Finding]:
-    """Return what is wrong in the tables as a whole; raises DatabaseError."""
-    return list(rows.check(session))
 
 
 def load_targets(session: Session, domains: Sequence[str] | None) -> list[Target]:
@@ -91,28 +85,20 @@ def _target(session: Session, domain: str) -> Target:
     return Target(domain, None, (Finding(domain, level, subject, text, advice),))
 
 
-def seconds_at_most(number: int, timeout: float) -> float:
-    """Return the time (seconds) within which check_domains() ends, for a number of domains."""
-    return timeout * (15 + number)
-
-
 def check_domains(
-    targets: Sequence[Target],
-    network: Network,
-    *,
-    host: str,
-    ldap_options: Options,
+    targets: Sequence[Target], network: Network, *, host: str, ldap_options: Options
 ) -> Iterator[tuple[str, list[Finding]]]:
     """Yield each domain with its findings when its checks have ended; "" is that of ``host``.
 
-    ``host`` is the public name of this service, or "" if it is not known.
+    ``host`` is the public name of this service, or "" if it is not known. All domains end within
+    (15 + their number) times the timeout of ``network``.
     """
     queue = Queue()
     for target in targets:
         queue.add(target.domain, partial(_begin, target, network, host, ldap_options))
     if host and targets:
         queue.add("", lambda: [partial(web.check_service, network, host)])
-    limit = seconds_at_most(len(targets), network.timeout)
+    limit = network.timeout * (15 + len(targets))
     for domain, findings, is_done in queue.run(limit):
         if not is_done:
             text = f"the checks of this domain did not end within {limit:g} s"

@@ -34,7 +34,7 @@ _NO_ROUTE = {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 class NetworkError(Exception):
     """A failed use of the network; ``advice`` says what to do, "" if that is not known."""
 
-    def __init__(self, text: str, advice: str = "") -> None:
+    def __init__(self, text: str = "no answer in time", advice: str = "") -> None:
         super().__init__(text)
         self.advice = advice
 
@@ -45,9 +45,6 @@ class NameServerError(NetworkError):
 
 class NoAnswerError(NetworkError):
     """A server accepted a connection, but did not answer in time."""
-
-    def __init__(self, advice: str = "") -> None:
-        super().__init__("no answer in time", advice)
 
 
 class NoTlsError(NetworkError):

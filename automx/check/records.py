@@ -32,17 +32,17 @@ class RecordChecks(DomainChecks):
         has_digest = (digest, "TXT") in expected
         for label in dns.SERVICE_HOSTS:
             if label != pacc.HOST_PREFIX or has_digest:
-                yield self._at(f"{label}.{self.domain}", self._service_host)
+                yield partial(self._at, f"{label}.{self.domain}", self._service_host)
         for (name, type_), records in expected.items():
             if name == f"{dns.AUTODISCOVER}.{self.domain}":
                 if self.host:
-                    yield self._at(name, self._autodiscover)
+                    yield partial(self._at, name, self._autodiscover)
             elif type_ == "SRV":
-                yield self._at(name, partial(self._srv, records))
+                yield partial(self._at, name, partial(self._srv, records))
             elif type_ == "TXT":
-                yield self._at(name, partial(self._txt, records[0]))
+                yield partial(self._at, name, partial(self._txt, records[0]))
         if not has_digest:
-            yield self._at(digest, self._no_digest)
+            yield partial(self._at, digest, self._no_digest)
 
     def _zone(self) -> Iterator[Finding]:
         """Report once, for all names, a domain that does not exist or cannot be looked up."""
@@ -53,17 +53,13 @@ class RecordChecks(DomainChecks):
         except NameServerError as error:
             yield self.error(self.domain, str(error), f"{_SEE_SERVERS}; {_NOT_CHECKED}")
 
-    def _at(self, name: str, check: Callable[[str], Iterator[Finding]]) -> Check:
-        """Return the check of a name, which finds nothing if the zone as a whole is not usable."""
-
-        def checked() -> Iterator[Finding]:
-            if self.network.is_usable(self.domain):
-                try:
-                    yield from check(name)
-                except NameServerError as error:
-                    yield self.error(name, str(error), _SEE_SERVERS)
-
-        return checked
+    def _at(self, name: str, check: Callable[[str], Iterator[Finding]]) -> Iterator[Finding]:
+        """Check a name, unless the domain as a whole is not usable."""
+        if self.network.is_usable(self.domain):
+            try:
+                yield from check(name)
+            except NameServerError as error:
+                yield self.error(name, str(error), _SEE_SERVERS)
 
     def _service_host(self, name: str) -> Iterator[Finding]:
         """Check that a name has an address; the checks of URLs compare what answers there."""

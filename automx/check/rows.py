@@ -22,7 +22,7 @@ _TO_USE = {
 }
 
 
-def check(session: Session) -> Iterator[Finding]:
+def check_rows(session: Session) -> Iterator[Finding]:
     """Yield what is wrong in the tables, for all domains.
 
     Raises DatabaseError.
@@ -69,18 +69,18 @@ def _dangling(session: Session) -> Iterator[Finding]:
 
 def _names(session: Session) -> Iterator[Finding]:
     """Yield the names that are no domain names, that are there twice, or that are never found."""
-    for odd in references.odd_names(session):
-        if not odd.a_label:
-            text, advice = f"{odd.name!r} is no domain name", "correct the name"
-        elif odd.twin is not None:
-            text = f"{odd.name} is the same domain as that of id {odd.twin}"
+    for found in references.non_normal_names(session):
+        if not found.a_label:
+            text, advice = f"{found.name!r} is no domain name", "correct the name"
+        elif found.duplicate_of is not None:
+            text = f"{found.name} is the same domain as that of id {found.duplicate_of}"
             advice = "delete one of the two rows"
-        elif not odd.is_found:
-            text = f"{odd.name!r} is never found: look-ups use other spellings of it"
-            advice = f"set name to {odd.a_label}"
+        elif not found.is_found:
+            text = f"{found.name!r} is never found: look-ups use other spellings of it"
+            advice = f"set name to {found.a_label}"
         else:
             continue
-        yield Finding("", Level.ERROR, _row("domain", odd.id), text, advice)
+        yield Finding("", Level.ERROR, _row("domain", found.id), text, advice)
 
 
 def check_config(config: ClientConfig) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from automx.config import Settings
 from automx.errors import SettingsError
 
 
-def check(settings: Settings, now: datetime) -> Iterator[Finding]:
+def check_settings(settings: Settings, now: datetime) -> Iterator[Finding]:
     """Yield what is wrong with the settings, and with the certificate that signs profiles."""
     if settings.web_endpoint.startswith("http:"):
         text = "clients that make accounts ask by https only"

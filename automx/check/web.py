@@ -171,33 +171,30 @@ class WebChecks(DomainChecks):
     def _check_plain(self, page: _Page) -> Iterator[Finding]:
         """Check plain http: no answer, a redirect to https and the same document are right."""
         url, advice = page.url.replace("https:", "http:", 1), f"redirect to {page.url}"
-        try:
+        with suppress(NetworkError):
             answer = ask(self.network, url)
-        except NetworkError:
-            return
-        if answer.status in REDIRECTS:
-            if urlsplit(urljoin(url, answer.location)).scheme != "https":
-                text = f"a redirect to {answer.location or 'nowhere'}, which is not https"
-                yield self.warning(url, text, advice)
-        elif answer.status == 200 and answer.body != page.document:
-            yield self.warning(url, _difference(answer.body, page.document), advice)
+            if answer.status in REDIRECTS:
+                if urlsplit(urljoin(url, answer.location)).scheme != "https":
+                    text = f"a redirect to {answer.location or 'nowhere'}, which is not https"
+                    yield self.warning(url, text, advice)
+            elif answer.status == 200 and answer.body != page.document:
+                yield self.warning(url, _difference(answer.body, page.document), advice)
 
     def _check_dav(self) -> Iterator[Finding]:
         """Check that a domain leads to its calendars and address books (RFC 6764, section 5)."""
         for type_ in (ServiceType.CALDAV, ServiceType.CARDDAV):
-            services = [service for service in self.config.services if service.type is type_]
-            urls = (shared_url(service.url, self.domain) for service in services)
-            expected = next((url for url in urls if url), "")
             url = f"https://{self.domain}/.well-known/{type_}"
-            if not expected or expected == url:
+            urls = [shared_url(s.url, self.domain) for s in self.config.services if s.type is type_]
+            expected = next(filter(None, urls), url)
+            if expected == url:
                 continue
             try:
-                answer = ask(self.network, url)
+                text = _wrong_redirect(url, ask(self.network, url), expected)
+                advice = f"{_FORWARD}, or redirect to {expected}"
             except NetworkError as error:
-                yield self.warning(url, str(error), _FORWARD)
-                continue
-            if text := _wrong_redirect(url, answer, expected):
-                yield self.warning(url, text, f"{_FORWARD}, or redirect to {expected}")
+                text, advice = str(error), _FORWARD
+            if text:
+                yield self.warning(url, text, advice)
 
 
 def _request(address: EmailAddress) -> bytes:
