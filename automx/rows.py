@@ -120,21 +120,25 @@ DOMAIN = {
     "provider_id": ID,
     "ldapserver_id": kinds.or_null(ID),
 }
-_TEXT, _LINK = kinds.optional(kinds.label(255)), kinds.optional(kinds.LINK)
+LOGO = {
+    "logo_type": kinds.word({word: word for word in LOGO_TYPES}),
+    "logo_width": kinds.number(1, 10_000),
+    "logo_height": kinds.number(1, 10_000),
+    "logo": kinds.image(MAX_LOGO),
+}
+OAUTH2 = {
+    "oauth2_issuer": kinds.label(255),
+    "oauth2_auth_url": kinds.LINK,
+    "oauth2_token_url": kinds.LINK,
+    "oauth2_scope": kinds.label(255),
+    "oauth2_client_id": kinds.label(255),
+}
 PROVIDER_DETAIL = {
-    "webmail_url": _LINK,
-    "help_url": _LINK,
+    "webmail_url": kinds.optional(kinds.LINK),
+    "help_url": kinds.optional(kinds.LINK),
     "support_address": kinds.optional(kinds.MAIL_ADDRESS),
     "color": kinds.optional(kinds.pattern('a color such as "#1a5fb4"', r"#[0-9A-Fa-f]{6}")),
-    "logo_type": kinds.optional(kinds.word({word: word for word in LOGO_TYPES})),
-    "logo_width": kinds.optional(kinds.number(1, 10_000)),
-    "logo_height": kinds.optional(kinds.number(1, 10_000)),
-    "logo": kinds.optional(kinds.image(MAX_LOGO)),
-    "oauth2_issuer": _TEXT,
-    "oauth2_auth_url": _LINK,
-    "oauth2_token_url": _LINK,
-    "oauth2_scope": _TEXT,
-    "oauth2_client_id": _TEXT,
+    **{column: kinds.optional(kind) for column, kind in (LOGO | OAUTH2).items()},
 }
 DOCUMENTATION = {"url": kinds.LINK, "lang": _LANGUAGE, "text": kinds.label(255, empty=True)}
 TOKEN = {
@@ -158,7 +162,7 @@ TOKEN = {
 }
 # A look-up asks for the size of a logo, not for its bytes.
 _DETAIL_READ = {column: kind for column, kind in PROVIDER_DETAIL.items() if column != "logo"} | {
-    "logo_size": kinds.or_null(kinds.number(1, MAX_LOGO))
+    "logo_size": kinds.optional(kinds.number(1, MAX_LOGO))
 }
 _LOGO = ("logo_size", "logo_type", "logo_width", "logo_height")
 # The tables that look-up reads, and what it reads of each.
