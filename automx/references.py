@@ -69,9 +69,10 @@ def domains_without_servers(session: Session) -> Iterator[tuple[int, str]]:
 def dangling_references(session: Session) -> Iterator[tuple[int, str, str, int]]:
     """Yield id and name of each domain with a missing provider or directory, its table and id."""
     for table in ("provider", "ldapserver"):
-        reference = _USES[table]  # NULL is in no list
+        reference = _USES[table]
+        is_dangling = reference.not_in(select(_TABLES[table].c.id))
         query = select(_DOMAIN.id, _DOMAIN.name, reference)
-        query = query.where(reference.not_in(select(_TABLES[table].c.id)))
+        query = query.where(reference.is_not(None), is_dangling)
         for row in read_by_key(session, query, _DOMAIN.id):
             yield row["id"], row["name"], table, row[reference.name]
 

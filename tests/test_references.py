@@ -107,6 +107,11 @@ def test_duplicates_far_apart_are_found_in_memory_that_does_not_grow(session: Se
     assert peak < 4_000_000
 
 
+def test_a_domain_without_a_directory_has_no_dangling_reference(session: Session) -> None:
+    add_domains(session, "example.com")
+    assert list(dangling_references(session)) == []
+
+
 def test_dangling_and_unused_rows(session: Session) -> None:
     for statement in (
         "INSERT INTO provider VALUES (2, 'Unused', 'Unused')",
