@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --retrie
 # A checkout keeps its data to itself: no configuration file or database of this machine is touched.
 RUN_ENV := AUTOMX_CONF=$(or $(AUTOMX_CONF),/dev/null) AUTOMX_DB_URI=$(or $(AUTOMX_DB_URI),sqlite:///$(CURDIR)/var/automx.sqlite)
 
-.PHONY: setup run test lint format translations bench docs clean
+.PHONY: setup run test lint format reference translations bench docs clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.dev
@@ -31,6 +31,10 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+# Writes contrib/automx.conf and the table of docs/configuration.md from automx/config.
+reference: $(VENV)/.dev
+	@$(BIN)/python docs/reference.py
 
 # Brings the catalogues up to date with the texts of the pages; edit the .po files, and run it again.
 translations: $(VENV)/.dev

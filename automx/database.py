@@ -64,7 +64,7 @@ def driver_errors(db_uri: str) -> Iterator[None]:
     try:
         yield
     except exc.NoSuchModuleError as error:
-        raise SettingsError("db_uri: this kind of database is not known") from error
+        raise SettingsError("db_uri names a kind of database that is not known") from error
     except exc.ArgumentError as error:
         raise SettingsError("db_uri is not the URI of a database") from error
     except ModuleNotFoundError as error:

@@ -849,7 +849,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         ("mysql://u@127.0.0.1:1/db?paswd=s3cret", "mysql database db on 127.0.0.1: "),
         (
             "postgresql+missing://u:s3cret@127.0.0.1/db",
-            "db_uri: this kind of database is not known",
+            "db_uri names a kind of database that is not known",
         ),
         (
             "postgresql+psycopg2://u:s3cret@127.0.0.1:1/db",

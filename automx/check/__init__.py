@@ -23,7 +23,7 @@ from automx.check.records import RecordChecks
 from automx.check.rows import check_rows
 from automx.check.settings import check_settings
 from automx.check.web import WebChecks
-from automx.directory.pool import Options
+from automx.config import DirectorySettings
 from automx.errors import AddressError, BadRecordError, UnknownDomainError
 from automx.kinds import domain_a_label
 
@@ -86,7 +86,7 @@ def _target(session: Session, domain: str) -> Target:
 
 
 def check_domains(
-    targets: Sequence[Target], network: Network, *, host: str, ldap_options: Options
+    targets: Sequence[Target], network: Network, *, host: str, ldap_options: DirectorySettings
 ) -> Iterator[tuple[str, list[Finding]]]:
     """Yield each domain with its findings when its checks have ended; "" is that of ``host``.
 
@@ -107,7 +107,9 @@ def check_domains(
         yield domain, findings
 
 
-def _begin(target: Target, network: Network, host: str, ldap_options: Options) -> list[Check]:
+def _begin(
+    target: Target, network: Network, host: str, ldap_options: DirectorySettings
+) -> list[Check]:
     """Return the checks of a domain, after the one query that all of them need."""
     if target.found is None:
         return [lambda: target.findings]

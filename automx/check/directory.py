@@ -9,8 +9,9 @@ from functools import partial
 from automx.address import EmailAddress
 from automx.check.finding import Check, DomainChecks, Finding
 from automx.check.web import UNKNOWN
+from automx.config import DirectorySettings
 from automx.directory.connection import Connection, Host, HostError
-from automx.directory.pool import Options, bind_password, hosts, tls_context
+from automx.directory.pool import bind_password, hosts, tls_context
 from automx.directory.row import LdapServer
 
 
@@ -19,7 +20,7 @@ class DirectoryChecks(DomainChecks):
     """The checks of the directory of a domain."""
 
     server: LdapServer
-    options: Options
+    options: DirectorySettings
 
     def checks(self) -> Iterator[Check]:
         """Yield a check for each host; each host is asked once for all domains that name it."""
