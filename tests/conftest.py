@@ -12,10 +12,10 @@ from flask.testing import FlaskClient
 from automx import create_app
 from automx.config import Settings
 from automx.migrations import upgrade
-from automx.models import db
 from automx.views.dcaccount import BACKENDS
 from automx.views.http import DIRECTORIES
 from automx.views.limits import LIMITS
+from automx.views.session import db
 
 pytest_plugins = ["tests.databases", "tests.directory", "tests.mailboxes"]
 

@@ -139,28 +139,6 @@ class Server(Running):
         return f"http://127.0.0.1:{self.port}"
 
 
-def automx(*arguments: str | Path, env: Mapping[str, str], stdin: str | None = None) -> str:
-    """Run an automx command to its end and return what it prints; fail the test if it fails."""
-    result = attempt(*arguments, env=env, stdin=stdin)
-    if result.returncode != 0:
-        pytest.fail(f"automx {' '.join(map(str, arguments))}: {result.stderr}")
-    return result.stdout
-
-
-def attempt(
-    *arguments: str | Path, env: Mapping[str, str], stdin: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run an automx command, which may fail, to its end."""
-    return subprocess.run(
-        [AUTOMX, *arguments],
-        input=stdin,
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @contextlib.contextmanager
 def serving(env: Mapping[str, str], log: Path, *options: str) -> Iterator[Server]:
     """Run ``automx serve`` on a free port with ``AUTOMX_...`` settings in ``env``."""

@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session
 
 from automx.accounts import accounts, prune, tokens
 from automx.accounts.prune import Policy
+from automx.database import engine_options
 from automx.errors import (
     AutomxError,
     ForbiddenError,
@@ -35,20 +36,11 @@ from automx.errors import (
 )
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
-from automx.database import engine_options
+from tests.commandline import automx
 from tests.databases import engine_uri
 from tests.mailboxes import LATER, NOW, Mailboxes, backends, dump, rows
 from tests.mailprogram import MailProgram, mail_program
-from tests.processes import (
-    AUTOMX,
-    REPOSITORY,
-    Server,
-    automx,
-    program,
-    running,
-    serving,
-    wait_until,
-)
+from tests.processes import AUTOMX, REPOSITORY, Server, program, running, serving, wait_until
 from tests.test_accounts import usecount
 from tests.test_serve import listening_sockets
 from tests.test_tokens import EXHAUSTED, add

@@ -24,13 +24,13 @@ from flask.testing import FlaskClient
 
 from automx.formats import autoconfig, autodiscover
 from automx.seed import SAMPLE
+from tests.commandline import automx
 from tests.conftest import EXAMPLE_ROWS, Execute
 from tests.databases import Instance, running_postgresql
 from tests.documents import autodiscover_error, autodiscover_request, golden, timeless
 from tests.processes import (
     AUTOMX,
     Server,
-    automx,
     free_port,
     listens,
     program,

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from automx import dns as records
-from automx.clientconfig import ClientConfig, Service, ServiceType, ServerType, SocketType
+from automx.clientconfig import ClientConfig, ServerType, Service, ServiceType, SocketType
+from tests.commandline import automx
 from tests.conftest import Execute
 from tests.documents import golden
 from tests.nameserver import name_server
-from tests.processes import AUTOMX, automx
+from tests.processes import AUTOMX
 from tests.test_pacc import IMAP, SMTP, config
 from tests.test_provider_details import DOCUMENT
 

@@ -16,8 +16,9 @@ from automx.cli import main
 from automx.config import KEYS
 from automx.lookup import AUTHENTICATIONS, DAV_TYPES, SERVER_TYPES, SOCKET_TYPES
 from automx.models import Base
+from tests.commandline import automx
 from tests.databases import Instance
-from tests.processes import AUTOMX, REPOSITORY, automx, program
+from tests.processes import AUTOMX, REPOSITORY, program
 
 PAGES = [
     *sorted(REPOSITORY.glob("*.md")),

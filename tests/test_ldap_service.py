@@ -24,6 +24,7 @@ from flask.testing import FlaskClient
 from lxml import etree
 from werkzeug.test import TestResponse
 
+from tests.commandline import automx
 from tests.conftest import Execute
 from tests.directory import (
     OPENLDAP,
@@ -35,7 +36,7 @@ from tests.directory import (
     silent_socket,
 )
 from tests.documents import autodiscover_request, timeless
-from tests.processes import AUTOMX, REPOSITORY, Server, automx, serving, wait_until
+from tests.processes import AUTOMX, REPOSITORY, Server, serving, wait_until
 
 # A second domain with the same servers and without a directory.
 PLAIN_DOMAIN = """

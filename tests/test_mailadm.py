@@ -26,13 +26,14 @@ from automx.accounts import accounts, tokens
 from automx.accounts.mailadm import Report, read, settings, take_over
 from automx.backends import Backends
 from automx.config import Settings, load
+from automx.database import create_engine, open_session
 from automx.errors import BadRequestError, ConflictError, ForbiddenError, UnknownDomainError
 from automx.migrations import upgrade
-from automx.database import create_engine, open_session
 from automx.seed import SAMPLE, populate
+from tests.commandline import attempt, automx
 from tests.databases import engine_uri
 from tests.mailcow import Domain, running_mailcow
-from tests.processes import attempt, automx, running, serving, wait_until
+from tests.processes import running, serving, wait_until
 
 NOW = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)
 DAY = 86400

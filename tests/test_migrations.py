@@ -26,8 +26,9 @@ from sqlalchemy.pool import NullPool
 from automx import migrations
 from automx.errors import BadRequestError, ConflictError, DatabaseError
 from automx.migrations import State
+from tests.commandline import automx
 from tests.databases import Instance, engine_uri, run
-from tests.processes import AUTOMX, automx, program
+from tests.processes import AUTOMX, program
 
 TITLES = {
     "0001": "automx2's seven tables, and what makes a domain quick to find",

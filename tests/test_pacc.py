@@ -15,21 +15,22 @@ from sqlalchemy.orm import Session
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
-    Service,
-    ServiceType,
     MailServer,
     OAuth2,
     ProviderDetails,
     ServerType,
+    Service,
+    ServiceType,
     SocketType,
 )
+from automx.database import create_engine
 from automx.formats import pacc
 from automx.migrations import upgrade
-from automx.database import create_engine
 from automx.seed import populate
+from tests.commandline import automx
 from tests.databases import engine_uri
 from tests.documents import golden
-from tests.processes import automx, serving
+from tests.processes import serving
 from tests.test_provider_details import DOCUMENT
 
 URL = pacc.PATH

@@ -23,16 +23,16 @@ from automx.clientconfig import (
     ServerType,
     SocketType,
 )
+from automx.database import create_engine
 from automx.errors import SeedError
 from automx.formats import autoconfig, autodiscover, dclogin, mobileconfig, pacc
 from automx.lookup import find, logo
 from automx.migrations import upgrade
-from automx.database import create_engine
 from automx.seed import export, populate, purge
+from tests.commandline import automx
 from tests.conftest import Execute
 from tests.databases import engine_uri
 from tests.documents import DATA, golden
-from tests.processes import automx
 
 LOGO = b'<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"/>'
 DOCUMENT: dict[str, Any] = {

@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import event, select, text
 from sqlalchemy.orm import Session
 
+from automx.database import create_engine, open_session
 from automx.errors import ConflictError, SeedError
 from automx.migrations import upgrade
-from automx.database import create_engine, open_session
 from automx.models import Base, Server
 from automx.seed import (
     SAMPLE,
@@ -28,8 +28,9 @@ from automx.seed import (
     populate,
     purge,
 )
+from tests.commandline import automx
 from tests.databases import engine_uri
-from tests.processes import AUTOMX, REPOSITORY, automx
+from tests.processes import AUTOMX, REPOSITORY
 
 # What a document can hold, with ids that no empty database would give.
 EVERYTHING: dict[str, Any] = {
