@@ -52,6 +52,12 @@ def listens(port: int, host: str = "127.0.0.1") -> bool:
     return False
 
 
+def listening_sockets(port: int) -> int:
+    """Return how many sockets listen on a port: each worker has its own."""
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(columns[1].endswith(f":{port:04X}") and columns[3] == "0A" for columns in sockets)
+
+
 @contextlib.contextmanager
 def frozen(process: "subprocess.Popen[bytes]") -> Iterator[None]:
     """Keep a program from running: connections are still accepted, and then nothing is said."""

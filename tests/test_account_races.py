@@ -40,10 +40,17 @@ from tests.commandline import automx
 from tests.databases import engine_uri
 from tests.mailboxes import LATER, NOW, Mailboxes, backends, dump, rows
 from tests.mailprogram import MailProgram, mail_program
-from tests.processes import AUTOMX, REPOSITORY, Server, program, running, serving, wait_until
-from tests.test_accounts import usecount
-from tests.test_serve import listening_sockets
-from tests.test_tokens import EXHAUSTED, add
+from tests.processes import (
+    AUTOMX,
+    REPOSITORY,
+    Server,
+    listening_sockets,
+    program,
+    running,
+    serving,
+    wait_until,
+)
+from tests.tokens import EXHAUSTED, add, usecount
 
 THREADS = 40
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from automx.database import create_engine
 from automx.seed import populate
 from tests.documents import MOBILESYNC_SCHEMA, autodiscover_request, golden
-from tests.test_provider_details import DOCUMENT
+from tests.examples import DOCUMENT
 
 URL = "/autodiscover/autodiscover.json"
 XML_URL = "https://autodiscover.example.com/autodiscover/autodiscover.xml"

@@ -13,10 +13,9 @@ from automx.clientconfig import ClientConfig, ServerType, Service, ServiceType, 
 from tests.commandline import automx
 from tests.conftest import Execute
 from tests.documents import golden
+from tests.examples import DOCUMENT, IMAP, SMTP, config
 from tests.nameserver import name_server
 from tests.processes import AUTOMX
-from tests.test_pacc import IMAP, SMTP, config
-from tests.test_provider_details import DOCUMENT
 
 
 @pytest.fixture

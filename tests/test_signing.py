@@ -15,7 +15,7 @@ from automx.config import load
 from automx.errors import SettingsError
 from automx.signing import Files, Signer
 from tests.processes import program
-from tests.tls import Authority, Certificate
+from tests.tls import Authority, Certificate, verified
 
 URL = "/mobileconfig?emailaddress=alice@example.com"
 
@@ -34,18 +34,6 @@ def authority(tmp_path: Path) -> Authority:
 def certificate(authority: Authority) -> Certificate:
     """A certificate that is good for a while."""
     return authority.issue("automx.example.com", days=90)
-
-
-def verified(profile: bytes, authority: Authority, folder: Path) -> bytes:
-    """Return what openssl takes out of a signed profile after checking it."""
-    signed = folder / "signed.mobileconfig"
-    signed.write_bytes(profile)
-    command: list[str | Path] = [program("openssl", "openssl"), "cms", "-verify"]
-    command += ["-inform", "DER", "-in", signed]
-    command += ["-CAfile", authority.root, "-purpose", "any", "-binary"]
-    result = subprocess.run(command, capture_output=True, check=False)
-    assert result.returncode == 0, result.stderr.decode()
-    return result.stdout
 
 
 def test_openssl_finds_the_same_profile_in_a_signed_one(

@@ -22,21 +22,7 @@ from automx.errors import (
     UnknownTokenError,
 )
 from tests.mailboxes import NOW, dump, rows
-
-UNKNOWN = "This QR code is not known here. Please ask for a new one."
-MISSING = "This link is incomplete: its token is missing. Please scan the QR code again."
-REVOKED = "This QR code has been withdrawn. Please ask for a new one."
-EXPIRED = "This QR code is no longer valid. Please ask for a new one."
-EXHAUSTED = "This QR code has been used as often as it may be. Please ask for a new one."
-
-
-def add(
-    session: Session, name: str = "party", domain: str = "example.com", **fields: object
-) -> Token:
-    """Make a token and commit it."""
-    token = tokens.add(session, name, domain, now=NOW, **fields)  # type: ignore[arg-type]
-    session.commit()
-    return token
+from tests.tokens import EXHAUSTED, EXPIRED, MISSING, REVOKED, UNKNOWN, add
 
 
 def reason(token: Token, now: datetime = NOW) -> str | None:
