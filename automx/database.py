@@ -100,10 +100,10 @@ def savepoint(session: Session) -> Iterator[None]:
     connection = session.connection()
     if connection.dialect.name == "sqlite":
         # Python's sqlite3 begins a transaction only before INSERT, UPDATE and DELETE. Without one,
-        # the end of the savepoint would commit.
+        # the end of the savepoint would commit. IMMEDIATE waits for other writers now.
         driver = connection.connection.driver_connection
         if driver is not None and not driver.in_transaction:
-            connection.exec_driver_sql("BEGIN")
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
     with session.begin_nested():
         yield
 

@@ -135,9 +135,10 @@ def optional(kind: Kind) -> Kind:
     """Return a kind that allows null as well, which an empty text means, too."""
 
     def normalise(value: object) -> Any:
-        return None if isinstance(value, str) and not value.strip() else kind.normalise(value)
+        is_empty = value is None or (isinstance(value, str) and not value.strip())
+        return None if is_empty else kind.normalise(value)
 
-    return or_null(Kind(kind.expected, normalise, kind.secret))
+    return Kind(kind.expected, normalise, kind.secret)
 
 
 def _string(value: object) -> str:

@@ -6,6 +6,7 @@ no client could use is left out and named in the log; what such a row is, ``rows
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, TypeVar
 
@@ -204,12 +205,12 @@ def _details(connection: Connection, provider_id: int | None) -> ProviderDetails
     if provider_id is None:
         return ProviderDetails()
     [row] = _linked(connection, "provider_detail", provider_id)
-    found = _linked(connection, "documentation", provider_id)
-    pages = _all_usable("documentation", found, rows.documentation)
-    details, bad = rows.provider_details(row, pages)
+    details, bad = rows.provider_details(row)
     for defect in bad:
         log.error("table provider_detail, id %s: %s", provider_id, defect)
-    return details
+    pages = _linked(connection, "documentation", provider_id)
+    documentation = _all_usable("documentation", pages, rows.documentation)
+    return replace(details, documentation=documentation)
 
 
 def _ldap_server(connection: Connection, domain: Row[*tuple[Any, ...]]) -> LdapServer | None:

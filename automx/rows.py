@@ -312,9 +312,7 @@ def documentation(row: Values) -> Documentation:
     return Documentation(values["url"], values["lang"], values["text"] or values["url"])
 
 
-def provider_details(
-    row: Values, pages: tuple[Documentation, ...]
-) -> tuple[ProviderDetails, list[str]]:
+def provider_details(row: Values) -> tuple[ProviderDetails, list[str]]:
     """Return the record of a row of ``provider_detail``, and what is wrong with its columns.
 
     Columns that no client could use are left out of the record.
@@ -336,6 +334,5 @@ def provider_details(
         **{name: texts.get(name, "") for name in names},
         logo=logo,
         oauth2=oauth2 if oauth2.issuer else None,
-        documentation=pages,
     )
     return details, bad

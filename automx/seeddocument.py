@@ -260,7 +260,7 @@ def _ids(value: Any) -> tuple[int, ...]:
 
 
 _IDS = Kind("a list of ids such as [1, 2]", _ids)
-_TYPE = kinds.word({word: word for word in (*rows.SERVER_TYPES, *rows.SERVICE_TYPES)})
+_TYPE = kinds.word(rows.SERVER_TYPES | rows.SERVICE_TYPES)
 _DETAILS = kinds.object_of('{"webmail_url": "https://…"}')
 _COMMON_KEYS = {
     "version": Kind("1 or 2", kinds.number(1, 2).normalise),

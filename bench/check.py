@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from automx import dns, ldap, lookup
+from automx import dns, lookup
 from automx.database import open_session
 from bench.measurements import Bench
 from bench.report import Table
@@ -62,7 +62,7 @@ def _measure(folder: Path, domains: list[str]) -> float:
         zone = common_records(addresses)
         with open_session(engine_uri(db_uri)) as session:
             for domain in domains:
-                config = lookup.find(session, domain, ldap.Options()).config
+                config = lookup.find(session, domain).config
                 zone += f"{domain}. IN A {addresses.front}\n"
                 zone += dns.zone(config, dns.records(config, HOST))
         with (

@@ -23,8 +23,8 @@ from sqlalchemy.pool import NullPool
 from automx import migrations
 from automx.backends import Backends, Mailbox, Owner
 from automx.config import Settings
-from automx.errors import TakenError
 from automx.database import create_engine
+from automx.errors import TakenError
 from tests.databases import ENGINES, Instance, engine_uri
 
 NOW = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)

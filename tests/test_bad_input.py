@@ -23,7 +23,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from automx.formats import autoconfig, autodiscover
-from automx.seed import SAMPLE
+from automx.seeddocument import SAMPLE
 from tests.commandline import automx
 from tests.conftest import EXAMPLE_ROWS, Execute
 from tests.databases import Instance, running_postgresql

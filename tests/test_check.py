@@ -21,14 +21,15 @@ from pathlib import Path
 
 import pytest
 
-from automx import check, dns, ldap, lookup
+from automx import check, dns, lookup
 from automx.check import Finding, Level, Network, Target
 from automx.check.network import NetworkError
 from automx.check.web import _ask
 from automx.config import Settings
+from automx.database import open_session
+from automx.directory.pool import Options
 from automx.errors import BadRecordError
 from automx.migrations import upgrade
-from automx.database import open_session
 from tests.conftest import Execute
 from tests.directory import (
     Directories,
@@ -403,7 +404,7 @@ local.test. IN A 127.0.0.1
             if "*" in case.drop or "." in case.name:
                 continue
             try:
-                config = lookup.find(session, case.domain, ldap.Options()).config
+                config = lookup.find(session, case.domain).config
             except BadRecordError:
                 continue
             test += f"{case.domain}. IN A {words['front']}\n"
@@ -757,7 +758,7 @@ def test_a_bug_in_one_check_takes_no_other_with_it(monkeypatch: pytest.MonkeyPat
     trouble = Finding("example.com", Level.WARNING, "subject", "text", "advice")
     network = Network(name_server="127.0.0.1", timeout=1)
     targets = [Target("example.com", None, (trouble,))]
-    found = dict(check.check_domains(targets, network, host="h.test", ldap_options=ldap.Options()))
+    found = dict(check.check_domains(targets, network, host="h.test", ldap_options=Options()))
     text = "this check itself failed: KeyError: 'oops'"
     bug = Finding("", Level.ERROR, "automx check", text, "please report this")
     assert found == {"example.com": [trouble], "": [bug]}
@@ -773,7 +774,7 @@ def test_whatever_hangs_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check.web, "check_service", hanging)
     network = Network(name_server="127.0.0.1", timeout=0.1)
     targets = [Target("example.com", None)]
-    found = dict(check.check_domains(targets, network, host="h.test", ldap_options=ldap.Options()))
+    found = dict(check.check_domains(targets, network, host="h.test", ldap_options=Options()))
     released.set()
     text = "this domain was not done within 1.6 s"
     advice = "look at fewer domains at once, or give less --timeout"

@@ -14,8 +14,8 @@ import pytest
 
 from automx.cli import main
 from automx.config import KEYS
-from automx.lookup import AUTHENTICATIONS, DAV_TYPES, SERVER_TYPES, SOCKET_TYPES
 from automx.models import Base
+from automx.rows import AUTHENTICATIONS, SERVER_TYPES, SERVICE_TYPES, SOCKET_TYPES
 from tests.commandline import automx
 from tests.databases import Instance
 from tests.processes import AUTOMX, REPOSITORY, program
@@ -227,14 +227,14 @@ def test_database_names_every_column_in_its_order(table: str) -> None:
 @pytest.mark.parametrize(
     ("heading", "words"),
     [
-        ("Types", {*SERVER_TYPES, *DAV_TYPES}),
+        ("Types", {*SERVER_TYPES, *SERVICE_TYPES}),
         ("Socket types", {word or "(empty)" for word in SOCKET_TYPES}),
         ("Authentication", set(AUTHENTICATIONS)),
     ],
 )
 def test_database_names_every_word_that_lookup_reads(heading: str, words: set[str]) -> None:
     named = first_column(section(DATABASE, heading))
-    assert sorted(word.lower() for word in named) == sorted(words)
+    assert sorted(word.lower() for word in named) == sorted(word.lower() for word in words)
 
 
 def walk_through(page: Path) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from automx.seed import SAMPLE
+from automx.seeddocument import SAMPLE
 from tests.conftest import Execute
 from tests.documents import golden
 

@@ -13,8 +13,9 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from automx.address import EmailAddress
-from automx.ldap import Directories, LdapServer, Options, Person, ldap_server
-from automx.models import LdapServer as Row
+from automx.directory.pool import Directories, Options, Person
+from automx.directory.row import LdapServer
+from automx.rows import ldap_server
 from tests.conftest import Execute
 from tests.directory import (
     OPENLDAP,
@@ -268,8 +269,7 @@ def people() -> Iterator[Directories]:
 
 
 def server_with(search_filter: str, directory: Directory) -> LdapServer:
-    columns = ldapserver_columns(directory, search_filter=search_filter)
-    return ldap_server(Row(**columns), Options(starttls="no"))
+    return ldap_server(ldapserver_columns(directory, search_filter=search_filter))
 
 
 # Values of this attribute are octets, so slapd logs them as they came.
@@ -425,7 +425,7 @@ def test_hostile_addresses_get_what_an_unknown_one_gets(
             wrong.append((address, plain, found))
     assert wrong == []
     assert {status for status, _, _ in expected} <= {200, 400, 404, 413}
-    assert not [record for record in caplog.records if record.name == "automx.ldap"]
+    assert not [record for record in caplog.records if record.name == "automx.directory.pool"]
     is_personal = question != Question("GET", "/autodiscover/autodiscover.xml")
     assert (shared_directory.searches > before + 50) is is_personal
 

@@ -327,7 +327,7 @@ def test_an_outage_is_503_for_the_personal_answers_of_its_domain_only(
     host = f"127.0.0.1:{directory.port}"
     told = [line for line in outages(logged) if "ldap" in line]
     assert told == [
-        f"ERROR automx.ldap: ldapserver 3: {host} fails: " + told[0].split("fails: ")[1]
+        f"ERROR automx.directory.pool: ldapserver 3: {host} fails: " + told[0].split("fails: ")[1]
     ]
     assert "refused" in told[0]
 

@@ -29,7 +29,8 @@ from automx.config import Settings, load
 from automx.database import create_engine, open_session
 from automx.errors import BadRequestError, ConflictError, ForbiddenError, UnknownDomainError
 from automx.migrations import upgrade
-from automx.seed import SAMPLE, populate
+from automx.seed import populate
+from automx.seeddocument import SAMPLE
 from tests.commandline import attempt, automx
 from tests.databases import engine_uri
 from tests.mailcow import Domain, running_mailcow

@@ -21,8 +21,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from automx.accounts import tokens
-from automx.errors import SettingsError
 from automx.database import open_session
+from automx.errors import SettingsError
 from tests.documents import golden
 from tests.processes import (
     AUTOMX,

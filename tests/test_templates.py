@@ -6,10 +6,10 @@ from automx.address import EmailAddress
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
-    Service,
-    ServiceType,
     MailServer,
     ServerType,
+    Service,
+    ServiceType,
     SocketType,
 )
 from automx.formats import autodiscover, mobileconfig
