@@ -25,7 +25,7 @@ def automx(*arguments: str | Path, env: Mapping[str, str], stdin: str | None = N
 
 
 def attempt(
-    *arguments: str | Path, env: Mapping[str, str], stdin: str | None = None
+    *arguments: str | Path, env: Mapping[str, str], stdin: str | bytes | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run an automx command, which may fail; the result is as if a program had been started."""
     command = [str(argument) for argument in arguments]

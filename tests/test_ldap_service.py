@@ -3,11 +3,9 @@
 import contextlib
 import json
 import logging
-import os
 import plistlib
 import re
 import signal
-import subprocess
 import threading
 import time
 import urllib.error
@@ -24,7 +22,7 @@ from flask.testing import FlaskClient
 from lxml import etree
 from werkzeug.test import TestResponse
 
-from tests.commandline import automx
+from tests.commandline import attempt, automx
 from tests.conftest import Execute
 from tests.directory import (
     OPENLDAP,
@@ -36,7 +34,7 @@ from tests.directory import (
     silent_socket,
 )
 from tests.documents import autodiscover_request, timeless
-from tests.processes import AUTOMX, REPOSITORY, Server, serving, wait_until
+from tests.processes import REPOSITORY, Server, serving, wait_until
 
 # A second domain with the same servers and without a directory.
 PLAIN_DOMAIN = """
@@ -577,13 +575,7 @@ def ldap_test(database: Path) -> Callable[..., Outcome]:
     """Run ``automx ldap test ADDRESS``; keyword arguments are environment variables."""
 
     def run(address: str, **env: str) -> Outcome:
-        result = subprocess.run(
-            [AUTOMX, "ldap", "test", address],
-            env={**os.environ, **environment(database, **env)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        result = attempt("ldap", "test", address, env=environment(database, **env))
         output = result.stdout + result.stderr
         assert "Traceback" not in output
         assert "stairs" not in output
