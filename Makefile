@@ -8,7 +8,7 @@ DRIVERS := mysql,postgresql,redis
 # A checkout keeps its data to itself: no configuration file or database of this machine is touched.
 RUN_ENV := AUTOMX_CONF=$(or $(AUTOMX_CONF),/dev/null) AUTOMX_DB_URI=$(or $(AUTOMX_DB_URI),sqlite:///$(CURDIR)/var/automx.sqlite)
 
-.PHONY: setup run test lint format translations bench lock docs clean
+.PHONY: setup run test lint format reference translations bench lock docs clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.dev
@@ -32,6 +32,10 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+# Writes contrib/automx.conf and the table of docs/configuration.md from automx/config.
+reference: $(VENV)/.dev
+	@$(BIN)/python docs/reference.py
 
 # Brings the catalogues up to date with the texts of the pages; edit the .po files, and run it again.
 translations: $(VENV)/.dev

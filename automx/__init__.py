@@ -31,14 +31,14 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     app.config["SQLALCHEMY_DATABASE_URI"] = database.existing_file_uri(settings.db_uri)
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = database.engine_options(settings.db_uri)
     app.config["SQLALCHEMY_ECHO"] = settings.db_echo
-    app.extensions[http.DIRECTORIES] = pool.Directories(pool.options(settings))
+    app.extensions[http.DIRECTORIES] = pool.Directories(settings.directory)
     app.extensions[http.CACHE] = cache.ConfigCache(settings.domain_cache_seconds)
-    app.extensions[dcaccount.BACKENDS] = backends.Backends(settings)
-    app.extensions[limits.LIMITS] = limits.Limits(settings)
-    if settings.signing_certificate:
+    app.extensions[dcaccount.BACKENDS] = backends.Backends(settings.accounts)
+    app.extensions[limits.LIMITS] = limits.Limits(settings.limits)
+    if settings.signing.certificate:
         from automx import signing  # its library takes some MiB
 
-        app.extensions[http.SIGNER] = signing.Signer(signing.files(settings))
+        app.extensions[http.SIGNER] = signing.Signer(settings.signing)
     with database.driver_errors(settings.db_uri):
         db.init_app(app)
     with app.app_context():

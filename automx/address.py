@@ -1,7 +1,7 @@
-"""Mail addresses, domain names in both of their forms, and placeholders.
+"""Mail addresses, domain names as A-label and U-label, and placeholders.
 
-A domain is kept as A-label in lower case (RFC 5890), the one form that every protocol carries; its
-U-label form is made where a person or a database row needs it. The local part keeps its case
+A domain is kept as A-label in lower case (RFC 5890), the form that every protocol can transport.
+The U-label is made for people and for the look-up of database rows. The local part keeps its case
 (RFC 5321, section 2.4) and may hold any letter (RFC 6531).
 """
 
@@ -15,31 +15,24 @@ import idna
 
 from automx.errors import AddressError
 
-# The three that Autoconfig knows, and automx2's database as well.
+# The placeholders of Autoconfig, which automx2 uses in its database as well.
 PLACEHOLDER = re.compile("%EMAIL(?:ADDRESS|LOCALPART|DOMAIN)%")
-
-# What stands, in a document that is rendered once for a domain, for what differs from person to
-# person: private characters of Unicode, which no address and no checked row holds.
-MARK = "\ue000"  # the local part
-URL_MARK = "\ue001"  # the local part in a URL
-NAME_MARK = "\ue002"  # the display name
-LOGIN_MARK = "\ue003"  # a login name that a directory tells
 
 MAX_ADDRESS_OCTETS = (
     320  # 64 for the local part, "@", 255 for the domain (RFC 5321, section 4.5.3.1)
 )
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
-# atext of RFC 5322 and dots; quoted local parts exist on paper, but not in mail clients' forms.
+# atext of RFC 5322 and dots; mail clients do not accept quoted local parts.
 _LOCAL_PART = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+")
 
 
-@lru_cache(1000)  # most addresses that a server is asked about are of few domains
+@lru_cache(1000)  # most requests are for few domains
 def parse_domain(text: str) -> str:
     """Return the domain ``text`` as A-label in lower case, without a final dot.
 
-    Both forms are understood: ``MÜLLER.de`` and ``xn--mller-kva.de`` give the same result. An
-    underscore is let through: it is no host name, but such mail domains are used for testing.
+    A-labels and U-labels are accepted: ``MÜLLER.de`` and ``xn--mller-kva.de`` give the same result.
+    An underscore is accepted: a host name cannot hold it, but mail domains for testing do.
     Raises AddressError if it is not a domain name.
     """
     domain = text.lower().removesuffix(".")
@@ -72,7 +65,7 @@ def unicode_domain(domain: str) -> str:
 
 
 def spellings(name: str) -> list[str]:
-    """Return the forms in which a database, asked for lower case, may hold a domain or wildcard.
+    """Return the spellings of a domain or wildcard in a database after its function lower().
 
     ``name`` is given as A-label in lower case. SQLite, and PostgreSQL in the C locale, turn only
     ASCII letters into lower case: a row "MÜLLER.de" is found as "mÜller.de".
@@ -86,16 +79,16 @@ def spellings(name: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class EmailAddress:
-    """A mail address: the local part as it was typed, the domain as A-label in lower case."""
+    """A mail address: the local part in its own case, the domain as A-label in lower case."""
 
     local_part: str
     domain: str
 
     @classmethod
     def parse(cls, text: str) -> "EmailAddress":
-        """Return the address in ``text``; white space around it is ignored.
+        """Return the address in ``text``; spaces around it are ignored.
 
-        Raises AddressError, with a text for the person who typed it.
+        Raises AddressError, with a text for the person that typed it.
         """
         text = text.strip(" ")
         if len(text.encode("utf-8", "surrogatepass")) > MAX_ADDRESS_OCTETS:
@@ -112,21 +105,21 @@ class EmailAddress:
     def __str__(self) -> str:
         return f"{self.local_part}@{self.domain}"
 
-
-def in_url(local_part: str) -> str:
-    """Return a local part as a URL needs it (RFC 3986): it may hold "/", "?" and "#"."""
-    return URL_MARK if local_part == MARK else quote(local_part, safe="!$&'()*+,;=:@~")
+    @property
+    def url_local_part(self) -> str:
+        """The local part, percent-encoded for a URL (RFC 3986): it may hold "/", "?" and "#"."""
+        return quote(self.local_part, safe="!$&'()*+,;=:@~")
 
 
 def expand_url(url: str, domain: str, address: EmailAddress | None) -> str | None:
-    """Return a URL as expand() does, with the local part written as a URL needs it."""
+    """Return a URL as expand() does, with the local part percent-encoded."""
     if address is not None:
-        address = EmailAddress(in_url(address.local_part), address.domain)
+        address = EmailAddress(address.url_local_part, address.domain)
     return expand(url, domain, address)
 
 
 def expand(text: str, domain: str, address: EmailAddress | None) -> str | None:
-    """Return ``text`` with its placeholders replaced; None if that would need an address."""
+    """Return ``text`` with its placeholders replaced; None if it needs an address that is None."""
     if "%" not in text:
         return text
     values = {"%EMAILDOMAIN%": domain}
@@ -139,10 +132,10 @@ def expand(text: str, domain: str, address: EmailAddress | None) -> str | None:
 
 
 def shared_url(url: str, domain: str) -> str | None:
-    """Return a URL as far as it is the same for all people of a domain, or None if nothing is.
+    """Return the part of a URL that is the same for all people of a domain, or None if none is.
 
-    ``https://dav.example.com/calendars/%EMAILADDRESS%/`` gives ``https://dav.example.com/calendars/``:
-    there, a client finds out where a person's own data are (RFC 6764, section 6).
+    ``https://dav.example.com/calendars/%EMAILADDRESS%/`` gives ``https://dav.example.com/calendars/``.
+    There, a client finds the URLs of a person's own data (RFC 6764, section 6).
     """
     whole = expand_url(url, domain, None)
     if whole is not None:
@@ -155,7 +148,7 @@ def shared_url(url: str, domain: str) -> str | None:
 def _is_international(local_part: str) -> bool:
     """Tell whether the local part holds letters, marks, digits and symbols only (RFC 6531).
 
-    U+FFFD is no symbol that anybody typed: it stands where a byte was not UTF-8.
+    U+FFFD is refused: decoders put it in the place of bytes that are not UTF-8.
     """
     return all(
         _LOCAL_PART.fullmatch(char)

@@ -1,16 +1,19 @@
-"""What a mail client has to know, independent of any protocol.
+"""The settings of a mail client, independent of any protocol.
 
-Lookup makes one :class:`ClientConfig` for a domain; the formats only write it down. All values are
-checked: ports are in range, types are known, and no text holds control characters. Server names,
+Lookup makes one :class:`ClientConfig` for a domain; the formats write it. All values are checked:
+ports are in range, types are known, and no text holds control characters. Server names,
 URLs and user names may hold placeholders (see :mod:`automx.address`).
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-# Characters that no text of a record holds: those that XML cannot carry, and those that stand in a
-# template for what differs from person to person.
+from automx.address import EmailAddress, expand, expand_url
+
+# Characters that no text of a record holds: those that XML cannot hold, other control characters,
+# and those that templates use as slots (formats/template.py).
 FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ue000-\ue00f\ufffe\uffff]")
 
 
@@ -32,7 +35,7 @@ class SocketType(StrEnum):
 
 
 class Authentication(StrEnum):
-    """How a person logs in, as Autoconfig writes it (draft-ietf-mailmaint-autoconfig)."""
+    """A method to log in, as Autoconfig writes it (draft-ietf-mailmaint-autoconfig)."""
 
     PASSWORD_CLEARTEXT = "password-cleartext"  # noqa: S105 - the name of a method
     PASSWORD_ENCRYPTED = "password-encrypted"  # noqa: S105 - the name of a method
@@ -45,7 +48,7 @@ class Authentication(StrEnum):
 
 
 class ServiceType(StrEnum):
-    """The protocol of a service that is reached by URL."""
+    """The protocol of a service with a URL."""
 
     CALDAV = "caldav"
     CARDDAV = "carddav"
@@ -68,7 +71,7 @@ class MailServer:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service that is reached by URL: calendar, address book, file share, JMAP, ActiveSync.
+    """A service with a URL: calendar, address book, file share, JMAP, ActiveSync.
 
     ``url`` is complete, with its port if that is not the scheme's.
     """
@@ -90,7 +93,7 @@ class Documentation:
 
 @dataclass(frozen=True, slots=True)
 class OAuth2:
-    """Where people log in by OAuth 2.0 (RFC 6749), and as which client mail programs do."""
+    """The OAuth 2.0 server of a provider (RFC 6749), and the client ID of mail clients there."""
 
     issuer: str
     auth_url: str
@@ -99,7 +102,7 @@ class OAuth2:
     client_id: str
 
 
-# What browsers and mail clients show as a picture.
+# Image formats that browsers and mail clients can show.
 LOGO_TYPES = ("image/png", "image/svg+xml", "image/jpeg", "image/webp")
 
 
@@ -114,9 +117,9 @@ class Logo:
 
 @dataclass(frozen=True, slots=True)
 class ProviderDetails:
-    """What people may want to know of a provider; "", None or empty where it is not known.
+    """Information about a provider for people; "", None or empty if it is not known.
 
-    ``color`` is one of CSS: ``#`` and six hexadecimal digits.
+    ``color`` has the form of CSS: ``#`` and six hexadecimal digits.
     """
 
     webmail_url: str = ""
@@ -130,9 +133,9 @@ class ProviderDetails:
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """All settings of one domain (an A-label), or of one of its people; servers best first.
+    """All settings of a domain (an A-label), or of one person in it; servers best first.
 
-    ``display_name`` is the name of the person, "" where it is not known.
+    ``display_name`` is the name of the person, "" if it is not known.
     """
 
     domain: str
@@ -144,7 +147,7 @@ class ClientConfig:
     details: ProviderDetails = ProviderDetails()
 
     def for_person(self, login_name: str, display_name: str = "") -> "ClientConfig":
-        """Return the settings of a person who logs in by this name everywhere, unless it is ""."""
+        """Return the settings with a login name for all servers, unless it is "", and a name."""
         if not login_name:
             return replace(self, display_name=display_name)
         return replace(
@@ -153,6 +156,28 @@ class ClientConfig:
             services=tuple(replace(s, user_name=login_name) for s in self.services),
             display_name=display_name,
         )
+
+    def for_address(self, address: EmailAddress | None) -> "ClientConfig":
+        """Return the settings with all placeholders expanded.
+
+        With None, only the domain is known: servers and services whose host name or URL needs an
+        address are left out, and a user name that needs one is "".
+        """
+
+        def expanded(text: str) -> str:
+            return expand(text, self.domain, address) or ""
+
+        servers = (
+            replace(s, hostname=expanded(s.hostname), user_name=expanded(s.user_name))
+            for s in self.mail_servers
+        )
+        services = (
+            replace(s, url=url, user_name=expanded(s.user_name))
+            for s in self.services
+            if (url := expand_url(s.url, self.domain, address))
+        )
+        mail_servers = tuple(server for server in servers if server.hostname)
+        return replace(self, mail_servers=mail_servers, services=tuple(services))
 
     @property
     def incoming(self) -> tuple[MailServer, ...]:
@@ -170,3 +195,10 @@ class ClientConfig:
         """The ManageSieve servers, best first."""
         types = {ServerType.MANAGESIEVE}
         return tuple(server for server in self.mail_servers if server.type in types)
+
+
+def best_first(servers: Iterable[MailServer]) -> list[MailServer]:
+    """Return servers sorted: IMAP before POP3, encrypted before plain, else as they are."""
+    return sorted(
+        servers, key=lambda s: (s.type is ServerType.POP3, s.socket_type is SocketType.PLAIN)
+    )

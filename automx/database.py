@@ -30,7 +30,7 @@ def engine_options(db_uri: str) -> dict[str, Any]:
 
     No connection may hang: a database that is gone or locked is noticed within a few seconds.
     """
-    url = make_url(db_uri)
+    url = url_of(db_uri)
     options: dict[str, Any] = {"pool_pre_ping": True}
     match url.get_backend_name():
         case "sqlite":
@@ -61,8 +61,10 @@ def driver_errors(db_uri: str) -> Iterator[None]:
     """Raise SettingsError if ``db_uri`` names no database, or one whose driver is not installed."""
     try:
         yield
+    except exc.NoSuchModuleError as error:
+        raise SettingsError("db_uri names a kind of database that is not known") from error
     except exc.ArgumentError as error:
-        raise SettingsError("db_uri is not a database URI") from error
+        raise SettingsError("db_uri is not the URI of a database") from error
     except ModuleNotFoundError as error:
         extra = make_url(db_uri).get_backend_name().replace("mariadb", "mysql")
         raise SettingsError(
@@ -155,11 +157,26 @@ def _is_outage(error: exc.DBAPIError) -> bool:
     return bool(_codes(error) & _NO_SUCH_TABLE)
 
 
-def file_of(url: URL) -> Path | None:
+def url_of(db_uri: str) -> URL:
+    """Return the parts of a database URI; raises SettingsError, which does not show it."""
+    try:
+        return make_url(db_uri)
+    except (exc.ArgumentError, ValueError):  # their text may hold the password
+        raise SettingsError("db_uri is not the URI of a database") from None
+
+
+def file_of(db_uri: str) -> Path | None:
     """Return the file of a SQLite database, or None if it has none, or one named by a URI."""
+    url = url_of(db_uri)
     if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
         return None
     return None if url.database.startswith("file:") else Path(url.database)
+
+
+def require_file(db_uri: str) -> None:
+    """Raise DatabaseError if a SQLite file is missing: opening it would create it."""
+    if (path := file_of(db_uri)) and not path.exists():
+        raise DatabaseError(cause=f"there is no database {path}: run automx db upgrade")
 
 
 def existing_file_uri(db_uri: str) -> str:

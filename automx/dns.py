@@ -1,4 +1,4 @@
-"""The DNS records by which mail clients find a domain's servers, and this service.
+"""DNS records with which mail clients find a domain's servers and this service.
 
 Standards: RFC 6186 (mail), RFC 8314 (submission with TLS), RFC 6764 (calendars and address books),
 RFC 8620 (JMAP), RFC 5804 (ManageSieve), draft-ietf-mailmaint-autoconfig, [MS-OXDISCO] and
@@ -18,11 +18,11 @@ from automx.formats import pacc
 
 TTL = 3600  # seconds
 
-# Names by which clients look for this service.
+# Labels of the host names on which clients look for this service.
 SERVICE_HOSTS = ("autoconfig", "autodiscover", pacc.HOST_PREFIX)
 AUTODISCOVER = "_autodiscover._tcp"
 
-# What an SRV record says of a service that is not offered (RFC 2782; RFC 6186, section 3.4).
+# The data of an SRV record for a service that is not offered (RFC 2782; RFC 6186, section 3.4).
 NOT_OFFERED = "0 0 0 ."
 
 _MAIL_SERVICES = {
@@ -46,7 +46,7 @@ _DAV_SERVICES = {
 class Record:
     """A record: its full name without final dot, its type and its data as in a zone file.
 
-    ``text`` is what a TXT record holds, "" for other types.
+    ``text`` is the text of a TXT record, "" for other types.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Record:
 
 
 def records(config: ClientConfig, host: str) -> list[Record]:
-    """Return all records that fit a domain, sorted as a person reads them.
+    """Return all records of a domain: those of this service, of mail and of other services.
 
     ``host`` is the public name of this service, an A-label.
     """
@@ -78,7 +78,7 @@ def zone(config: ClientConfig, found: list[Record]) -> str:
 
 
 def is_host_name(text: str) -> bool:
-    """Tell whether an A-label can be the target of a record: an IP address cannot."""
+    """Return whether a text is a host name, which records can point to, and no IP address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -87,7 +87,7 @@ def is_host_name(text: str) -> bool:
 
 
 def _service(config: ClientConfig, host: str) -> Iterator[Record]:
-    """Yield the records that lead to this service."""
+    """Yield the records that point to this service."""
     try:
         document = pacc.render(config)
     except pacc.NothingToPublishError:
@@ -102,10 +102,10 @@ def _service(config: ClientConfig, host: str) -> Iterator[Record]:
 
 
 def _mail(config: ClientConfig) -> Iterator[Record]:
-    """Yield the records of mail servers; those of a service that is not offered say so.
+    """Yield the records of mail servers; NOT_OFFERED for services without a server.
 
-    Nothing is said of a service whose only servers have IP addresses for names, or a name for each
-    person, or no encryption: no record could describe it, and to deny it would be wrong.
+    A service gets no record if all its servers have an IP address, a host name for each person, or
+    no encryption: no record can describe them, and NOT_OFFERED would be wrong.
     """
     for (type_, socket_type), service in _MAIL_SERVICES.items():
         servers = [
@@ -136,11 +136,11 @@ def _srv(config: ClientConfig, service: str, servers: list[MailServer]) -> Itera
 
 
 def _dav(config: ClientConfig) -> Iterator[Record]:
-    told = set()
+    described = set()
     for server in config.services:
         parts = urlsplit(shared_url(server.url, config.domain) or "")
         service = _DAV_SERVICES.get((server.type, parts.scheme))
-        if service is None or service in told:
+        if service is None or service in described:
             continue
         try:
             hostname = parse_domain(parts.hostname or "")
@@ -148,17 +148,17 @@ def _dav(config: ClientConfig) -> Iterator[Record]:
             continue
         if not is_host_name(hostname):
             continue
-        told.add(service)
+        described.add(service)
         name = f"{service}.{config.domain}"
         port = parts.port or (443 if parts.scheme == "https" else 80)
         yield Record(name, "SRV", f"0 1 {port} {hostname}.")
-        if server.type is not ServiceType.JMAP:  # RFC 8620 knows no such path
+        if server.type is not ServiceType.JMAP:  # RFC 8620 has no such path
             path = quote(parts.path, safe="/%:@!$&'()*+,;=~-._") or "/"
             yield _txt(name, f"path={path}")
 
 
 def _txt(name: str, text: str) -> Record:
-    """Return a TXT record, its strings of at most 255 octets each (RFC 1035, section 3.3.14)."""
+    """Return a TXT record with strings of at most 255 octets (RFC 1035, section 3.3.14)."""
     pieces = [text[i : i + 255] for i in range(0, len(text), 255)]
     escaped = (re.sub(r'(["\\])', r"\\\1", piece) for piece in pieces)
     return Record(name, "TXT", " ".join(f'"{piece}"' for piece in escaped), text)

@@ -12,14 +12,14 @@ LONGEST = timedelta(days=100 * 365)
 def parse_duration(text: str) -> timedelta:
     """Return the duration in ``text``: digits and one of the letters s, m, h, d, w, y.
 
-    A year has 365 days. Raises ValueError, with a text that tells what is allowed, for anything
-    else and for more than 100 years.
+    A year has 365 days. Raises ValueError, with a text that says what is allowed, for other texts
+    and for more than 100 years.
     """
     match = _DURATION.fullmatch(text.strip())
     if not match:
         raise ValueError("a number and one of s, m, h, d, w, y, such as 12h or 2w")
     seconds = int(match[1]) * _SECONDS[match[2]]
-    if seconds > LONGEST.total_seconds():  # some are more than a timedelta can hold
+    if seconds > LONGEST.total_seconds():  # a timedelta cannot hold all of them
         raise ValueError("at most 100y")
     return timedelta(seconds=seconds)
 

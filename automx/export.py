@@ -121,7 +121,7 @@ class _Export:
                 groups[group][key or "data"] = value
             else:
                 details[column] = value
-        if data := groups["logo"].get("data"):
+        if isinstance(data := groups["logo"].get("data"), bytes):
             groups["logo"]["data"] = base64.b64encode(data).decode()
             details["logo"] = groups["logo"]
         if "issuer" in groups["oauth2"]:

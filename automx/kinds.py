@@ -237,6 +237,8 @@ def _with_placeholders(value: str, *, in_url: bool = False) -> str:
 
     Raises BadValueError for what looks like a placeholder and is none.
     """
+    if "%" not in value and "{" not in value:
+        return value
     value = _KNOWN.sub(lambda match: match[0].upper(), value)
     rest = _KNOWN.sub(" ", value)
     if found := _UNKNOWN.search(_ESCAPE.sub(" ", rest) if in_url else rest):
@@ -249,7 +251,7 @@ def _with_placeholders(value: str, *, in_url: bool = False) -> str:
 def _suggestion(unknown: str) -> str:
     """Return the placeholder that was most likely meant."""
     name = re.sub(r"\W|_", "", unknown).upper()
-    near = difflib.get_close_matches(f"%{name}%", _PLACEHOLDERS, 1, 0.7)
+    near = difflib.get_close_matches(f"%{name}%", _PLACEHOLDERS, 1, 0.85)
     if near:
         return near[0]
     if name in {"D", "DOMAIN"} or "DOMAIN" in name or name == "HOST":

@@ -5,9 +5,9 @@ no client could use is left out and named in the log; what such a row is, ``rows
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeVar
 
 import sqlalchemy
@@ -44,8 +44,8 @@ def find(session: Session, domain: str) -> FoundConfig:
         domain=domain,
         provider_name=_name("name", row.provider_id, row.provider_name) or domain,
         provider_short_name=_name("short_name", row.provider_id, row.short_name) or domain,
-        mail_servers=_all_usable("server", _linked(connection, "server", row.id), rows.mail_server),
-        services=_all_usable("davserver", _linked(connection, "davserver", row.id), rows.service),
+        mail_servers=_all_usable(connection, "server", row.id, rows.mail_server),
+        services=_all_usable(connection, "davserver", row.id, rows.service),
         details=_details(connection, row.details_of),
     )
     if not config.incoming and not config.outgoing:
@@ -174,21 +174,30 @@ def _rows_of(table: str) -> Select[*tuple[Any, ...]]:
     return query.where(columns.id == bindparam("id"))
 
 
-def _linked(connection: Connection, table: str, key: int) -> Sequence[rows.Values]:
-    return connection.execute(_rows_of(table), {"id": key}).mappings().all()
-
-
 def _all_usable(
-    table: str, found: Sequence[rows.Values], make: Callable[[rows.Values], _Item]
+    connection: Connection, table: str, key: int, make: Callable[[rows.Values], _Item]
 ) -> tuple[_Item, ...]:
     """Return what ``make`` makes of each row; name a bad row in the log and leave it out."""
     usable = []
-    for row in found:
+    result = connection.execute(_rows_of(table), {"id": key})
+    columns = tuple(result.keys())
+    for row in result:
         try:
-            usable.append(make(row))
+            usable.append(_made(make, columns, tuple(row)))
         except rows.BadRowError as error:
-            log.error("table %s, id %s: %s; this row is left out", table, row["id"], error)
+            log.error("table %s, id %s: %s; this row is left out", table, row.id, error)
     return tuple(usable)
+
+
+@lru_cache(4_000)  # thousands of domains share the rows of their provider's servers
+def _made(
+    make: Callable[[rows.Values], _Item], columns: tuple[str, ...], values: tuple[Any, ...]
+) -> _Item:
+    return make(dict(zip(columns, values, strict=True)))
+
+
+def _row(connection: Connection, table: str, key: int) -> rows.Values | None:
+    return connection.execute(_rows_of(table), {"id": key}).mappings().one_or_none()
 
 
 def _name(column: str, provider_id: int, value: object) -> str:
@@ -204,13 +213,14 @@ def _details(connection: Connection, provider_id: int | None) -> ProviderDetails
     """Return the details of a provider; unusable columns are left out and logged."""
     if provider_id is None:
         return ProviderDetails()
-    [row] = _linked(connection, "provider_detail", provider_id)
+    row = _row(connection, "provider_detail", provider_id)
+    if row is None:  # deleted a moment ago
+        return ProviderDetails()
     details, bad = rows.provider_details(row)
     for defect in bad:
         log.error("table provider_detail, id %s: %s", provider_id, defect)
-    pages = _linked(connection, "documentation", provider_id)
-    documentation = _all_usable("documentation", pages, rows.documentation)
-    return replace(details, documentation=documentation)
+    pages = _all_usable(connection, "documentation", provider_id, rows.documentation)
+    return replace(details, documentation=pages)
 
 
 def _ldap_server(connection: Connection, domain: Row[*tuple[Any, ...]]) -> LdapServer | None:
@@ -218,10 +228,10 @@ def _ldap_server(connection: Connection, domain: Row[*tuple[Any, ...]]) -> LdapS
     key = domain.ldapserver_id
     if key is None:
         return None
-    found = _linked(connection, "ldapserver", key)
-    if not found:
+    row = _row(connection, "ldapserver", key)
+    if row is None:
         raise BadRecordError(cause=f"table domain, id {domain.id}: there is no ldapserver {key}")
     try:
-        return rows.ldap_server(found[0])
+        return rows.ldap_server(row)
     except rows.BadRowError as error:
         raise BadRecordError(cause=f"table ldapserver, id {key}: {error}") from error

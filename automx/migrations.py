@@ -28,9 +28,10 @@ from sqlalchemy import (
     table,
     text,
 )
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
+from automx.database import driver_errors, file_of, reason, require_file, url_of
 from automx.errors import BadRequestError, DatabaseError
 
 VERSION_TABLE = "automx_version"
@@ -38,7 +39,7 @@ DIALECTS = ("sqlite", "mysql", "postgresql")
 LOCK_SECONDS = 30  # how long to wait for another program that changes the schema
 
 
-class State(Enum):
+class SchemaState(Enum):
     """How the schema of a database stands to this program; the values are for the administrator."""
 
     CURRENT = "the database schema is up to date"
@@ -47,7 +48,7 @@ class State(Enum):
     NEWER = "the database schema belongs to a newer automx: install that version"
 
 
-class Step(NamedTuple):
+class Applied(NamedTuple):
     """A revision that was run; ``title`` is the first line of what it does."""
 
     revision: str
@@ -79,7 +80,7 @@ def head() -> str:
     return revisions()[-1]
 
 
-def upgrade(db_uri: str, revision: str = "head") -> list[Step]:
+def upgrade(db_uri: str, revision: str = "head") -> list[Applied]:
     """Bring a database to a revision and return what was run; nothing if it is there already.
 
     An empty database gets the schema, one of automx2 is adopted, a missing SQLite file is created
@@ -87,36 +88,34 @@ def upgrade(db_uri: str, revision: str = "head") -> list[Step]:
     if the database cannot be reached or used, or has a schema of a newer automx, BadRequestError
     for an unknown revision and ConflictError for rows that the schema does not allow.
     """
-    url = _url(db_uri)
     target = head() if revision == "head" else revision
     if target not in revisions():
         raise BadRequestError(f"There is no revision {revision}: {_known()}")
-    if (path := _file(url)) and not path.exists():
+    if (path := file_of(db_uri)) and not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             cause = f"the folder {path.parent} cannot be created: {error.strerror}"
             raise DatabaseError(cause=cause) from error
     else:
-        with _connection(url) as connection:  # needs no lock and no right to write
+        with _connection(db_uri) as connection:  # needs no lock and no right to write
             if target in _passed(_version(connection)):
                 return []
-    with _connection(url, lock=True) as connection:
+    with _connection(db_uri, lock=True) as connection:
         if target in _passed(_version(connection)):  # another upgrade was quicker
             return []
         return _run("upgrade", target, connection)
 
 
-def downgrade(db_uri: str, revision: str) -> list[Step]:
+def downgrade(db_uri: str, revision: str) -> list[Applied]:
     """Take a database back to a revision, or to ``base``, and return what was undone.
 
     Tables with rows stay, so that nothing is lost that automx did not make. Raises as upgrade().
     """
-    url = _url(db_uri)
     if revision != "base" and revision not in revisions():
         raise BadRequestError(f"There is no revision {revision}: {_known()} and base")
-    _require_file(url)
-    with _connection(url, lock=True) as connection:
+    require_file(db_uri)
+    with _connection(db_uri, lock=True) as connection:
         version = _version(connection)
         passed = _passed(version)
         if not passed or revision == version:
@@ -135,27 +134,26 @@ def current(db_uri: str) -> str | None:
     Changes nothing. Raises DatabaseError if the database cannot be reached or has a schema of a
     newer automx.
     """
-    url = _url(db_uri)
-    _require_file(url)
-    with _connection(url) as connection:
+    require_file(db_uri)
+    with _connection(db_uri) as connection:
         version = _version(connection)
         _passed(version)
         return version
 
 
-def state(connection: Connection) -> State:
+def state(connection: Connection) -> SchemaState:
     """Return how the schema of a database stands to this program, by one or two quick queries."""
     version = _version(connection)
     if version is None:
-        return State.MISSING
+        return SchemaState.MISSING
     if version not in revisions():
-        return State.NEWER
-    return State.CURRENT if version == head() else State.OLDER
+        return SchemaState.NEWER
+    return SchemaState.CURRENT if version == head() else SchemaState.OLDER
 
 
 def is_current(connection: Connection) -> bool:
     """Tell whether a database has the schema that this program needs; state() tells more."""
-    return state(connection) is State.CURRENT
+    return state(connection) is SchemaState.CURRENT
 
 
 def schema_sql(dialect: str) -> str:
@@ -171,11 +169,11 @@ def schema_sql(dialect: str) -> str:
     return re.sub(r"\s+RETURNING [^;]*", "", output.getvalue())
 
 
-def _run(command: str, revision: str, connection: Connection) -> list[Step]:
-    steps: list[Step] = []
+def _run(command: str, revision: str, connection: Connection) -> list[Applied]:
+    steps: list[Applied] = []
 
     def note(*, step: Any, **_: object) -> None:
-        steps.append(Step(step.up_revision_id, step.up_revision.doc.rstrip(".")))
+        steps.append(Applied(step.up_revision_id, step.up_revision.doc.rstrip(".")))
 
     _alembic(command, revision, connection=connection, on_version_apply=note)
     return steps
@@ -216,8 +214,8 @@ def _passed(version: str | None) -> tuple[str, ...]:
     if version is None:
         return ()
     if version not in revisions():
-        cause = f"{State.NEWER.value} (the database is at {version}, this automx knows {_known()})"
-        raise DatabaseError(cause=cause)
+        found = f"the database is at {version}, this automx knows {_known()}"
+        raise DatabaseError(cause=f"{SchemaState.NEWER.value} ({found})")
     return revisions()[: revisions().index(version) + 1]
 
 
@@ -225,56 +223,26 @@ def _known() -> str:
     return ", ".join(revisions())
 
 
-def _url(db_uri: str) -> URL:
-    try:
-        return make_url(db_uri)
-    except (exc.ArgumentError, ValueError):  # their text may hold the password
-        raise DatabaseError(cause="db_uri is not the URI of a database") from None
-
-
-def _file(url: URL) -> Path | None:
-    """Return the file of a SQLite database, or None if there is none."""
-    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
-        return None
-    return None if url.database.startswith("file:") else Path(url.database)
-
-
-def _require_file(url: URL) -> None:
-    """Raise DatabaseError if a SQLite file is missing: opening it would create it."""
-    if (path := _file(url)) and not path.exists():
-        raise DatabaseError(cause=f"there is no database {path}: run automx db upgrade")
-
-
 @contextmanager
-def _connection(url: URL, *, lock: bool = False) -> Iterator[Connection]:
+def _connection(db_uri: str, *, lock: bool = False) -> Iterator[Connection]:
     """Yield a connection in a transaction that is committed at the end.
 
     With ``lock``, no other upgrade can run meanwhile. Errors of the database become DatabaseError.
     """
+    url = url_of(db_uri)
     where = f"{url.get_backend_name()} database {url.database or ''}"
     where += f" on {url.host}" if url.host else ""
     try:
-        connection = _engine(url, lock=lock).connect()
-    except exc.NoSuchModuleError:
-        raise DatabaseError(cause=f"{where}: this kind of database is not known") from None
-    except ModuleNotFoundError as error:
-        raise DatabaseError(cause=f"{where}: the Python package {error.name} is missing") from None
-    except (TypeError, ValueError) as error:  # an option in the URI that the driver does not know
-        raise DatabaseError(cause=f"{where}: {error}") from None
-    except exc.SQLAlchemyError as error:
-        raise DatabaseError(cause=f"{where}: {_reason(error)}") from error
-    try:
-        with connection, connection.begin():
+        with driver_errors(db_uri):
+            engine = _engine(url, lock=lock)
+        with engine.connect() as connection, connection.begin():
             if lock:
                 _wait_for_others(connection)
             yield connection
     except exc.SQLAlchemyError as error:
-        raise DatabaseError(cause=f"{where}: {_reason(error)}") from error
-
-
-def _reason(error: exc.SQLAlchemyError) -> str:
-    """Return what the database says, in one line, without statement and values."""
-    return " ".join(str(getattr(error, "orig", None) or error).split())
+        raise DatabaseError(cause=f"{where}: {reason(error)}") from error
+    except (TypeError, ValueError) as error:  # an option in the URI that the driver does not know
+        raise DatabaseError(cause=f"{where}: {error}") from None
 
 
 def _engine(url: URL, *, lock: bool) -> Engine:

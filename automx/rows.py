@@ -120,21 +120,25 @@ DOMAIN = {
     "provider_id": ID,
     "ldapserver_id": kinds.or_null(ID),
 }
-_TEXT, _LINK = kinds.optional(kinds.label(255)), kinds.optional(kinds.LINK)
+LOGO = {
+    "logo_type": kinds.word({word: word for word in LOGO_TYPES}),
+    "logo_width": kinds.number(1, 10_000),
+    "logo_height": kinds.number(1, 10_000),
+    "logo": kinds.image(MAX_LOGO),
+}
+OAUTH2 = {
+    "oauth2_issuer": kinds.label(255),
+    "oauth2_auth_url": kinds.LINK,
+    "oauth2_token_url": kinds.LINK,
+    "oauth2_scope": kinds.label(255),
+    "oauth2_client_id": kinds.label(255),
+}
 PROVIDER_DETAIL = {
-    "webmail_url": _LINK,
-    "help_url": _LINK,
+    "webmail_url": kinds.optional(kinds.LINK),
+    "help_url": kinds.optional(kinds.LINK),
     "support_address": kinds.optional(kinds.MAIL_ADDRESS),
     "color": kinds.optional(kinds.pattern('a color such as "#1a5fb4"', r"#[0-9A-Fa-f]{6}")),
-    "logo_type": kinds.optional(kinds.word({word: word for word in LOGO_TYPES})),
-    "logo_width": kinds.optional(kinds.number(1, 10_000)),
-    "logo_height": kinds.optional(kinds.number(1, 10_000)),
-    "logo": kinds.optional(kinds.image(MAX_LOGO)),
-    "oauth2_issuer": _TEXT,
-    "oauth2_auth_url": _LINK,
-    "oauth2_token_url": _LINK,
-    "oauth2_scope": _TEXT,
-    "oauth2_client_id": _TEXT,
+    **{column: kinds.optional(kind) for column, kind in (LOGO | OAUTH2).items()},
 }
 DOCUMENTATION = {"url": kinds.LINK, "lang": _LANGUAGE, "text": kinds.label(255, empty=True)}
 TOKEN = {
@@ -158,8 +162,9 @@ TOKEN = {
 }
 # A look-up asks for the size of a logo, not for its bytes.
 _DETAIL_READ = {column: kind for column, kind in PROVIDER_DETAIL.items() if column != "logo"} | {
-    "logo_size": kinds.or_null(kinds.number(1, MAX_LOGO))
+    "logo_size": kinds.optional(kinds.number(1, MAX_LOGO))
 }
+_LOGO = ("logo_size", "logo_type", "logo_width", "logo_height")
 # The tables that look-up reads, and what it reads of each.
 TABLES: dict[str, Mapping[str, Kind]] = {
     "provider": PROVIDER,
@@ -252,8 +257,7 @@ def _read(table: str, row: Values) -> tuple[dict[str, Any], list[str]]:
         except BadValueError as error:
             bad.append(f"{column}: {error}")
     if values.get("logo_size"):
-        parts = ("logo_type", "logo_width", "logo_height")
-        missing = [part for part in parts if values.get(part, "") is None]
+        missing = [part for part in _LOGO if values.get(part, "") is None]
         bad += [f"{part}: it is missing, and a logo needs it" for part in missing]
     return values, bad
 
@@ -318,20 +322,24 @@ def provider_details(row: Values) -> tuple[ProviderDetails, list[str]]:
     Columns that no client could use are left out of the record.
     """
     values, bad = _read("provider_detail", row)
-    texts = {column: value or "" for column, value in values.items()}
+    texts = dict.fromkeys(PROVIDER_DETAIL, "") | {
+        name: value or "" for name, value in values.items()
+    }
     logo = None
-    if values.get("logo_size") and values.get("logo_type"):
-        width, height = values.get("logo_width"), values.get("logo_height")
-        logo = Logo(values["logo_type"], width, height) if width and height else None
+    if all(values.get(part) for part in _LOGO):
+        logo = Logo(values["logo_type"], values["logo_width"], values["logo_height"])
     oauth2 = OAuth2(
-        **{
-            name: texts.get(f"oauth2_{name}", "")
-            for name in ("issuer", "auth_url", "token_url", "scope", "client_id")
-        }
+        issuer=texts["oauth2_issuer"],
+        auth_url=texts["oauth2_auth_url"],
+        token_url=texts["oauth2_token_url"],
+        scope=texts["oauth2_scope"],
+        client_id=texts["oauth2_client_id"],
     )
-    names = ("webmail_url", "help_url", "support_address", "color")
     details = ProviderDetails(
-        **{name: texts.get(name, "") for name in names},
+        webmail_url=texts["webmail_url"],
+        help_url=texts["help_url"],
+        support_address=texts["support_address"],
+        color=texts["color"],
         logo=logo,
         oauth2=oauth2 if oauth2.issuer else None,
     )

@@ -260,7 +260,7 @@ def _ids(value: Any) -> tuple[int, ...]:
 
 
 _IDS = Kind("a list of ids such as [1, 2]", _ids)
-_TYPE = kinds.word(rows.SERVER_TYPES | rows.SERVICE_TYPES)
+_TYPE = kinds.word({**rows.SERVER_TYPES, **rows.SERVICE_TYPES})
 _DETAILS = kinds.object_of('{"webmail_url": "https://…"}')
 _COMMON_KEYS = {
     "version": Kind("1 or 2", kinds.number(1, 2).normalise),
@@ -291,20 +291,11 @@ DOMAIN_KEYS = {
 }
 
 
-def _group(prefix: str) -> dict[str, Kind]:
-    """Return the columns of provider_detail that begin so, without the beginning."""
-    columns = rows.PROVIDER_DETAIL.items()
-    return {name.removeprefix(prefix): kind for name, kind in columns if name.startswith(prefix)}
-
-
-_GROUPED = [key for key in rows.PROVIDER_DETAIL if key.startswith(("logo", "oauth2"))]
-_LOGO_KEYS = _group("logo_") | {"data": rows.PROVIDER_DETAIL["logo"]}
-_OAUTH2_KEYS = _group("oauth2_")
+_GROUPED = rows.LOGO | rows.OAUTH2
+_LOGO_KEYS = {column.partition("_")[2] or "data": kind for column, kind in rows.LOGO.items()}
+_OAUTH2_KEYS = {column.partition("_")[2]: kind for column, kind in rows.OAUTH2.items()}
 _DETAIL_KEYS = {
-    **{
-        key: rows.PROVIDER_DETAIL[key]
-        for key in ("webmail_url", "help_url", "support_address", "color")
-    },
+    **{column: kind for column, kind in rows.PROVIDER_DETAIL.items() if column not in _GROUPED},
     "logo": kinds.object_of('{"type": "image/png", "data": …}'),
     "oauth2": kinds.object_of('{"issuer": "login.example.com"}'),
     "documentation": kinds.list_of(

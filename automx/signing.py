@@ -1,7 +1,7 @@
 """Signs Apple profiles: CMS SignedData with the content inside (RFC 5652), in DER.
 
-A device shows a profile as verified if it trusts the authority of the certificate; the one that a
-web server uses is fit for it. Files that were renewed are read again, without a restart.
+A device shows a profile as verified if it trusts the authority of the certificate. The certificate
+of a web server can be used. Renewed files are read again without a restart.
 """
 
 import logging
@@ -19,27 +19,27 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import pkcs7
 
-from automx.config import Settings
+from automx.config import SigningSettings
 from automx.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
-# A certificate that ends so soon should have been renewed: automatic renewal comes earlier.
+# Automatic renewal happens earlier than this before the end of a certificate.
 NEAR_END = timedelta(days=14)
-# How long the same warning is not repeated.
+# The time during which the same warning is not logged again.
 SILENCE = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A certificate with its key, and the certificates that lead to a known authority."""
+    """A certificate with its key, and the certificates between it and a root certificate."""
 
     certificate: x509.Certificate
     key: RSAPrivateKey | EllipticCurvePrivateKey
     chain: tuple[x509.Certificate, ...]
 
     def trouble(self, now: datetime) -> str:
-        """Return what is wrong with the certificate at a time, in a line, or ""."""
+        """Return the problem of the certificate at a time, in one line, or ""."""
         end = self.certificate.not_valid_after_utc
         if end <= now:
             return f"the signing certificate has ended on {end:%Y-%m-%d}"
@@ -50,74 +50,54 @@ class Identity:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Where an identity is kept: PEM files; ``chain`` and ``passphrase`` may be empty.
-
-    The file of the certificate may hold its chain as well, and the key.
-    """
-
-    certificate: str
-    key: str
-    chain: str = ""
-    passphrase: str = ""
-
-    def read(self) -> Identity:
-        """Return the identity. Raises SettingsError: unreadable, no PEM, key of another one."""
-        certificates = _certificates("signing_certificate", self.certificate)
-        chain = _certificates("signing_chain", self.chain) if self.chain else []
-        key = self._key()
-        certificate = certificates[0]
-        identity = Identity(certificate, key, tuple(dict.fromkeys([*certificates[1:], *chain])))
-        try:
-            is_pair = certificate.public_key() == key.public_key()
-            sign(b"", identity)
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise SettingsError(f"signing_key cannot be used: {error}") from None
-        if not is_pair:
-            raise SettingsError("signing_key is not the key of signing_certificate")
-        return identity
-
-    def _key(self) -> RSAPrivateKey | EllipticCurvePrivateKey:
-        data = _content("signing_key", self.key)
-        passphrase = self.passphrase.encode() or None
-        try:
-            key = serialization.load_pem_private_key(data, passphrase)
-        except TypeError:
-            needed = "is encrypted: set signing_key_passphrase_file"
-            text = "is not encrypted: remove its passphrase" if passphrase else needed
-            raise SettingsError(f"signing_key {text}") from None
-        except (ValueError, UnsupportedAlgorithm):
-            text = "is no private key in PEM, or its passphrase is wrong"
-            raise SettingsError(f"signing_key: {self.key} {text}") from None
-        if not isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey):
-            raise SettingsError("signing_key must be an RSA or an EC key")
-        return key
-
-    def state(self) -> Sequence[object]:
-        """Return what changes when a file is replaced."""
-        paths = (path for path in (self.certificate, self.key, self.chain) if path)
-        return [_identity_of(path) for path in paths]
+def read(files: SigningSettings) -> Identity:
+    """Return the identity. Raises SettingsError: unreadable, no PEM, key does not fit."""
+    certificates = _certificates("signing_certificate", files.certificate)
+    chain = _certificates("signing_chain", files.chain) if files.chain else []
+    key = _key(files)
+    certificate = certificates[0]
+    identity = Identity(certificate, key, tuple(dict.fromkeys([*certificates[1:], *chain])))
+    try:
+        is_pair = certificate.public_key() == key.public_key()
+        sign(b"", identity)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise SettingsError(f"signing_key cannot be used: {error}") from None
+    if not is_pair:
+        raise SettingsError("signing_key is not the key of signing_certificate")
+    return identity
 
 
-def files(settings: Settings) -> Files:
-    """Return the files that the settings name."""
-    return Files(
-        settings.signing_certificate,
-        settings.signing_key,
-        settings.signing_chain,
-        settings.signing_key_passphrase,
-    )
+def _key(files: SigningSettings) -> RSAPrivateKey | EllipticCurvePrivateKey:
+    data = _content("signing_key", files.key)
+    passphrase = files.passphrase.encode() or None
+    try:
+        key = serialization.load_pem_private_key(data, passphrase)
+    except TypeError:
+        needed = "is encrypted: set signing_key_passphrase_file"
+        text = "is not encrypted: remove its passphrase" if passphrase else needed
+        raise SettingsError(f"signing_key {text}") from None
+    except (ValueError, UnsupportedAlgorithm):
+        text = "is no private key in PEM, or its passphrase is wrong"
+        raise SettingsError(f"signing_key: {files.key} {text}") from None
+    if not isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey):
+        raise SettingsError("signing_key must be an RSA or an EC key")
+    return key
+
+
+def _state(files: SigningSettings) -> Sequence[object]:
+    """Return a value that is different after a file was replaced."""
+    paths = (path for path in (files.certificate, files.key, files.chain) if path)
+    return [_identity_of(path) for path in paths]
 
 
 class Signer:
-    """Signs with the identity of some files, as they are now. Safe for threads.
+    """Signs with the identity in files, read again when they change. Safe for threads.
 
-    If renewed files cannot be used, the log tells why, and the former identity goes on signing.
+    If renewed files cannot be used, the reason is logged and the former identity stays in use.
     """
 
     def __init__(
-        self, files: Files, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self, files: SigningSettings, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
         self._files = files
         self._now = now
@@ -125,20 +105,20 @@ class Signer:
         self._state: Sequence[object] = ()
         self._identity: Identity | None = None
         self._complaint = ("", datetime.min.replace(tzinfo=UTC))
-        self._current()  # what is wrong is in the log from the start
+        self._current()  # logs problems at the start
 
     def sign(self, content: bytes) -> bytes:
-        """Return ``content`` signed, or as it is if there has never been a usable identity."""
+        """Return ``content`` signed, or unchanged if there has never been a usable identity."""
         identity = self._current()
         return content if identity is None else sign(content, identity)
 
     def _current(self) -> Identity | None:
-        state = self._files.state()
+        state = _state(self._files)
         with self._lock:
             if state != self._state:
                 self._state = state
                 try:
-                    self._identity = self._files.read()
+                    self._identity = read(self._files)
                 except SettingsError as error:
                     goes_on = "the former one signs" if self._identity else "nothing is signed"
                     log.error("the signing certificate cannot be used, %s: %s", goes_on, error)
@@ -154,7 +134,7 @@ class Signer:
 
 
 def sign(content: bytes, identity: Identity) -> bytes:
-    """Return CMS SignedData in DER, with the content and all certificates in it."""
+    """Return CMS SignedData in DER; it holds the content and all certificates."""
     builder = pkcs7.PKCS7SignatureBuilder().set_data(content)
     builder = builder.add_signer(identity.certificate, identity.key, hashes.SHA256())
     for certificate in identity.chain:
@@ -178,7 +158,7 @@ def _content(key: str, path: str) -> bytes:
 
 def _identity_of(path: str) -> object:
     try:
-        status = os.stat(path)  # noqa: PTH116 - a Path for each request is not worth its time
+        status = os.stat(path)  # noqa: PTH116 - a Path for each request is slower
     except OSError:
         return None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -9,8 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from automx import create_app
-from automx.config import Settings
+from automx import config, create_app
 from automx.migrations import upgrade
 from automx.views.dcaccount import BACKENDS
 from automx.views.http import DIRECTORIES
@@ -56,7 +55,7 @@ def make_app(database: Path) -> Iterator[Callable[..., Flask]]:
 
     def make(**settings: object) -> Flask:
         values: dict[str, object] = {"db_uri": f"sqlite:///{database}", "domain_cache_seconds": 0}
-        app = create_app(Settings(**(values | settings)))  # type: ignore[arg-type]
+        app = create_app(config.make(**(values | settings)))
         app.testing = False  # errors are answered as they are in production
         apps.append(app)
         return app

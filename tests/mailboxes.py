@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 
 from automx import migrations
 from automx.backends import Backends, Mailbox, Owner
-from automx.config import Settings
+from automx.config import AccountSettings
 from automx.database import create_engine
 from automx.errors import TakenError
 from tests.databases import ENGINES, Instance, engine_uri
@@ -114,7 +114,7 @@ class Mailboxes:
 
 def backends(mailboxes: Mailboxes) -> Backends:
     """Return the backends of settings that choose ``command``, which is the tests' own here."""
-    opened = Backends(Settings(db_uri="sqlite://", account_backend="command"))
+    opened = Backends(AccountSettings(backend="command"))
     opened._opened |= {"command": mailboxes, "mailcow": mailboxes}
     return opened
 

@@ -71,6 +71,26 @@ def test_the_url_never_comes_from_a_host_that_nobody_knows(
     }
 
 
+def test_the_url_names_the_public_host_if_the_client_asked_there(
+    make_app: Callable[..., Flask],
+) -> None:
+    settings = {"web_endpoint": "https://mail.example.net", "public_host": "automx.example.net"}
+    client = make_app(**settings).test_client()
+    told = [
+        client.get(
+            f"{URL}?Email=alice@example.com&Protocol=AutodiscoverV1", headers={"Host": host}
+        ).json
+        for host in ("automx.example.net", "mail.example.net")
+    ]
+    assert told == [
+        {
+            "Protocol": "AutodiscoverV1",
+            "Url": f"https://{host}/autodiscover/autodiscover.xml",
+        }
+        for host in ("automx.example.net", "autodiscover.example.com")
+    ]
+
+
 def test_activesync_is_told_where_it_is(client: FlaskClient) -> None:
     answer = client.get(f"{URL}?Email=alice@example.com&Protocol=ActiveSync")
     assert answer.json == {"Protocol": "ActiveSync", "Url": SYNC_URL}

@@ -232,12 +232,13 @@ def test_without_an_address_an_unknown_host_is_not_found(
     ("change", "cause"),
     [
         ("DELETE FROM server_domain", "table domain, id 1: no usable mail server"),
-        ("UPDATE server SET type = 'uucp'", "table server, id 2: type is 'uucp'"),
-        ("UPDATE server SET port = 0", "table server, id 2: port is 0"),
-        ("UPDATE server SET port = 70000", "table server, id 2: port is 70000"),
-        ("UPDATE server SET socket_type = 'TLS9'", "table server, id 2: socket_type is 'TLS9'"),
-        ("UPDATE server SET authentication = '?'", "table server, id 2: authentication is '?'"),
-        ("UPDATE server SET name = 'a b'", "table server, id 2: name is 'a b'"),
+        ("UPDATE server SET type = 'uucp'", "table server, id 2: type: expected one of imap, pop,"),
+        ("UPDATE server SET port = 0", "table server, id 2: port: expected a whole number"),
+        ("UPDATE server SET port = 70000", "table server, id 2: port: expected a whole number"),
+        ("UPDATE server SET socket_type = 'TLS9'", "table server, id 2: socket_type: expected one"),
+        ("UPDATE server SET authentication = '?'", "table server, id 2: authentication: expected"),
+        ("UPDATE server SET name = 'a b'", "table server, id 2: name: expected a host name"),
+        ("UPDATE server SET user_name = '%u'", 'table server, id 2: user_name: "%u" is no'),
         ("DELETE FROM provider", "table domain, id 1: there is no such provider"),
     ],
 )
@@ -276,7 +277,7 @@ def test_a_bug_is_told_without_its_traceback_which_is_logged(
         raise ZeroDivisionError("SELECT a secret")
 
     monkeypatch.setattr(autoconfig, "render", bug)
-    monkeypatch.setattr(autodiscover, "Template", bug)
+    monkeypatch.setattr(autodiscover, "template", bug)
     answers = list(ask_all(client, "alice@example.com"))
     for answer in (answers[0], answers[1], answers[5]):
         assert_told(answer, 500, "The server cannot answer this request.", code=603)

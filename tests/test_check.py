@@ -25,9 +25,8 @@ from automx import check, dns, lookup
 from automx.check import Finding, Level, Network, Target
 from automx.check.network import NetworkError
 from automx.check.web import _ask
-from automx.config import Settings
+from automx.config import DirectorySettings, make
 from automx.database import open_session
-from automx.directory.pool import Options
 from automx.errors import BadRecordError
 from automx.migrations import upgrade
 from tests.commandline import attempt
@@ -509,8 +508,11 @@ def test_a_silent_name_server_is_told_once_for_each_domain(world: World) -> None
     ]
 
 
-def test_the_host_of_the_service_itself(world: World) -> None:
-    result = world.check("rolling.test", "--host", "autoconfig.expired.test")
+@pytest.mark.parametrize("is_setting", [False, True])
+def test_the_host_of_the_service_itself(world: World, is_setting: bool) -> None:
+    host = "autoconfig.expired.test"
+    option, setting = ("", host) if is_setting else (host, "h.test")
+    result = world.check("rolling.test", "--host", option, AUTOMX_PUBLIC_HOST=setting)
     assert of_domain(result.stdout.splitlines(), "-")[-1:] == [
         (
             "error    -             https://autoconfig.expired.test: the certificate has ended "
@@ -700,7 +702,7 @@ def test_settings(env: dict[str, str], tmp_path: Path) -> None:
 
 def test_a_signing_certificate_that_has_ended_is_an_error(tmp_path: Path) -> None:
     ended = Authority(tmp_path).issue("example.com", days=-1)
-    settings = Settings(
+    settings = make(
         db_uri="sqlite://",
         signing_certificate=str(ended.certificate),
         signing_key=str(ended.key),
@@ -748,7 +750,9 @@ def test_a_bug_in_one_check_takes_no_other_with_it(monkeypatch: pytest.MonkeyPat
     trouble = Finding("example.com", Level.WARNING, "subject", "text", "advice")
     network = Network(name_server="127.0.0.1", timeout=1)
     targets = [Target("example.com", None, (trouble,))]
-    found = dict(check.check_domains(targets, network, host="h.test", ldap_options=Options()))
+    found = dict(
+        check.check_domains(targets, network, host="h.test", ldap_options=DirectorySettings())
+    )
     text = "this check itself failed: KeyError: 'oops'"
     bug = Finding("", Level.ERROR, "automx check", text, "please report this")
     assert found == {"example.com": [trouble], "": [bug]}
@@ -764,7 +768,9 @@ def test_whatever_hangs_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check.web, "check_service", hanging)
     network = Network(name_server="127.0.0.1", timeout=0.1)
     targets = [Target("example.com", None)]
-    found = dict(check.check_domains(targets, network, host="h.test", ldap_options=Options()))
+    found = dict(
+        check.check_domains(targets, network, host="h.test", ldap_options=DirectorySettings())
+    )
     released.set()
     text = "this domain was not done within 1.6 s"
     advice = "look at fewer domains at once, or give less --timeout"

@@ -1,6 +1,5 @@
 """Settings: where they are read, in which order, and what is said about wrong ones."""
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from datetime import timedelta
@@ -8,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from automx import config
-from automx.config import KEYS, LOG_LEVELS, Settings, load, masked
+from automx.config import KEYS, LOG_LEVELS, files, load, make, masked
 from automx.errors import SettingsError
+from docs import reference
 from tests.processes import REPOSITORY
 
 
@@ -19,7 +18,7 @@ def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Return an environment with an empty home; ``/etc`` is the folder ``etc`` beside it."""
     for name in ("home", "etc/automx", "etc/automx2"):
         (tmp_path / name).mkdir(parents=True)
-    monkeypatch.setattr(config, "ETC", tmp_path / "etc")
+    monkeypatch.setattr(files, "ETC", tmp_path / "etc")
     return {"HOME": str(tmp_path / "home"), "PATH": "/usr/bin"}
 
 
@@ -50,7 +49,7 @@ def error(environ: Mapping[str, str]) -> str:
 
 def test_the_defaults_are_those_of_the_documentation(environ: dict[str, str]) -> None:
     settings = load(environ)
-    assert dataclasses.asdict(settings) == {
+    assert settings.values() == {
         "db_uri": f"sqlite:///{environ['HOME']}/.local/share/automx/automx.sqlite",
         "db_echo": False,
         "loglevel": "WARNING",
@@ -66,6 +65,7 @@ def test_the_defaults_are_those_of_the_documentation(environ: dict[str, str]) ->
         "ldap_cache_size": 10_000,
         "ldap_bind_password_file": {},
         "web_endpoint": "",
+        "public_host": "",
         "account_backend": "none",
         "account_timeout": 20,
         "account_command": (),
@@ -81,9 +81,9 @@ def test_the_defaults_are_those_of_the_documentation(environ: dict[str, str]) ->
         "signing_key": "",
         "signing_key_passphrase": "",
         "signing_chain": "",
-        "permit_passwords_in_urls": False,
-        "sources": dict.fromkeys(KEYS, "default"),
     }
+    assert settings.permit_passwords_in_urls is False
+    assert settings.sources == dict.fromkeys(KEYS, "default")
 
 
 def test_the_first_file_found_is_read_and_no_other(environ: dict[str, str], tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_closed_folder_below_etc_is_an_error(
     environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed = Path(f"/{'x' * 300}")
-    monkeypatch.setattr(config, "ETC", closed)
+    monkeypatch.setattr(files, "ETC", closed)
     text = f"{closed}/automx/automx.conf: cannot be read: File name too long"
     assert error(environ) == text
 
@@ -165,6 +165,7 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         "ldap_cache_size = 7\n"
         f"ldap_bind_password_file = 3:{secret}, 4:{secret}\n"
         "web_endpoint = HTTPS://mail.example.com/new_email/\n"
+        "public_host = AutoMX.example.net\n"
         "account_backend = Command\n"
         "account_timeout = 2.5\n"
         "account_command = /bin/sh -e '/srv/my accounts' \"--home=/x\"\n"
@@ -182,7 +183,7 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         f"signing_chain = {automx_conf}\n"
     )
     settings = load(environ)
-    assert settings == Settings(
+    assert settings == make(
         db_uri="postgresql+psycopg://automx:100%secret@db.example.com/automx",
         db_echo=True,
         loglevel="INFO",
@@ -198,6 +199,7 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         ldap_cache_size=7,
         ldap_bind_password_file={3: "hidden", 4: "hidden"},
         web_endpoint="https://mail.example.com/new_email",
+        public_host="automx.example.net",
         account_backend="command",
         account_timeout=2.5,
         account_command=("/bin/sh", "-e", "/srv/my accounts", "--home=/x"),
@@ -214,7 +216,7 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         signing_key_passphrase="hidden %s",
         signing_chain=str(automx_conf),
     )
-    shown = {key: masked(key, getattr(settings, key)) for key in KEYS}
+    shown = {key: masked(key, value) for key, value in settings.values().items()}
     assert "hidden" not in str(shown)
     assert shown["ldap_bind_password_file"] == "3:*** 4:***"
     assert shown["account_command"] == "/bin/sh -e '/srv/my accounts' --home=/x"
@@ -249,7 +251,7 @@ def test_the_environment_overrides_each_key_of_the_file(
         "AUTOMX_PERMIT_CLEARTEXT_PASSWORDS": "true",
     }
     settings = load(environ)
-    assert settings == Settings(
+    assert settings == make(
         db_uri="sqlite:////environment.sqlite",
         db_echo=True,
         loglevel="DEBUG",
@@ -294,7 +296,7 @@ def test_each_secret_can_stand_in_a_file(environ: dict[str, str], tmp_path: Path
         (tmp_path / key).write_text(f"{value}\n")
         environ[f"AUTOMX_{key.upper()}_FILE"] = str(tmp_path / key)
     settings = load(environ)
-    assert {key: getattr(settings, key) for key in values} == values
+    assert {key: settings.values()[key] for key in values} == values
 
 
 def test_limits_can_be_written_in_each_way_of_flask_limiter(environ: dict[str, str]) -> None:
@@ -306,9 +308,9 @@ def test_limits_can_be_written_in_each_way_of_flask_limiter(environ: dict[str, s
         "1 per 2 hours, 5/DAY | 7 per 3 months",
         "0/year",
     ):
-        assert load(environ | {"AUTOMX_ACCOUNT_RATE_LIMIT": text}).account_rate_limit == text
+        assert load(environ | {"AUTOMX_ACCOUNT_RATE_LIMIT": text}).limits.rate == text
         assert len(parse_many(text)) == len(re.split("[;,|]", text))
-    assert load(environ | {"AUTOMX_ACCOUNT_RATE_LIMIT": " "}).account_rate_limit == ""
+    assert load(environ | {"AUTOMX_ACCOUNT_RATE_LIMIT": " "}).limits.rate == ""
 
 
 def test_a_secret_cannot_be_given_twice_in_one_place(
@@ -360,7 +362,7 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
         f"{automx_conf}: the key xyz is not known; allowed are db_uri, db_echo, loglevel, "
         "proxy_count, domain_cache_seconds, initdb_token, permit_cleartext_passwords, "
         "ldap_starttls, ldap_ca_file, ldap_verify, ldap_timeout, ldap_cache_seconds, "
-        "ldap_cache_size, ldap_bind_password_file, web_endpoint, account_backend, "
+        "ldap_cache_size, ldap_bind_password_file, web_endpoint, public_host, account_backend, "
         "account_timeout, account_command, mailcow_endpoint, mailcow_token, mailcow_ca_file, "
         "account_warn_before, account_warn_command, account_grace, account_rate_limit, "
         "rate_limit_storage, signing_certificate, signing_key, signing_key_passphrase, "
@@ -396,6 +398,7 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
         ("ldap_starttls", "maybe", "yes, no or try"),
         ("ldap_ca_file", "/nowhere/ca.pem", "the path of a file that can be read"),
         ("ldap_timeout", "0", "a number of seconds above 0"),
+        ("ldap_timeout", "3 s", "a number of seconds above 0"),
         ("ldap_cache_size", "-1", "a whole number, 0 or more"),
         (
             "ldap_bind_password_file",
@@ -426,6 +429,18 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
                 "https://example.org/a b",
                 "https://example.org/<path>",
                 "https://bücher.example/",
+            )
+        ),
+        *(
+            ("public_host", value, "a host name such as mail.example.org, in ASCII, without port")
+            for value in (
+                "https://example.org",
+                "example.org:443",
+                "example.org/x",
+                "192.0.2.1",
+                "::1",
+                "-.example.org",
+                "bücher.example",
             )
         ),
         ("account_backend", "dovecot", "one of none, mailcow, command"),
@@ -541,7 +556,7 @@ def test_automx2s_file_is_read_as_automx2_reads_it(
         "pool_size = 7\n"
     )
     settings = load(environ)
-    assert settings == Settings(db_uri="sqlite:////var/lib/automx2/100%.sqlite", proxy_count=1)
+    assert settings == make(db_uri="sqlite:////var/lib/automx2/100%.sqlite", proxy_count=1)
     assert settings.sources["db_uri"] == str(automx2_conf)
     assert settings.sources["domain_cache_seconds"] == "default"
     assert [record.getMessage() for record in caplog.records] == [
@@ -665,6 +680,7 @@ def test_a_relative_sqlite_file_is_one_of_the_current_folder(
         ("postgresql://:secret@h/d", "postgresql://:***@h/d"),
         ("postgresql://h/d?user=u&password=secret&x=1", "postgresql://h/d?user=u&password=***&x=1"),
         ("mysql://h/d?passwd=secret", "mysql://h/d?passwd=***"),
+        ("postgresql://h/d?PASSWORD=secret&x=1", "postgresql://h/d?PASSWORD=***&x=1"),
         ("postgresql://h/d?sslpassword=secret", "postgresql://h/d?sslpassword=***"),
         ("postgresql://u@h/d", "postgresql://u@h/d"),
         ("sqlite:////srv/a@b.sqlite", "sqlite:////srv/a@b.sqlite"),
@@ -675,7 +691,7 @@ def test_a_password_is_masked_for_readers(uri: str, shown: str) -> None:
 
 
 def test_secrets_do_not_show_in_a_settings_object() -> None:
-    settings = Settings(
+    settings = make(
         db_uri="postgresql://u:hidden@h/d",
         initdb_token="hidden",
         mailcow_token="hidden",
@@ -685,12 +701,30 @@ def test_secrets_do_not_show_in_a_settings_object() -> None:
     assert "hidden" not in repr(settings)
 
 
+def test_the_public_host_is_that_of_web_endpoint_unless_it_is_set(environ: dict[str, str]) -> None:
+    environ["AUTOMX_WEB_ENDPOINT"] = "https://Mail.example.com:8443/new_email"
+    settings = load(environ)
+    assert settings.public_host == "mail.example.com"
+    assert settings.sources["public_host"] == "the host of web_endpoint"
+    settings = load(environ | {"AUTOMX_PUBLIC_HOST": "automx.example.com"})
+    assert settings.public_host == "automx.example.com"
+    assert settings.sources["public_host"] == "environment variable AUTOMX_PUBLIC_HOST"
+    assert settings.web_endpoint == "https://Mail.example.com:8443/new_email"
+
+
+def test_contribs_file_and_the_table_of_the_documentation_are_those_of_make_reference() -> None:
+    advice = "run make reference"
+    assert reference.REFERENCE.read_text("utf-8") == reference.configuration_file(), advice
+    page = reference.PAGE.read_text("utf-8")
+    assert page == reference.page(page), advice
+
+
 def test_contribs_file_lists_every_key_with_its_default(environ: dict[str, str]) -> None:
     text = (REPOSITORY / "contrib" / "automx.conf").read_text()
     listed = dict(re.findall(r"^#(\w+) = ?(.*)$", text, re.MULTILINE))
-    settings = load(environ)
-    defaults = {key: masked(key, getattr(settings, key)) for key in KEYS}
-    assert listed == defaults | {"db_uri": ""}
+    defaults = {key: masked(key, value) for key, value in load(environ).values().items()}
+    # The default of db_uri depends on the environment.
+    assert listed | {"db_uri": ""} == defaults | {"db_uri": ""}
     assert list(listed) == list(KEYS)
 
 

@@ -506,6 +506,14 @@ def test_the_host_of_a_profile_can_be_named(
     assert first_line == f"{base}/mobileconfig/?emailaddress=alice@example.com"
 
 
+@pytest.mark.parametrize("web_endpoint", ["", "https://mail.example.org:8443/new_email"])
+def test_a_profile_is_at_the_public_host(automx: Command, web_endpoint: str) -> None:
+    settings = {"AUTOMX_WEB_ENDPOINT": web_endpoint, "AUTOMX_PUBLIC_HOST": "automx.example.net"}
+    result = automx("mobileconfig-qr", "alice@example.com", **settings)
+    first_line = result.stdout.splitlines()[0]
+    assert first_line == "https://automx.example.net/mobileconfig/?emailaddress=alice@example.com"
+
+
 @pytest.mark.parametrize(
     "url",
     ["", "example.org", "ftp://example.org", "https://", "https://[", "https://a/?b", "https://ä"],

@@ -38,6 +38,23 @@ def test_the_zone_holds_all_records(env: dict[str, str]) -> None:
     assert zone == golden("example.zone")
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"AUTOMX_PUBLIC_HOST": "automx.example.net"},
+        {"AUTOMX_WEB_ENDPOINT": "https://automx.example.net/new_email"},
+        {
+            "AUTOMX_PUBLIC_HOST": "automx.example.net",
+            "AUTOMX_WEB_ENDPOINT": "https://mail.example.org/new_email",
+        },
+    ],
+)
+def test_the_host_is_that_of_the_settings_by_default(
+    env: dict[str, str], settings: dict[str, str]
+) -> None:
+    assert automx("dns", "Example.com", env=env | settings) == golden("example.zone")
+
+
 def test_a_name_server_answers_what_is_printed(env: dict[str, str], tmp_path: Path) -> None:
     arguments = ("dns", "example.com", "--host", "automx.example.net")
     zone = automx(*arguments, env=env)
@@ -127,11 +144,11 @@ def test_a_domain_beyond_ascii_and_one_that_a_wildcard_covers(
     [
         (
             ["example.com"],
-            "under which host name do clients reach automx? Give it by --host, or set web_endpoint",
+            "under which host name do clients reach automx? Give it by --host, or set public_host",
         ),
         (
             ["example.com", "--host", "192.0.2.1"],
-            "under which host name do clients reach automx? Give it by --host, or set web_endpoint",
+            "under which host name do clients reach automx? Give it by --host, or set public_host",
         ),
         (["example.org", "--host", "h.example"], "No configuration is known for this domain."),
         (["*.example.com", "--host", "h.example"], "The domain name is not valid."),

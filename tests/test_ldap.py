@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from automx.address import EmailAddress
+from automx.config import DirectorySettings
 from automx.directory.connection import Host, TlsMode
 from automx.directory.pool import (
     RETRY_SECONDS,
     Directories,
     DirectoryError,
-    Options,
     Person,
     bind_password,
     hosts,
@@ -63,7 +63,7 @@ class Finder:
 
     def __init__(self, now: Callable[[], float] = time.monotonic, **options: object) -> None:
         values: dict[str, Any] = {"cache_seconds": 0, "starttls": "try"}
-        self.options = Options(**(values | options))
+        self.options = DirectorySettings(**(values | options))
         self.directories = Directories(self.options, now=now)
 
     def server(self, directory: Directory, **columns: Any) -> LdapServer:
@@ -153,7 +153,7 @@ def test_a_row_names_one_host_or_several(
     name: str, port: int, use_ssl: bool, expected: list[tuple[str, int, TlsMode]]
 ) -> None:
     server = ldap_server(COLUMNS | {"name": name, "port": port, "use_ssl": use_ssl})
-    assert hosts(server, Options()) == [Host(*host) for host in expected]
+    assert hosts(server, DirectorySettings()) == [Host(*host) for host in expected]
 
 
 COLUMNS: dict[str, Any] = {
@@ -184,7 +184,7 @@ def test_the_settings_say_whether_to_encrypt_by_starttls(
     starttls: str, name: str, mode: TlsMode
 ) -> None:
     server = ldap_server(COLUMNS | {"name": name})
-    assert [host.tls for host in hosts(server, Options(starttls=starttls))] == [mode]
+    assert [host.tls for host in hosts(server, DirectorySettings(starttls=starttls))] == [mode]
 
 
 @pytest.mark.parametrize(
@@ -251,13 +251,13 @@ def test_an_address_that_looks_like_a_placeholder_is_not_expanded_again() -> Non
 
 
 def test_a_password_from_the_settings_takes_the_place_of_the_row_s() -> None:
-    options = Options(bind_passwords={7: "from a file"})
+    options = DirectorySettings(bind_passwords={7: "from a file"})
     assert bind_password(ldap_server(COLUMNS), options) == "from a file"
     assert bind_password(ldap_server(COLUMNS | {"id": 8}), options) == PASSWORD
 
 
 def test_a_server_and_the_options_do_not_show_their_passwords() -> None:
-    options = Options(bind_passwords={7: PASSWORD})
+    options = DirectorySettings(bind_passwords={7: PASSWORD})
     for thing in (options, ldap_server(COLUMNS)):
         assert "stairs" not in f"{thing!r} {thing}"
 
@@ -576,7 +576,7 @@ def test_a_directory_that_speaks_old_tls_only_is_an_outage(
 @pytest.mark.parametrize("ca_file", ["/nonexistent/ca.pem", "/dev/null"])
 def test_authorities_that_cannot_be_read_are_told_at_the_start(ca_file: str) -> None:
     with pytest.raises(SettingsError, match=f"ldap_ca_file {ca_file} cannot be used: "):
-        Directories(Options(ca_file=ca_file))
+        Directories(DirectorySettings(ca_file=ca_file))
 
 
 # Directories that are slow or silent

@@ -13,7 +13,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from automx.address import EmailAddress
-from automx.directory.pool import Directories, Options, Person
+from automx.config import DirectorySettings
+from automx.directory.pool import Directories, Person
 from automx.directory.row import LdapServer
 from automx.rows import ldap_server
 from tests.conftest import Execute
@@ -263,7 +264,7 @@ def test_there_are_enough_hostile_addresses() -> None:
 @pytest.fixture
 def people() -> Iterator[Directories]:
     """Look-ups without memory and without encryption."""
-    made = Directories(Options(starttls="no", cache_seconds=0))
+    made = Directories(DirectorySettings(starttls="no", cache_seconds=0))
     yield made
     made.close()
 

@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 from automx.accounts import accounts, tokens
 from automx.accounts.mailadm import Report, read, settings, take_over
 from automx.backends import Backends
-from automx.config import Settings, load
+from automx.config import AccountSettings, load
 from automx.database import create_engine, open_session
 from automx.errors import BadRequestError, ConflictError, ForbiddenError, UnknownDomainError
 from automx.migrations import upgrade
@@ -217,7 +217,7 @@ def test_tokens_and_users_of_every_version_are_taken_over(
 def test_a_printed_qr_code_makes_accounts_until_it_is_used_up(session: Session, old: Path) -> None:
     mailadm_database(old, old_tokens=[("few", "1d_few", "1d", "few.", 3, 2)])
     taken(session, old, backend="none")
-    backends = Backends(Settings(db_uri=""))
+    backends = Backends(AccountSettings())
     made = accounts.create(session, tokens.find(session, "1d_few"), backends, now=NOW)
     assert made.address.startswith("few.")
     assert made.address.endswith("@example.com")
@@ -545,7 +545,7 @@ def test_an_account_that_somebody_makes_at_the_same_moment_stops_it(
     with opened(uri) as session:
         theirs = tokens.add(session, "theirs", "example.com", now=NOW, address=str(users[1][0]))
         session.commit()
-        backends = Backends(Settings(db_uri=uri))
+        backends = Backends(AccountSettings())
         made: list[str] = []
 
         def make_theirs(_: object, __: object, statement: str, *___: object) -> None:
@@ -875,12 +875,12 @@ def test_the_settings_it_prints_work_and_hold_no_key(
     conf = tmp_path / "automx.conf"
     conf.write_text(f"[automx]\n{lines}")
     found = load({"AUTOMX_CONF": str(conf)})
-    assert (found.account_backend, found.web_endpoint, found.mailcow_endpoint) == (
+    assert (found.accounts.backend, found.web_endpoint, found.accounts.mailcow_endpoint) == (
         "mailcow",
         "https://mail.example.com/new_email",
         "https://mailcow.example.com/api/v1",
     )
-    assert found.mailcow_token == "932848-324B2E-787E98"
+    assert found.accounts.mailcow_token == "932848-324B2E-787E98"
     again = automx("import-mailadm", old, "--mailcow-token-file", key, env=env)
     assert again.partition("Settings for automx.conf:\n")[2] == lines
 

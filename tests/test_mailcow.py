@@ -16,7 +16,7 @@ import pytest
 
 from automx.backends import Backends, Mailbox, Owner
 from automx.backends.mailcow import PAUSE_SECONDS, Mailcow
-from automx.config import Settings
+from automx.config import AccountSettings
 from automx.errors import (
     AutomxError,
     NotReachedError,
@@ -891,9 +891,8 @@ def test_a_mailbox_is_made_with_all_that_an_account_needs(
 
 
 def test_a_life_of_a_mailbox_through_the_settings(server: FakeMailcow) -> None:
-    settings = Settings(
-        db_uri="sqlite://",
-        account_backend="mailcow",
+    settings = AccountSettings(
+        backend="mailcow",
         mailcow_endpoint=server.url,
         mailcow_token=server.key,
     )
@@ -1434,6 +1433,6 @@ def test_endpoint_is_the_url_of_the_api_or_of_the_server(
 )
 def test_a_setting_that_cannot_be_used_is_named(settings: dict[str, str], name: str) -> None:
     needed = {"mailcow_endpoint": "https://mailcow.lab.test", "mailcow_token": "KEY"} | settings
-    backends = Backends(Settings(db_uri="sqlite://", **needed))  # type: ignore[arg-type]
+    backends = Backends(AccountSettings(**needed))  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match=f"^{name} "):
         backends.get("mailcow")

@@ -24,8 +24,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from automx import migrations
-from automx.errors import BadRequestError, ConflictError, DatabaseError
-from automx.migrations import State
+from automx.errors import BadRequestError, ConflictError, DatabaseError, SettingsError
+from automx.migrations import SchemaState
 from tests.commandline import attempt, automx
 from tests.databases import Instance, engine_uri, run
 from tests.processes import AUTOMX, program
@@ -297,7 +297,7 @@ def current(db_uri: str) -> str | None:
     return migrations.current(engine_uri(db_uri))
 
 
-def state(db_uri: str) -> State:
+def state(db_uri: str) -> SchemaState:
     with connected(db_uri) as connection:
         return migrations.state(connection)
 
@@ -553,7 +553,7 @@ def test_an_upgrade_cut_off_anywhere_has_changed_nothing(
                 upgrade(uri)
         except CutError:
             assert dump(uri) == before
-            assert state(uri) is State.MISSING
+            assert state(uri) is SchemaState.MISSING
         else:
             break
     assert number > 10
@@ -576,7 +576,7 @@ def test_mariadb_finishes_an_upgrade_that_was_cut_off_anywhere(
         except CutError:
             reached = current(uri)
             done = REVISIONS[: REVISIONS.index(reached) + 1] if reached else []
-            assert state(uri) is (State.OLDER if done else State.MISSING)
+            assert state(uri) is (SchemaState.OLDER if done else SchemaState.MISSING)
             assert done + upgrade(uri) == REVISIONS
             assert dump(uri) == dump(complete)
         else:
@@ -639,7 +639,7 @@ def test_a_database_without_rows_is_empty_again_after_a_downgrade(any_database_u
     assert downgrade(any_database_uri) == REVISIONS[::-1]
 
     assert rows(any_database_uri) == {}
-    assert state(any_database_uri) is State.MISSING
+    assert state(any_database_uri) is SchemaState.MISSING
     assert migrations.VERSION_TABLE not in dump(any_database_uri)
     assert downgrade(any_database_uri) == []
     assert upgrade(any_database_uri) == REVISIONS
@@ -655,7 +655,7 @@ def test_a_downgrade_by_one_revision_takes_only_its_tables(any_database_uri: str
         for table in ADDED[revision]:
             del left[table]
         assert columns(any_database_uri) == left
-        assert state(any_database_uri) is State.OLDER
+        assert state(any_database_uri) is SchemaState.OLDER
 
     assert left == AUTOMX2_COLUMNS
     assert upgrade(any_database_uri) == REVISIONS[1:]
@@ -709,7 +709,7 @@ def test_a_downgrade_to_where_the_database_is_does_nothing(sqlite: str) -> None:
 
 def test_a_newer_schema_is_left_alone(any_database_uri: str) -> None:
     upgrade(any_database_uri)
-    assert state(any_database_uri) is State.CURRENT
+    assert state(any_database_uri) is SchemaState.CURRENT
     with connected(any_database_uri) as connection:
         assert migrations.is_current(connection)
         connection.execute(sa.text("UPDATE automx_version SET version_num = '0815'"))
@@ -723,7 +723,7 @@ def test_a_newer_schema_is_left_alone(any_database_uri: str) -> None:
             f" (the database is at 0815, this automx knows {KNOWN})"
         )
 
-    assert state(any_database_uri) is State.NEWER
+    assert state(any_database_uri) is SchemaState.NEWER
     assert dump(any_database_uri) == before
     with connected(any_database_uri) as connection:
         assert not migrations.is_current(connection)
@@ -733,7 +733,7 @@ def test_a_database_without_our_schema_is_told_from_an_older_one(
     any_database_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_automx2_database(any_database_uri, "2026.2")
-    assert state(any_database_uri) is State.MISSING
+    assert state(any_database_uri) is SchemaState.MISSING
     assert current(any_database_uri) is None
     upgrade(any_database_uri)
     newer = tmp_path / "newer"
@@ -746,11 +746,11 @@ def test_a_database_without_our_schema_is_told_from_an_older_one(
     monkeypatch.setattr(migrations, "script_location", lambda: newer)
     migrations.revisions.cache_clear()
     try:
-        assert state(any_database_uri) is State.OLDER
+        assert state(any_database_uri) is SchemaState.OLDER
         assert upgrade(any_database_uri) == [following]
-        assert state(any_database_uri) is State.CURRENT
+        assert state(any_database_uri) is SchemaState.CURRENT
         assert downgrade(any_database_uri, head) == [following]
-        assert state(any_database_uri) is State.OLDER
+        assert state(any_database_uri) is SchemaState.OLDER
         assert migrations.upgrade(engine_uri(any_database_uri), head) == []
     finally:
         migrations.revisions.cache_clear()
@@ -791,10 +791,10 @@ def test_unknown_revisions_are_refused(sqlite: str) -> None:
 
 
 def cause_of_failure(db_uri: str) -> str:
-    with pytest.raises(DatabaseError) as caught:
+    with pytest.raises((DatabaseError, SettingsError)) as caught:
         upgrade(db_uri)
     assert "s3cret" not in str(caught.value)
-    return str(caught.value.cause)
+    return caught.value.cause or str(caught.value)
 
 
 def test_a_locked_database_is_named(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -848,8 +848,14 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         ("mysql://u:s3cret@127.0.0.1:1/db", "mysql database db on 127.0.0.1: "),
         ("mysql://u:s3cret@127.0.0.1:port/db", "db_uri is not the URI of a database"),
         ("mysql://u@127.0.0.1:1/db?paswd=s3cret", "mysql database db on 127.0.0.1: "),
-        ("postgresql+missing://u:s3cret@127.0.0.1/db", "postgresql database db on 127.0.0.1: "),
-        ("postgresql+psycopg2://u:s3cret@127.0.0.1:1/db", "postgresql database db on 127.0.0.1: "),
+        (
+            "postgresql+missing://u:s3cret@127.0.0.1/db",
+            "db_uri names a kind of database that is not known",
+        ),
+        (
+            "postgresql+psycopg2://u:s3cret@127.0.0.1:1/db",
+            "db_uri needs the Python module psycopg2: pip install 'automx[postgresql]'",
+        ),
     ],
 )
 def test_a_database_that_cannot_be_reached_is_named_without_its_password(

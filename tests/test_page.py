@@ -381,8 +381,8 @@ def test_the_address_is_not_in_the_log(
 
 def test_mail_programs_are_served_without_the_library_of_languages(database: Path) -> None:
     code = (
-        "import sys; from automx import create_app; from automx.config import Settings;"
-        f"client = create_app(Settings(db_uri='sqlite:///{database}')).test_client();"
+        "import sys; from automx import create_app; from automx.config import make;"
+        f"client = create_app(make(db_uri='sqlite:///{database}')).test_client();"
         "answer = client.get('/mail/config-v1.1.xml?emailaddress=alice@example.com');"
         "print(answer.status_code, 'babel' in sys.modules, 'segno' in sys.modules);"
         "answer = client.get('/?address=alice@example.com');"

@@ -107,7 +107,7 @@ def test_bad_rows_are_told_besides_what_is_shown(
         check=True,
     )
     (line,) = result.stderr.splitlines()
-    assert "table server, id 1: port is 0, it must be from 1 to 65535" in line
+    assert "table server, id 1: port: expected a whole number from 1 to 65535, found 0;" in line
     assert "imap.example.com" not in result.stdout
     assert "pop.example.com" in result.stdout
     execute("DELETE FROM server_domain")

@@ -11,9 +11,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from flask import Flask
 
-from automx.config import load
+from automx.config import SigningSettings, load
 from automx.errors import SettingsError
-from automx.signing import Files, Signer
+from automx.signing import Signer, read
 from tests.processes import program
 from tests.tls import Authority, Certificate, verified
 
@@ -34,6 +34,11 @@ def authority(tmp_path: Path) -> Authority:
 def certificate(authority: Authority) -> Certificate:
     """A certificate that is good for a while."""
     return authority.issue("automx.example.com", days=90)
+
+
+def files(certificate: Path, key: Path, **others: str) -> SigningSettings:
+    """Return the settings that name some files."""
+    return SigningSettings(certificate=str(certificate), key=str(key), **others)
 
 
 def test_openssl_finds_the_same_profile_in_a_signed_one(
@@ -61,9 +66,9 @@ def test_intermediate_certificates_are_included(
     issued = intermediate.issue("automx.example.com", days=90)
     together = tmp_path / "fullchain.pem"
     together.write_bytes(issued.certificate.read_bytes() + intermediate.root.read_bytes())
-    own_file = Files(str(issued.certificate), str(issued.key), str(intermediate.root))
-    for files in (Files(str(together), str(issued.key)), own_file):
-        assert verified(Signer(files).sign(b"profile"), authority, tmp_path) == b"profile"
+    own_file = files(issued.certificate, issued.key, chain=str(intermediate.root))
+    for settings in (files(together, issued.key), own_file):
+        assert verified(Signer(settings).sign(b"profile"), authority, tmp_path) == b"profile"
 
 
 def test_an_encrypted_key_needs_its_passphrase(
@@ -78,8 +83,8 @@ def test_an_encrypted_key_needs_its_passphrase(
             serialization.BestAvailableEncryption(b"open sesame"),
         )
     )
-    files = Files(str(certificate.certificate), str(encrypted), passphrase="open sesame")
-    assert verified(Signer(files).sign(b"profile"), authority, tmp_path) == b"profile"
+    settings = files(certificate.certificate, encrypted, passphrase="open sesame")
+    assert verified(Signer(settings).sign(b"profile"), authority, tmp_path) == b"profile"
     for passphrase, text in (
         ("", "signing_key is encrypted: set signing_key_passphrase_file"),
         (
@@ -88,7 +93,7 @@ def test_an_encrypted_key_needs_its_passphrase(
         ),
     ):
         with pytest.raises(SettingsError) as caught:
-            Files(str(certificate.certificate), str(encrypted), passphrase=passphrase).read()
+            read(files(certificate.certificate, encrypted, passphrase=passphrase))
         assert str(caught.value) == text
 
 
@@ -103,7 +108,7 @@ def test_the_passphrase_comes_from_a_file(certificate: Certificate, tmp_path: Pa
             "AUTOMX_SIGNING_KEY_PASSPHRASE_FILE": str(secret),
         }
     )
-    assert settings.signing_key_passphrase == "open sesame"
+    assert settings.signing.passphrase == "open sesame"
     assert "open sesame" not in repr(settings)
 
 
@@ -119,7 +124,7 @@ def test_a_certificate_without_its_key_stops_the_start(certificate: Certificate)
 def test_renewed_files_are_used_without_a_restart(
     authority: Authority, certificate: Certificate, tmp_path: Path
 ) -> None:
-    signer = Signer(Files(str(certificate.certificate), str(certificate.key)))
+    signer = Signer(files(certificate.certificate, certificate.key))
     first = signer.sign(b"profile")
     renewed = authority.issue("automx.example.com", days=90)
     shutil.copyfile(renewed.key, certificate.key)
@@ -146,7 +151,7 @@ def test_a_key_of_another_certificate_is_named_and_the_former_pair_goes_on(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    signer = Signer(Files(str(certificate.certificate), str(certificate.key)))
+    signer = Signer(files(certificate.certificate, certificate.key))
     signer.sign(b"profile")
     other = authority.issue("automx.example.com", days=90)
     shutil.copyfile(other.key, certificate.key)  # its certificate has not come yet
@@ -186,13 +191,13 @@ def test_a_certificate_near_its_end_is_named_once_a_day(
     issued = authority.issue("automx.example.com", days=days)
     now = datetime.datetime.now(datetime.UTC)
     times = [now]
-    files = Files(str(issued.certificate), str(issued.key))
-    signer = Signer(files, now=lambda: times[-1])
+    settings = files(issued.certificate, issued.key)
+    signer = Signer(settings, now=lambda: times[-1])
     for _ in range(3):
         signer.sign(b"profile")
     times.append(now + datetime.timedelta(hours=25))
     signer.sign(b"profile")
-    end = files.read().certificate.not_valid_after_utc
+    end = read(settings).certificate.not_valid_after_utc
     message = text.format(end=end)
     assert [record.getMessage() for record in caplog.records] == [message, message]
 
@@ -210,7 +215,7 @@ def test_two_downloads_have_the_same_identifiers(
 def test_a_missing_file_is_named(certificate: Certificate, tmp_path: Path) -> None:
     certificate.key.unlink()
     with pytest.raises(SettingsError) as caught:
-        Files(str(certificate.certificate), str(certificate.key)).read()
+        read(files(certificate.certificate, certificate.key))
     assert str(caught.value) == (
         f"signing_key: {certificate.key} cannot be read: No such file or directory"
     )

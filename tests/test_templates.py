@@ -1,9 +1,13 @@
 """A document that is filled in for a person equals the one that is rendered for that person."""
 
+from types import ModuleType
+
 import pytest
 
+from automx import kinds
 from automx.address import EmailAddress
 from automx.clientconfig import (
+    FORBIDDEN,
     Authentication,
     ClientConfig,
     MailServer,
@@ -12,7 +16,8 @@ from automx.clientconfig import (
     ServiceType,
     SocketType,
 )
-from automx.formats import autodiscover, mobileconfig
+from automx.errors import AddressError
+from automx.formats import autoconfig, autodiscover, mobileconfig, template
 
 CONFIG = ClientConfig(
     domain="example.com",
@@ -40,6 +45,7 @@ CONFIG = ClientConfig(
         Service(ServiceType.CALDAV, "https://dav.example.com/a/%EMAILADDRESS%/", "x", False),
         Service(ServiceType.CALDAV, "https://dav.example.com/b/%EMAILLOCALPART%/", "y", True),
         Service(ServiceType.CARDDAV, "https://dav.example.com/", "%EMAILADDRESS%", False),
+        Service(ServiceType.CARDDAV, "https://%EMAILLOCALPART%.dav.example.com", "z", False),
     ),
 )
 
@@ -55,16 +61,42 @@ ADDRESSES = [
 ]
 
 
-@pytest.mark.parametrize("local_part", ADDRESSES)
-def test_an_autodiscover_answer(local_part: str) -> None:
-    address = EmailAddress.parse(f"{local_part}@example.com")
-    expected = autodiscover.render(CONFIG, address)
-    assert autodiscover.Template(CONFIG).fill(address) == expected
+PERSONS = [("", ""), ("a&l%ice", ""), ("", "Ä <b> & \ue000 %EMAILADDRESS%"), ("alice", "Alice")]
 
 
-@pytest.mark.parametrize("name", ["", "Alice Example", "</string> & \ue000", "%EMAILADDRESS%", "Ä"])
+@pytest.mark.parametrize(("login_name", "display_name"), PERSONS)
 @pytest.mark.parametrize("local_part", ADDRESSES)
-def test_a_profile(local_part: str, name: str) -> None:
+@pytest.mark.parametrize("format_", [autodiscover, mobileconfig])
+def test_it_is_filled_in_for_every_person(
+    format_: ModuleType, local_part: str, login_name: str, display_name: str
+) -> None:
     address = EmailAddress.parse(f"{local_part}@example.com")
-    expected = mobileconfig.render(CONFIG, address, name=name)
-    assert mobileconfig.Template(CONFIG).fill(address, name) == expected
+    expected = format_.render(CONFIG.for_person(login_name, display_name), address)
+    assert format_.template(CONFIG).fill(address, login_name, display_name) == expected
+
+
+@pytest.mark.parametrize("login_name", ["", "alice", "a&l%ice <x>"])
+def test_in_autoconfig_only_the_login_name_differs(login_name: str) -> None:
+    address = EmailAddress.parse("alice@example.com")
+    expected = autoconfig.render(CONFIG.for_person(login_name))
+    assert autoconfig.template(CONFIG).fill(address, login_name) == expected
+
+
+def test_no_template_holds_a_slot_of_another_person() -> None:
+    for format_ in (autoconfig, autodiscover, mobileconfig):
+        template = format_.template(CONFIG)
+        template.fill(EmailAddress.parse("alice@example.com"), "alice", "Alice")
+        bob = template.fill(EmailAddress.parse("bob@example.com"), "bob", "Bob").decode()
+        assert "alice" not in bob.lower()
+        assert not FORBIDDEN.search(bob.replace("\n", "").replace("\t", ""))
+
+
+@pytest.mark.parametrize("slot", template.SLOTS)
+def test_neither_an_address_nor_a_row_holds_a_slot(slot: str) -> None:
+    assert FORBIDDEN.search(slot)
+    for text in (f"{slot}@example.com", f"a{slot}b@example.com"):
+        with pytest.raises(AddressError):
+            EmailAddress.parse(text)
+    for kind in (kinds.HOST, kinds.SERVICE_URL, kinds.user_name(64)):
+        with pytest.raises(kinds.BadValueError):
+            kind.read(f"https://{slot}.example.com/" if kind is kinds.SERVICE_URL else f"x{slot}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from automx.config import BACKENDS, Settings
+from automx.config import BACKENDS, AccountSettings
 from automx.errors import SettingsError
 
 
@@ -62,14 +62,14 @@ class Backend(Protocol):
 class Backends:
     """The backends of the settings, each opened when it is first used. Safe for threads."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: AccountSettings) -> None:
         self._settings = settings
         self._opened: dict[str, Backend] = {}
         self._lock = threading.Lock()
 
     def name(self, name: str) -> str:
         """Return the name of a backend, which is that of the settings for ""."""
-        return name or self._settings.account_backend
+        return name or self._settings.backend
 
     def get(self, name: str) -> Backend | None:
         """Return a backend by its name, "" for that of the settings; None for ``none``.
@@ -92,7 +92,7 @@ class Backends:
             self._opened.clear()
 
 
-def _open(name: str, settings: Settings) -> Backend:
+def _open(name: str, settings: AccountSettings) -> Backend:
     """Open a backend; its libraries are loaded here, since most servers use one or none."""
     if name == "mailcow":
         from automx.backends.mailcow import Mailcow
@@ -100,11 +100,11 @@ def _open(name: str, settings: Settings) -> Backend:
         return Mailcow(
             settings.mailcow_endpoint,
             settings.mailcow_token,
-            timeout=settings.account_timeout,
+            timeout=settings.timeout,
             ca_file=settings.mailcow_ca_file,
         )
     if name == "command":
         from automx.backends.command import Command
 
-        return Command(settings.account_command, timeout=settings.account_timeout)
+        return Command(settings.command, timeout=settings.timeout)
     raise SettingsError(f"the account backend must be one of {', '.join(BACKENDS)}, not {name}")

@@ -21,7 +21,7 @@ from automx.cache import FoundConfig
 from automx.check import directory, mail, records, rows, settings, web
 from automx.check.finding import Finding, Level, Step
 from automx.check.network import Network
-from automx.directory.pool import Options
+from automx.config import DirectorySettings
 from automx.errors import AddressError, AutomxError, BadRecordError, UnknownDomainError
 from automx.kinds import domain_a_label
 
@@ -102,7 +102,7 @@ def check_domains(
     network: Network,
     *,
     host: str,
-    ldap_options: Options,
+    ldap_options: DirectorySettings,
 ) -> Iterator[tuple[str, list[Finding]]]:
     """Yield each domain with its findings, as it is done; "" is that of ``host``.
 
@@ -122,7 +122,9 @@ def check_domains(
         yield domain, findings
 
 
-def _begin(target: Target, network: Network, host: str, ldap_options: Options) -> Sequence[Step]:
+def _begin(
+    target: Target, network: Network, host: str, ldap_options: DirectorySettings
+) -> Sequence[Step]:
     """Return what is to be done for a domain, after the one question that all steps wait for."""
     if target.found is None:
         return [lambda: target.trouble]

@@ -9,12 +9,15 @@ from automx.address import EmailAddress
 from automx.check.finding import Finding, Level, Step
 from automx.check.network import Network
 from automx.check.web import NOBODY
+from automx.config import DirectorySettings
 from automx.directory.connection import Connection, Host, HostError
-from automx.directory.pool import Options, bind_password, hosts, tls_context
+from automx.directory.pool import bind_password, hosts, tls_context
 from automx.directory.row import LdapServer
 
 
-def steps(domain: str, server: LdapServer, options: Options, network: Network) -> Iterator[Step]:
+def steps(
+    domain: str, server: LdapServer, options: DirectorySettings, network: Network
+) -> Iterator[Step]:
     """Yield what is to be done; each host is asked once for all domains that name it."""
     for host in hosts(server, options):
         yield partial(_check, domain, server, host, options, network)
@@ -24,7 +27,7 @@ def _check(
     domain: str,
     server: LdapServer,
     host: Host,
-    options: Options,
+    options: DirectorySettings,
     network: Network,
 ) -> Iterator[Finding]:
     subject = f"ldapserver {server.id}, {host}"
@@ -40,7 +43,7 @@ def _try(
     server: LdapServer,
     host: Host,
     search_filter: str,
-    options: Options,
+    options: DirectorySettings,
     network: Network,
 ) -> str:
     """Log in and search for nobody; return what went wrong, or "".

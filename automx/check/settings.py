@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from automx.check.finding import Finding, Level
-from automx.config import Settings
+from automx.config import Settings, SigningSettings
 from automx.errors import SettingsError
 
 
@@ -14,20 +14,20 @@ def check(settings: Settings, now: datetime) -> Iterator[Finding]:
         text = "clients that make accounts ask by https only"
         advice = "give the https URL of the web server in front of automx"
         yield Finding("", Level.WARNING, "web_endpoint", text, advice)
-    if not settings.ldap_verify:
+    if not settings.directory.verify:
         text = "anyone on the way to a directory can read and forge"
         advice = "name the directory's authority by ldap_ca_file, and set this to yes"
         yield Finding("", Level.WARNING, "ldap_verify", text, advice)
-    if settings.signing_certificate:
-        yield from _signing(settings, now)
+    if settings.signing.certificate:
+        yield from _signing(settings.signing, now)
 
 
-def _signing(settings: Settings, now: datetime) -> Iterator[Finding]:
-    from automx.signing import files
+def _signing(files: SigningSettings, now: datetime) -> Iterator[Finding]:
+    from automx.signing import read
 
     subject = "signing_certificate"
     try:
-        identity = files(settings).read()
+        identity = read(files)
     except SettingsError as error:
         advice = "correct the setting or the file; profiles are not signed until then"
         yield Finding("", Level.ERROR, subject, str(error), advice)

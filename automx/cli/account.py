@@ -67,7 +67,7 @@ def add(address: str | None, name: str, password_stdin: bool, as_json: bool) -> 
 
     settings = load()
     now = this_second()
-    with open_session(settings.db_uri) as session, closing(Backends(settings)) as backends:
+    with open_session(settings.db_uri) as session, closing(Backends(settings.accounts)) as backends:
         token = tokens.get(session, name)
         _check_usable(token, now)
         password = read_secret("password") if password_stdin else None
@@ -177,7 +177,7 @@ def delete(addresses: tuple[str, ...], yes: bool, as_json: bool) -> None:
         _confirm(addresses)
     settings = load()
     results = []
-    with open_session(settings.db_uri) as session, closing(Backends(settings)) as backends:
+    with open_session(settings.db_uri) as session, closing(Backends(settings.accounts)) as backends:
 
         def remove(address: str) -> str | None:
             """Delete an account; return what went wrong."""

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import click
 
@@ -64,7 +63,7 @@ class _Report:
     help=" ".join(_TIMEOUT.split()),
 )
 @click.option("--dns", "name_server", help="Ask this name server: an IP address, perhaps :PORT.")
-@click.option("--host", help="Public host name of automx, by default that of web_endpoint.")
+@click.option("--host", help="Public host name of automx, by default the setting public_host.")
 @click.option(
     "--ca-file",
     type=click.Path(exists=True, dir_okay=False),
@@ -93,11 +92,9 @@ def check(
     with _errors_in(report):
         from automx import check as doctor
         from automx import config, database
-        from automx.directory import pool
 
         settings = config.load()
         service = _host(host, settings)
-        options = pool.options(settings)
         network = doctor.Network(
             name_server=address, port=port, ca_file=ca_file or "", timeout=timeout
         )
@@ -107,7 +104,7 @@ def check(
             asked = None if all_domains else domains
             targets = doctor.load_targets(session, asked)
         report.domains = [target.domain for target in targets]
-        work = doctor.check_domains(targets, network, host=service, ldap_options=options)
+        work = doctor.check_domains(targets, network, host=service, ldap_options=settings.directory)
         with _progress(len(targets)) as advance:
             for domain, found in work:
                 if domain:
@@ -170,7 +167,7 @@ def _host(text: str | None, settings: "Settings") -> str:
     from automx.address import parse_domain
     from automx.dns import is_host_name
 
-    text = text or urlsplit(settings.web_endpoint).hostname
+    text = text or settings.public_host
     name = parse_domain(text) if text else ""
     return name if is_host_name(name) else ""
 

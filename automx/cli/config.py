@@ -6,9 +6,8 @@ import click
 @click.command
 def config() -> None:
     """Print the effective settings and where each comes from, without secrets."""
-    from automx.config import KEYS, load, masked
+    from automx.config import load, masked
 
     settings = load()
-    for name in KEYS:
-        value = masked(name, getattr(settings, name))
-        click.echo(f"{name} = {value}".rstrip() + f"  # {settings.sources[name]}")
+    for name, value in settings.values().items():
+        click.echo(f"{name} = {masked(name, value)}".rstrip() + f"  # {settings.sources[name]}")

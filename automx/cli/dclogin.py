@@ -59,8 +59,8 @@ def dclogin(address: str, password_stdin: bool, discover: bool, output: QrOutput
 @click.option(
     "--url",
     metavar="URL",
-    help="Where phones reach this service, such as https://example.org/automx. Default: the host "
-    "of web_endpoint, else https://autoconfig.DOMAIN.",
+    help="Where phones reach this service, such as https://example.org/automx. Default: the "
+    "setting public_host, else https://autoconfig.DOMAIN.",
 )
 @qr_options("--qr")
 def mobileconfig_qr(address: str, url: str | None, output: QrOutput) -> None:
@@ -94,10 +94,10 @@ def _ask_password() -> str:
 
 def _own_url(address: "EmailAddress", settings: "Settings") -> str:
     """Return where a phone finds the profile, without a final slash."""
-    if settings.web_endpoint:
-        parts = urlsplit(settings.web_endpoint)
-        return f"{parts.scheme}://{parts.netloc}"
-    return f"https://autoconfig.{address.domain}"
+    endpoint = urlsplit(settings.web_endpoint)
+    if endpoint.hostname == settings.public_host:  # with its port
+        return f"{endpoint.scheme}://{endpoint.netloc}"
+    return f"https://{settings.public_host or f'autoconfig.{address.domain}'}"
 
 
 def _checked_url(url: str) -> str:

@@ -2,7 +2,6 @@
 
 import json
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import click
 
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 @click.command
 @click.argument("domain")
 @click.option("--format", "format_", type=click.Choice(["zone", "json"]), default="zone")
-@click.option("--host", help="Public host name of automx, by default that of web_endpoint.")
+@click.option("--host", help="Public host name of automx, by default the setting public_host.")
 def dns(domain: str, format_: str, host: str | None) -> None:
     """Print the DNS records of DOMAIN, ready to paste into its zone."""
     from automx import dns as records
@@ -24,11 +23,11 @@ def dns(domain: str, format_: str, host: str | None) -> None:
     from automx.lookup import find
 
     settings = load()
-    text = host or urlsplit(settings.web_endpoint).hostname
+    text = host or settings.public_host
     name = parse_domain(text) if text else ""
     if not name or not records.is_host_name(name):
         raise SettingsError(
-            "under which host name do clients reach automx? Give it by --host, or set web_endpoint"
+            "under which host name do clients reach automx? Give it by --host, or set public_host"
         )
     with open_session(settings.db_uri) as session:
         config = find(session, parse_domain(domain)).config

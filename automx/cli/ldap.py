@@ -7,7 +7,7 @@ import click
 
 if TYPE_CHECKING:
     from automx.address import EmailAddress
-    from automx.directory import pool
+    from automx.config import DirectorySettings
     from automx.directory.connection import Connection, Host
     from automx.directory.pool import Person
     from automx.directory.row import LdapServer
@@ -30,7 +30,7 @@ def test(address: str) -> None:
 
     person = EmailAddress.parse(address)
     settings = load()
-    options = pool.options(settings)
+    options = settings.directory
     with open_session(settings.db_uri) as session:
         found = find(session, person.domain)
     server = found.ldap_server
@@ -55,7 +55,7 @@ def test(address: str) -> None:
 
 
 def _try(
-    host: "Host", server: "LdapServer", options: "pool.Options", address: "EmailAddress"
+    host: "Host", server: "LdapServer", options: "DirectorySettings", address: "EmailAddress"
 ) -> "Person | None":
     """Ask one host, step by step; return None after telling which step failed, and what to do."""
     from automx.directory import pool

@@ -64,7 +64,7 @@ def prune(dry_run: bool, time: str | None, as_json: bool) -> None:
     settings = load()
     policy = _policy(settings, now)
     steps: list[Done] = []
-    with open_session(settings.db_uri) as session, closing(Backends(settings)) as backends:
+    with open_session(settings.db_uri) as session, closing(Backends(settings.accounts)) as backends:
         dues = due(session, now=now, policy=policy)
         work = carry_out(session, dues, backends, now=now, policy=policy, dry_run=dry_run)
         for done in with_progress(work, len(dues)):
@@ -90,12 +90,12 @@ def prune(dry_run: bool, time: str | None, as_json: bool) -> None:
 def _policy(settings: "Settings", now: datetime) -> "Policy":
     from automx.accounts.prune import Policy
 
-    if settings.account_warn_before and not settings.account_warn_command:
+    if settings.accounts.warn_before and not settings.accounts.warn_command:
         complain("account_warn_before has no effect: account_warn_command is not set")
     return Policy(
-        warn_before=settings.account_warn_before,
-        warn=_warner(settings, now) if settings.account_warn_command else None,
-        grace=settings.account_grace,
+        warn_before=settings.accounts.warn_before,
+        warn=_warner(settings, now) if settings.accounts.warn_command else None,
+        grace=settings.accounts.grace,
     )
 
 
@@ -115,7 +115,7 @@ def _warner(settings: "Settings", now: datetime) -> Callable[["Account"], None]:
             "expires_at": iso(account.expires_at),
             "seconds_left": int((account.expires_at - now).total_seconds()),
         }
-        run_hook(settings.account_warn_command, document, timeout=settings.account_timeout)
+        run_hook(settings.accounts.warn_command, document, timeout=settings.accounts.timeout)
 
     return warn
 

@@ -37,12 +37,12 @@ def personal_config(address: "EmailAddress", settings: "Settings") -> "ClientCon
     Raises UnknownDomainError, BadRecordError, DatabaseError or DirectoryError as look-ups do.
     """
     from automx.database import open_session
-    from automx.directory.pool import NOBODY, Directories, options
+    from automx.directory.pool import NOBODY, Directories
     from automx.lookup import find
 
     with open_session(settings.db_uri) as session:
         found = find(session, address.domain)
-    with closing(Directories(options(settings))) as directories:
+    with closing(Directories(settings.directory)) as directories:
         server = found.ldap_server
         known = (directories.find(server, address) if server else None) or NOBODY
     return found.config.for_person(known.login_name, known.display_name)
@@ -68,18 +68,14 @@ def _mobileconfig(config: "ClientConfig", address: "EmailAddress") -> bytes:
 
 def _text(config: "ClientConfig", address: "EmailAddress") -> str:
     """Return one line for each server, in columns, best first."""
-    from automx.address import expand, expand_url
-
-    def filled(text: str) -> str:
-        return expand(text, config.domain, address) or text
-
+    config = config.for_address(address)
     rows = [
         (
             server.type.upper(),
-            filled(server.hostname),
+            server.hostname,
             f"port {server.port}",
             server.socket_type,
-            f"login {filled(server.user_name)}",
+            f"login {server.user_name}",
             ", ".join(server.authentication),
         )
         for server in (*config.incoming, *config.outgoing, *config.sieve)
@@ -89,10 +85,7 @@ def _text(config: "ClientConfig", address: "EmailAddress") -> str:
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         lines.append("  ".join(cells).rstrip())
-    for service in config.services:
-        url = expand_url(service.url, config.domain, address)
-        login = filled(service.user_name)
-        lines.append(f"{service.type.upper()}  {url}  login {login}")
+    lines += [f"{s.type.upper()}  {s.url}  login {s.user_name}" for s in config.services]
     return "\n".join(lines) + "\n"
 
 

@@ -446,7 +446,7 @@ def _details(token: "Token", settings: "Settings", now: datetime) -> str:
         ("Expiry", f"{token.expiry} ({lasts})"),
         ("Uses", _uses(token)),
         ("State", _state(token, now, with_advice=True)),
-        ("Backend", token.backend or f"{settings.account_backend} (of the settings)"),
+        ("Backend", token.backend or f"{settings.accounts.backend} (of the settings)"),
         ("Spare active", "yes" if token.spare_active else "no"),
         ("Created", dated(token.created_at, now)),
         ("QR text", _account_text(token, settings) or _NO_ENDPOINT),

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import ip_address
 from threading import BoundedSemaphore, Lock
 from time import monotonic
@@ -20,7 +20,7 @@ from cachetools import TTLCache
 
 from automx.address import PLACEHOLDER, EmailAddress
 from automx.clientconfig import FORBIDDEN
-from automx.config import Settings
+from automx.config import DirectorySettings
 from automx.directory.connection import BrokenError, Connection, Host, HostError, TlsMode
 from automx.directory.row import HostName, LdapServer, is_ip
 from automx.errors import SettingsError, UnavailableError
@@ -30,35 +30,6 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 5.0  # how long a host that failed is passed over
 LOOKUPS = 4  # how many look-ups of a directory run at once, so that one cannot take all threads
 STALL_SECONDS = 1.0  # no look-up waits for its turn behind one that takes longer than this
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The settings that concern all directories; times are seconds.
-
-    ``bind_passwords`` maps the id of a row to a password that takes the place of the row's.
-    """
-
-    starttls: str = "yes"
-    ca_file: str = ""
-    verify: bool = True
-    timeout: float = 3
-    cache_seconds: float = 60
-    cache_size: int = 10_000
-    bind_passwords: Mapping[int, str] = field(default_factory=dict, repr=False)
-
-
-def options(settings: Settings) -> Options:
-    """Return those of the settings that concern directories."""
-    return Options(
-        starttls=settings.ldap_starttls,
-        ca_file=settings.ldap_ca_file,
-        verify=settings.ldap_verify,
-        timeout=settings.ldap_timeout,
-        cache_seconds=settings.ldap_cache_seconds,
-        cache_size=settings.ldap_cache_size,
-        bind_passwords=settings.ldap_bind_password_file,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +49,32 @@ class DirectoryError(UnavailableError):
     is_logged = True
 
 
-def hosts(server: LdapServer, options: Options) -> list[Host]:
+def hosts(server: LdapServer, settings: DirectorySettings) -> list[Host]:
     """Return the hosts of a row, with what they do not say taken from its columns and settings."""
-    return [_host(host, server, options) for host in server.hosts]
+    return [_host(host, server, settings) for host in server.hosts]
 
 
-def bind_password(server: LdapServer, options: Options) -> str:
+def bind_password(server: LdapServer, settings: DirectorySettings) -> str:
     """Return the password by which automx logs in to a directory."""
-    return options.bind_passwords.get(server.id, server.bind_password)
+    return settings.bind_passwords.get(server.id, server.bind_password)
 
 
 class Directories:
     """All directories of a process, with their connections and what they said; threads share it."""
 
-    def __init__(self, options: Options, *, now: Callable[[], float] = monotonic) -> None:
-        self.options = options
+    def __init__(
+        self, settings: DirectorySettings, *, now: Callable[[], float] = monotonic
+    ) -> None:
+        self.settings = settings
         self._now = now
         self._lock = Lock()
         self._directories: dict[int, _Directory] = {}
         self._people: TTLCache[tuple[LdapServer, str], Person] | None = None
-        if options.cache_seconds > 0 and options.cache_size > 0:
-            self._people = TTLCache(options.cache_size, options.cache_seconds, now)
+        if settings.cache_seconds > 0 and settings.cache_size > 0:
+            self._people = TTLCache(settings.cache_size, settings.cache_seconds, now)
         # The system's authorities are loaded when they are needed; a wrong file is told at once.
-        self._context = tls_context(options) if options.ca_file else None
-        if not options.verify:
+        self._context = tls_context(settings) if settings.ca_file else None
+        if not settings.verify:
             log.warning("ldap_verify = no: anyone on the way to a directory can read and forge")
 
     def find(self, server: LdapServer, address: EmailAddress) -> Person | None:
@@ -133,27 +106,27 @@ class Directories:
     def _directory(self, server: LdapServer) -> "_Directory":
         with self._lock:
             if self._context is None:
-                self._context = tls_context(self.options)
+                self._context = tls_context(self.settings)
             directory = self._directories.get(server.id)
             if directory is None or directory.server != server:  # the row was changed
                 if directory is not None:
                     directory.close()
-                directory = _Directory(server, self.options, self._context, self._now)
+                directory = _Directory(server, self.settings, self._context, self._now)
                 self._directories[server.id] = directory
             return directory
 
 
-def tls_context(options: Options) -> ssl.SSLContext:
+def tls_context(settings: DirectorySettings) -> ssl.SSLContext:
     """Return what TLS connections are checked with: TLS 1.2 or later, the system's authorities.
 
     Raises SettingsError if the file of authorities cannot be used.
     """
     try:
-        context = ssl.create_default_context(cafile=options.ca_file or None)
+        context = ssl.create_default_context(cafile=settings.ca_file or None)
     except (OSError, ssl.SSLError) as error:
-        raise SettingsError(f"ldap_ca_file {options.ca_file} cannot be used: {error}") from error
+        raise SettingsError(f"ldap_ca_file {settings.ca_file} cannot be used: {error}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if not options.verify:
+    if not settings.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
@@ -187,18 +160,18 @@ class _Directory:
     def __init__(
         self,
         server: LdapServer,
-        options: Options,
+        settings: DirectorySettings,
         context: ssl.SSLContext,
         now: Callable[[], float],
     ) -> None:
         self.server = server
-        self._password = bind_password(server, options)
-        self._timeout = options.timeout
+        self._password = bind_password(server, settings)
+        self._timeout = settings.timeout
         self._context = context
         self._now = now
         self._lock = Lock()
         self._turns = BoundedSemaphore(LOOKUPS)
-        self._states = [_HostState(host) for host in hosts(server, options)]
+        self._states = [_HostState(host) for host in hosts(server, settings)]
         self._attempts: list[_Attempt] = []
         self._is_closed = False
         self._threads = ThreadPoolExecutor(
@@ -408,17 +381,17 @@ def person(server: LdapServer, entry: Mapping[str, Any]) -> Person:
     return Person(first(server.attr_uid), first(server.attr_cn) if server.attr_cn else "")
 
 
-def _host(host: HostName, server: LdapServer, options: Options) -> Host:
+def _host(host: HostName, server: LdapServer, settings: DirectorySettings) -> Host:
     is_ldaps = host.scheme == "ldaps" if host.scheme else server.use_ssl
     # The columns' port belongs to the columns' way of encryption.
     is_alike = server.port and is_ldaps == server.use_ssl
     default = server.port if is_alike else 636 if is_ldaps else 389
     if is_ldaps:
         tls = TlsMode.LDAPS
-    elif options.starttls == "no" or (options.starttls == "yes" and _is_loopback(host.name)):
+    elif settings.starttls == "no" or (settings.starttls == "yes" and _is_loopback(host.name)):
         tls = TlsMode.NONE
     else:
-        tls = TlsMode.STARTTLS if options.starttls == "yes" else TlsMode.TRY_STARTTLS
+        tls = TlsMode.STARTTLS if settings.starttls == "yes" else TlsMode.TRY_STARTTLS
     return Host(host.name, host.port or default, tls)
 
 

@@ -1,15 +1,11 @@
 """Autoconfig, for Thunderbird, K-9, KMail, Evolution and Delta Chat.
 
 Standard: draft-ietf-mailmaint-autoconfig, version 1.2 of the document. Where clients are stricter
-than the draft, the clients are served: Thunderbird 153 loses the text of a leaf element that has an
-attribute, and white space around a leaf's text is part of the value for Thunderbird for Android.
+than the draft, the document follows the clients: Thunderbird 153 loses the text of a leaf element
+that has an attribute, and Thunderbird for Android takes white space around a leaf's text as part
+of the value.
 """
 
-from html import escape
-
-from lxml import etree
-
-from automx.address import LOGIN_MARK
 from automx.clientconfig import (
     ClientConfig,
     MailServer,
@@ -18,6 +14,9 @@ from automx.clientconfig import (
     Service,
     ServiceType,
 )
+from automx.formats import xml
+from automx.formats.template import Template
+from automx.formats.xml import Element, add
 
 CONTENT_TYPE = "application/xml; charset=utf-8"
 
@@ -31,73 +30,65 @@ _DAV_ELEMENTS = {
 def render(config: ClientConfig) -> bytes:
     """Return the document for a domain; it is the same for all addresses.
 
-    Placeholders are passed on: every client fills in the address that was typed.
+    Placeholders stay in the document: every client fills in the address of its user.
     """
-    root = etree.Element("clientConfig", version="1.2")
-    # Thunderbird wants a host name here; "_" is none.
-    provider = etree.SubElement(root, "emailProvider", id=config.domain.replace("_", "-"))
-    _leaf(provider, "domain", config.domain)
-    _leaf(provider, "displayName", config.provider_name)
-    _leaf(provider, "displayShortName", config.provider_short_name)
+    root = xml.root("clientConfig", version="1.2")
+    # Thunderbird wants a host name here, which cannot hold "_".
+    provider = add(root, "emailProvider", id=config.domain.replace("_", "-"))
+    add(provider, "domain", config.domain)
+    add(provider, "displayName", config.provider_name)
+    add(provider, "displayShortName", config.provider_short_name)
     for server in config.incoming:
-        _mail_server(etree.SubElement(provider, "incomingServer", type=server.type), server)
-    for service in config.services:  # behind those that every client knows
+        _mail_server(add(provider, "incomingServer", type=server.type), server)
+    for service in config.services:  # after the servers that every client knows
         if service.type is ServiceType.JMAP:
-            _dav_server(etree.SubElement(provider, "incomingServer", type="jmap"), service)
+            _dav_server(add(provider, "incomingServer", type="jmap"), service)
     for server in config.outgoing:
-        _mail_server(etree.SubElement(provider, "outgoingServer", type=server.type), server)
+        _mail_server(add(provider, "outgoingServer", type=server.type), server)
     _documentation(provider, config.details)
     for service in config.services:
         if name := _DAV_ELEMENTS.get(service.type):
-            _dav_server(etree.SubElement(root, name, type=service.type), service)
-    if config.details.webmail_url:  # Mozilla's element; the draft lets it be
-        web_mail = etree.SubElement(root, "webMail")
-        etree.SubElement(web_mail, "loginPage", url=config.details.webmail_url)
+            _dav_server(add(root, name, type=service.type), service)
+    if config.details.webmail_url:  # Mozilla's element; the draft allows it
+        add(add(root, "webMail"), "loginPage", url=config.details.webmail_url)
     if config.details.oauth2 is not None:
         _oauth2(root, config.details.oauth2)
-    return etree.tostring(root, encoding="UTF-8", xml_declaration=True, pretty_print=True)
+    return xml.to_bytes(root)
 
 
-class LoginTemplate:
-    """The documents of a domain's people who log in by a name of their own, to be filled in."""
-
-    def __init__(self, config: ClientConfig) -> None:
-        document = render(config.for_person(LOGIN_MARK)).decode().replace("%", "%%")
-        self._template = document.replace(LOGIN_MARK, "%(login_name)s")
-
-    def fill(self, login_name: str) -> bytes:
-        """Return the same bytes as render() does for a person with this login name."""
-        return (self._template % {"login_name": escape(login_name, quote=False)}).encode()
+def template(config: ClientConfig) -> Template:
+    """Return the template of a domain; only the login name differs between people."""
+    return Template(lambda config, _: render(config), config)
 
 
-def _mail_server(element: etree._Element, server: MailServer) -> None:
-    _leaf(element, "hostname", server.hostname)
-    _leaf(element, "port", str(server.port))
-    _leaf(element, "socketType", server.socket_type)
-    _leaf(element, "username", server.user_name)
+def _mail_server(element: Element, server: MailServer) -> None:
+    add(element, "hostname", server.hostname)
+    add(element, "port", str(server.port))
+    add(element, "socketType", server.socket_type)
+    add(element, "username", server.user_name)
     for method in server.authentication:
-        _leaf(element, "authentication", method)
+        add(element, "authentication", method)
 
 
-def _dav_server(element: etree._Element, server: Service) -> None:
-    _leaf(element, "url", server.url)
-    # The draft's form, and one without attribute for readers that lose such text.
-    etree.SubElement(element, "authentication", system="http").text = "basic"
-    _leaf(element, "authentication", "basic")
-    _leaf(element, "username", server.user_name)
+def _dav_server(element: Element, server: Service) -> None:
+    add(element, "url", server.url)
+    # The draft's form, and one without attribute for clients that lose the text of the other.
+    add(element, "authentication", "basic", system="http")
+    add(element, "authentication", "basic")
+    add(element, "username", server.user_name)
 
 
-def _documentation(provider: etree._Element, details: ProviderDetails) -> None:
+def _documentation(provider: Element, details: ProviderDetails) -> None:
     """Write one element for each page, with its titles in all languages."""
-    elements: dict[str, etree._Element] = {}
+    elements: dict[str, Element] = {}
     for page in details.documentation:
         if page.url not in elements:
-            elements[page.url] = etree.SubElement(provider, "documentation", url=page.url)
-        etree.SubElement(elements[page.url], "descr", lang=page.language).text = page.text
+            elements[page.url] = add(provider, "documentation", url=page.url)
+        add(elements[page.url], "descr", page.text, lang=page.language)
 
 
-def _oauth2(root: etree._Element, oauth2: OAuth2) -> None:
-    """Write how people log in by OAuth 2.0; nothing if a part is missing that nobody can guess."""
+def _oauth2(root: Element, oauth2: OAuth2) -> None:
+    """Write the OAuth 2.0 settings; nothing if a required one is missing."""
     texts = {
         "issuer": oauth2.issuer,
         "scope": oauth2.scope,
@@ -105,12 +96,8 @@ def _oauth2(root: etree._Element, oauth2: OAuth2) -> None:
         "tokenURL": oauth2.token_url,
     }
     if all(texts.values()):
-        element = etree.SubElement(root, "oAuth2")
+        element = add(root, "oAuth2")
         for name, text in texts.items():
-            _leaf(element, name, text)
+            add(element, name, text)
         if oauth2.client_id:
-            _leaf(element, "clientID", oauth2.client_id)
-
-
-def _leaf(parent: etree._Element, name: str, text: str) -> None:
-    etree.SubElement(parent, name).text = text
+            add(element, "clientID", oauth2.client_id)

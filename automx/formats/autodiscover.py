@@ -1,28 +1,16 @@
 """Autodiscover, for Outlook, Thunderbird, eM Client and Delta Chat.
 
-Standard: [MS-OXDSCLI], the outlook schema. IMAP, POP and SMTP are what Outlook reads from a server
-that is not Exchange; eM Client also reads CalDAV and CardDAV. Clients that synchronize by
-Exchange ActiveSync ask in the mobilesync schema ([MS-ASCMD], section 2.2.1.1); neither schema tells
-what belongs to the other. How the JSON of newer clients looks is not published.
+Standard: [MS-OXDSCLI], the outlook schema. From a server that is not
+Exchange, Outlook reads IMAP, POP and SMTP; eM Client also reads CalDAV and CardDAV. Clients of
+Exchange ActiveSync use the mobilesync schema ([MS-ASCMD], section 2.2.1.1). An answer holds the
+settings of one schema only. The JSON of newer clients has no published specification.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from html import escape
 from xml.parsers import expat
 
-from lxml import etree
-
-from automx.address import (
-    LOGIN_MARK,
-    MARK,
-    NAME_MARK,
-    URL_MARK,
-    EmailAddress,
-    expand,
-    expand_url,
-    in_url,
-)
+from automx.address import EmailAddress, expand_url
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
@@ -33,6 +21,9 @@ from automx.clientconfig import (
     SocketType,
 )
 from automx.errors import BadRequestError
+from automx.formats import xml
+from automx.formats.template import Template
+from automx.formats.xml import Element, add
 
 CONTENT_TYPE = "text/xml; charset=utf-8"
 
@@ -65,22 +56,22 @@ class InvalidRequestError(BadRequestError):
 
 
 class SchemaNotServedError(BadRequestError):
-    """The client accepts an answer only in a schema that this server does not speak."""
+    """The client accepts only a schema that this server does not serve."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client asks: settings for ``address`` (as it was typed), in which schema."""
+    """A request for the settings of ``address`` (not parsed yet), in one of two schemas."""
 
     address: str
     mobilesync: bool = False
 
 
 def parse_request(body: bytes) -> Request:
-    """Return what a POST body asks.
+    """Return the request in the body of a POST.
 
-    Raises InvalidRequestError for anything that is no such request (no XML, a document type,
-    another namespace, no address), SchemaNotServedError for a schema other than the two.
+    Raises InvalidRequestError for no XML, a document type, another namespace or a missing address,
+    and SchemaNotServedError for another response schema.
     """
     texts = _texts(body)
     namespaces = (REQUEST_NS, MOBILESYNC_REQUEST_NS)
@@ -102,15 +93,15 @@ def parse_request(body: bytes) -> Request:
 
 
 def _texts(body: bytes) -> dict[tuple[str, ...], str]:
-    """Return the texts of the elements down to the third level, by the names on the way there.
+    """Return the texts of the elements of the first three levels, by the path of their names.
 
-    Read by expat: lxml keeps every element name that it has ever seen, so that strangers could
-    fill the memory. Without a document type, there are no entities either. Raises
+    The parser is expat: lxml never frees the element names of its input, so that hostile requests
+    could fill the memory. Without a document type, there are no entities. Raises
     InvalidRequestError.
     """
     texts: dict[tuple[str, ...], str] = {}
     path: list[str] = []
-    element: tuple[str, ...] | None = None  # whose text is being read
+    element: tuple[str, ...] | None = None  # its text is being read
 
     def start(name: str, _: object) -> None:
         nonlocal element
@@ -146,73 +137,49 @@ def _texts(body: bytes) -> dict[tuple[str, ...], str]:
 
 
 def render(config: ClientConfig, address: EmailAddress | None = None) -> bytes:
-    """Return the settings for an address, or those of the domain, without login name, for None."""
+    """Return the settings of an address; with None, those of the domain, without login names."""
+    config = config.for_address(address)
     root, response = _document(OUTLOOK_NS)
-    user = etree.SubElement(response, "User")
-    _leaf(user, "DisplayName", config.display_name or str(address or config.provider_name))
+    user = add(response, "User")
+    add(user, "DisplayName", config.display_name or str(address or config.provider_name))
     if address is not None:
-        _leaf(user, "AutoDiscoverSMTPAddress", str(address))
-    account = etree.SubElement(response, "Account")
-    _leaf(account, "AccountType", "email")
-    _leaf(account, "Action", "settings")
+        add(user, "AutoDiscoverSMTPAddress", str(address))
+    account = add(response, "Account")
+    add(account, "AccountType", "email")
+    add(account, "Action", "settings")
     for server in config.mail_servers:
-        if server.type not in _TYPES:
-            continue
-        _mail_server(account, server, config.domain, address)
+        if server.type in _TYPES:
+            _mail_server(add(account, "Protocol"), server, has_login=address is not None)
     for service in config.services:
         if service.type in _DAV_TYPES:
-            _dav_server(account, service, config.domain, address)
-    return _bytes(root)
+            _dav_server(add(account, "Protocol"), service, has_login=address is not None)
+    return xml.to_bytes(root)
 
 
-class Template:
-    """The answers for all addresses of a domain, rendered once and filled in for each person."""
-
-    def __init__(self, config: ClientConfig) -> None:
-        config = replace(config, display_name=NAME_MARK)
-        document = render(config, EmailAddress(MARK, config.domain)).decode()
-        document = document.replace("%", "%%").replace(MARK, "%(local_part)s")
-        document = document.replace(URL_MARK, "%(in_url)s").replace(NAME_MARK, "%(name)s")
-        self._template = document.replace(LOGIN_MARK, "%(login_name)s")
-
-    def fill(self, address: EmailAddress, login_name: str = "", display_name: str = "") -> bytes:
-        """Return the same bytes as render() does for this address of the domain.
-
-        ``login_name`` has an effect in a login_template() only.
-        """
-        values = {
-            "name": escape(display_name or str(address), quote=False),
-            "login_name": escape(login_name, quote=False),
-            "local_part": escape(address.local_part, quote=False),
-            "in_url": escape(in_url(address.local_part), quote=False),
-        }
-        return (self._template % values).encode()
-
-
-def login_template(config: ClientConfig) -> Template:
-    """Return the answers for people of a domain who log in by a name of their own."""
-    return Template(config.for_person(LOGIN_MARK))
+def template(config: ClientConfig) -> Template:
+    """Return the template of a domain."""
+    return Template(render, config)
 
 
 def render_mobilesync(config: ClientConfig, address: EmailAddress) -> bytes:
-    """Return where an address synchronizes by ActiveSync.
+    """Return the ActiveSync server of an address.
 
-    Raises SchemaNotServedError if the domain has no such server.
+    Raises SchemaNotServedError if the domain has none.
     """
     url = activesync_url(config, address)
     if url is None:
         raise SchemaNotServedError("This response schema is not served here.")
     root, response = _document(MOBILESYNC_NS)
-    _leaf(response, "Culture", "en:us")
-    user = etree.SubElement(response, "User")
-    _leaf(user, "DisplayName", config.display_name or str(address))
-    _leaf(user, "EMailAddress", str(address))
-    settings = etree.SubElement(etree.SubElement(response, "Action"), "Settings")
-    server = etree.SubElement(settings, "Server")
-    _leaf(server, "Type", "MobileSync")
-    _leaf(server, "Url", url)
-    _leaf(server, "Name", url)
-    return _bytes(root)
+    add(response, "Culture", "en:us")
+    user = add(response, "User")
+    add(user, "DisplayName", config.display_name or str(address))
+    add(user, "EMailAddress", str(address))
+    settings = add(add(response, "Action"), "Settings")
+    server = add(settings, "Server")
+    add(server, "Type", "MobileSync")
+    add(server, "Url", url)
+    add(server, "Name", url)
+    return xml.to_bytes(root)
 
 
 def activesync_url(config: ClientConfig, address: EmailAddress | None) -> str | None:
@@ -226,64 +193,45 @@ def activesync_url(config: ClientConfig, address: EmailAddress | None) -> str | 
 def render_error(code: int, message: str, *, now: datetime) -> bytes:
     """Return an error document; ``code`` is one of [MS-OXDSCLI], such as 600, invalid request."""
     root, response = _document(RESPONSE_NS)
-    error = etree.SubElement(response, "Error", Time=f"{now:%H:%M:%S.%f}0", Id="0")
-    _leaf(error, "ErrorCode", str(code))
-    _leaf(error, "Message", message)
-    etree.SubElement(error, "DebugData")
-    return _bytes(root)
+    error = add(response, "Error", Time=f"{now:%H:%M:%S.%f}0", Id="0")
+    add(error, "ErrorCode", str(code))
+    add(error, "Message", message)
+    add(error, "DebugData")
+    return xml.to_bytes(root)
 
 
-def _document(response_ns: str) -> tuple[etree._Element, etree._Element]:
+def _document(response_ns: str) -> tuple[Element, Element]:
     """Return the root and the Response element.
 
-    The namespaces are written as attributes, so that no prefix can appear: Thunderbird reads none.
+    The namespaces are written as attributes, so that no prefix can appear: Thunderbird reads
+    elements without prefix only.
     """
-    root = etree.Element("Autodiscover", xmlns=RESPONSE_NS)
-    return root, etree.SubElement(root, "Response", xmlns=response_ns)
+    root = xml.root("Autodiscover", xmlns=RESPONSE_NS)
+    return root, add(root, "Response", xmlns=response_ns)
 
 
-def _mail_server(
-    account: etree._Element, server: MailServer, domain: str, address: EmailAddress | None
-) -> None:
-    hostname = expand(server.hostname, domain, address)
-    if hostname is None:  # the host's name holds the local part, and nobody told it
-        return
-    protocol = etree.SubElement(account, "Protocol")
+def _mail_server(protocol: Element, server: MailServer, *, has_login: bool) -> None:
     ssl, encryption = _ENCRYPTION[server.socket_type]
     needs_login = not _NO_LOGIN.issuperset(server.authentication)
-    _leaf(protocol, "Type", _TYPES[server.type])
-    _leaf(protocol, "Server", hostname)
-    _leaf(protocol, "Port", str(server.port))
-    _leaf(protocol, "DomainRequired", "off")
-    if address is not None:
-        _leaf(protocol, "LoginName", expand(server.user_name, domain, address) or "")
-    _leaf(protocol, "SPA", "off")
-    _leaf(protocol, "SSL", ssl)
-    _leaf(protocol, "Encryption", encryption)
-    _leaf(protocol, "AuthRequired", "on" if needs_login else "off")
+    add(protocol, "Type", _TYPES[server.type])
+    add(protocol, "Server", server.hostname)
+    add(protocol, "Port", str(server.port))
+    add(protocol, "DomainRequired", "off")
+    if has_login:
+        add(protocol, "LoginName", server.user_name)
+    add(protocol, "SPA", "off")
+    add(protocol, "SSL", ssl)
+    add(protocol, "Encryption", encryption)
+    add(protocol, "AuthRequired", "on" if needs_login else "off")
     if server.type is ServerType.SMTP:
-        _leaf(protocol, "UsePOPAuth", "off")
-        _leaf(protocol, "SMTPLast", "off")
+        add(protocol, "UsePOPAuth", "off")
+        add(protocol, "SMTPLast", "off")
 
 
-def _dav_server(
-    account: etree._Element, server: Service, domain: str, address: EmailAddress | None
-) -> None:
-    url = expand_url(server.url, domain, address)
-    if url is None:
-        return
-    protocol = etree.SubElement(account, "Protocol")
-    _leaf(protocol, "Type", _DAV_TYPES[server.type])
-    _leaf(protocol, "Server", url)
-    _leaf(protocol, "DomainRequired", "on" if server.domain_required else "off")
-    if address is not None:
-        _leaf(protocol, "LoginName", expand(server.user_name, domain, address) or "")
-    _leaf(protocol, "SSL", "on" if url.startswith("https:") else "off")
-
-
-def _leaf(parent: etree._Element, name: str, text: str) -> None:
-    etree.SubElement(parent, name).text = text
-
-
-def _bytes(root: etree._Element) -> bytes:
-    return etree.tostring(root, encoding="UTF-8", xml_declaration=True, pretty_print=True)
+def _dav_server(protocol: Element, service: Service, *, has_login: bool) -> None:
+    add(protocol, "Type", _DAV_TYPES[service.type])
+    add(protocol, "Server", service.url)
+    add(protocol, "DomainRequired", "on" if service.domain_required else "off")
+    if has_login:
+        add(protocol, "LoginName", service.user_name)
+    add(protocol, "SSL", "on" if service.url.startswith("https:") else "off")

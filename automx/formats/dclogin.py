@@ -1,4 +1,4 @@
-"""Texts that Delta Chat reads from QR codes: DCACCOUNT makes an account, dclogin opens one.
+"""Texts that Delta Chat reads from QR codes: DCACCOUNT makes an account, dclogin logs in to one.
 
 Standard: the URI schemes of Delta Chat
 (https://github.com/deltachat/interface/blob/main/uri-schemes.md).
@@ -6,11 +6,18 @@ Standard: the URI schemes of Delta Chat
 
 from urllib.parse import quote, urlsplit
 
-from automx.address import EmailAddress, expand
-from automx.clientconfig import Authentication, ClientConfig, MailServer, ServerType, SocketType
+from automx.address import EmailAddress
+from automx.clientconfig import (
+    Authentication,
+    ClientConfig,
+    MailServer,
+    ServerType,
+    SocketType,
+    best_first,
+)
 from automx.errors import BadRecordError, SettingsError
 
-# What a person does with either text, in the words of Delta Chat 2.
+# Instructions for both texts, in the words of Delta Chat 2.
 SCAN_STEPS = (
     "Install Delta Chat on your phone, from its app store or get.delta.chat.",
     "Open it and tap “Create New Profile”, “Use Other Server”, “Scan Invitation Code”.",
@@ -24,15 +31,15 @@ _SECURITY = {
 }
 _WITH_PASSWORD = {Authentication.PASSWORD_CLEARTEXT, Authentication.PASSWORD_ENCRYPTED}
 
-# Cores before 2.0 take the address as it stands, so what a URL allows there is not encoded.
+# Cores before 2.0 do not decode the address, so characters that a URL allows are not encoded.
 _SAFE_IN_ADDRESS = "!$&'*+=_-.~@"
 
 
 def account_text(web_endpoint: str, token: str, name: str) -> str:
     """Return the text that lets a client ask for a new account.
 
-    ``web_endpoint`` is the setting, ``token`` the secret, ``name`` what the token is called.
-    Raises SettingsError if the endpoint is no https URL, the only kind that clients ask.
+    ``web_endpoint`` is the setting, ``token`` the secret, ``name`` the name of the token. Raises
+    SettingsError if the endpoint is no https URL: clients use no other.
     """
     parts = urlsplit(web_endpoint)
     if parts.scheme != "https":
@@ -45,27 +52,28 @@ def account_text(web_endpoint: str, token: str, name: str) -> str:
 def login_text(address: EmailAddress, password: str, config: ClientConfig | None = None) -> str:
     """Return the text that lets a client log in to a mailbox, as version 1 of the scheme.
 
-    With the settings ``config`` of the person it names the best IMAP and the best SMTP server, and
-    the client looks for no others; with None the client finds them itself. Raises BadRecordError if
+    With the settings ``config`` of the person, the text names the best IMAP and the best SMTP
+    server; with None, the client looks for the servers itself. Raises BadRecordError if
     ``config`` has no IMAP or no SMTP server that takes a password.
     """
     arguments = {"p": password, "v": "1"}
     if config is not None:
+        config = config.for_address(address)
         for prefix, type_ in (("i", ServerType.IMAP), ("s", ServerType.SMTP)):
             server = _best(config, type_)
             arguments |= {
-                f"{prefix}h": expand(server.hostname, config.domain, address) or "",
+                f"{prefix}h": server.hostname,
                 f"{prefix}p": str(server.port),
-                f"{prefix}u": expand(server.user_name, config.domain, address) or "",
+                f"{prefix}u": server.user_name,
                 f"{prefix}s": _SECURITY[server.socket_type],
             }
-    # The client reads a form, where "+" is a blank: everything else is encoded.
+    # The client decodes the query as a form, where "+" is a space, so all of it is encoded.
     query = "&".join(f"{key}={quote(value, safe='')}" for key, value in arguments.items())
     return f"dclogin://{quote(str(address), safe=_SAFE_IN_ADDRESS)}/?{query}"
 
 
 def _best(config: ClientConfig, type_: ServerType) -> MailServer:
-    """Return the preferred server of a type, but none in plaintext if there is an encrypted one."""
+    """Return the best server of a type that takes a password. Raises BadRecordError."""
     servers = [
         server
         for server in config.mail_servers
@@ -75,4 +83,4 @@ def _best(config: ClientConfig, type_: ServerType) -> MailServer:
         kind = type_.upper()
         cause = f"domain {config.domain}: no usable {kind} server that takes a password"
         raise BadRecordError(cause=cause)
-    return next((s for s in servers if s.socket_type is not SocketType.PLAIN), servers[0])
+    return best_first(servers)[0]

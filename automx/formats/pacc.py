@@ -1,16 +1,15 @@
-"""PACC: a domain's settings in JSON, fixed by a digest in its DNS zone.
+"""PACC: a domain's settings in JSON, with a digest in its DNS zone.
 
-Standard: draft-ietf-mailmaint-pacc; submission is told under the names of -02 (``smtp``) and of -03
-(``submit``). A text protocol has no port there: it means implicit TLS on 993, 995 or 465, so any
-other server is left out, and so is ManageSieve, which has no such port (RFC 5804). The zone holds
-the SHA-256 of these very bytes: they depend on nothing but the rows.
+Standard: draft-ietf-mailmaint-pacc; submission is published under the names of -02 (``smtp``) and
+of -03 (``submit``). A mail protocol has no port there: it means implicit TLS on 993, 995 or 465, so
+any other server is left out, and so is ManageSieve, which has no such port (RFC 5804). The zone
+holds the SHA-256 of the document: its bytes depend on the rows alone.
 """
 
 import base64
 import hashlib
 import json
 
-from automx.address import expand, expand_url
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
@@ -38,22 +37,22 @@ _PASSWORDS = {Authentication.PASSWORD_CLEARTEXT, Authentication.PASSWORD_ENCRYPT
 
 
 class NothingToPublishError(UnknownDomainError):
-    """The domain has no server that this format could tell of."""
+    """The domain has no server that this format can describe."""
 
 
 def render(config: ClientConfig) -> bytes:
     """Return the document of a domain; raises NothingToPublishError."""
-    published = [server for server in config.mail_servers if _hostname(config, server)]
+    config = config.for_address(None)
+    published = [server for server in config.mail_servers if _is_published(server)]
     protocols: dict[str, dict[str, str]] = {}
     for server in published:
         for name in _NAMES[server.type]:
-            protocols.setdefault(name, {"host": _hostname(config, server)})
+            protocols.setdefault(name, {"host": server.hostname})
     for service in config.services:
-        url = expand_url(service.url, config.domain, None)
-        if service.type in _URL_TYPES and url and url.startswith("https:"):
-            protocols.setdefault(service.type.value, {"url": url})
+        if service.type in _URL_TYPES and service.url.startswith("https:"):
+            protocols.setdefault(service.type.value, {"url": service.url})
     if not protocols:
-        raise NothingToPublishError(cause=f"domain {config.domain}: nothing to tell by PACC")
+        raise NothingToPublishError(cause=f"domain {config.domain}: nothing to publish by PACC")
     methods = {method for server in published for method in server.authentication}
     authentication: dict[str, object] = {"password": not methods or bool(methods & _PASSWORDS)}
     oauth2 = config.details.oauth2
@@ -68,20 +67,18 @@ def render(config: ClientConfig) -> bytes:
 
 
 def digest_record(document: bytes) -> str:
-    """Return the text of the TXT record that vouches for a document."""
+    """Return the text of the TXT record for a document."""
     digest = base64.b64encode(hashlib.sha256(document).digest()).decode()
     return f"v=UAAC1; a=sha256; d={digest}"
 
 
-def _hostname(config: ClientConfig, server: MailServer) -> str:
-    """Return the host of a server, or "" if this format cannot tell of the server."""
-    if server.socket_type is not SocketType.SSL or server.port != _PORTS.get(server.type):
-        return ""
-    return expand(server.hostname, config.domain, None) or ""
+def _is_published(server: MailServer) -> bool:
+    """Return whether this format can describe a server."""
+    return server.socket_type is SocketType.SSL and server.port == _PORTS.get(server.type)
 
 
 def _info(config: ClientConfig) -> dict[str, object]:
-    """Return what people read; the draft allows 60 and 20 characters for the names."""
+    """Return the texts for people; the draft allows 60 and 20 characters for the names."""
     details = config.details
     provider: dict[str, object] = {
         "name": config.provider_name[:60].rstrip(),

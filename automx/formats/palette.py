@@ -1,12 +1,12 @@
-"""Colours of the page for people, made from the one that a provider chose.
+"""Colours of the page for people, computed from the colour of the provider.
 
-Whatever that colour is, text in it, on it and beside it keeps a contrast of 4.5 to 1, as WCAG 2.2
-asks for (success criterion 1.4.3, level AA), by light and in the dark.
+For every colour, text has a contrast of at least 4.5 to 1 (WCAG 2.2, success criterion 1.4.3, level
+AA), in light and in dark mode.
 """
 
 DEFAULT_COLOR = "#0b5f6b"
 
-# The backgrounds of page.css on which the accent stands; the one that leaves the least contrast.
+# Of the backgrounds of page.css behind the accent, those with the least contrast.
 PAPER_LIGHT = "#f6f4ef"
 CARD_DARK = "#1d2328"
 
@@ -18,8 +18,8 @@ def style(color: str) -> str:
     """Return CSS that sets the colours of a page: ``--accent``, ``--brand`` and ``--on-brand``.
 
     ``color`` is ``#`` and six hexadecimal digits, or "" for automx's own. The accent is for text,
-    lines and focus rings; it is the colour itself, made darker or lighter as far as it must be. The
-    brand is the colour itself, for large areas, and what is written on it is black or white.
+    lines and focus rings: the colour, made darker or lighter until its contrast is enough. The
+    brand is the colour itself, for large areas; text on it is black or white.
     """
     color = (color or DEFAULT_COLOR).lower()
     on_brand = max("#000000", "#ffffff", key=lambda text: contrast(text, color))
@@ -38,7 +38,7 @@ def contrast(one: str, other: str) -> float:
 
 
 def _readable(color: str, background: str, goal: str) -> str:
-    """Return the colour nearest to ``color``, on the way to ``goal``, that can be read."""
+    """Return the first colour between ``color`` and ``goal`` that has enough contrast."""
     channels = list(zip(_channels(color), _channels(goal), strict=True))
     for step in range(_STEPS):
         mixed = (round(start + (end - start) * step / _STEPS) for start, end in channels)

@@ -1,8 +1,8 @@
-"""QR codes: as an image, as a drawing, on a terminal, and on a card to print.
+"""QR codes as PNG, as SVG, as lines of a terminal, and on a card to print.
 
-Standard: ISO/IEC 18004, with the quiet zone of four modules that it asks for. SVG (version 1.1) has
-attributes only, no styles and no scripts, so that it can stand within a page whose
-Content-Security-Policy allows neither.
+Standard: ISO/IEC 18004, with its quiet zone of four modules. SVG (version 1.1) has attributes only,
+no styles and no scripts, so that it can be part of a page whose Content-Security-Policy allows
+neither.
 """
 
 import re
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 QUIET_ZONE = 4  # modules on each side
 
-_LEVEL = "M"  # error correction: 15 % may be covered, as on a creased card
-_SCREEN_LEVEL = "L"  # 7 %: nothing stains a terminal, and the code has to fit into it
-_PNG_SCALE = 10  # pixels of a module: at 300 dpi, 0.85 mm
+_LEVEL = "M"  # error correction of 15 %, for creased cards
+_SCREEN_LEVEL = "L"  # 7 %: a terminal has no stains and little room
+_PNG_SCALE = 10  # pixels for each module: 0.85 mm at 300 dpi
 _SVG_SCALE = 8
 
 _NOT_IN_XML = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -39,7 +39,7 @@ def png(text: str) -> bytes:
 def svg(text: str, *, title: str) -> str:
     """Return a drawing of the QR code of a text, as one SVG element with a line end.
 
-    ``title`` is what a screen reader says. Raises BadRequestError if the text is too long.
+    ``title`` is the text for screen readers. Raises BadRequestError if the text is too long.
     """
     code = _code(text, _LEVEL)
     modules = len(code.matrix) + 2 * QUIET_ZONE
@@ -57,8 +57,8 @@ def svg(text: str, *, title: str) -> str:
 def terminal(text: str) -> str:
     """Return lines that show the QR code of a text on a terminal, two modules in each character.
 
-    The colours are said (ECMA-48; 16 and 231 are black and white in every palette of 256), so that
-    it does not matter whether the terminal is light or dark. Raises BadRequestError if the text is
+    Each line sets its colours (ECMA-48; 16 and 231 are black and white in every palette of 256), so
+    that it looks the same on light and on dark terminals. Raises BadRequestError if the text is
     too long.
     """
     rows = [list(row) for row in _code(text, _SCREEN_LEVEL).matrix_iter(border=QUIET_ZONE)]
@@ -72,7 +72,7 @@ def terminal(text: str) -> str:
 
 
 def terminal_width(text: str) -> int:
-    """Return how many columns the lines of terminal() take."""
+    """Return the width of the lines of terminal(), in columns."""
     return len(_code(text, _SCREEN_LEVEL).matrix) + 2 * QUIET_ZONE
 
 
@@ -80,8 +80,8 @@ def card(text: str, *, title: str, steps: Sequence[str], notes: Sequence[str] = 
     """Return a card of the size A6 to print and cut out, as an SVG document, black on white.
 
     It shows, from top to bottom, the ``title``, the QR code of ``text``, the numbered ``steps``
-    and the ``notes`` in small print; long ones are broken into lines, and made smaller if they must
-    be. Raises BadRequestError if the text is too long.
+    and the ``notes`` in small print. Long texts are broken into lines and made smaller if needed.
+    Raises BadRequestError if ``text`` is too long.
     """
     code = _code(text, _LEVEL)
     layout = _layout(_line(title), list(map(_line, steps)), list(map(_line, notes)))
@@ -93,7 +93,7 @@ def card(text: str, *, title: str, steps: Sequence[str], notes: Sequence[str] = 
         "font-family=\"Helvetica, Arial, 'Liberation Sans', sans-serif\">\n"
         f"<title>{escape(_line(title), quote=False)}</title>\n"
         f'<rect width="{width}" height="{height:g}" fill="#fff"/>\n'
-        # where to cut
+        # the line to cut along
         f'<rect x="0.1" y="0.1" width="{width - 0.2:g}" height="{height - 0.2:g}" rx="4" '
         'fill="none" stroke="#000" stroke-width="0.2"/>\n'
         f"{elements}\n"
@@ -102,7 +102,7 @@ def card(text: str, *, title: str, steps: Sequence[str], notes: Sequence[str] = 
 
 
 def _code(text: str, level: str) -> "segno.QRCode":
-    """Return the QR code of a text; a better level of error correction if it costs no space."""
+    """Return the QR code of a text; error correction is higher where that needs no space."""
     import segno  # a web server that shows no QR code does not need it
 
     try:
@@ -125,7 +125,7 @@ def _path(code: "segno.QRCode") -> str:
 
 
 def _line(text: str) -> str:
-    """Return a text on one line, without control characters and what else XML 1.0 cannot hold."""
+    """Return a text on one line, without control characters and others that XML cannot hold."""
     return " ".join(_NOT_IN_XML.sub("", text).split())
 
 
@@ -143,7 +143,7 @@ _INDENT = 2.1  # of the steps: their numbers stand before it
 _DISC = 0.7  # the radius of the disc around a number
 _STEP_GAP, _NOTE_GAP = 0.85, 0.6
 
-# Widths of letters in Helvetica and Arial, in font sizes; what is not here is about 0.57.
+# Widths of letters in Helvetica and Arial, in font sizes; other letters have about 0.57.
 _LETTERS = {
     0.24: "ijl'|",
     0.30: "It f.,:;!/\\[]",
@@ -158,7 +158,7 @@ _BOLD = 1.07  # how much wider bold letters are
 
 
 def _width(text: str, size: float) -> float:
-    """Return about how wide a text is in the fonts of the card, a little more rather than less."""
+    """Return the approximate width of a text in the fonts of the card, rather too large."""
 
     def letter(char: str) -> float:
         if char in _WIDTHS:
@@ -227,7 +227,7 @@ class _Text:
 
 @dataclass(frozen=True)
 class _Layout:
-    """What stands on a card, and how much room it leaves for the code."""
+    """The texts of a card, and the room for the code."""
 
     title: _Text
     steps: list[_Text]
@@ -240,14 +240,14 @@ class _Layout:
 
     @property
     def room(self) -> float:
-        """What A6 leaves for the code, with its quiet zone, and for white space."""
+        """The height on A6 that is left for the code, with its quiet zone, and for white space."""
         texts = self.title.height + _stacked(self.steps, _STEP_GAP) + self.notes_height
         rule = _ABOVE_RULE + _BELOW_RULE if self.notes else 0
         return _HEIGHT - 2 * _MARGIN - texts - rule
 
     @property
     def height(self) -> float:
-        """That of A6, unless even the smallest letters take more."""
+        """The height of the card: A6, or more if the smallest letters need it."""
         return round(_HEIGHT + max(_CODE_MIN - self.room, 0), 1)
 
 

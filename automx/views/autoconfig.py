@@ -27,10 +27,8 @@ def by_address_or_host() -> Response:
     found = found_config(address.domain)
     if found.ldap_server is None:
         return _document(found)
-    if login_name := known_person(found, address).login_name:
-        body = found.rendered(autoconfig.LoginTemplate).fill(login_name)
-    else:
-        body = found.rendered(autoconfig.render)
+    login_name = known_person(found, address).login_name
+    body = found.rendered(autoconfig.template).fill(address, login_name)
     return personal_document(body, autoconfig.CONTENT_TYPE)
 
 

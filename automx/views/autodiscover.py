@@ -53,8 +53,8 @@ def post() -> Response:
         config = found.config.for_person(person.login_name, person.display_name)
         document = autodiscover.render_mobilesync(config, address)
         return personal_document(document, autodiscover.CONTENT_TYPE)
-    make = autodiscover.login_template if person.login_name else autodiscover.Template
-    document = found.rendered(make).fill(address, person.login_name, person.display_name)
+    template = found.rendered(autodiscover.template)
+    document = template.fill(address, person.login_name, person.display_name)
     return personal_document(document, autodiscover.CONTENT_TYPE)
 
 

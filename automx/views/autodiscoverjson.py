@@ -1,7 +1,6 @@
 """Autodiscover in JSON, which leads to the XML; there is no public standard for it."""
 
 import json
-from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, current_app, request
 
@@ -42,7 +41,7 @@ def _known_host(domain: str) -> str:
     """Return the host that the client asked, if it is one of the domain's or of the settings."""
     settings: Settings = current_app.config["AUTOMX"]
     standard = f"autodiscover.{domain}"
-    known = {standard, domain, urlsplit(settings.web_endpoint).hostname}
+    known = {standard, domain, settings.public_host}
     return host if (host := host_name()) in known else standard
 
 

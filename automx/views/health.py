@@ -3,7 +3,7 @@
 from flask import Blueprint, Response
 
 from automx.errors import DatabaseError
-from automx.migrations import State, state
+from automx.migrations import SchemaState, state
 from automx.views.session import db
 
 blueprint = Blueprint("health", __name__)
@@ -25,7 +25,7 @@ def readyz() -> Response:
 def check_ready() -> None:
     """Raise DatabaseError if the database does not answer or has another schema."""
     found = state(db.session().connection())
-    if found is not State.CURRENT:
+    if found is not SchemaState.CURRENT:
         raise DatabaseError(cause=found.value)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from flask import Flask, request
 from werkzeug.exceptions import TooManyRequests
 
-from automx.config import Settings
+from automx.config import LimitSettings
 from automx.errors import SettingsError, TooManyRequestsError
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ class Limits:
     answer is no such error.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._limit = settings.account_rate_limit
-        self._storage = settings.rate_limit_storage
+    def __init__(self, settings: LimitSettings) -> None:
+        self._limit = settings.rate
+        self._storage = settings.storage
         self._lock = threading.Lock()
         self._opened: _Counters | None = None
         if self._limit and self._storage != _MEMORY:

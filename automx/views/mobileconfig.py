@@ -47,11 +47,10 @@ def profile() -> Response:
     person = known_person(found, address)
     name = name or person.display_name
     if password:
-        config = found.config.for_person(person.login_name)
-        body = mobileconfig.render(config, address, name=name, password=password)
+        config = found.config.for_person(person.login_name, name)
+        body = mobileconfig.render(config, address, password=password)
     else:
-        make = mobileconfig.login_template if person.login_name else mobileconfig.Template
-        body = found.rendered(make).fill(address, name, person.login_name)
+        body = found.rendered(mobileconfig.template).fill(address, person.login_name, name)
     return profile_answer(body, address)
 
 

@@ -14,16 +14,15 @@ from urllib.parse import quote, urlencode
 
 from flask import Blueprint, Response, make_response, render_template, request
 
-from automx.address import EmailAddress, expand, expand_url, unicode_domain
+from automx.address import EmailAddress, unicode_domain
 from automx.cache import FoundConfig
 from automx.clientconfig import (
     ClientConfig,
     Documentation,
     MailServer,
     ProviderDetails,
-    ServerType,
     Service,
-    SocketType,
+    best_first,
 )
 from automx.errors import (
     AddressError,
@@ -237,14 +236,14 @@ def _services(found: FoundConfig, address: EmailAddress) -> ShownServers:
 
     Login names that a directory knows are not told: they would show who exists.
     """
-    config, domain = found.config, found.config.domain
+    config = found.config.for_address(address)
 
     def login(user_name: str) -> str:
-        return "" if found.ldap_server else expand(user_name, domain, address) or ""
+        return "" if found.ldap_server else user_name
 
     def mail(server: MailServer) -> ShownServer:
         settings = {
-            "server": expand(server.hostname, domain, address) or "",
+            "server": server.hostname,
             "port": str(server.port),
             "encryption": server.socket_type.value,
             "login": login(server.user_name),
@@ -253,21 +252,14 @@ def _services(found: FoundConfig, address: EmailAddress) -> ShownServers:
         return ShownServer(server.type.value, settings)
 
     def dav(server: Service) -> ShownServer:
-        url = expand_url(server.url, domain, address) or ""
-        return ShownServer(server.type.value, {"url": url, "login": login(server.user_name)})
+        settings = {"url": server.url, "login": login(server.user_name)}
+        return ShownServer(server.type.value, settings)
 
-    incoming, outgoing = _best_first(config.incoming), _best_first(config.outgoing)
+    incoming, outgoing = best_first(config.incoming), best_first(config.outgoing)
     return ShownServers(
         first=[mail(server) for server in (*incoming[:1], *outgoing[:1])],
         more=[mail(server) for server in (*incoming[1:], *outgoing[1:])],
         other=[*map(dav, config.services), *map(mail, config.sieve)],
-    )
-
-
-def _best_first(servers: Sequence[MailServer]) -> list[MailServer]:
-    """Return servers sorted: IMAP before POP3, encrypted before plain, else as they are."""
-    return sorted(
-        servers, key=lambda s: (s.type is ServerType.POP3, s.socket_type is SocketType.PLAIN)
     )
 
 

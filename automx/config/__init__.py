@@ -1,0 +1,313 @@
+"""Settings: each is declared once here, with its kind, its default and its explanation.
+
+A group of settings is a frozen dataclass that its owner takes. The docstring of the group explains
+its keys: ``make reference`` writes ``contrib/automx.conf`` and docs/configuration.md from it.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from datetime import timedelta
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from automx.config import files, kinds
+from automx.duration import parse_duration
+from automx.errors import SettingsError
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+BACKENDS = ("none", "mailcow", "command")
+
+# automx2's variable, and the value that its documentation asks for.
+CLEARTEXT_VARIABLE = "PERMIT_CLEARTEXT_PASSWORDS"
+CLEARTEXT_CONSENT = "I_understand_the_risks"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key of the settings, as the file and the environment name it.
+
+    ``parse`` returns the value of a text; it raises ValueError, with what is allowed. ``default``
+    is a text, too. A ``secret`` can stand in a file of its own. ``show`` returns a value as a text
+    without passwords. ``path`` says where Settings has the value, such as ``directory.timeout``.
+    """
+
+    name: str
+    parse: Callable[[str], object]
+    default: str
+    secret: bool
+    show: Callable[[Any], str]
+    path: str = ""
+
+
+def _key(
+    name: str,
+    parse: Callable[[str], T],
+    default: str = "",
+    *,
+    secret: bool = False,
+    show: Callable[[T], str] | None = None,
+) -> T:
+    """Declare a field of a group; a secret is shown as ``***``, or as ``show`` says."""
+    is_plain = not secret and show is None
+    key = Key(name, parse, default, secret, show or (kinds.hidden if secret else kinds.shown))
+    return field(default_factory=lambda: parse(default), repr=is_plain, metadata={"key": key})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DirectorySettings:
+    """Directories (LDAP): for domains that name a row of the table `ldapserver`.
+
+    ldap_starttls: Encrypt connections that are not LDAPS with StartTLS: `yes` (but not to this
+    machine itself), `no`, or `try` (go on in clear text if the directory refuses).
+
+    ldap_ca_file: The file of certificate authorities (PEM) that directories are checked with,
+    instead of the authorities of the system.
+
+    ldap_verify: Check the certificates of directories: `yes` or `no`. Without the check, anyone on
+    the way can read the passwords; automx warns at every start.
+
+    ldap_timeout: How long a look-up may take in all, in seconds; then the client is asked to try
+    again later.
+
+    ldap_cache_seconds: How long, in seconds, each worker remembers the answers of directories. `0`
+    keeps nothing.
+
+    ldap_cache_size: For how many addresses each worker remembers the answers of directories.
+
+    ldap_bind_password_file: Files with passwords that replace the column `bind_password`: the id of
+    the row and a path, such as `3:/etc/automx/ldap.3`; several are separated by blanks.
+    """
+
+    starttls: str = _key("ldap_starttls", kinds.starttls, "yes")
+    ca_file: str = _key("ldap_ca_file", kinds.readable_file)
+    verify: bool = _key("ldap_verify", kinds.boolean, "yes")
+    timeout: float = _key("ldap_timeout", kinds.positive_seconds, "3")
+    cache_seconds: float = _key("ldap_cache_seconds", kinds.seconds, "60")
+    cache_size: int = _key("ldap_cache_size", kinds.count, "10000")
+    bind_passwords: Mapping[int, str] = _key(
+        "ldap_bind_password_file", kinds.bind_passwords, show=kinds.without_passwords
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AccountSettings:
+    """Mailboxes of [Delta Chat accounts](deltachat.md).
+
+    account_backend: The program that makes the mailboxes: `mailcow`, `command` (a program of
+    yours), or `none` (the mail server makes a mailbox at the first login). A token can name another
+    one.
+
+    account_timeout: How long a call of the backend may take, in seconds, at most 60.
+
+    account_command: The program of the backend `command`: its full path and its arguments; quotes
+    are as in a shell. Put no secrets here: other users of the machine can see the arguments.
+
+    mailcow_endpoint: The URL of mailcow's API, such as `https://mailcow.example.org/api/v1`.
+
+    mailcow_token: A key of mailcow's API that may read and write.
+
+    mailcow_ca_file: The file of certificate authorities (PEM) that mailcow is checked with, instead
+    of the usual ones.
+
+    account_warn_before: How long before the expiry of an account `automx prune` runs
+    `account_warn_command`, once for each account. A duration is a number and one of s, m, h, d, w,
+    y. `0s`: never.
+
+    account_warn_command: The program that warns the person: its full path and its arguments.
+
+    account_grace: How long `automx prune` keeps an expired mailbox disabled before it deletes it.
+    `0s`: it deletes the mailbox at once.
+    """
+
+    backend: str = _key("account_backend", kinds.one_of(BACKENDS), "none")
+    timeout: float = _key("account_timeout", kinds.call_seconds, "20")
+    command: tuple[str, ...] = _key("account_command", kinds.command)
+    mailcow_endpoint: str = _key("mailcow_endpoint", kinds.web_url)
+    mailcow_token: str = _key("mailcow_token", kinds.token, secret=True)
+    mailcow_ca_file: str = _key("mailcow_ca_file", kinds.readable_file)
+    # Ruff does not see that these two are fields, too.
+    warn_before: timedelta = _key("account_warn_before", parse_duration, "0s")  # noqa: RUF009
+    warn_command: tuple[str, ...] = _key("account_warn_command", kinds.command)
+    grace: timedelta = _key("account_grace", parse_duration, "0s")  # noqa: RUF009
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LimitSettings:
+    """Limits on requests for accounts.
+
+    account_rate_limit: How many accounts one client address, and all clients of one token, may ask
+    for: limits in the notation of Flask-Limiter, separated by `;`. Empty: no limit.
+
+    rate_limit_storage: Where requests are counted: `memory://` (each worker counts alone) or a
+    Redis that all workers share, such as `redis://localhost:6379`. Redis needs
+    `pip install 'automx[redis]'`.
+    """
+
+    rate: str = _key("account_rate_limit", kinds.rate_limit, "30 per minute; 300 per day")
+    storage: str = _key(
+        "rate_limit_storage", kinds.storage, "memory://", secret=True, show=kinds.without_password
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SigningSettings:
+    """Apple profiles that are [signed](configuration.md#signed-apple-profiles).
+
+    signing_certificate: The file of the certificate (PEM) that signs Apple profiles, so that
+    devices show them as verified. It may hold the intermediate certificates, and the key, too.
+
+    signing_key: The file of the key of the certificate (PEM).
+
+    signing_key_passphrase: The passphrase of the key, if the key is encrypted.
+
+    signing_chain: The file of the intermediate certificates (PEM), if the file of the certificate
+    does not hold them.
+    """
+
+    certificate: str = _key("signing_certificate", kinds.readable_file)
+    key: str = _key("signing_key", kinds.readable_file)
+    passphrase: str = _key("signing_key_passphrase", str, secret=True)
+    chain: str = _key("signing_chain", kinds.readable_file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings.
+
+    db_uri: The database: `sqlite:////var/lib/automx/automx.sqlite`,
+    `postgresql://automx:PASSWORD@localhost/automx` or `mysql://automx:PASSWORD@localhost/automx`;
+    see [databases](database.md#three-engines). The default is a SQLite file: `automx.sqlite` in
+    `$STATE_DIRECTORY` (set by systemd), else in `$XDG_DATA_HOME/automx`, else in
+    `~/.local/share/automx`.
+
+    db_echo: Write each SQL statement to the log, with its values: `yes` or `no`.
+
+    loglevel: How much is logged: `DEBUG`, `INFO` (one line for each request), `WARNING`, `ERROR` or
+    `CRITICAL`.
+
+    proxy_count: How many proxies stand between the clients and automx: the client address, the
+    scheme, the host name and the path prefix are taken from the `X-Forwarded-*` headers of that
+    many proxies. `0` believes none. See [proxies](configuration.md#proxies).
+
+    domain_cache_seconds: How long each worker keeps the rows of a domain in memory, in seconds. A
+    change in the database is visible after at most this time. `0` asks the database for each
+    request.
+
+    initdb_token: A request with this token (`Authorization: Bearer TOKEN`) may use `/initdb/` from
+    anywhere. Without it, `/initdb/` is open to requests from this machine only. See
+    [/initdb/](configuration.md#initdb).
+
+    permit_cleartext_passwords: Put the password into an Apple profile if it is sent by POST: `yes`
+    or `no`. The profile then holds the password in clear text. See
+    [passwords](configuration.md#passwords-in-apple-profiles).
+
+    web_endpoint: The public URL of this service that the QR codes of
+    [Delta Chat accounts](deltachat.md) lead to, such as `https://mail.example.org/new_email`. Its
+    path is answered in addition to `/` and `/new_email`.
+
+    public_host: The public host name of this service, such as `mail.example.org`: DNS records, the
+    URLs of Apple profiles in QR codes and answers to Outlook name it. The default is the host of
+    `web_endpoint`.
+    """
+
+    db_uri: str = _key("db_uri", kinds.db_uri, secret=True, show=kinds.without_password)
+    db_echo: bool = _key("db_echo", kinds.boolean, "no")
+    loglevel: str = _key("loglevel", kinds.one_of(LOG_LEVELS), "WARNING")
+    proxy_count: int = _key("proxy_count", kinds.proxy_count, "0")
+    domain_cache_seconds: float = _key("domain_cache_seconds", kinds.seconds, "10")
+    initdb_token: str = _key("initdb_token", kinds.token, secret=True)
+    permit_cleartext_passwords: bool = _key("permit_cleartext_passwords", kinds.boolean, "no")
+    # No key of the file: only automx2's environment variable sets it.
+    permit_passwords_in_urls: bool = False
+    directory: DirectorySettings = field(default_factory=DirectorySettings)
+    web_endpoint: str = _key("web_endpoint", kinds.web_url)
+    public_host: str = _key("public_host", kinds.host_name)
+    accounts: AccountSettings = field(default_factory=AccountSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    signing: SigningSettings = field(default_factory=SigningSettings)
+    # Where the value of each key came from.
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def values(self) -> dict[str, object]:
+        """Return the value of each key."""
+        return {name: attrgetter(key.path)(self) for name, key in KEYS.items()}
+
+
+def _keys(group: Any, prefix: str = "") -> Iterator[Key]:
+    for item in fields(group):
+        if is_dataclass(item.type):
+            yield from _keys(item.type, f"{item.name}.")
+        elif item.metadata:
+            yield replace(item.metadata["key"], path=prefix + item.name)
+
+
+KEYS = {key.name: key for key in _keys(Settings)}
+
+# Each name that a file or the environment may use, and its key.
+_NAMES = {name: name for name in KEYS} | {
+    f"{name}_file": name for name in KEYS if KEYS[name].secret
+}
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings that files and environment give.
+
+    ``environ`` takes the place of ``os.environ``. Raises SettingsError for a file that cannot be
+    read, an unknown key or a bad value; the text names file or variable, key, and what is allowed.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, object] = {"db_uri": default_db_uri(environ)}
+    sources = dict.fromkeys(KEYS, "default")
+    for name, (text, source) in files.read(environ, _NAMES).items():
+        try:
+            values[name] = KEYS[name].parse(text)
+        except ValueError as error:
+            raise SettingsError(f"{source}: {name} must be {error}") from None
+        sources[name] = source
+    if bool(values.get("signing_certificate")) != bool(values.get("signing_key")):
+        missing = "signing_certificate" if values.get("signing_key") else "signing_key"
+        raise SettingsError(f"{missing} is missing: profiles are signed with both")
+    if values.get("web_endpoint") and not values.get("public_host"):
+        sources["public_host"] = "the host of web_endpoint"
+    if environ.get(CLEARTEXT_VARIABLE) == CLEARTEXT_CONSENT:
+        values["permit_cleartext_passwords"] = values["permit_passwords_in_urls"] = True
+        sources["permit_cleartext_passwords"] = f"environment variable {CLEARTEXT_VARIABLE}"
+    return make(**values, sources=sources)
+
+
+def make(**values: object) -> Settings:
+    """Return settings from the values of keys; a key that is not given has its default.
+
+    Beside keys, ``permit_passwords_in_urls`` and ``sources`` can be given. ``db_uri`` must be.
+    """
+    endpoint = str(values.get("web_endpoint", ""))
+    values["public_host"] = values.get("public_host") or urlsplit(endpoint).hostname or ""
+    groups: dict[str, dict[str, Any]] = {"": {}}
+    for name, value in values.items():
+        group, _, attribute = (KEYS[name].path if name in KEYS else name).rpartition(".")
+        groups.setdefault(group, {})[attribute] = value
+    own = groups.pop("")
+    types: dict[str, Any] = {item.name: item.type for item in fields(Settings)}
+    return Settings(**own, **{name: types[name](**group) for name, group in groups.items()})
+
+
+def default_db_uri(environ: Mapping[str, str]) -> str:
+    """Return the URI of the SQLite file in the data directory of this service or user."""
+    if state := environ.get("STATE_DIRECTORY"):  # systemd; the first one if there are several
+        folder = Path(state.split(":", maxsplit=1)[0])
+    elif data := environ.get("XDG_DATA_HOME"):
+        folder = Path(data) / "automx"
+    else:
+        folder = files.home(environ) / ".local" / "share" / "automx"
+    return f"sqlite:///{folder.absolute() / 'automx.sqlite'}"
+
+
+def masked(name: str, value: object) -> str:
+    """Return a setting's value for a person to read, without its secret."""
+    return KEYS[name].show(value)

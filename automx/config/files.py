@@ -1,0 +1,148 @@
+"""Where the texts of settings come from: one INI file, then the environment.
+
+The first file found is read: ``$AUTOMX_CONF``, ``~/.automx.conf``, ``/etc/automx/automx.conf``,
+``/etc/automx.conf`` with the section ``[automx]``; else automx2's ``$AUTOMX2_CONF``,
+``~/.automx2.conf``, ``/etc/automx2/automx2.conf``, ``/etc/automx2.conf`` with ``[automx2]``.
+Every key can be overridden by ``AUTOMX_<KEY>`` in the environment; a secret can also stand in a
+file of its own, named by ``<key>_file``.
+"""
+
+import configparser
+import difflib
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from automx.errors import SettingsError
+
+log = logging.getLogger(__name__)
+
+ETC = Path("/etc")
+
+# Kubernetes gives every container such variables for services called "automx" or "automx-…".
+_SERVICE_LINK = re.compile(
+    r"AUTOMX_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)"
+)
+
+_Texts = dict[str, tuple[str, str]]  # key -> (text, source)
+
+
+def read(environ: Mapping[str, str], names: Mapping[str, str]) -> _Texts:
+    """Return key -> (text, source) from the configuration file and the environment.
+
+    ``names`` maps each allowed name to its key: ``db_uri`` and ``db_uri_file`` to ``db_uri``.
+    Raises SettingsError for a file that cannot be read and for an unknown name.
+    """
+    texts = _by_key(_from_file(environ, names), names)
+    return texts | _by_key(_from_environment(environ), names)
+
+
+def home(environ: Mapping[str, str]) -> Path:
+    """Return the home folder of the user."""
+    return Path(environ["HOME"]) if environ.get("HOME") else Path.home()
+
+
+def _from_file(environ: Mapping[str, str], names: Mapping[str, str]) -> _Texts:
+    """Return the texts of the first configuration file that exists."""
+    for program in ("automx", "automx2"):
+        variable = f"{program.upper()}_CONF"
+        places = [
+            home(environ) / f".{program}.conf",
+            ETC / program / f"{program}.conf",
+            ETC / f"{program}.conf",
+        ]
+        if environ.get(variable):
+            path = Path(environ[variable])
+            if not path.exists():
+                raise SettingsError(f"environment variable {variable}: there is no file {path}")
+            return _read(path, program, names)
+        for path in places:
+            if _exists(path, home(environ)):
+                return _read(path, program, names)
+    return {}
+
+
+def _exists(path: Path, home: Path) -> bool:
+    """Tell whether there is a file; SettingsError if its folder is closed to us."""
+    try:
+        return path.exists()
+    except OSError as error:
+        if path.parent == home:  # HOME is still that of root, who started us as another user
+            return False
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _read(path: Path, section: str, names: Mapping[str, str]) -> _Texts:
+    """Return the texts of one file; automx2 expands ``%(name)s``, automx does not."""
+    parser = configparser.ConfigParser(
+        interpolation=configparser.BasicInterpolation() if section == "automx2" else None
+    )
+    try:
+        parser.read_string(path.read_text("utf-8-sig"), str(path))
+        if not parser.has_section(section):
+            others = [name for name in parser.sections() if name != section]
+            if others and section == "automx":
+                raise SettingsError(f"{path}: the section must be [automx], not [{others[0]}]")
+            return {}
+        items = dict(parser.items(section))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: is not UTF-8") from error
+    except configparser.Error as error:
+        raise SettingsError(f"{path}: {_defect(error)}") from None
+    if section == "automx2":  # which passes over keys that it does not know
+        for name in [name for name in items if name not in names]:
+            log.warning("%s: the key %s is not known and has no effect", path, name)
+            del items[name]
+    return {name: (text, str(path)) for name, text in items.items()}
+
+
+def _defect(error: configparser.Error) -> str:
+    """Return what is wrong with an INI file, without its lines: they may hold a password."""
+    match error:
+        case configparser.MissingSectionHeaderError():
+            return f"line {error.lineno}: a section such as [automx] must come first"
+        case configparser.ParsingError(errors=[(line, _), *_]):
+            return f"line {line}: is neither a section nor key = value"
+        case configparser.DuplicateOptionError():
+            return f"line {error.lineno}: {error.option} stands there twice"
+        case configparser.DuplicateSectionError():
+            return f"line {error.lineno}: [{error.section}] stands there twice"
+        case configparser.InterpolationError():
+            return f"{error.option}: the % must be written %%, or name a key: %(key)s"
+    return "is not a valid INI file"
+
+
+def _from_environment(environ: Mapping[str, str]) -> _Texts:
+    """Return the texts of the variables that begin with AUTOMX_."""
+    return {
+        variable.removeprefix("AUTOMX_").lower(): (text, f"environment variable {variable}")
+        for variable, text in sorted(environ.items())
+        if variable.startswith("AUTOMX_") and variable != "AUTOMX_CONF"
+        if not _SERVICE_LINK.fullmatch(variable)
+    }
+
+
+def _by_key(texts: _Texts, names: Mapping[str, str]) -> _Texts:
+    """Return the texts by key: ``<key>_file`` is replaced by what the file holds."""
+    found: _Texts = {}
+    for name, (text, source) in texts.items():
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            allowed = f"did you mean {near[0]}?" if near else "allowed are " + ", ".join(names)
+            raise SettingsError(f"{source}: the key {name} is not known; {allowed}")
+        key = names[name]
+        if key == name:
+            found[key] = (text.strip(), source)
+        elif path := text.strip():
+            if key in texts:
+                raise SettingsError(f"{source}: {key} and {name} exclude each other")
+            try:
+                content = Path(path).read_text("utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = getattr(error, "strerror", None) or "not UTF-8"
+                raise SettingsError(f"{source}: {name}: {path} cannot be read: {reason}") from error
+            found[key] = (content, f"{source}, {name} {path}")
+    return found

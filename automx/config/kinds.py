@@ -1,0 +1,170 @@
+"""Kinds of settings: functions that return the value of a text, and what is shown of a value.
+
+The text has no blanks at its ends. Each function raises ValueError, with what is allowed.
+"""
+
+import os
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from automx.duration import format_duration
+
+T = TypeVar("T")
+
+
+def matching(pattern: str, allowed: str, convert: Callable[[str], T]) -> Callable[[str], T]:
+    """Return a function that converts what matches a pattern, and refuses anything else."""
+
+    def parse(text: str) -> T:
+        if not re.fullmatch(pattern, text, re.ASCII):
+            raise ValueError(allowed)
+        return convert(text)
+
+    return parse
+
+
+def choice(words: Mapping[str, T], allowed: str) -> Callable[[str], T]:
+    """Return a function that takes one of some words, in any case; they are given in lower case."""
+
+    def parse(text: str) -> T:
+        if text.lower() not in words:
+            raise ValueError(allowed)
+        return words[text.lower()]
+
+    return parse
+
+
+def one_of(words: Sequence[str]) -> Callable[[str], str]:
+    """Return a function that returns one of some words as it is written here, in any case."""
+    return choice({word.lower(): word for word in words}, f"one of {', '.join(words)}")
+
+
+_SECONDS = r"\d{1,6}(\.\d{1,3})?"
+_UP_TO_60 = r"(?=.*[1-9])([0-5]?\d(\.\d{1,3})?|60(\.0{1,3})?)"
+_PERIOD = r"\d{1,9}\s*(/|per)\s*(\d{1,9}\s*)?(second|minute|hour|day|month|year)s?"
+_REDIS = r"(redis|rediss|redis\+unix)://[!-~]+"
+_LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_HOST_NAME = rf"(?i)(({_LABEL}\.)*(?=[a-z]){_LABEL})?"  # unlike the last label of an IP address
+_TRUE, _FALSE = ("yes", "true", "on", "1"), ("no", "false", "off", "0")
+
+boolean = choice(dict.fromkeys(_TRUE, True) | dict.fromkeys(_FALSE, False), "yes or no")
+starttls = choice({"yes": "yes", "no": "no", "try": "try"}, "yes, no or try")
+proxy_count = matching(r"\d{1,2}", "a whole number from 0 to 99", int)
+count = matching(r"\d{1,9}", "a whole number, 0 or more", int)
+seconds = matching(_SECONDS, "a number of seconds, 0 or more", float)
+positive_seconds = matching(rf"(?=.*[1-9]){_SECONDS}", "a number of seconds above 0", float)
+# An account that is not made after some minutes is given up: a call must end before.
+call_seconds = matching(_UP_TO_60, "a number of seconds above 0, at most 60", float)
+rate_limit = matching(  # as Flask-Limiter writes them (https://limits.readthedocs.io)
+    rf"(?i)({_PERIOD}(\s*[;,|]\s*{_PERIOD})*)?", "limits such as 30 per minute; 300 per day", str
+)
+storage = matching(f"memory://|{_REDIS}", "memory:// or a URI such as redis://localhost:6379", str)
+token = matching("[!-~]*", "printable ASCII characters without blanks", str)
+host_name = matching(
+    _HOST_NAME, "a host name such as mail.example.org, in ASCII, without port", str.lower
+)
+
+
+def readable_file(text: str) -> str:
+    """Return the path of a file that can be read now, or ""."""
+    if text and not os.access(text, os.R_OK):
+        raise ValueError("the path of a file that can be read")
+    return text
+
+
+def bind_passwords(text: str) -> Mapping[int, str]:
+    """Return the passwords by the id of the row, read from the files that ``3:/path`` names."""
+    passwords = {}
+    for item in re.split(r"[\s,]+", text) if text else ():
+        row_id, colon, path = item.partition(":")
+        if not colon or not row_id.isdecimal():
+            raise ValueError("pairs of id and file, such as 3:/etc/automx/ldap.3")
+        try:
+            passwords[int(row_id)] = Path(path).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8"
+            text = f"pairs of id and file; the file of {row_id} cannot be read: {reason}"
+            raise ValueError(text) from error
+    return passwords
+
+
+def web_url(text: str) -> str:
+    """Return the URL of a page or an API, with its scheme in lower case and no final slash.
+
+    It has no user, no query ("?"), no fragment ("#"), and nothing that a URL must escape: "<" and
+    ">" would make a pattern of a path that is answered.
+    """
+    if not text:
+        return text
+    pattern = r"(?i)https?://[a-z0-9.:\[\]-]+(/[!$-;=@-~]*)?"
+    try:
+        parts = urlsplit(text)
+        is_complete = bool(re.fullmatch(pattern, text) and parts.hostname and parts.port != 0)
+    except ValueError:  # a port above 65535, a bracket that stays open
+        is_complete = False
+    if not is_complete:
+        raise ValueError("a URL such as https://example.org/new_email, without query")
+    return parts.geturl().rstrip("/")
+
+
+def command(text: str) -> tuple[str, ...]:
+    """Return the words of a command line: quotes are as in a shell, and nothing else is."""
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise ValueError("a program and its arguments, with closed quotes") from error
+    if words and not (
+        words[0].startswith("/") and Path(words[0]).is_file() and os.access(words[0], os.X_OK)
+    ):
+        raise ValueError("the full path of a program that can be run, and its arguments")
+    return words
+
+
+def db_uri(text: str) -> str:
+    """Return the URI with a driver that automx ships, and with an absolute path for SQLite."""
+    scheme, separator, rest = text.partition("://")
+    drivers = {
+        "postgres": "postgresql+psycopg",
+        "postgresql": "postgresql+psycopg",
+        "mysql": "mysql+pymysql",
+        "mariadb": "mariadb+pymysql",
+    }
+    if not separator or not re.fullmatch(r"(sqlite|postgres(ql)?|mysql|mariadb)(\+\w+)?", scheme):
+        raise ValueError("a URI such as sqlite:////path, postgresql://… or mysql://…")
+    if scheme.startswith("sqlite") and rest.startswith("/") and not rest.startswith("//"):
+        path, question, query = rest[1:].partition("?")
+        if path and not path.startswith((":memory:", "file:")):
+            rest = f"/{Path(path).absolute()}{question}{query}"
+    return f"{drivers.get(scheme, scheme)}://{rest}"
+
+
+def shown(value: object) -> str:
+    """Return a value as the file would hold it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return shlex.join(value)
+    if isinstance(value, timedelta):
+        return format_duration(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def hidden(value: str) -> str:
+    """Return only that there is a value."""
+    return "***" if value else ""
+
+
+def without_password(uri: str) -> str:
+    """Return a URI with its password hidden."""
+    uri = re.sub(r"(://[^:/@]*:).*@", r"\1***@", uri)
+    return re.sub(r"(?i)(passw(?:or)?d=)[^&]*", r"\1***", uri)
+
+
+def without_passwords(passwords: Mapping[int, str]) -> str:
+    """Return only the ids of rows that have a password."""
+    return " ".join(f"{row_id}:***" for row_id in passwords)

@@ -1,0 +1,82 @@
+"""Writes the reference of the settings: contrib/automx.conf and the table of configuration.md.
+
+``make reference`` runs it. Its texts are the docstrings of the groups in automx/config.
+"""
+
+import re
+import textwrap
+from dataclasses import fields, is_dataclass
+from inspect import cleandoc
+from pathlib import Path
+
+from automx.config import KEYS, Settings
+
+FOLDER = Path(__file__).parent
+REFERENCE = FOLDER.parent / "contrib" / "automx.conf"
+PAGE = FOLDER / "configuration.md"
+
+_HEAD = f"""\
+# Settings of automx. Every key is listed with its default; remove the "#" to change one.
+#
+# The first file that exists is read: $AUTOMX_CONF, ~/.automx.conf, /etc/automx/automx.conf,
+# /etc/automx.conf. Without any of them, automx2's files are read as they are.
+# Each key can be overridden in the environment: AUTOMX_<KEY>, for example AUTOMX_PROXY_COUNT=1.
+# A secret can stand in a file of its own, db_uri_file, initdb_token_file and so on. Secrets are
+# {", ".join(name for name, key in KEYS.items() if key.secret)}.
+# "automx config" prints the effective settings and where each one comes from.
+
+[automx]
+"""
+
+_BEGIN = "<!-- make reference writes this table -->\n"
+_END = "<!-- end of the table -->\n"
+
+
+def configuration_file() -> str:
+    """Return the content of contrib/automx.conf."""
+    parts = [_HEAD]
+    group = ""
+    for name, key in KEYS.items():
+        texts = [_paragraphs(key.path)[name]]
+        if key.path.rpartition(".")[0] != group:
+            group = key.path.rpartition(".")[0]
+            texts = [_paragraphs(key.path)[""], *texts] if group else texts
+        lines = [line for text in texts for line in textwrap.wrap(_plain(text), 98)]
+        parts.append("".join(f"# {line}\n" for line in lines) + f"#{name} = {key.default}\n")
+    return "\n".join(re.sub(r" +\n", "\n", part) for part in parts)
+
+
+def page(text: str) -> str:
+    """Return configuration.md with its table written anew; ``text`` is what it holds now."""
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    rows = ["| Key | Default | Meaning |", "|---|---|---|"]
+    for name, key in KEYS.items():
+        default = f"`{key.default}`" if key.default else ""
+        meaning = _paragraphs(key.path)[name].replace(f"({PAGE.name}#", "(#")
+        rows.append(f"| `{name}` | {default} | {meaning} |")
+    return before + begin + "\n" + "\n".join(rows) + "\n\n" + end + after
+
+
+def _paragraphs(path: str) -> dict[str, str]:
+    """Return key -> its explanation, and "" -> the heading, of the group that a path leads to."""
+    groups = {item.name: item.type for item in fields(Settings) if is_dataclass(item.type)}
+    group = groups.get(path.rpartition(".")[0], Settings)
+    heading, *paragraphs = cleandoc(group.__doc__ or "").split("\n\n")
+    pairs = (paragraph.split(": ", 1) for paragraph in paragraphs)
+    return {"": heading} | {name: " ".join(text.split()) for name, text in pairs}
+
+
+def _plain(text: str) -> str:
+    """Return Markdown as plain text: several words of code, and a sign alone, are in quotes."""
+    text = re.sub(r"\[([^]]+)\]\(([^)]+)\)", r"\1 (docs/\2)", text)
+    return re.sub(r"`([^`]+)`", _quoted, text)
+
+
+def _quoted(code: re.Match[str]) -> str:
+    return f'"{code[1]}"' if " " in code[1] or code[1] == ";" else code[1]
+
+
+if __name__ == "__main__":
+    REFERENCE.write_text(configuration_file(), "utf-8")
+    PAGE.write_text(page(PAGE.read_text("utf-8")), "utf-8")
