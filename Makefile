@@ -8,7 +8,7 @@ DRIVERS := mysql,postgresql,redis
 # A checkout keeps its data to itself: no configuration file or database of this machine is touched.
 RUN_ENV := AUTOMX_CONF=$(or $(AUTOMX_CONF),/dev/null) AUTOMX_DB_URI=$(or $(AUTOMX_DB_URI),sqlite:///$(CURDIR)/var/automx.sqlite)
 
-.PHONY: setup run test lint format reference translations bench lock docs clean
+.PHONY: setup run test coverage lint format reference translations bench lock docs clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.dev
@@ -19,9 +19,19 @@ run: $(VENV)/.run
 	@$(RUN_ENV) $(BIN)/automx seed --sample --if-empty
 	@$(RUN_ENV) $(BIN)/automx serve --host 127.0.0.1 --port 4243 --examples
 
+# Each worker has servers of its own. They begin with half of the tests each, in order, and one that has
+# ended takes over half of what another has left: few servers are started twice, and none idles.
+PYTEST := pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+
 test: lint
 	@tests/install-packages
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m $(PYTEST)
+
+coverage: $(VENV)/.dev
+	@tests/install-packages
+	@rm -rf var/coverage && mkdir -p var/coverage
+	@status=0; $(BIN)/python -m coverage run -m $(PYTEST) || status=$$?; \
+	  $(BIN)/python -m coverage combine --quiet; $(BIN)/python -m coverage report; exit $$status
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .

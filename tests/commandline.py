@@ -33,7 +33,7 @@ def attempt(
         result = CliRunner(env=env).invoke(main, command, input=stdin, prog_name="automx")
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
-    return subprocess.CompletedProcess(command, result.exit_code, result.stdout, result.stderr)
+    return subprocess.CompletedProcess(command, int(result.exit_code), result.stdout, result.stderr)
 
 
 @contextlib.contextmanager

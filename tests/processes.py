@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PATIENCE = 120  # seconds for what takes a moment, unless it hangs or the machine is busy
 AUTOMX = Path(sys.executable).with_name("automx")
 
 
@@ -36,7 +37,7 @@ def free_port(host: str = "127.0.0.1") -> int:
         return port
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
     """Wait until ``condition()`` is true; fail the test with ``what`` if it takes too long."""
     end = time.monotonic() + seconds
     while not condition():
@@ -108,7 +109,7 @@ def running(
     ready: Callable[[], bool],
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    seconds: float = 30,
+    seconds: float = PATIENCE,
 ) -> Iterator[Running]:
     """Run a program until the block ends; entering waits until ``ready()`` is true."""
     with log.open("ab") as output:

@@ -470,7 +470,6 @@ def kill_one_by_one(server: Server, load: Load, dice: random.Random, number: int
     server.process.wait(15)
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize(
     ("accounts_database", "kills"),
     [("sqlite", 50), ("postgresql", 10), ("mariadb", 10)],
