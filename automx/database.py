@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import sqlalchemy
-from sqlalchemy import Engine, event, exc
+from sqlalchemy import ColumnElement, Engine, RowMapping, Select, event, exc
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -18,6 +18,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from automx.errors import DatabaseError, SettingsError
 
 _Item = TypeVar("_Item")
+
+_ROWS_AT_ONCE = 2_000  # rows that are read by one query
 
 # A missing table or column: PostgreSQL's SQLSTATE, MariaDB's error number.
 _NO_SUCH_TABLE = {"42P01", "42703", 1146, 1054}
@@ -115,6 +117,20 @@ def chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
+
+
+def read_by_key(
+    session: Session, query: Select[*tuple[Any, ...]], key: ColumnElement[int]
+) -> Iterator[RowMapping]:
+    """Yield the rows of a query in the order of ``key``, a unique column of the query.
+
+    Several queries read a part each: a driver may read the whole result of one into memory.
+    """
+    query = query.order_by(key).limit(_ROWS_AT_ONCE)
+    found = session.execute(query).mappings().all()
+    while found:
+        yield from found
+        found = session.execute(query.where(key > found[-1][key.name])).mappings().all()
 
 
 def outage(error: Exception) -> DatabaseError | None:

@@ -1,7 +1,7 @@
 """The errors that automx raises on purpose.
 
-Each class knows the HTTP status it is answered with and whether its text may be shown to a
-stranger. What only the administrator may read goes into ``cause``, which is logged and never sent.
+Each class has the HTTP status of its answer. The text of an error may be sent to strangers; its
+``cause`` is for the administrator: it is logged and never sent.
 """
 
 
@@ -9,11 +9,13 @@ class AutomxError(Exception):
     """Base of all errors raised on purpose.
 
     ``str(error)`` is the public text: one line, harmless to give to a stranger. ``cause`` is for
-    the log, or None if there is nothing to log. ``status`` is the HTTP status.
+    the log, or None if there is nothing to log. ``status`` is the HTTP status, ``retry_after`` the
+    time in seconds after which the request may succeed, or None.
     """
 
     status = 500
     public = "The server cannot answer this request."
+    retry_after: int | None = None
     is_logged = False  # whether the log has the cause already
 
     def __init__(self, public: str | None = None, *, cause: str | None = None) -> None:
@@ -63,14 +65,14 @@ class UnknownAccountError(AutomxError):
 
 
 class ConflictError(AutomxError):
-    """The change contradicts what the database holds already."""
+    """The change is in conflict with rows of the database."""
 
     status = 409
     public = "The database holds other data already."
 
 
 class TooManyRequestsError(AutomxError):
-    """A client asks too often; ``retry_after`` is when it may ask again, in seconds."""
+    """A client asks too often; it may ask again after ``retry_after`` seconds."""
 
     status = 429
     public = "Too many accounts were asked for. Please wait a while and try again."
@@ -94,7 +96,7 @@ class BadRecordError(AutomxError):
 
 
 class UnavailableError(AutomxError):
-    """A neighbour (such as the database) does not answer; trying again later may help."""
+    """The database, a directory or a mail server does not answer; a later request may succeed."""
 
     status = 503
     public = "The service is not available at the moment. Please try again later."
@@ -102,38 +104,44 @@ class UnavailableError(AutomxError):
 
 
 class DatabaseError(UnavailableError):
-    """The database cannot be reached, or its schema is not the one this program needs."""
+    """The database cannot be reached, or does not have the schema of this program."""
 
 
 class TakenError(ConflictError):
-    """Somebody else has the mailbox already; nothing was changed."""
+    """The mailbox exists already; nothing was changed."""
 
     public = "This address is taken already."
 
 
+class NoFreeAddressError(TakenError):
+    """Each address that was tried for an account is taken."""
+
+    public = "No free address was found. Please try again."
+
+
 class TryAgainError(UnavailableError):
-    """A backend refused, or could not be asked: it is certain that nothing was changed."""
+    """A backend refused, or could not be asked; nothing was changed."""
 
     public = "The mail server cannot do this at the moment. Please try again later."
     retry_after = 60
 
 
 class NotReachedError(TryAgainError):
-    """A backend does not listen: it is certain that nothing was changed."""
+    """A backend cannot be reached; nothing was changed."""
 
     status = 504
     public = "The mail server cannot be reached at the moment. Please try again later."
 
 
 class UncertainError(UnavailableError):
-    """A backend failed in a way that leaves open what it did."""
+    """A backend failed; the mailbox may have changed."""
 
     public = "The mail server did not answer as it should. Please try again later."
     retry_after = 60
 
 
 class SilentError(UncertainError):
-    """A backend did not answer in time; nobody knows what it did, or will do yet."""
+    """A backend did not answer in time; the mailbox may have changed, or may still change."""
 
     status = 504
     public = "The mail server did not answer in time. Please try again later."

@@ -119,16 +119,16 @@ def label(length: int, *, empty: bool = False) -> Kind:
     return Kind(f"a text of {least} to {length} characters", normalise)
 
 
-def pattern(expected: str, regex: str) -> Kind:
-    """Return the kind of a text that fits a regular expression."""
+def pattern(expected: str, regex: str, *, exact: bool = False, secret: bool = False) -> Kind:
+    """Return the kind of a text that fits a regular expression; ``exact``: blanks at ends count."""
 
     def normalise(value: object) -> str:
-        stripped = _string(value).strip()
-        if not re.fullmatch(regex, stripped):
+        found = _string(value) if exact else _string(value).strip()
+        if not re.fullmatch(regex, found) or not found.isprintable():
             raise ValueError
-        return stripped
+        return found
 
-    return Kind(expected, normalise)
+    return Kind(expected, normalise, secret)
 
 
 def optional(kind: Kind) -> Kind:
@@ -348,6 +348,20 @@ def _mail_address(value: object) -> str:
 
 
 MAIL_ADDRESS = Kind('a mail address such as "help@example.com"', _mail_address)
+
+
+def _account_address(value: object) -> str:
+    return _mail_address(_string(value).lower())
+
+
+ACCOUNT_ADDRESS = Kind('a mail address such as "guest@example.com"', _account_address)
+
+
+def _a_label(value: object) -> str:
+    return parse_domain(_string(value))
+
+
+A_LABEL = Kind('a domain name such as "example.com"', _a_label)
 
 
 def _domain_name(value: object) -> str:

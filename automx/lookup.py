@@ -18,6 +18,7 @@ from automx import rows
 from automx.address import spellings
 from automx.cache import FoundConfig
 from automx.clientconfig import LOGO_TYPES, ClientConfig, ProviderDetails
+from automx.database import read_by_key
 from automx.directory.row import LdapServer
 from automx.errors import BadRecordError, UnknownDomainError
 from automx.kinds import BadValueError
@@ -58,19 +59,14 @@ def find(session: Session, domain: str) -> FoundConfig:
 
 def knows(session: Session, domain: str) -> bool:
     """Tell whether a row of ``domain`` fits, a wildcard included."""
-    return deciding_row(session, domain) is not None
-
-
-def deciding_row(session: Session, domain: str) -> int | None:
-    """Return the id of the row of the table ``domain`` that decides for a domain (an A-label)."""
-    row = _domain_row(session, domain)
-    return row.id if row is not None else None
+    return _domain_row(session, domain) is not None
 
 
 def domain_names(session: Session) -> Iterator[tuple[int, str]]:
     """Yield id and name of all rows of the table ``domain``, as they are."""
-    for row in session.execute(select(Domain.id, Domain.name).order_by(Domain.id)):
-        yield row.id, row.name
+    key = _TABLES["domain"].c.id
+    for row in read_by_key(session, select(key, Domain.name), key):
+        yield row["id"], row["name"]
 
 
 def first_domains(session: Session, number: int) -> list[str]:

@@ -142,18 +142,25 @@ PROVIDER_DETAIL = {
 }
 DOCUMENTATION = {"url": kinds.LINK, "lang": _LANGUAGE, "text": kinds.label(255, empty=True)}
 TOKEN = {
-    "name": kinds.pattern(
-        "a name of 1 to 64 characters without blanks", r"[^\s\x00-\x1f\x7f-\x9f]{1,64}"
+    "name": kinds.pattern("a text of 1 to 64 characters without blanks", r"\S{1,64}", exact=True),
+    "token": kinds.pattern(
+        "1 to 255 ASCII characters without blanks", r"[!-~]{1,255}", exact=True, secret=True
     ),
-    "token": kinds.pattern("a secret of 1 to 255 ASCII characters without blanks", r"[!-~]{1,255}"),
-    "domain": kinds.DOMAIN_NAME,
+    "domain": kinds.A_LABEL,
     "prefix": kinds.pattern(
-        "up to 40 lower-case letters, digits and . _ + -, the first neither dot nor hyphen",
+        "up to 40 lower-case letters, digits and . _ + -, with no dot or hyphen at the beginning"
+        " and no two dots in a row",
         r"(?![.-])(?!.*\.\.)[a-z0-9._+-]{0,40}",
+        exact=True,
     ),
-    "address": kinds.or_null(kinds.MAIL_ADDRESS),
-    "expiry": Kind(f"a duration from 30s to 10y such as 12h or 2w, or {NEVER}", _expiry),
-    "maxuse": kinds.number(0, MAX_USE),
+    "address": kinds.or_null(kinds.ACCOUNT_ADDRESS),
+    "expiry": Kind(
+        f"a number and one of s, m, h, d, w, y, from 30s to 10y, such as 12h or 2w, or {NEVER}",
+        _expiry,
+    ),
+    "maxuse": Kind(
+        f"a whole number from 0 (no limit) to {MAX_USE}", kinds.number(0, MAX_USE).normalise
+    ),
     "usecount": kinds.number(0, MAX_USE),
     "valid_until": kinds.or_null(Kind("a moment with its time zone", _moment)),
     "is_revoked": kinds.BOOLEAN,
@@ -213,6 +220,20 @@ def ldapserver_defaults(port: int | None = None) -> dict[str, Any]:
     }
 
 
+# The columns of a token of which only name and domain are said; mailadm's.
+TOKEN_DEFAULTS: Mapping[str, object] = {
+    "prefix": "tmp.",
+    "address": None,
+    "expiry": "1d",
+    "maxuse": 50,
+    "usecount": 0,
+    "valid_until": None,
+    "is_revoked": False,
+    "backend": "",
+    "spare_active": False,
+}
+
+
 def default_short_name(name: str) -> str:
     """Return the first word of a provider's name, as far as the column can hold it."""
     return "".join(name.split()[:1])[:32]
@@ -247,15 +268,21 @@ def defects(table: str, row: Values) -> list[str]:
     return _read(table, row)[1]
 
 
-def _read(table: str, row: Values) -> tuple[dict[str, Any], list[str]]:
+def read(columns: Mapping[str, Kind], row: Values) -> tuple[dict[str, Any], list[str]]:
     """Return the normal forms of the columns that can be read, and what is wrong with others."""
     values: dict[str, Any] = {}
     bad = []
-    for column, kind in TABLES[table].items():
+    for column, kind in columns.items():
         try:
             values[column] = kind.read(row[column])
         except BadValueError as error:
             bad.append(f"{column}: {error}")
+    return values, bad
+
+
+def _read(table: str, row: Values) -> tuple[dict[str, Any], list[str]]:
+    """Return what read() does; a logo needs all of its columns."""
+    values, bad = read(TABLES[table], row)
     if values.get("logo_size"):
         missing = [part for part in _LOGO if values.get(part, "") is None]
         bad += [f"{part}: it is missing, and a logo needs it" for part in missing]

@@ -5,7 +5,6 @@ A document is checked as a whole before the first row is written (see
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import astuple, dataclass
 
 from sqlalchemy import cast, func, select, true
@@ -13,11 +12,9 @@ from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from automx import kinds, seeddocument
-from automx.address import spellings
+from automx import kinds, references, seeddocument
 from automx.database import chunks, savepoint
-from automx.errors import AddressError, ConflictError, SeedError
-from automx.lookup import lower_name
+from automx.errors import ConflictError, SeedError
 from automx.models import Base
 from automx.seeddocument import Row, SeedRows
 
@@ -109,9 +106,8 @@ def _check_against_database(session: Session, seed: SeedRows) -> None:
                 f"{path}: expected the id of a {table} in this document or in the database, "
                 f"found {row_id}"
             )
-    for chunk in chunks(seed.domains, _NAMES_AT_ONCE):
-        a_labels = {domain.a_label for domain in chunk}
-        for name in _same_domains(session, a_labels):
+    for chunk in chunks((domain.a_label for domain in seed.domains), _NAMES_AT_ONCE):
+        for _, name, _ in references.same_domains(session, set(chunk)):
             raise ConflictError(f"The database holds the domain {name} already")
 
 
@@ -127,17 +123,6 @@ def _existing(
         for chunk in chunks(ids, _NAMES_AT_ONCE):
             for row_id in session.scalars(select(column).where(column.in_(chunk))):
                 yield (table, row_id), paths[table, row_id]
-
-
-def _same_domains(session: Session, a_labels: set[str]) -> Iterator[str]:
-    """Yield the names in the database that mean one of the domains."""
-    names = {name for a_label in a_labels for name in spellings(a_label)}
-    column = lower_name(session.get_bind().dialect.name)
-    for chunk in chunks(sorted(names), 2 * _NAMES_AT_ONCE):
-        for name in session.scalars(select(_TABLES["domain"].c.name).where(column.in_(chunk))):
-            with suppress(AddressError):
-                if kinds.domain_a_label(name) in a_labels:
-                    yield name
 
 
 def _insert(session: Session, seed: SeedRows) -> Counts:

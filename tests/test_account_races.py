@@ -95,8 +95,8 @@ def mailboxes() -> Mailboxes:
 
 def settle(session: Session, mailboxes: Mailboxes) -> None:
     """Prune so much later that all that was left is due, but no account has expired."""
-    dues = prune.due(session, now=LATER, policy=Policy())
-    for done in prune.carry_out(session, dues, backends(mailboxes), now=LATER, policy=Policy()):
+    actions = prune.pending(session, now=LATER, policy=Policy())
+    for done in prune.run(session, actions, backends(mailboxes), now=LATER, policy=Policy()):
         assert done.error is None
 
 
@@ -187,17 +187,17 @@ def test_a_crowd_of_programs_deletes_each_account_once(
     session.commit()
     mailboxes.calls.clear()
     now = NOW + timedelta(days=1)
-    dues = prune.due(session, now=now, policy=Policy())
+    actions = prune.pending(session, now=now, policy=Policy())
 
     def work(session: Session, number: int) -> object:
-        mine = random.Random(number).sample(dues, len(dues))
-        done = prune.carry_out(session, mine, backends(mailboxes), now=now, policy=Policy())
+        mine = random.Random(number).sample(actions, len(actions))
+        done = prune.run(session, mine, backends(mailboxes), now=now, policy=Policy())
         return [(item.account.address, item.error) for item in done]
 
     results = crowd(work)
 
     told = [item for result in results for item in result]  # type: ignore[attr-defined]
-    assert sorted(told) == sorted((item.account.address, None) for item in dues)
+    assert sorted(told) == sorted((item.account.address, None) for item in actions)
     assert Counter(action for action, _ in mailboxes.calls) == {"delete": 20, "find": 8}
     assert (mailboxes.boxes, rows(session, "account")) == ({}, [])
     assert dump(session)["token"][0]["usecount"] == 16

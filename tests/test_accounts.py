@@ -21,6 +21,7 @@ from automx.errors import (
     BadRecordError,
     ConflictError,
     ForbiddenError,
+    NoFreeAddressError,
     NotReachedError,
     SettingsError,
     SilentError,
@@ -382,7 +383,7 @@ def test_names_are_tried_a_bounded_number_of_times_by_the_mail_server(
     token = add(session)
     mailboxes.fail("create", *[TakenError()] * 100)
 
-    assert fails(TakenError, lambda: create(token)) == NO_FREE_ADDRESS
+    assert fails(NoFreeAddressError, lambda: create(token)) == NO_FREE_ADDRESS
 
     assert len(mailboxes.calls) == len(set(mailboxes.calls)) == accounts.ATTEMPTS
     assert (usecount(session), rows(session, "account")) == (0, [])
@@ -402,13 +403,13 @@ def test_names_are_tried_a_bounded_number_of_times_in_the_database(
     create(token)
     tried.clear()
 
-    assert fails(TakenError, lambda: create(token)) == NO_FREE_ADDRESS
+    assert fails(NoFreeAddressError, lambda: create(token)) == NO_FREE_ADDRESS
     assert len(tried) == accounts.ATTEMPTS
 
     mailboxes.boxes.clear()
     mailboxes.fail("create", TakenError())
     addresses(monkeypatch, iter(["b", *["a"] * 100]))
-    assert fails(TakenError, lambda: create(token)) == NO_FREE_ADDRESS
+    assert fails(NoFreeAddressError, lambda: create(token)) == NO_FREE_ADDRESS
     assert usecount(session) == 1
     assert states(session) == {"a@example.com": "active"}
 
@@ -688,10 +689,28 @@ def test_an_account_that_was_changed_since_it_was_read_is_not_deleted(
 
     assert fails(
         ConflictError, lambda: accounts.remove(session, account, backends(mailboxes), now=NOW)
-    ) == (f"{made.address} has just been changed by somebody else.")
+    ) == (f"{made.address} has just been changed by another program.")
 
     assert dump(session) == before
     assert list(mailboxes.boxes) == [made.address]
+
+
+def test_a_conflict_leaves_what_the_caller_has_done(
+    session: Session, mailboxes: Mailboxes, create: Create
+) -> None:
+    token = add(session)
+    account = accounts.get(session, create(token).address)
+    session.execute(sa.text("UPDATE account SET state = 'disabled'"))
+    session.commit()
+
+    tokens.add(session, "first", "example.com", now=NOW)
+    fails(ConflictError, lambda: accounts.remove(session, account, backends(mailboxes), now=NOW))
+    tokens.add(session, "second", "example.com", now=NOW)
+    fails(TakenError, lambda: create(token, address=account.address))
+    session.commit()
+
+    names = [found.name for found in tokens.all_tokens(session)]
+    assert names == ["first", "party", "second"]
 
 
 def test_a_row_that_took_the_number_of_another_is_not_mistaken_for_it(

@@ -38,7 +38,7 @@ def test_get_seeds_the_sample_which_is_the_same_each_time(client: FlaskClient) -
     answer = client.get(PATH)
     assert answer.status_code == 200
     assert answer.text == (
-        "Added: 1 provider, 3 domains, 4 mail servers, 3 DAV servers, 0 LDAP servers.\n"
+        "Added: 1 provider, 3 domains, 4 mail servers, 3 services, 0 LDAP servers.\n"
     )
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert domains(client) == [200, 200, 200, 404]

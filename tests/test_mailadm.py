@@ -23,7 +23,8 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from automx.accounts import accounts, tokens
-from automx.accounts.mailadm import Report, read, settings, take_over
+from automx.accounts.mailadm import Report, settings, take_over
+from automx.accounts.mailadmfile import read
 from automx.backends import Backends
 from automx.config import AccountSettings, load
 from automx.database import create_engine, open_session
@@ -351,8 +352,8 @@ def test_an_odd_token_gets_the_nearest_terms_that_are_possible(
         assert report.tokens.left_out == ["oneday"]
         assert report.notes == [
             (
-                "The token oneday is left out: The secret of a token has 1 to 255 ASCII characters,"
-                " no blanks."
+                "The token oneday is left out: token: expected 1 to 255 ASCII characters without"
+                " blanks, found something else."
             )
         ]
     else:
@@ -555,14 +556,15 @@ def test_an_account_that_somebody_makes_at_the_same_moment_stops_it(
                     accounts.create(other, theirs, backends, now=NOW)
 
         event.listen(session.get_bind(), "before_cursor_execute", make_theirs)
+        tokens.add(session, "kept", "example.com", now=NOW)
         with pytest.raises(ConflictError) as caught:
             take_over(session, read(old), now=NOW)
-        session.rollback()
+        session.commit()
         assert str(caught.value) == (
             "The accounts were changed by another program meanwhile: nothing was imported. Please"
             " run this again."
         )
-        assert [token.name for token in tokens.all_tokens(session)] == ["theirs"]
+        assert [token.name for token in tokens.all_tokens(session)] == ["kept", "theirs"]
         report = taken(session, old)
         assert (report.accounts.added, report.accounts.present) == (2, 1)
 
@@ -583,14 +585,14 @@ def test_a_domain_that_automx_does_not_know_stops_it(session: Session, old: Path
         (
             "mail_domain",
             {},
-            "mailadm's database does not tell its mail domain: say --domain DOMAIN.",
+            "mailadm's database does not name its mail domain: say --domain DOMAIN.",
         ),
         (
             "mailcow_endpoint",
             {},
             (
-                "mailadm's database names no mailcow: say who has the mailboxes, such as --backend"
-                " command."
+                "mailadm's database names no mailcow: say the backend of the mailboxes, such as"
+                " --backend command."
             ),
         ),
         ("mail_domain", {"domain": "example.com"}, None),

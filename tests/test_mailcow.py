@@ -1208,8 +1208,8 @@ def test_a_refused_key_is_not_shown_again_for_some_time(server: FakeMailcow, con
     with pytest.raises(TryAgainError) as failure:
         mailcow.find(ALICE, OWNER)
     assert failure.value.cause == (
-        "mailcow refused the key in mailcow_token; for 1 s it is not shown again, "
-        "because mailcow bans whoever comes with a wrong key too often"
+        "mailcow refused the key in mailcow_token; it is not sent for 1 s, because mailcow bans"
+        " clients that send a wrong key too often"
     )
     clock.time += 1
     for call in calls(mailcow):

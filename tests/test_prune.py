@@ -75,11 +75,11 @@ class Service:
     def done(self, after: timedelta, *, dry_run: bool = False) -> list[Done]:
         """Prune some time after NOW, and return all that was done."""
         now = NOW + after
-        dues = prune.due(self.session, now=now, policy=self.policy)
+        actions = prune.pending(self.session, now=now, policy=self.policy)
         return list(
-            prune.carry_out(
+            prune.run(
                 self.session,
-                dues,
+                actions,
                 backends(self.mailboxes),
                 now=now,
                 policy=self.policy,
@@ -309,11 +309,11 @@ def test_two_programs_at_once_warn_once(service: Service) -> None:
     for name in ("a", "b", "c"):
         service.account(name)
     now = NOW + 25 * DAY
-    dues = prune.due(service.session, now=now, policy=service.policy)
+    actions = prune.pending(service.session, now=now, policy=service.policy)
 
     assert service.prune(25 * DAY) == [("warn", "a"), ("warn", "b"), ("warn", "c")]
-    again = prune.carry_out(
-        service.session, dues, backends(service.mailboxes), now=now, policy=service.policy
+    again = prune.run(
+        service.session, actions, backends(service.mailboxes), now=now, policy=service.policy
     )
 
     assert list(again) == []
@@ -430,12 +430,12 @@ def test_what_another_program_was_quicker_with_is_not_done_twice(
     service.policy = Policy(grace=grace)
     service.token(expiry="1d")
     service.account()
-    dues = prune.due(service.session, now=NOW + DAY, policy=service.policy)
+    actions = prune.pending(service.session, now=NOW + DAY, policy=service.policy)
     service.prune(DAY)
     before = service.all()
 
-    again = prune.carry_out(
-        service.session, dues, backends(service.mailboxes), now=NOW + DAY, policy=service.policy
+    again = prune.run(
+        service.session, actions, backends(service.mailboxes), now=NOW + DAY, policy=service.policy
     )
 
     assert list(again) == []
@@ -449,15 +449,15 @@ def test_what_another_program_is_at_work_on_is_left_to_it(service: Service, stat
     service.account()
     service.set("alice", state=state)
     now = NOW + HOUR
-    dues = prune.due(service.session, now=now, policy=service.policy)
+    actions = prune.pending(service.session, now=now, policy=service.policy)
     told: list[Done] = []
 
     def prune_as_well(_: str, __: str) -> None:
         service.mailboxes.during = lambda _, __: None
         with Session(service.session.get_bind()) as other:
             told.extend(
-                prune.carry_out(
-                    other, dues, backends(service.mailboxes), now=now, policy=service.policy
+                prune.run(
+                    other, actions, backends(service.mailboxes), now=now, policy=service.policy
                 )
             )
 
@@ -620,13 +620,13 @@ def test_an_expiry_that_somebody_made_up_is_told_and_holds_up_nothing_else(
 
 def test_an_account_that_was_changed_meanwhile_is_not_prolonged(service: Service) -> None:
     spared(service, None)
-    dues = prune.due(service.session, now=NOW + 30 * DAY, policy=service.policy)
+    actions = prune.pending(service.session, now=NOW + 30 * DAY, policy=service.policy)
     service.set("alice", state="disabled")
     before = service.all()
 
-    done = prune.carry_out(
+    done = prune.run(
         service.session,
-        dues,
+        actions,
         backends(service.mailboxes),
         now=NOW + 30 * DAY,
         policy=service.policy,
@@ -679,7 +679,7 @@ def test_a_mailbox_that_somebody_else_has_made_stays(
     assert service.states() == {}
     assert service.mailboxes.boxes == {"alice@example.com": hers}
     assert [record.getMessage() for record in caplog.records] == [
-        "alice@example.com was made by somebody else: its mailbox stays"
+        "alice@example.com: the mailbox was not made for this account, and stays"
     ]
 
 
@@ -716,12 +716,12 @@ def test_an_account_that_is_made_meanwhile_is_not_brought_in_order(service: Serv
     service.token()
     service.account()
     service.set("alice", state="creating")
-    dues = prune.due(service.session, now=NOW + HOUR, policy=service.policy)
+    actions = prune.pending(service.session, now=NOW + HOUR, policy=service.policy)
     service.set("alice", state="active")
     before = service.all()
 
-    done = prune.carry_out(
-        service.session, dues, backends(service.mailboxes), now=NOW + HOUR, policy=service.policy
+    done = prune.run(
+        service.session, actions, backends(service.mailboxes), now=NOW + HOUR, policy=service.policy
     )
 
     assert list(done) == []

@@ -513,8 +513,8 @@ def test_rows_that_no_seed_would_take_are_exported_as_they_are_and_named(session
         ),
         "domain 4 will not seed again: example.com has two rows",
         "domain 6 will not seed again: xn--mller-kva.de has two rows",
-        "domain 6 will not seed again: its provider_id is no provider's",
-        "domain 6 will not seed again: its ldapserver_id is no ldapserver's",
+        "domain 6 will not seed again: there is no provider 9",
+        "domain 6 will not seed again: there is no ldapserver 9",
         "server_domain has 2 rows without server or domain, left out",
     ]
 

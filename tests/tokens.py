@@ -17,7 +17,7 @@ def add(
     session: Session, name: str = "party", domain: str = "example.com", **fields: object
 ) -> Token:
     """Make a token and commit it."""
-    token = tokens.add(session, name, domain, now=NOW, **fields)  # type: ignore[arg-type]
+    token = tokens.add(session, name, domain, now=NOW, **fields)
     session.commit()
     return token
 

@@ -1,11 +1,12 @@
-"""Accounts: the rules by which tokens become mailboxes, and mailboxes end.
+"""Accounts: the rules by which tokens make mailboxes, and mailboxes expire.
 
-A mailbox is made and deleted by a backend, over a network and perhaps in vain; so each step that
-a backend takes part in stands between two transactions, and what a row says before it is enough to
-bring things in order if the program ends in the middle:
+A backend makes and deletes a mailbox. That takes seconds and may fail, so each call of a backend
+stands between two transactions. The state of the row says before the call what may exist, so that
+``automx prune`` can finish the work of a program that was killed:
 
-- ``creating``: the use of the token is claimed, the mailbox may exist; nobody has its password.
-- ``active``: the mailbox exists. ``disabled``: it exists, and nobody can log in.
-- ``undoing``: making it failed; it may exist and has to go, the use has been given back.
-- ``deleting``: it has to go; the row goes with it.
+- ``creating``: a use of the token is claimed, the mailbox may exist; its password is not known.
+- ``active``: the mailbox exists. ``disabled``: it exists, and logins are refused.
+- ``undoing``: the mailbox could not be made; it may exist and has to be deleted, the use has been
+  given back.
+- ``deleting``: the mailbox has to be deleted, and then the row.
 """

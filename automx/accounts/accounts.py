@@ -1,12 +1,12 @@
 """Accounts: made by a token, listed, deleted.
 
-This is the one place below the edge that commits: a call of a backend, which takes seconds and may
-never end, stands between two transactions.
+These functions commit, unlike the rest of the domain: a call of a backend may take a minute, and no
+transaction is open meanwhile.
 """
 
 import logging
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -18,11 +18,8 @@ from sqlalchemy import (
     Executable,
     Row,
     Select,
-    Update,
-    case,
     delete,
     insert,
-    or_,
     select,
     update,
 )
@@ -40,6 +37,7 @@ from automx.errors import (
     AutomxError,
     BadRecordError,
     ConflictError,
+    NoFreeAddressError,
     SilentError,
     TakenError,
     TryAgainError,
@@ -50,18 +48,17 @@ from automx.models import Token as TokenRow
 
 log = logging.getLogger(__name__)
 
-# How many names are tried if one after the other is taken.
-ATTEMPTS = 10
+ATTEMPTS = 10  # how many random addresses are tried if others are taken
 
-# How often a transaction is tried that others get in the way of. On SQLite, where many writers wait
-# for each other in no order, each try waits for some seconds.
+# How often a transaction runs that fails because of others. On SQLite, each run waits some seconds
+# for its turn.
 TRIES = 4
 
-# After this time, nobody works any more on an account that is being made or deleted: ATTEMPTS calls
-# of a backend, at most 60 s each, and as many transactions have ended by then.
+# From this age on, no program works on an unfinished account: ATTEMPTS calls of a backend, of at
+# most 60 s each, and as many transactions have ended.
 SETTLED_AFTER = timedelta(minutes=15)
 
-# Those of names, and capitals that look like none of them, nor like a digit.
+# The letters of passwords: those of names, and capitals that look like no other letter or digit.
 LETTERS = tokens.NAME_LETTERS + "ACDEFGHJKLMNPQRTUVWXY"
 
 _account = AccountRow.__table__
@@ -69,7 +66,7 @@ _token = TokenRow.__table__
 
 
 class State(StrEnum):
-    """What is known of a mailbox; the package's docstring explains the values."""
+    """The state of an account; the docstring of the package explains the values."""
 
     CREATING = "creating"
     ACTIVE = "active"
@@ -96,15 +93,15 @@ class Account:
 
     @property
     def owner(self) -> Owner:
-        """By whom the backend knows the mailbox."""
+        """The owner by which the backend knows the mailbox."""
         return Owner(self.token, self.mark)
 
 
 @dataclass(frozen=True, slots=True)
 class NewAccount:
-    """An account that was just made, with its password, which is kept nowhere else.
+    """An account that was just made, with its password, which is stored nowhere.
 
-    ``expires_at`` is None, as ``lifetime`` is, for an account without end.
+    ``lifetime`` and ``expires_at`` (UTC) are None for an account without end.
     """
 
     address: str
@@ -123,30 +120,27 @@ def create(
     address: str | None = None,
     password: str | None = None,
 ) -> NewAccount:
-    """Make an account and return it; commits twice, and holds no transaction in between.
+    """Make an account and return it; commits before and after the call of the backend.
 
-    ``address`` and ``password`` are chosen at random unless they are given. Raises ForbiddenError
-    if the token makes no (further) account, TakenError if the address, or each one that was tried,
-    belongs to somebody, what the backend raises if it fails, AddressError for an address that the
-    token cannot make and BadRecordError if the token's domain is gone. The use of the token is
-    then given back.
+    ``address`` and ``password`` are random by default. Raises ForbiddenError if the token makes no
+    (further) account, TakenError if the address, or each one that was tried, is taken, the errors
+    of the backend, AddressError for an address that the token cannot make, and BadRecordError if
+    the domain of the token is gone. The token then has its use back.
     """
     token.check_usable(now)
     if address is not None:
         address = _allowed_address(address, token)
     check_domain(session, token)
     backend = backends.get(token.backend)
-    # Ends the reading transaction: a writing one has to see what others have written since.
-    session.commit()
     account = _claim(session, token, backends.name(token.backend), now, address)
     password = password or new_password()
-    if backend is not None:
+    if account.state is State.CREATING:
         account = _make_mailbox(session, token, backend, account, password, address)
     return NewAccount(account.address, password, token.expiry, token.lifetime, account.expires_at)
 
 
 def check_domain(session: Session, token: Token) -> None:
-    """Raise BadRecordError if the domain of a token has gone since the token was made."""
+    """Raise BadRecordError if the domain of a token is no longer in the database."""
     if not lookup.knows(session, token.domain):
         raise BadRecordError(
             cause=f"token {token.name}: the domain {token.domain} is not in the table domain"
@@ -156,24 +150,22 @@ def check_domain(session: Session, token: Token) -> None:
 def remove(session: Session, account: Account, backends: Backends, *, now: datetime) -> None:
     """Delete an account and its mailbox, as end() does.
 
-    Raises ConflictError if the account is being made or deleted right now, and what the backend
-    raises if it fails.
+    Raises ConflictError if another program works on the account, and the errors of the backend.
     """
     is_under_way = account.state in {State.CREATING, State.UNDOING, State.DELETING}
     if is_under_way and account.changed_at > now - SETTLED_AFTER:
         raise ConflictError(f"{account.address} is being made or deleted right now.")
     if not end(session, account, backends, now=now):
-        raise ConflictError(f"{account.address} has just been changed by somebody else.")
+        raise ConflictError(f"{account.address} has just been changed by another program.")
 
 
 def end(session: Session, account: Account, backends: Backends, *, now: datetime) -> bool:
     """Delete the mailbox of an account, then its row; commits before and after the backend's call.
 
-    If its making was cut off or failed with an open end, nobody has the password: a mailbox that
-    was made for it goes, one that somebody else has made stays, and the token gets its use back,
-    unless it has it already. Returns False, and does nothing, if another program has changed the
-    account meanwhile. Raises what the backend raises if it fails; the account then stays as it
-    was, so that the next try need not wait.
+    The mailbox of an account that was never finished is deleted only if it was made for this
+    account, and the token gets its use back, unless it has it already. Returns False, and does
+    nothing, if another program has changed the account meanwhile. Raises the errors of the backend;
+    the account then stays as it was, so that the next try need not wait.
     """
     is_unfinished = account.state in {State.CREATING, State.UNDOING}
     aim = State.UNDOING if is_unfinished else State.DELETING
@@ -182,7 +174,7 @@ def end(session: Session, account: Account, backends: Backends, *, now: datetime
         return False
     try:
         backend = backends.get(account.backend)
-        if backend is not None and (not is_unfinished or _is_ours(backend, account)):
+        if not is_unfinished or _is_ours(backend, account):
             backend.delete(account.address, account.owner)
     except BaseException:
         before = State.UNDOING if is_unfinished else account.state  # the use stays given back
@@ -205,7 +197,7 @@ def get(session: Session, address: str) -> Account:
 def all_accounts(
     session: Session, *, token: str | None = None, state: State | None = None
 ) -> Iterator[Account]:
-    """Yield all accounts, or those of a token or a state, in the order of their creation."""
+    """Yield all accounts, or those of a token or in a state, in the order of their creation."""
     query = selected().order_by(_account.c.id)
     if token is not None:
         query = query.where(_token.c.name == token)
@@ -216,7 +208,7 @@ def all_accounts(
 
 
 def selected() -> Select[Any]:
-    """Return the query whose rows loaded() understands."""
+    """Return the query for rows that loaded() reads."""
     columns = [_account.c[column.name] for column in fields(Account) if column.name != "token"]
     token = _token.c.name.label("token")
     return select(*columns, token).join_from(_account, _token)
@@ -239,39 +231,37 @@ def unchanged(account: Account) -> tuple[ColumnElement[bool], ...]:
 
 
 def commit(session: Session, *statements: Executable) -> list[CursorResult[Any]]:
-    """Run statements in a transaction and return their results; none if one has found no row.
+    """Run statements in a transaction of their own, and return their results.
 
-    Nothing is changed then. What fails because of other transactions is tried again.
+    If one of them finds no row, nothing is changed and the list is empty. A transaction that fails
+    because of another one is run again. What the session holds before is committed first, so that
+    a rollback undoes these statements only, and so that they see what others have written.
     """
-    for _ in range(TRIES - 1):
+    session.commit()
+    tries = 0
+    while True:
+        tries += 1
+        results: list[CursorResult[Any]] = []
         try:
-            return _commit_once(session, statements)
+            for statement in statements:
+                results.append(cast("CursorResult[Any]", session.execute(statement)))
+                if not results[-1].rowcount:
+                    session.rollback()
+                    return []
+            session.commit()
         except DBAPIError as error:
-            if not is_conflict(error):
+            session.rollback()
+            if tries == TRIES or not is_conflict(error):
                 raise
-    return _commit_once(session, statements)
-
-
-def _commit_once(session: Session, statements: Iterable[Executable]) -> list[CursorResult[Any]]:
-    results = []
-    try:
-        for statement in statements:
-            results.append(cast("CursorResult[Any]", session.execute(statement)))
-            if not results[-1].rowcount:
-                session.rollback()
-                return []
-        session.commit()
-    except DBAPIError:
-        session.rollback()
-        raise
-    return results
+        else:
+            return results
 
 
 def new_password() -> str:
-    """Return a password of 20 characters that stand for 101 bits.
+    """Return a password of 20 characters with 101 bits of randomness.
 
-    It has lower and upper case, digits and a hyphen, because mail servers may ask for them, and no
-    letters that can be taken for each other.
+    Mail servers may require lower and upper case, digits and punctuation. No letter looks like
+    another one.
     """
     while True:
         groups = ["".join(secrets.choice(LETTERS) for _ in range(6)) for _ in range(3)]
@@ -297,14 +287,10 @@ def _allowed_address(text: str, token: Token) -> str:
 def _claim(
     session: Session, token: Token, backend: str, now: datetime, address: str | None
 ) -> Account:
-    """Use the token once and insert the row of the account, in one transaction; retry names."""
-    use = update(TokenRow).where(
-        _token.c.id == token.id,
-        _token.c.is_revoked.is_(False),
-        or_(_token.c.valid_until.is_(None), _token.c.valid_until > now),
-        or_(_token.c.maxuse == 0, _token.c.usecount < _token.c.maxuse),
-    )
-    use = use.values(usecount=_token.c.usecount + 1)
+    """Claim a use of the token and insert the account, in one transaction; retry addresses.
+
+    A savepoint would not do: MariaDB keeps the locks of an INSERT that it has undone.
+    """
     account = Account(
         id=0,
         address=address or "",
@@ -323,12 +309,13 @@ def _claim(
     error: AutomxError = TryAgainError()
     for _ in range(ATTEMPTS):
         name = address or tokens.new_address(token)
+        new = insert(AccountRow).values(values | {"address": name})
         try:
-            done = commit(session, use, insert(AccountRow).values(values | {"address": name}))
+            done = commit(session, tokens.claim(token.id, now), new)
         except IntegrityError:
             if name in {address, token.address}:
                 _explain_collision(session, name)
-            error = TakenError("No free address was found. Please try again.")
+            error = NoFreeAddressError()
             continue
         if done:
             key: Any = done[-1].inserted_primary_key
@@ -337,12 +324,12 @@ def _claim(
             tokens.find(session, token.token).check_usable(now)
         finally:
             session.rollback()
-        # It is usable: another account failed just now, and gave its use back.
+        # It is usable: another account has just given its use back.
     raise error
 
 
 def _explain_collision(session: Session, address: str) -> NoReturn:
-    """Raise TakenError, or TryAgainError if the address becomes free soon, perhaps."""
+    """Raise TakenError, or TryAgainError if the address may become free soon."""
     state = session.scalar(select(_account.c.state).where(_account.c.address == address))
     session.rollback()
     if state in {State.ACTIVE, State.DISABLED}:
@@ -360,7 +347,7 @@ def _make_mailbox(
     password: str,
     address: str | None,
 ) -> Account:
-    """Let the backend make the mailbox, under another name if need be; return the account."""
+    """Let the backend make the mailbox, retry addresses if one is taken, and return the account."""
     for _ in range(ATTEMPTS):
         try:
             backend.create(account.address, password, account.owner)
@@ -369,17 +356,17 @@ def _make_mailbox(
                 _cancel(session, account)
                 raise
             account = _renamed(session, token, account)
-        except TryAgainError:  # nothing was made
+        except TryAgainError:  # there is no mailbox
             _cancel(session, account)
             raise
-        except BaseException:  # it may have been made, or be made yet
+        except BaseException:  # there may be a mailbox, now or later
             _take(session, account, now=account.changed_at, state=State.UNDOING)
             raise
         else:
             _activate(session, backend, account)
             return account
     _cancel(session, account)
-    raise TakenError("No free address was found. Please try again.")
+    raise NoFreeAddressError
 
 
 def _renamed(session: Session, token: Token, account: Account) -> Account:
@@ -394,11 +381,11 @@ def _renamed(session: Session, token: Token, account: Account) -> Account:
             continue
         return replace(account, address=address)
     _cancel(session, account)
-    raise TakenError("No free address was found. Please try again.")
+    raise NoFreeAddressError
 
 
 def _activate(session: Session, backend: Backend, account: Account) -> None:
-    """Note that the mailbox exists; if "prune" has given it up meanwhile, it has to go."""
+    """Set the state to active; delete the mailbox if "prune" has given up the account meanwhile."""
     change = update(AccountRow).where(*unchanged(account)).values(state=State.ACTIVE)
     if not commit(session, change):
         log.error("%s is deleted at once: it took too long to make it", account.address)
@@ -407,33 +394,25 @@ def _activate(session: Session, backend: Backend, account: Account) -> None:
 
 
 def _cancel(session: Session, account: Account) -> None:
-    """Forget an account that has no mailbox, and give its use back."""
-    commit(session, _use_back(account), delete(AccountRow).where(*unchanged(account)))
+    """Delete the row of an account without mailbox, and give its use back."""
+    row = delete(AccountRow).where(*unchanged(account))
+    commit(session, tokens.release(account.token_id), row)
 
 
 def _take(session: Session, account: Account, *, now: datetime, state: State) -> Account | None:
     """Set the state of an account and return it; None if another program has changed it meanwhile.
 
-    An account that was being made gives its use back.
+    If the account was being made, the token gets its use back. Tokens are locked before accounts,
+    here as elsewhere: one order prevents deadlocks.
     """
     change = update(AccountRow).where(*unchanged(account)).values(state=state, changed_at=now)
-    back = [_use_back(account)] if account.state is State.CREATING else []
+    back = [tokens.release(account.token_id)] if account.state is State.CREATING else []
     return replace(account, state=state, changed_at=now) if commit(session, *back, change) else None
 
 
-def _use_back(account: Account) -> Update:
-    """Return the statement that gives the use back.
-
-    It comes before those on accounts: who locks rows in the same order cannot block each other.
-    """
-    used = _token.c.usecount
-    change = update(TokenRow).where(_token.c.id == account.token_id)
-    return change.values(usecount=case((used > 0, used - 1), else_=0))
-
-
 def _is_ours(backend: Backend, account: Account) -> bool:
-    """Tell whether there is a mailbox that was made for this very account."""
+    """Return whether there is a mailbox that was made for this account."""
     mailbox = backend.find(account.address, account.owner)
     if mailbox is not None and not mailbox.is_ours:
-        log.warning("%s was made by somebody else: its mailbox stays", account.address)
+        log.warning("%s: the mailbox was not made for this account, and stays", account.address)
     return mailbox is not None and mailbox.is_ours

@@ -1,23 +1,17 @@
-"""What mailadm (https://mailadm.readthedocs.io) leaves behind: its database, taken over.
+"""The import of mailadm's tokens and users.
 
-mailadm 0.10 to 1.0 write it: the tables ``tokens``, ``users`` and ``config`` of one SQLite file,
-for one mail domain. Nothing there is as certain as it looks: a token that is deleted leaves its
-users behind, and what an expiry means differs from version to version.
+A token of mailadm can be deleted while its users stay, and the meaning of an expiry differs from
+version to version; the report has a note for each token or account that could not be kept as it is.
 """
 
 import re
 import secrets
 import shlex
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from pathlib import Path
-from typing import TypeVar
-from urllib.parse import quote
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -26,9 +20,11 @@ from sqlalchemy.orm import Session
 from automx import lookup
 from automx.accounts import tokens
 from automx.accounts.accounts import State
-from automx.accounts.tokens import LONGEST_LIFETIME, MAX_USE, NEVER, SHORTEST_LIFETIME, Token
+from automx.accounts.mailadmfile import Mailadm, OldToken, OldUser
+from automx.accounts.tokens import Token
 from automx.address import EmailAddress, parse_domain
 from automx.config import KEYS
+from automx.database import chunks, savepoint
 from automx.duration import format_duration, parse_duration
 from automx.errors import (
     AddressError,
@@ -39,65 +35,27 @@ from automx.errors import (
 )
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
+from automx.rows import LONGEST_LIFETIME, MAX_USE, NEVER, SHORTEST_LIFETIME
 
-# From this lifetime on, mailadm 1.0 keeps the accounts of people who still log in.
+# From this lifetime on, mailadm 1.0 keeps accounts that are in use.
 SPARED_FROM = timedelta(days=27)
 
-# What accounts belong to whose token is not here: one that spares active people, one that does not.
-ORPHANS = "mailadm-import"
-SPARED_ORPHANS = "mailadm-import-spared"
+# The tokens of accounts whose own token is not here, by whether accounts in use are kept.
+SUBSTITUTES = {False: "mailadm-import", True: "mailadm-import-spared"}
 
-# For mailadm, "never" is sys.maxsize seconds away: at least these, on a machine of 32 bits.
+# "never" in mailadm is sys.maxsize seconds: on a machine of 32 bits, this number.
 _FOREVER = 2**31 - 1
 
 _UNITS = {"y": 365 * 86400, "w": 7 * 86400, "d": 86400, "h": 3600, "s": 1}
 _CHUNK = 500  # rows of one statement
 
-_Item = TypeVar("_Item")
-
 _account = AccountRow.__table__
 _token = TokenRow.__table__
 
 
-@dataclass(frozen=True, slots=True)
-class OldToken:
-    """A row of mailadm's table ``tokens``; ``maxuse`` None stands for its default."""
-
-    name: str
-    secret: str = field(repr=False)
-    expiry: str
-    prefix: str
-    maxuse: int | None
-    usecount: int
-
-
-@dataclass(frozen=True, slots=True)
-class OldUser:
-    """A row of mailadm's table ``users``: an address, made at ``date``, for ``ttl`` seconds."""
-
-    address: str
-    date: int | None
-    ttl: int | None
-    token: str
-
-
-@dataclass(frozen=True, slots=True)
-class Mailadm:
-    """The content of mailadm's database.
-
-    ``has_passwords`` tells that it is of the time before mailcow: mail servers took the passwords
-    from this file.
-    """
-
-    config: Mapping[str, str] = field(repr=False)
-    tokens: Sequence[OldToken]
-    users: Sequence[OldUser]
-    has_passwords: bool
-
-
 @dataclass(slots=True)
-class Counts:
-    """How many tokens, or accounts, were added or here before; which ones are not here now."""
+class Tally:
+    """The numbers of tokens, or accounts, that were added or here before; the names of others."""
 
     added: int = 0
     present: int = 0
@@ -106,60 +64,20 @@ class Counts:
 
 @dataclass(slots=True)
 class Report:
-    """What take_over() did.
+    """The result of take_over().
 
     ``raised`` names the tokens that were here before and have a higher count of uses now;
-    ``expired`` is the number of added accounts whose time is over; ``notes`` are sentences about
-    all that is not here as it was in mailadm.
+    ``expired`` is the number of added accounts that have expired; ``notes`` are sentences about
+    tokens and accounts that differ from those in mailadm.
     """
 
     domain: str
     backend: str
-    tokens: Counts = field(default_factory=Counts)
+    tokens: Tally = field(default_factory=Tally)
     raised: list[str] = field(default_factory=list)
-    accounts: Counts = field(default_factory=Counts)
+    accounts: Tally = field(default_factory=Tally)
     expired: int = 0
     notes: list[str] = field(default_factory=list)
-
-
-def read(path: Path) -> Mailadm:
-    """Return the content of mailadm's database as it is at one moment; mailadm may be running.
-
-    Changes nothing. Raises BadRequestError, with a text for the administrator, if the file cannot
-    be read, is damaged or is something else.
-    """
-    with _errors(path), closing(_opened(path)) as connection:
-        # One name that is not UTF-8 is no reason to give up all others.
-        connection.text_factory = lambda octets: octets.decode("utf-8", "replace")
-        connection.execute("BEGIN")
-        config = connection.execute("SELECT name, value FROM config").fetchall()
-        users = connection.execute("SELECT addr, date, ttl, token_name FROM users").fetchall()
-        old_tokens = connection.execute(
-            "SELECT name, token, expiry, prefix, maxuse, usecount FROM tokens"
-        ).fetchall()
-        columns = connection.execute("SELECT name FROM pragma_table_info('users')").fetchall()
-        [(verdict,)] = connection.execute("PRAGMA quick_check(1)").fetchall()
-        if verdict != "ok":
-            raise BadRequestError(f"{path} is damaged: {' '.join(str(verdict).split())}")
-    return Mailadm(
-        config={_text(name): _text(value).strip() for name, value in config},
-        tokens=[
-            OldToken(
-                name=_text(name),
-                secret=_text(secret),
-                expiry=_text(expiry),
-                prefix=_text(prefix),
-                maxuse=_number(maxuse),
-                usecount=_number(usecount) or 0,
-            )
-            for name, secret, expiry, prefix, maxuse, usecount in old_tokens
-        ],
-        users=[
-            OldUser(_text(address), _number(date), _number(ttl), _text(token))
-            for address, date, ttl, token in users
-        ],
-        has_passwords=("hash_pw",) in columns,
-    )
 
 
 def take_over(
@@ -170,17 +88,25 @@ def take_over(
     domain: str | None = None,
     backend: str | None = None,
 ) -> Report:
-    """Add mailadm's tokens and users, and return what was done; flushes, and does not commit.
+    """Add mailadm's tokens and users, and return a report; flushes, and does not commit.
 
-    What is here already stays as it is, except that a token's count of uses is raised to that in
-    mailadm; so it can be repeated. ``domain`` is that of the tokens, and of the users that are
-    added, by default mailadm's; ``backend`` who has their mailboxes, by default ``mailcow``. Raises
-    BadRequestError if mailadm's database does not tell them, AddressError and UnknownDomainError
-    for a domain that cannot be used, and ConflictError if somebody changes the tables meanwhile.
+    Rows that are here already stay, but the count of uses of a token is raised to that in mailadm;
+    so the import can be repeated. ``domain`` is that of the tokens and of the users to add, by
+    default mailadm's; ``backend`` is that of the mailboxes, by default ``mailcow``. Raises
+    BadRequestError if mailadm's database does not name them, AddressError and UnknownDomainError
+    for a domain that cannot be used, and ConflictError, after which nothing is added, if another
+    program changes the tables meanwhile.
     """
     report = Report(_domain(session, mailadm, domain), _backend(mailadm, backend))
-    by_old_name = _take_over_tokens(session, mailadm.tokens, report, now)
-    _take_over_users(session, mailadm.users, by_old_name, report, now)
+    try:
+        with savepoint(session):
+            by_old_name = _take_over_tokens(session, mailadm.tokens, report, now)
+            _take_over_users(session, mailadm.users, by_old_name, report, now)
+    except IntegrityError as error:
+        raise ConflictError(
+            "The accounts were changed by another program meanwhile: nothing was imported. Please"
+            " run this again."
+        ) from error
     if mailadm.has_passwords and mailadm.users:
         report.notes.append(
             "This database is of the time before mailcow: if mail servers take the passwords of the"
@@ -190,9 +116,9 @@ def take_over(
 
 
 def settings(mailadm: Mailadm, report: Report) -> dict[str, str]:
-    """Return mailadm's settings by their names here, mailcow's key included.
+    """Return mailadm's settings by their names in automx, mailcow's key included.
 
-    A value that cannot be used here is left out, and the report has a note of it.
+    A value that automx cannot use is left out, and the report gets a note.
     """
     keys = ["web_endpoint"]
     if report.backend == "mailcow":
@@ -211,75 +137,11 @@ def settings(mailadm: Mailadm, report: Report) -> dict[str, str]:
     return found
 
 
-@contextmanager
-def _errors(path: Path) -> Iterator[None]:
-    """Raise BadRequestError for what is wrong with a file."""
-    try:
-        yield
-    except OSError as error:
-        raise BadRequestError(f"{path} cannot be read: {error.strerror}") from error
-    except sqlite3.Error as error:
-        if str(error).startswith("no such"):  # table or column
-            text = f"{path} is no database of mailadm 0.10 or later: {error}"
-        else:  # such as "file is not a database" or "database is locked"
-            text = f"{path} cannot be read: {error}"
-        raise BadRequestError(text) from error
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    """Open a database without writing to it.
-
-    Since 1.0, mailadm's has a write-ahead log. SQLite wants to make files beside such a database
-    even to read it, lest another program writes; where it may not, and there is no log, none does.
-    """
-    with path.open("rb"):
-        pass
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
-    connection = sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None)
-    try:
-        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError as error:
-        connection.close()
-        if error.sqlite_errorname == "SQLITE_READONLY_ROLLBACK":
-            raise BadRequestError(
-                f"{path} holds half of a change: let mailadm list-tokens put it in order"
-            ) from error
-        if error.sqlite_errorname not in {"SQLITE_CANTOPEN", "SQLITE_READONLY_DIRECTORY"}:
-            raise
-        for name in (f"{path.name}-wal", f"{path.name}-journal"):
-            log = path.with_name(name)
-            if log.exists() and log.stat().st_size:
-                raise BadRequestError(
-                    f"{path} cannot be read without {name}: copy both into a folder where this user"
-                    " may write"
-                ) from error
-        return sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
-
-
-def _text(value: object) -> str:
-    """Return what stands in a column of text: SQLite lets it hold anything."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return "" if value is None else str(value)
-
-
-def _number(value: object) -> int | None:
-    """Return what stands in a column of numbers, None for anything else."""
-    try:
-        return int(value)  # type: ignore[call-overload, no-any-return] # TypeError is caught
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
 def _domain(session: Session, mailadm: Mailadm, domain: str | None) -> str:
     text = domain or mailadm.config.get("mail_domain")
     if not text:
         raise BadRequestError(
-            "mailadm's database does not tell its mail domain: say --domain DOMAIN."
+            "mailadm's database does not name its mail domain: say --domain DOMAIN."
         )
     name = parse_domain(text)
     if not lookup.knows(session, name):
@@ -293,8 +155,8 @@ def _domain(session: Session, mailadm: Mailadm, domain: str | None) -> str:
 def _backend(mailadm: Mailadm, backend: str | None) -> str:
     if backend is None and not mailadm.config.get("mailcow_endpoint"):
         raise BadRequestError(
-            "mailadm's database names no mailcow: say who has the mailboxes, such as --backend"
-            " command."
+            "mailadm's database names no mailcow: say the backend of the mailboxes, such as"
+            " --backend command."
         )
     return backend or "mailcow"
 
@@ -320,7 +182,7 @@ def _take_over_tokens(
             try:
                 token = _add_token(session, old, _free_name(old.name, names), report, now)
             except BadRequestError as error:
-                _leave_out_token(report, old, str(error))
+                _leave_out_token(report, old, f"{error}.")
             else:
                 here[old.secret] = found[old.name] = token
                 names.add(token.name)
@@ -347,14 +209,14 @@ def _leave_out_token(report: Report, old: OldToken, reason: str) -> None:
 
 
 def _add_token(session: Session, old: OldToken, name: str, report: Report, now: datetime) -> Token:
-    """Add a token with the terms that it has in mailadm, or the nearest that are possible here."""
+    """Add a token with its terms in mailadm, or the nearest that are possible."""
     notes = []
     if name != old.name:
         notes.append(f"it is called {name} here: names have no blanks, and 64 characters at most")
-    expiry = _expiry(old.expiry)
-    is_revoked = False
+    expiry, prefix = _expiry(old.expiry), _prefix(old.prefix)
+    maxuse = 50 if old.maxuse is None else min(old.maxuse, MAX_USE)
+    is_revoked = expiry is None or maxuse <= 0
     if expiry is None:
-        is_revoked = True
         expiry = "1d"
         notes.append(
             f"mailadm 1.0 does not understand the expiry {old.expiry!r} either; it is revoked until"
@@ -362,12 +224,9 @@ def _add_token(session: Session, old: OldToken, name: str, report: Report, now: 
         )
     elif expiry != old.expiry:
         notes.append(f"its expiry is {expiry} here, not {old.expiry}")
-    prefix = _prefix(old.prefix)
     if prefix != old.prefix:
         notes.append(f"its prefix is {prefix!r} here, not {old.prefix!r}")
-    maxuse = 50 if old.maxuse is None else min(old.maxuse, MAX_USE)
     if maxuse <= 0:
-        is_revoked = True
         maxuse = max(old.usecount, 1)
         notes.append(f"maxuse {old.maxuse} makes no account in mailadm: it is revoked here")
     is_long = old.expiry != NEVER if expiry == NEVER else parse_duration(expiry) >= SPARED_FROM
@@ -381,11 +240,10 @@ def _add_token(session: Session, old: OldToken, name: str, report: Report, now: 
         maxuse=maxuse,
         usecount=min(max(old.usecount, 0), MAX_USE),
         token=old.secret,
+        is_revoked=is_revoked,
         backend=report.backend,
         spare_active=is_long,
     )
-    if is_revoked:
-        token = tokens.edit(session, name, {"is_revoked": True})
     report.notes += [f"The token {old.name}: {note}." for note in notes]
     return token
 
@@ -396,7 +254,7 @@ def _allowed_name(name: str) -> str:
 
 
 def _free_name(name: str, names: set[str]) -> str:
-    """Return a name that is allowed, with a number behind it if it is taken."""
+    """Return a name that is allowed, with a number at its end if it is taken."""
     free = allowed = _allowed_name(name)
     number = 1
     while free in names:
@@ -406,23 +264,19 @@ def _free_name(name: str, names: set[str]) -> str:
 
 
 def _expiry(text: str) -> str | None:
-    """Return the shortest expiry that is not shorter than mailadm's; None if that is not one."""
+    """Return the shortest expiry that is not shorter than mailadm's; None if mailadm has none."""
     if text == NEVER:
         return NEVER
     try:
-        lifetime = timedelta(seconds=int(text[:-1]) * _UNITS[text[-1:]])
-    except OverflowError:
-        return NEVER
+        seconds = int(text[:-1]) * _UNITS[text[-1:]]
     except (ValueError, KeyError):
         return None
-    if lifetime > LONGEST_LIFETIME:
+    if seconds > LONGEST_LIFETIME.total_seconds():
         return NEVER
-    try:
-        if parse_duration(text) >= SHORTEST_LIFETIME:
-            return text
-    except ValueError:  # Python's int() takes more than digits
-        pass
-    return format_duration(max(lifetime, SHORTEST_LIFETIME))
+    shortest = int(SHORTEST_LIFETIME.total_seconds())
+    if seconds >= shortest and re.fullmatch(r"[0-9]{1,9}[a-z]", text):
+        return text
+    return format_duration(timedelta(seconds=max(seconds, shortest)))
 
 
 def _prefix(text: str) -> str:
@@ -437,73 +291,91 @@ def _take_over_users(
     report: Report,
     now: datetime,
 ) -> None:
+    """Add the accounts of users that are not here."""
+
     @cache
-    def orphanage(is_long: bool) -> Token:
-        return _orphanage(session, report, now, is_long=is_long)
+    def substitute(is_long: bool) -> Token:
+        return _substitute(session, report, now, is_long=is_long)
 
     seen: set[str] = set()
-    odd: Counter[str] = Counter()  # sentence -> how many accounts it is true of
-    for chunk in _chunks(users):
-        addresses = [_address(user.address) for user in chunk]
-        wanted = _account.c.address.in_([str(address) for address in addresses if address])
-        seen.update(session.scalars(select(_account.c.address).where(wanted)))
+    odd: Counter[str] = Counter()  # end of a sentence -> the number of accounts at its beginning
+    for chunk in chunks(users, _CHUNK):
         rows = []
-        for user, address in zip(chunk, addresses, strict=True):
-            if address is None:
-                report.accounts.left_out.append(user.address)
-                report.notes.append(f"The user {user.address!r} is left out: that is no address.")
-            elif str(address) in seen:
-                report.accounts.present += 1
-            elif address.domain != report.domain:
-                report.accounts.left_out.append(user.address)
+        for user, address in _new_users(session, chunk, seen, report, odd):
+            created_at, expires_at = _times(user, now)
+            is_long = expires_at is not None and expires_at - created_at >= SPARED_FROM
+            token = by_old_name.get(user.token)
+            if token is None:
+                token = substitute(is_long)
                 odd[
-                    f"of the users are left out: they are of {address.domain}. If automx is to have"
-                    f" them, repeat this with --domain {address.domain}."
+                    "of the accounts are of tokens that are not here: they belong to the token"
+                    f" {token.name}, which makes none."
                 ] += 1
-            else:
-                seen.add(str(address))
-                created_at, expires_at = _times(user, now)
-                is_long = expires_at is not None and expires_at - created_at >= SPARED_FROM
-                token = by_old_name.get(user.token)
-                if token is None:
-                    token = orphanage(is_long)
-                    odd[
-                        "of the accounts are of tokens that are not here: they belong to the token"
-                        f" {token.name}, which makes none."
-                    ] += 1
-                elif is_long and not token.spare_active:
-                    odd[
-                        f"of the accounts of the token {token.name} last so long that mailadm keeps"
-                        " people who still log in; the token does not, until automx token mod"
-                        f" {shlex.quote(token.name)} --spare-active changes it."
-                    ] += 1
-                if expires_at is None and token.expiry != NEVER:
-                    odd["of the accounts have no end, as in mailadm, though their token has."] += 1
-                report.expired += expires_at is not None and expires_at <= now
-                rows.append(
-                    {
-                        "address": str(address),
-                        "token_id": token.id,
-                        "mark": secrets.token_hex(8),
-                        "backend": report.backend,
-                        "state": State.ACTIVE,
-                        "created_at": created_at,
-                        "expires_at": expires_at,
-                        "changed_at": now,
-                    }
-                )
-        _insert(session, rows)
+            elif is_long and not token.spare_active:
+                odd[
+                    f"of the accounts of the token {token.name} last so long that mailadm keeps"
+                    " people who still log in; the token does not, until automx token mod"
+                    f" {shlex.quote(token.name)} --spare-active changes it."
+                ] += 1
+            if expires_at is None and token.expiry != NEVER:
+                odd["of the accounts have no end, as in mailadm, though their token has."] += 1
+            report.expired += expires_at is not None and expires_at <= now
+            rows.append(
+                {
+                    "address": address,
+                    "token_id": token.id,
+                    "mark": secrets.token_hex(8),
+                    "backend": report.backend,
+                    "state": State.ACTIVE,
+                    "created_at": created_at,
+                    "expires_at": expires_at,
+                    "changed_at": now,
+                }
+            )
+        if rows:
+            session.execute(insert(AccountRow), rows)
         report.accounts.added += len(rows)
     report.notes += [f"{number} {sentence}" for sentence, number in odd.items()]
 
 
-def _orphanage(session: Session, report: Report, now: datetime, *, is_long: bool) -> Token:
-    """Return the token, which makes no accounts, for those whose own is not here."""
-    name = SPARED_ORPHANS if is_long else ORPHANS
+def _new_users(
+    session: Session,
+    users: Sequence[OldUser],
+    seen: set[str],
+    report: Report,
+    odd: Counter[str],
+) -> Iterator[tuple[OldUser, str]]:
+    """Yield the users that are not here and can be added, with their addresses.
+
+    ``seen`` are the addresses that are here, and grows.
+    """
+    addresses = [_address(user.address) for user in users]
+    wanted = _account.c.address.in_([str(address) for address in addresses if address])
+    seen.update(session.scalars(select(_account.c.address).where(wanted)))
+    for user, address in zip(users, addresses, strict=True):
+        if address is None:
+            report.accounts.left_out.append(user.address)
+            report.notes.append(f"The user {user.address!r} is left out: that is no address.")
+        elif str(address) in seen:
+            report.accounts.present += 1
+        elif address.domain != report.domain:
+            report.accounts.left_out.append(user.address)
+            odd[
+                f"of the users are left out: they are of {address.domain}. If automx is to have"
+                f" them, repeat this with --domain {address.domain}."
+            ] += 1
+        else:
+            seen.add(str(address))
+            yield user, str(address)
+
+
+def _substitute(session: Session, report: Report, now: datetime, *, is_long: bool) -> Token:
+    """Return the token, which makes no accounts, for those whose own token is not here."""
+    name = SUBSTITUTES[is_long]
     try:
         return tokens.get(session, name)
     except UnknownTokenError:
-        tokens.add(
+        return tokens.add(
             session,
             name,
             report.domain,
@@ -511,21 +383,10 @@ def _orphanage(session: Session, report: Report, now: datetime, *, is_long: bool
             expiry="1y" if is_long else "1d",
             prefix="",
             maxuse=1,
+            is_revoked=True,
             backend=report.backend,
             spare_active=is_long,
         )
-        return tokens.edit(session, name, {"is_revoked": True})
-
-
-def _insert(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
-    try:
-        if rows:
-            session.execute(insert(AccountRow), rows)
-    except IntegrityError as error:
-        raise ConflictError(
-            "The accounts were changed by another program meanwhile: nothing was imported. Please"
-            " run this again."
-        ) from error
 
 
 def _address(text: str) -> EmailAddress | None:
@@ -536,7 +397,7 @@ def _address(text: str) -> EmailAddress | None:
 
 
 def _times(user: OldUser, now: datetime) -> tuple[datetime, datetime | None]:
-    """Return when an account was made, and when it ends; None is never."""
+    """Return when an account was made and when it expires; None is never."""
     try:
         created_at = datetime.fromtimestamp(max(user.date or 0, 0), UTC)
     except (OverflowError, ValueError, OSError):
@@ -547,8 +408,3 @@ def _times(user: OldUser, now: datetime) -> tuple[datetime, datetime | None]:
         return created_at, created_at + timedelta(seconds=max(user.ttl, 0))
     except OverflowError:
         return created_at, None
-
-
-def _chunks(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
-    for start in range(0, len(items), _CHUNK):
-        yield items[start : start + _CHUNK]

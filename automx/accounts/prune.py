@@ -1,7 +1,7 @@
-"""What has to be done for accounts as time passes: warn, disable, delete, bring in order.
+"""Pending actions of accounts: warn, prolong, disable, delete, clean up.
 
-Each account takes one step at a time, each step once: so it is safe to be run again at any time,
-by several programs at once, and after one that was killed.
+Each run does one action for an account, and each action is done once: several programs may run at
+the same time, and after one that was killed.
 """
 
 from collections import Counter
@@ -25,20 +25,21 @@ _token = TokenRow.__table__
 
 
 class Action(StrEnum):
-    """What is done for an account."""
+    """An action for an account."""
 
-    SETTLE = "settle"  # its making was cut off or failed with an open end
+    SETTLE = "settle"  # the account was not finished: there may be a mailbox
     WARN = "warn"
-    PROLONG = "prolong"  # the person still logs in, or may
+    PROLONG = "prolong"  # the account is in use, or may be
     DISABLE = "disable"
     DELETE = "delete"
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """When accounts are warned and deleted.
+    """How long before their expiry accounts are warned, and how long after it they are deleted.
 
-    ``warn`` is called with the account; it raises AutomxError if it fails. None warns nobody.
+    ``warn`` sends the warning for an account; it raises AutomxError if it fails. With None, no
+    account is warned.
     """
 
     warn_before: timedelta = timedelta(0)
@@ -47,8 +48,8 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """An account for which something is to be done; ``expiry`` is that of its token."""
+class PendingAction:
+    """An account and the action that is pending; ``expiry`` is that of its token."""
 
     account: Account
     action: Action
@@ -58,9 +59,9 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What was done for an account, or would be; ``error`` is what the administrator has to know.
+    """An action that was done, or would be; ``error`` is why it failed.
 
-    ``expires_at`` is the new one of an account that was prolonged.
+    ``expires_at`` is the new expiry of an account that was prolonged.
     """
 
     account: Account
@@ -69,8 +70,8 @@ class Done:
     expires_at: datetime | None = None
 
 
-def due(session: Session, *, now: datetime, policy: Policy) -> list[Due]:
-    """Return the accounts for which something is to be done, the oldest first."""
+def pending(session: Session, *, now: datetime, policy: Policy) -> list[PendingAction]:
+    """Return the pending actions, those of the oldest accounts first."""
     unfinished = _account.c.state.in_([State.CREATING, State.UNDOING, State.DELETING])
     active = _account.c.state == State.ACTIVE
     warned_of: ColumnElement[bool] = false()
@@ -90,32 +91,32 @@ def due(session: Session, *, now: datetime, policy: Policy) -> list[Due]:
     for row in session.execute(query.order_by(_account.c.id)):
         account = accounts.loaded(row)
         if action := _action(account, now, policy):
-            found.append(Due(account, action, row.expiry, row.spare_active))
+            found.append(PendingAction(account, action, row.expiry, row.spare_active))
     session.commit()
     return found
 
 
-def carry_out(
+def run(
     session: Session,
-    dues: Iterable[Due],
+    actions: Iterable[PendingAction],
     backends: Backends,
     *,
     now: datetime,
     policy: Policy,
     dry_run: bool = False,
 ) -> Iterator[Done]:
-    """Do what is due, and yield what was done; with ``dry_run``, ask backends and change nothing.
+    """Run pending actions and yield the results; with ``dry_run``, ask backends, change nothing.
 
-    Commits step by step, and holds no transaction during a call of a backend. An account that
-    fails is told as Done with its error, and comes again next time; one that another program was
-    quicker with is not told. If a backend is silent three times in a row, the next account is
-    postponed to the next time; after one more, the next two; then four, and so on: so a backend
-    that is down holds up nobody for long, nor do accounts of which it never says a word.
+    Commits after each action, and holds no transaction during a call of a backend. An action that
+    fails has an error, and is pending again in the next run. Accounts that another program has
+    handled are skipped. After three actions in a row without an answer of the backend, the next
+    action is postponed to the next run; after one more, the next two; then four, and so on: a
+    backend that is down delays the actions of others for a short time only.
     """
     silent: Counter[tuple[str, bool]] = Counter()
     postponed: Counter[tuple[str, bool]] = Counter()
-    for item in dues:
-        # The program that warns is none of the backend.
+    for item in actions:
+        # A warning is sent by a program, not by the backend.
         key = item.account.backend, item.action is Action.WARN
         if postponed[key]:
             postponed[key] -= 1
@@ -123,7 +124,7 @@ def carry_out(
             yield Done(item.account, item.action, NotReachedError(cause=text))
             continue
         try:
-            done = _carry_out(session, item, backends, now=now, policy=policy, dry_run=dry_run)
+            done = _run(session, item, backends, now=now, policy=policy, dry_run=dry_run)
         except AutomxError as error:
             done = Done(item.account, item.action, error)
         if done is not None and isinstance(done.error, NotReachedError | SilentError):
@@ -145,21 +146,21 @@ def _action(account: Account, now: datetime, policy: Policy) -> Action | None:
         return None
     if account.expires_at <= now:
         return Action.DISABLE if policy.grace else Action.DELETE
-    # Who has just got an account for an hour need not hear that it ends within a week.
+    # A new account for one hour needs no warning that it ends within a week.
     is_long = account.expires_at - account.created_at > policy.warn_before
     return Action.WARN if is_long else None
 
 
-def _carry_out(
+def _run(
     session: Session,
-    item: Due,
+    item: PendingAction,
     backends: Backends,
     *,
     now: datetime,
     policy: Policy,
     dry_run: bool,
 ) -> Done | None:
-    """Do what is due for one account; None if another program was quicker."""
+    """Run one action; None if another program has handled the account meanwhile."""
     account, action = item.account, item.action
     done = Done(account, action)
     if item.spare_active and account.state is State.ACTIVE:
@@ -180,20 +181,17 @@ def _carry_out(
     return done if is_done else None
 
 
-def _active_until(item: Due, backends: Backends, now: datetime) -> datetime | None:
-    """Return until when a person counts as active: a lifetime from the last login on.
+def _active_until(item: PendingAction, backends: Backends, now: datetime) -> datetime | None:
+    """Return when an account counts as unused: one lifetime after its last login; None is never.
 
-    A login that the backend does not know of counts as one right now; a mailbox that is gone has
-    nobody. None is for ever.
+    If the backend knows of no login, the account may be in use now. A missing mailbox is unused.
     """
     lifetime = tokens.lifetime(item.expiry)
-    backend = backends.get(item.account.backend)
-    mailbox = backend.find(item.account.address, item.account.owner) if backend else None
-    if backend is not None and mailbox is None:
+    account = item.account
+    mailbox = backends.get(account.backend).find(account.address, account.owner)
+    if mailbox is None:
         return now
-    if lifetime is None:
-        return None
-    return ((mailbox and mailbox.last_login) or now) + lifetime
+    return None if lifetime is None else (mailbox.last_login or now) + lifetime
 
 
 def _set(session: Session, account: Account, **values: object) -> bool:
@@ -202,7 +200,7 @@ def _set(session: Session, account: Account, **values: object) -> bool:
 
 
 def _warn(session: Session, account: Account, policy: Policy, now: datetime) -> bool:
-    """Claim the warning, then send it: two programs at once must not warn twice."""
+    """Claim the warning, then send it: two programs must not send it twice."""
     claim = update(AccountRow).where(*unchanged(account), _account.c.warned_at.is_(None))
     if policy.warn is None or not commit(session, claim.values(warned_at=now)):
         return False
@@ -216,12 +214,9 @@ def _warn(session: Session, account: Account, policy: Policy, now: datetime) -> 
 
 
 def _disable(session: Session, account: Account, backends: Backends, now: datetime) -> bool:
-    """Disable the mailbox, then note it.
+    """Disable the mailbox, then set the state.
 
-    A program that is killed in between is followed by one that disables it once more, which
-    changes nothing.
+    After a program that was killed in between, the next one disables the mailbox again.
     """
-    backend = backends.get(account.backend)
-    if backend is not None:
-        backend.disable(account.address, account.owner)
+    backends.get(account.backend).disable(account.address, account.owner)
     return _set(session, account, state=State.DISABLED, changed_at=now)

@@ -1,21 +1,20 @@
 """Tokens: what an administrator gives away as QR code, with mailadm's words for their fields."""
 
 import hmac
-import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
+from enum import StrEnum
 from hashlib import sha256
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, delete, exists, func, insert, select, update
+from sqlalchemy import CursorResult, Update, case, delete, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from automx import lookup
-from automx.address import EmailAddress, parse_domain
-from automx.config import BACKENDS
+from automx import lookup, rows
+from automx.database import savepoint
 from automx.duration import parse_duration
 from automx.errors import (
     AddressError,
@@ -29,25 +28,29 @@ from automx.errors import (
 from automx.models import Account
 from automx.models import Token as TokenRow
 
-NEVER = "never"
-SHORTEST_LIFETIME = timedelta(seconds=30)
-LONGEST_LIFETIME = timedelta(days=10 * 365)
-MAX_USE = 1_000_000_000
-
 # Digits and letters that cannot be taken for each other; mailadm's, for names.
 NAME_LETTERS = "2345789acdefghjkmnpqrstuvwxyz"
-NAME_LENGTH = 5  # behind a prefix
+NAME_LENGTH = 5  # after a prefix
 BARE_NAME_LENGTH = 9  # without one: no person is called so
 
-_NAME = re.compile(r"\S{1,64}")
-_PREFIX = re.compile(r"(?![.-])(?!.*\.\.)[a-z0-9._+-]{0,40}")
-_SECRET = re.compile(r"[!-~]{1,255}")
-
-_EDITABLE = {
-    *("expiry", "prefix", "maxuse", "valid_until", "backend", "spare_active", "is_revoked"),
-}
+_EDITABLE = rows.TOKEN.keys() - {"name", "token", "domain", "address", "usecount"}
 
 _table = TokenRow.__table__
+
+
+class Obstacle(StrEnum):
+    """Why a token makes no account."""
+
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    USED_UP = "used up"
+
+
+_REASONS = {
+    Obstacle.REVOKED: "This QR code has been withdrawn.",
+    Obstacle.EXPIRED: "This QR code is no longer valid.",
+    Obstacle.USED_UP: "This QR code has been used as often as it may be.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,86 +74,58 @@ class Token:
 
     @property
     def lifetime(self) -> timedelta | None:
-        """How long an account lasts; None for ever."""
+        """The lifetime of its accounts; None for accounts without end."""
         return lifetime(self.expiry)
 
-    def check_usable(self, now: datetime) -> None:
-        """Raise ForbiddenError, with a reason for the person who scanned, if it makes no account.
+    def obstacle(self, now: datetime) -> Obstacle | None:
+        """Return why the token makes no account at this time; None if it makes one.
 
-        Whether it is still usable when the account is made, only the database can tell.
+        claim() is the same rule in SQL: only the database knows the uses at that moment.
         """
         if self.is_revoked:
-            raise ForbiddenError("This QR code has been withdrawn. Please ask for a new one.")
+            return Obstacle.REVOKED
         if self.valid_until is not None and self.valid_until <= now:
-            raise ForbiddenError("This QR code is no longer valid. Please ask for a new one.")
+            return Obstacle.EXPIRED
         if self.maxuse and self.usecount >= self.maxuse:
-            raise ForbiddenError(
-                "This QR code has been used as often as it may be. Please ask for a new one."
-            )
+            return Obstacle.USED_UP
+        return None
+
+    def check_usable(self, now: datetime) -> None:
+        """Raise ForbiddenError, with a text for people, if the token makes no account."""
+        if obstacle := self.obstacle(now):
+            raise ForbiddenError(f"{_REASONS[obstacle]} Please ask for a new one.")
 
 
 _COLUMNS = [_table.c[column.name] for column in fields(Token)]
 
 
-def add(
-    session: Session,
-    name: str,
-    domain: str,
-    *,
-    now: datetime,
-    expiry: str = "1d",
-    prefix: str = "tmp.",
-    maxuse: int = 50,
-    usecount: int = 0,
-    token: str | None = None,
-    address: str | None = None,
-    valid_until: datetime | None = None,
-    backend: str = "",
-    spare_active: bool = False,
-) -> Token:
+def add(session: Session, name: str, domain: str, *, now: datetime, **columns: object) -> Token:
     """Make a token and return it; flushes, and does not commit.
 
-    ``token`` is the secret, by default a new one. With ``address``, the token makes this mailbox
-    and no other: prefix and maxuse are then of no effect. Raises BadRequestError for a value that
-    cannot be, UnknownDomainError if no row of the table ``domain`` fits, and ConflictError if there
-    is a token of this name or secret.
+    ``columns`` are values of rows.TOKEN, by default those of rows.TOKEN_DEFAULTS; ``token`` is the
+    secret, by default a new one. With ``address``, the token makes this mailbox and no other:
+    prefix and maxuse are then of no effect. Raises BadRequestError for a value that a column cannot
+    hold, AddressError for an address of another domain, UnknownDomainError if no row of the table
+    ``domain`` fits, and ConflictError if there is a token of this name or secret.
     """
-    domain = parse_domain(domain)
-    if not _NAME.fullmatch(name) or not name.isprintable():
-        raise BadRequestError("The name of a token has 1 to 64 characters and no blanks.")
-    if token is not None and not _SECRET.fullmatch(token):
-        raise BadRequestError("The secret of a token has 1 to 255 ASCII characters, no blanks.")
+    if columns.get("token") is None:
+        columns["token"] = new_token()
+    if columns.get("address"):
+        columns |= {"prefix": "", "maxuse": 1}
+    values = _checked({**rows.TOKEN_DEFAULTS, **columns, "name": name, "domain": domain})
+    domain = values["domain"]
     if not lookup.knows(session, domain):
         raise UnknownDomainError(
             f"The domain {domain} is not in the database: add it first, so that Delta Chat finds"
             " its mail servers."
         )
-    token = token or new_token()
-    values = {
-        "name": name,
-        "token": token,
-        "token_digest": _digest(token),
-        "domain": domain,
-        "usecount": usecount,
-        "is_revoked": False,
-        "created_at": now,
-        **_checked(
-            {
-                "expiry": expiry,
-                "prefix": "" if address else prefix,
-                "maxuse": 1 if address else maxuse,
-                "address": address,
-                "valid_until": valid_until,
-                "backend": backend,
-                "spare_active": spare_active,
-            },
-            domain,
-        ),
-    }
+    if values["address"] is not None and not values["address"].endswith(f"@{domain}"):
+        raise AddressError(f"The address must be one of {domain}.")
+    values |= {"token_digest": _digest(values["token"]), "created_at": now}
     try:
-        session.execute(insert(TokenRow).values(values))
+        with savepoint(session):
+            session.execute(insert(TokenRow).values(values))
     except IntegrityError:
-        session.rollback()
         raise ConflictError(f"There is a token {name} already, or one of its secret.") from None
     return get(session, name)
 
@@ -167,7 +142,7 @@ def edit(session: Session, name: str, changes: Mapping[str, object]) -> Token:
     token = get(session, name)
     if token.address is not None and {"prefix", "maxuse"} & changes.keys():
         raise BadRequestError("A token for one mailbox has neither prefix nor maxuse.")
-    if values := _checked(changes, token.domain):
+    if values := _checked(changes):
         session.execute(update(TokenRow).where(_table.c.id == token.id).values(values))
     return get(session, name)
 
@@ -176,15 +151,15 @@ def remove(session: Session, name: str) -> None:
     """Delete a token. Raises UnknownTokenError, and ConflictError if accounts were made by it."""
     token = get(session, name)
     has_accounts = exists().where(Account.token_id == token.id)
-    forget = delete(TokenRow).where(_table.c.id == token.id, ~has_accounts)
+    unused = delete(TokenRow).where(_table.c.id == token.id, ~has_accounts)
     try:
-        deleted = cast("CursorResult[Any]", session.execute(forget)).rowcount
+        with savepoint(session):
+            deleted = cast("CursorResult[Any]", session.execute(unused)).rowcount
     except IntegrityError:  # an account was made just now
         deleted = 0
     if not deleted:
-        session.rollback()
         of_it = select(func.count()).select_from(Account).where(Account.token_id == token.id)
-        number = session.scalar(of_it) or 0
+        number = session.scalar(of_it) or 1  # MariaDB does not show a row of another transaction
         raise ConflictError(
             f"The token {name} has {number} account{'s' * (number != 1)}: delete them first, or"
             " revoke the token, which keeps them."
@@ -201,8 +176,7 @@ def get(session: Session, name: str) -> Token:
 
 def all_tokens(session: Session) -> list[Token]:
     """Return all tokens, in the order of their names."""
-    rows = session.execute(select(*_COLUMNS).order_by(_table.c.name))
-    return [Token(*row) for row in rows]
+    return [Token(*row) for row in session.execute(select(*_COLUMNS).order_by(_table.c.name))]
 
 
 def find(session: Session, secret: str) -> Token:
@@ -221,10 +195,30 @@ def find(session: Session, secret: str) -> Token:
     return Token(*row)
 
 
+def claim(token_id: int, now: datetime) -> Update:
+    """Return the statement that uses a token once; it finds no row if the token has an obstacle."""
+    return (
+        update(TokenRow)
+        .where(
+            _table.c.id == token_id,
+            _table.c.is_revoked.is_(False),
+            or_(_table.c.valid_until.is_(None), _table.c.valid_until > now),
+            or_(_table.c.maxuse == 0, _table.c.usecount < _table.c.maxuse),
+        )
+        .values(usecount=_table.c.usecount + 1)
+    )
+
+
+def release(token_id: int) -> Update:
+    """Return the statement that gives a use of a token back."""
+    fewer = case((_table.c.usecount > 0, _table.c.usecount - 1), else_=0)
+    return update(TokenRow).where(_table.c.id == token_id).values(usecount=fewer)
+
+
 def lifetime(expiry: str) -> timedelta | None:
-    """Return the duration of the column ``expiry``, None for ever; BadRecordError for others."""
+    """Return the duration in the column ``expiry``, None for "never". Raises BadRecordError."""
     try:
-        return None if expiry == NEVER else parse_duration(expiry)
+        return None if expiry == rows.NEVER else parse_duration(expiry)
     except ValueError as error:
         raise BadRecordError(cause=f"table token: the expiry {expiry!r} is not {error}") from None
 
@@ -252,50 +246,11 @@ def _octets(secret: str) -> bytes:
     return secret.encode(errors="surrogatepass")
 
 
-def _checked(values: Mapping[str, object], domain: str) -> dict[str, object]:
-    """Return the fields of a token as the table keeps them; BadRequestError if one cannot be."""
-    return {name: _checked_field(name, value, domain) for name, value in values.items()}
-
-
-def _checked_field(name: str, value: object, domain: str) -> object:
-    match name, value:
-        case "expiry", str():
-            return _checked_expiry(value)
-        case "prefix", str():
-            if not _PREFIX.fullmatch(value):
-                raise BadRequestError(
-                    "A prefix has up to 40 lower-case letters, digits and . _ + -, and begins"
-                    " neither with a dot nor with a hyphen."
-                )
-        case "maxuse", int():
-            if not 0 <= value <= MAX_USE:
-                raise BadRequestError(f"maxuse is a number from 0 (no limit) to {MAX_USE}.")
-        case "address", str():
-            address = EmailAddress.parse(value.lower())
-            if address.domain != domain:
-                raise AddressError(f"The address must be one of {domain}.")
-            return str(address)
-        case "backend", str():
-            if value and value not in BACKENDS:
-                raise BadRequestError(f"The backend must be one of {', '.join(BACKENDS)}.")
-        case ("address" | "valid_until", None) | ("valid_until", datetime()):
-            pass
-        case "is_revoked" | "spare_active", bool():
-            pass
-        case _:
-            raise BadRequestError(f"The field {name} of a token cannot be {value!r}.")
-    return value
-
-
-def _checked_expiry(text: str) -> str:
-    """Return an expiry without blanks around it; BadRequestError if no account should have it."""
-    text = text.strip().lower()
-    if text == NEVER:
-        return text
-    try:
-        duration = parse_duration(text)
-    except ValueError as error:
-        raise BadRequestError(f"An expiry is {error}, or {NEVER}.") from None
-    if not SHORTEST_LIFETIME <= duration <= LONGEST_LIFETIME:
-        raise BadRequestError(f"An expiry is from 30s to 10y, or {NEVER}.")
-    return text
+def _checked(values: Mapping[str, object]) -> dict[str, Any]:
+    """Return the normal forms of columns. Raises BadRequestError with all that is wrong."""
+    if unknown := sorted(values.keys() - rows.TOKEN.keys()):
+        raise BadRequestError(f"A token has no field {unknown[0]}.")
+    checked, bad = rows.read({column: rows.TOKEN[column] for column in values}, values)
+    if bad:
+        raise BadRequestError("; ".join(bad))
+    return checked

@@ -1,9 +1,8 @@
 """Backends: the programs that make, disable and delete the mailboxes of accounts.
 
-A backend knows nothing of tokens and rows. It says what it did by returning, and otherwise by one
-of four errors, since the rules must know whether anything may have changed: TakenError and
-TryAgainError (which includes NotReachedError) promise that nothing has, UncertainError (which
-includes SilentError) leaves it open.
+A backend knows nothing of tokens and rows. A method that returns has done its work. Its errors say
+whether the mailbox may have changed: after TakenError and TryAgainError (and so NotReachedError) it
+has certainly not; after UncertainError (and so SilentError) it may have.
 """
 
 import threading
@@ -17,7 +16,7 @@ from automx.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """By whom a mailbox is made: the name of the token, and a mark that each account has alone."""
+    """The owner of a mailbox: the name of a token, and the mark, which is unique for an account."""
 
     token: str
     mark: str
@@ -25,10 +24,10 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Mailbox:
-    """What a backend tells of a mailbox.
+    """What a backend knows of a mailbox.
 
-    ``is_ours`` tells whether it was made for the owner that was asked about, as far as the backend
-    can tell at all; ``last_login`` (UTC) is None if it is not known, which includes "never".
+    ``is_ours``: it was made for the owner in question, as far as the backend knows. ``last_login``
+    (UTC) is None if it is not known, or if there was none.
     """
 
     is_active: bool
@@ -37,10 +36,10 @@ class Mailbox:
 
 
 class Backend(Protocol):
-    """What every backend can do. It may be called from several threads at the same time.
+    """The methods of every backend; safe for threads.
 
-    ``address`` is a mail address in lower case. No call takes longer than some seconds beyond the
-    setting ``account_timeout``. Each method raises TryAgainError or UncertainError if it fails.
+    ``address`` is a mail address in lower case. No call takes longer than some seconds more than
+    the setting ``account_timeout``. Each method raises TryAgainError or UncertainError if it fails.
     """
 
     def create(self, address: str, password: str, owner: Owner) -> None:
@@ -50,13 +49,13 @@ class Backend(Protocol):
         """Return what is known of a mailbox; None only if it is certain that there is none."""
 
     def disable(self, address: str, owner: Owner) -> None:
-        """Let nobody log in; the mail stays. A mailbox that is missing is no error."""
+        """Prevent logins; the mail stays. A missing mailbox is no error."""
 
     def delete(self, address: str, owner: Owner) -> None:
-        """Delete a mailbox. Returns only when the backend said that it is gone, or never was."""
+        """Delete a mailbox. Returns only when the backend has said that there is none any more."""
 
     def close(self) -> None:
-        """Give back connections."""
+        """Close connections."""
 
 
 class Backends:
@@ -68,24 +67,22 @@ class Backends:
         self._lock = threading.Lock()
 
     def name(self, name: str) -> str:
-        """Return the name of a backend, which is that of the settings for ""."""
+        """Return the name of a backend: for "", the one of the settings."""
         return name or self._settings.backend
 
-    def get(self, name: str) -> Backend | None:
-        """Return a backend by its name, "" for that of the settings; None for ``none``.
+    def get(self, name: str) -> Backend:
+        """Return a backend by its name, "" for that of the settings.
 
-        Raises SettingsError for a name that is not known, and if settings that it needs are empty.
+        Raises SettingsError for an unknown name, and for settings that the backend cannot use.
         """
         name = self.name(name)
-        if name == "none":
-            return None
         with self._lock:
             if name not in self._opened:
                 self._opened[name] = _open(name, self._settings)
             return self._opened[name]
 
     def close(self) -> None:
-        """Give back all connections; backends are opened anew when they are used again."""
+        """Close all backends; get() opens them again."""
         with self._lock:
             for backend in self._opened.values():
                 backend.close()
@@ -93,7 +90,11 @@ class Backends:
 
 
 def _open(name: str, settings: AccountSettings) -> Backend:
-    """Open a backend; its libraries are loaded here, since most servers use one or none."""
+    """Open a backend. Each one is imported when it is used: httpx takes time and memory."""
+    if name == "none":
+        from automx.backends.none import NoBackend
+
+        return NoBackend()
     if name == "mailcow":
         from automx.backends.mailcow import Mailcow
 

@@ -1,9 +1,8 @@
-"""Mailboxes that a program of the administrator's keeps: JSON on stdin, JSON on stdout.
+"""The backend ``command``: a program of the administrator that makes and deletes mailboxes.
 
-docs/account-command.md is the specification (version 1). Each call runs the program once, in a
-session of its own, and ends when the program ends: what it leaves running in the background may
-keep its pipes, and is not waited for. A program that takes too long is killed with all of its
-process group.
+docs/account-command.md specifies its JSON on stdin and stdout (version 1). Each call runs the
+program once, in a session of its own, and ends when the program ends: processes that it leaves in
+the background may keep its pipes. A program that takes too long is killed with its process group.
 """
 
 import json
@@ -16,9 +15,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from time import monotonic
 from typing import Any, NoReturn
 
+from automx import deadline
 from automx.backends import Mailbox, Owner
 from automx.errors import (
     NotReachedError,
@@ -29,13 +28,11 @@ from automx.errors import (
     UncertainError,
 )
 
-__all__ = ["Command", "run_hook"]
-
 log = logging.getLogger(__name__)
 
 VERSION = 1
 ANSWER_BYTES = 65_536  # more on stdout is no answer
-_TAIL_BYTES = 8_192  # of stderr, whose end says what went wrong
+_TAIL_BYTES = 8_192  # of stderr: the last lines name the error
 _CAUSE_CHARACTERS = 500
 _POLL_SECONDS = 0.05  # how soon an end is noticed while something else keeps the pipes open
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
@@ -78,7 +75,7 @@ class Command:
         return Mailbox(is_active, is_ours, datetime.fromtimestamp(last_login, UTC))
 
     def disable(self, address: str, owner: Owner) -> None:
-        """Let nobody log in. Raises TryAgainError, UncertainError."""
+        """Prevent logins. Raises TryAgainError, UncertainError."""
         self._ask("disable", address, owner)
 
     def delete(self, address: str, owner: Owner) -> None:
@@ -86,7 +83,7 @@ class Command:
         self._ask("delete", address, owner)
 
     def close(self) -> None:
-        """Nothing is kept between two calls."""
+        """Nothing is open between two calls."""
 
     def _ask(
         self, action: str, address: str, owner: Owner, password: str | None = None
@@ -121,17 +118,17 @@ class Command:
 
 
 def run_hook(words: Sequence[str], document: Mapping[str, object], *, timeout: float) -> None:
-    """Run a program that is to be told something, such as an account that will expire.
+    """Run a program that sends a message, such as a warning that an account will expire.
 
-    It gets the document as JSON on stdin, and says by its exit status 0 that it has done its work;
-    what it prints is not read. Raises NotReachedError if it cannot be started, SilentError if it
-    took more than ``timeout`` seconds and was killed, UncertainError if it failed.
+    The program gets the document as JSON on stdin. Exit status 0 means success; stdout is not read.
+    Raises NotReachedError if the program cannot be started, SilentError if it was killed after
+    ``timeout`` seconds, and UncertainError if it failed.
     """
     _run(words, document, timeout=timeout, what=words[0], is_answering=False)
 
 
 class _TooMuchError(Exception):
-    """More came on stdout than an answer can have."""
+    """The program wrote more to stdout than an answer may have."""
 
 
 def _run(
@@ -148,9 +145,9 @@ def _run(
     ``what`` begins each cause, ``secret`` is kept out of them.
     """
     request = json.dumps(document).encode() + b"\n"
-    deadline = monotonic() + timeout
+    end = deadline.after(timeout)
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
-        # The system throws exit statuses away then, and each program would seem to succeed.
+        # The system then drops exit statuses, and every program seems to succeed.
         raise NotReachedError(cause=f"{what}: automx was started with SIGCHLD ignored")
     try:
         process = subprocess.Popen(  # noqa: S603 - the administrator's words, never a shell
@@ -167,8 +164,8 @@ def _run(
         raise NotReachedError(cause=f"{what}: cannot be started: {error.strerror}") from error
     complaint = bytearray()
     try:
-        output = _exchange(process, request, complaint, deadline)
-        process.wait(max(0, deadline - monotonic()))
+        output = _exchange(process, request, complaint, end)
+        process.wait(deadline.left(end))
     except subprocess.TimeoutExpired as error:
         raise SilentError(
             cause=_cause(f"{what}: was killed after {timeout:g} s", complaint, secret)
@@ -177,8 +174,8 @@ def _run(
         raise UncertainError(cause=f"{what}: wrote more than {ANSWER_BYTES} bytes") from error
     finally:
         _end(process)
-    if process.returncode:
-        ending = _ending(process.returncode)
+    if code := process.returncode:
+        ending = f"exit status {code}" if code > 0 else f"killed by signal {-code}"
         raise UncertainError(cause=_cause(f"{what}: {ending}", complaint, secret))
     if complaint.strip():
         log.warning("%s", _cause(what, complaint, secret))
@@ -186,12 +183,11 @@ def _run(
 
 
 def _exchange(
-    process: subprocess.Popen[bytes], request: bytes, complaint: bytearray, deadline: float
+    process: subprocess.Popen[bytes], request: bytes, complaint: bytearray, end: float
 ) -> bytes:
     """Write the request, and read until all pipes are closed or the program has ended.
 
-    Returns what came on stdout; ``complaint`` becomes the end of what came on stderr. Raises
-    TimeoutExpired and _TooMuchError.
+    Returns stdout; ``complaint`` gets the end of stderr. Raises TimeoutExpired and _TooMuchError.
     """
     output = bytearray()
     left = memoryview(request)
@@ -202,18 +198,18 @@ def _exchange(
                 event = selectors.EVENT_WRITE if stream is process.stdin else selectors.EVENT_READ
                 pipes.register(stream, event, data=stream)
         while pipes.get_map():
-            has_ended = process.poll() is not None  # all that it wrote is in the pipes by then
-            remaining = deadline - monotonic()
-            if remaining <= 0 and not has_ended:
+            has_ended = process.poll() is not None  # all of its output is in the pipes by then
+            seconds = deadline.left(end)
+            if not seconds and not has_ended:
                 raise subprocess.TimeoutExpired(process.args, 0)
-            ready = pipes.select(0 if has_ended else min(remaining, _POLL_SECONDS))
-            if has_ended and (not ready or remaining <= 0):
+            ready = pipes.select(0 if has_ended else min(seconds, _POLL_SECONDS))
+            if has_ended and not (ready and seconds):
                 break
             for key, _ in ready:
                 if key.data is process.stdin:
                     try:
                         left = left[os.write(key.fd, left) :]
-                    except BrokenPipeError:  # it does not want to know
+                    except BrokenPipeError:  # the program does not read its input
                         left = left[:0]
                     is_done = not left
                 else:
@@ -233,9 +229,9 @@ def _exchange(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a program that still runs, and all that it started; close its pipes."""
+    """Kill the process group of a program that still runs; close its pipes."""
     if process.returncode is None:
-        # The group has the number of a process that was not waited for: nobody else can have it.
+        # The program was not waited for, so no other group can have its number.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):
@@ -246,7 +242,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Return what a program needs to find others; the settings of automx are not its business."""
+    """Return the environment of the program, without the settings of automx and their secrets."""
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
     if "HOME" in os.environ:
         environment["HOME"] = os.environ["HOME"]
@@ -261,14 +257,8 @@ def _no_number(word: str) -> NoReturn:
     raise ValueError(f"{word} is no JSON")
 
 
-def _ending(returncode: int) -> str:
-    if returncode > 0:
-        return f"exit status {returncode}"
-    return f"killed by signal {-returncode}"
-
-
 def _cause(what: str, complaint: bytes | bytearray, secret: str) -> str:
-    """Return a cause that ends with the end of what came on stderr."""
+    """Return a cause with the end of stderr."""
     if len(complaint) == _TAIL_BYTES:  # it may begin in the middle of the secret
         complaint = re.sub(rb"^\S+", b"", complaint)
     text = _one_line(complaint, secret)[-_CAUSE_CHARACTERS:]
@@ -276,7 +266,7 @@ def _cause(what: str, complaint: bytes | bytearray, secret: str) -> str:
 
 
 def _one_line(text: str | bytes | bytearray, secret: str) -> str:
-    """Return a text as one line for the log, without the secret in any spelling."""
+    """Return a text as one line for the log, without the secret in any of its spellings."""
     if not isinstance(text, str):
         text = text.decode(errors="replace")
     if secret:

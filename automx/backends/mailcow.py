@@ -1,10 +1,9 @@
 """The backend ``mailcow``: the mailboxes of a mailcow server, made and deleted by its HTTP API.
 
-mailcow describes the API in its ``data/web/api/openapi.yaml``, which each server shows under
-``/api``. The answers of mailcow-dockerized 2026-08 go beyond that: most refusals have the status
-200, an empty answer is a failure, and the entry that counts may stand anywhere in a list. So only
-the entry that names it is a success, and only what mailcow checks before it writes is certain to
-have changed nothing.
+The API is described in mailcow's ``data/web/api/openapi.yaml``, which each server shows under
+``/api``. mailcow-dockerized 2026-08 differs from that: most refusals have the status 200, an empty
+answer is a failure, and the entry that matters may be anywhere in a list. So only an entry that
+says so is a success, and only a refusal before mailcow writes is certain to change nothing.
 """
 
 import asyncio
@@ -24,6 +23,7 @@ from urllib.parse import quote
 
 import httpx
 
+from automx import deadline
 from automx.backends import Mailbox, Owner
 from automx.errors import (
     NotReachedError,
@@ -38,17 +38,17 @@ log = logging.getLogger(__name__)
 
 DELETE_SECONDS = 75  # mailcow itself waits up to 60 s until Dovecot's container has moved the mail
 
-# After a refused key. mailcow bans an address that is refused ten times within 600 s, from all of
-# its services; other workers and the command line have their own count.
+# The pause after a refused key: mailcow bans a client address after ten refusals within 600 s from
+# all of its services. Other workers and the command line count for themselves.
 PAUSE_SECONDS = 300
 
-_LARGEST_ANSWER = 2**20  # octets; that about a mailbox has some 2,000
-_LONGEST_TAG = 255  # characters; mailcow leaves longer tags out without a word
+_LARGEST_ANSWER = 2**20  # octets; the answer for a mailbox has about 2,000
+_LONGEST_TAG = 255  # characters; mailcow drops longer tags without an error
 
 _TAKEN = {"object_exists", "is_alias", "is_spam_alias"}
 _NO_ROOM = {"max_mailbox_exceeded", "mailbox_quota_exceeded", "mailbox_quota_left_exceeded"}
-# What mailcow checks before it writes anything, and what its administrator can do about it. After
-# any other complaint the mailbox may be there: such as one of the database about a later step.
+# The checks of mailcow before it writes, and hints for its administrator. After any other error,
+# such as one of the database in a later step, the mailbox may exist.
 _REFUSED = {
     "access_denied": "mailcow does not know the domain, or the key may not use it",
     "domain_invalid": "the domain is not valid",
@@ -83,11 +83,11 @@ class Mailcow:
     """The mailboxes of a mailcow server. Safe for threads.
 
     ``endpoint`` is the URL of the API, such as ``https://mailcow.example.org/api/v1``, or of the
-    server; ``token`` a key that may read and write. ``timeout`` (seconds) bounds each call as a
-    whole, from the look-up of the host name on; a deletion has at least DELETE_SECONDS. ``ca_file``
-    holds certificate authorities (PEM) to be trusted instead of those of the system, if not empty.
-    ``now`` is a clock in seconds, for the time in which a refused key is not shown again.
-    Raises SettingsError if one of them cannot be used; the text names the setting.
+    server; ``token`` is a key that may read and write. ``timeout`` (seconds) limits a whole call,
+    the look-up of the host name included; a deletion has at least DELETE_SECONDS. ``ca_file`` holds
+    certificate authorities (PEM) to trust instead of those of the system, "" for none. ``now`` is a
+    clock in seconds, for the pause after a refused key. Raises SettingsError, whose text names the
+    setting, for a value that cannot be used.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Mailcow:
         self._is_closed = False
         self._is_refused = False
         self._ask_again_at = 0.0
-        # httpcore's debugging lines hold the session cookie, which is as good as the key.
+        # The debug log of httpcore has the session cookie, which gives the same rights as the key.
         logging.getLogger("httpcore").setLevel(logging.INFO)
         self._client = httpx.AsyncClient(
             headers={
@@ -120,15 +120,15 @@ class Mailcow:
                 "Accept": "application/json",
                 "Accept-Encoding": "identity",  # a few octets can be a compressed gigabyte
             },
-            # With the cookie of an earlier answer, mailcow would not look at the key.
+            # With the cookie of an earlier answer, mailcow ignores the key.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            # The time for a call as a whole is kept in _send().
+            # _send() limits the time of the whole call.
             timeout=httpx.Timeout(None, connect=timeout),
             verify=_tls_context(ca_file),
             trust_env=False,
         )
-        # A loop of its own, since only asyncio ends everything in time: the look-up of a name, a
-        # handshake, and answers of which one octet comes in a second.
+        # Only asyncio can limit the time of everything: the look-up of a name, a handshake, an
+        # answer that sends one octet per second. So this backend has a loop of its own.
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="mailcow", daemon=True)
         self._thread.start()
@@ -136,7 +136,7 @@ class Mailcow:
     def create(self, address: str, password: str, owner: Owner) -> None:
         """Make a mailbox. Raises TakenError if there is a mailbox or an alias of that name.
 
-        Quota and all that is not said here come from mailcow's default template for mailboxes.
+        Quota and other attributes are those of mailcow's default template for mailboxes.
         """
         local_part, _, domain = address.rpartition("@")
         attributes = {
@@ -147,13 +147,14 @@ class Mailcow:
             "password2": password,
             "active": "1",
             "tags": [_tag(owner), _mark(owner)],
-            # Whatever the template says: a chat program cannot change a password, nor do without.
+            # A chat program needs IMAP and SMTP, and cannot change its password.
             "force_pw_update": "0",
             "imap_access": "1",
             "smtp_access": "1",
         }
-        entries = self._change("add/mailbox", attributes, self._deadline(), secret=password)
-        if _tells(entries, "mailbox_added", address):
+        end = deadline.after(self._timeout)
+        entries = self._change("add/mailbox", attributes, end, secret=password)
+        if _has_succeeded(entries, "mailbox_added", address):
             return
         codes = _complaints(entries)
         cause = f"mailcow made no mailbox {address}: {_quoted(entries, password)}"
@@ -169,18 +170,18 @@ class Mailcow:
     def find(self, address: str, owner: Owner) -> Mailbox | None:
         """Return what is known of a mailbox; None only if it is certain that there is none.
 
-        A mailbox is ours if it has the tag of this very account. The one of its token is for
-        people, and to find all mailboxes of a token: another automx may use the same names.
+        A mailbox is ours if it has the tag of the account. The tag of the token does not decide,
+        because another automx may use the same name; it lets people find all mailboxes of a token.
         """
-        return self._find(address, owner, self._deadline())
+        return self._find(address, owner, deadline.after(self._timeout))
 
     def disable(self, address: str, owner: Owner) -> None:
-        """Let nobody log in; the mail stays. A mailbox that is missing is no error."""
-        deadline = self._deadline()
+        """Prevent logins; the mail stays. A missing mailbox is no error."""
+        end = deadline.after(self._timeout)
         change = {"items": [address], "attr": {"active": "0"}}
-        entries = self._change("edit/mailbox", change, deadline)
+        entries = self._change("edit/mailbox", change, end)
         try:
-            mailbox = self._find(address, owner, deadline)
+            mailbox = self._find(address, owner, end)
         except TryAgainError as error:
             cause = f"mailcow was told to disable {address}, and then: {error.cause}"
             raise UncertainError(cause=cause) from error
@@ -188,23 +189,23 @@ class Mailcow:
             raise TryAgainError(cause=f"mailcow left {address} active: {_quoted(entries)}")
 
     def delete(self, address: str, owner: Owner) -> None:
-        """Delete a mailbox. Returns only when mailcow said that it is gone, or never was."""
-        deadline = self._deadline(DELETE_SECONDS)
-        entries = self._change("delete/mailbox", [address], deadline)
+        """Delete a mailbox. Returns only when mailcow has said that there is none any more."""
+        end = deadline.after(max(self._timeout, DELETE_SECONDS))
+        entries = self._change("delete/mailbox", [address], end)
         for entry in entries:
-            if entry.get("type") == "warning":  # the mailbox is gone, its files may not be
+            if entry.get("type") == "warning":  # the mailbox is deleted, perhaps not its files
                 log.warning("mailcow, deleting %s: %s", address, _quoted(entry.get("msg")))
-        if _tells(entries, "mailbox_removed", address):
+        if _has_succeeded(entries, "mailbox_removed", address):
             return
         cause = f"mailcow did not delete {address}: {_quoted(entries)}"
         if _complaints(entries) != {"access_denied"}:
             raise UncertainError(cause=cause)
-        # That is what mailcow says of a mailbox that does not exist, too.
-        if self._find(address, owner, deadline) is not None:
+        # mailcow says the same of a mailbox that does not exist.
+        if self._find(address, owner, end) is not None:
             raise TryAgainError(cause=cause)
 
     def close(self) -> None:
-        """Give back connections; calls that are under way end with an error."""
+        """Close connections; running calls end with an error."""
         with self._lock:
             if self._is_closed:
                 return
@@ -214,16 +215,13 @@ class Mailcow:
         self._thread.join()
         self._loop.close()
 
-    def _deadline(self, seconds: float = 0) -> float:
-        return monotonic() + max(self._timeout, seconds)
-
-    def _find(self, address: str, owner: Owner, deadline: float) -> Mailbox | None:
-        answer = self._ask(f"get/mailbox/{_in_path(address)}", None, deadline)
+    def _find(self, address: str, owner: Owner, end: float) -> Mailbox | None:
+        answer = self._ask(f"get/mailbox/{_in_path(address)}", None, end)
         if answer == {}:
-            self._prove_absence(address, deadline)
+            self._check_domain(address, end)
             return None
         username = answer.get("username", "") if isinstance(answer, dict) else ""
-        # mailcow gives null for a mailbox of which it made only the beginning.
+        # mailcow gives null for a mailbox that it did not finish.
         if username is not None and str(username).lower() != address:
             raise UncertainError(cause=f"mailcow does not tell of {address}: {_quoted(answer)}")
         active = _number(answer.get("active"))
@@ -236,35 +234,34 @@ class Mailcow:
             last_login=_last_login(answer),
         )
 
-    def _prove_absence(self, address: str, deadline: float) -> None:
-        """Raise TryAgainError unless the server that knows no such mailbox knows its domain.
+    def _check_domain(self, address: str, end: float) -> None:
+        """Raise TryAgainError if the server has no such domain either.
 
-        ``{}`` is a weak proof: a server that is not mailcow, or another one than that on which the
-        mailbox was made, may say so about everything.
+        A server that is not mailcow, or not the one with the mailbox, may always answer ``{}``.
         """
         domain = address.rpartition("@")[2]
-        answer = self._ask(f"get/domain/{_in_path(domain)}", None, deadline)
+        answer = self._ask(f"get/domain/{_in_path(domain)}", None, end)
         if not isinstance(answer, dict) or "domain_name" not in answer:
             cause = f"mailcow knows neither {address} nor its domain: check mailcow_endpoint"
             raise TryAgainError(cause=cause)
 
     def _change(
-        self, path: str, payload: object, deadline: float, *, secret: str = ""
+        self, path: str, payload: object, end: float, *, secret: str = ""
     ) -> Sequence[Mapping[str, Any]]:
-        """Return the entries that mailcow answers to a POST; raises as _ask() does."""
-        answer = self._ask(path, payload, deadline, secret=secret)
+        """Return the entries of the answer to a POST; raises as _ask() does."""
+        answer = self._ask(path, payload, end, secret=secret)
         if isinstance(answer, list) and all(isinstance(entry, dict) for entry in answer):
             return answer
         raise UncertainError(cause=f"mailcow, POST {self._url}{path}: {_quoted(answer, secret)}")
 
-    def _ask(self, path: str, payload: object, deadline: float, *, secret: str = "") -> Any:
+    def _ask(self, path: str, payload: object, end: float, *, secret: str = "") -> Any:
         """Return the JSON of an answer that is no error; GET if there is no payload, else POST.
 
-        Raises TryAgainError or UncertainError, whose cause holds everything but the secret.
+        Raises TryAgainError or UncertainError; their cause does not contain the secret.
         """
         self._wait_for_turn()
         method = "GET" if payload is None else "POST"
-        answer = self._exchange(method, path, payload, deadline)
+        answer = self._exchange(method, path, payload, end)
         self._note(answer.status)
         what = f"mailcow, {method} {self._url}{path}: {answer.status}"
         if not answer.body.strip():
@@ -276,40 +273,39 @@ class Mailcow:
             outage = _OUTAGE.search(answer.body)
             told = outage[0].decode() if outage else f"{answer.content_type}, which is no JSON"
             raise UncertainError(cause=f"{what}, {told}") from None
-        if isinstance(document, dict) and document.get("type") == "error":
-            cause = f"{what}, {_quoted(document.get('msg'), secret)}"
-            if hint := _REFUSED_STATUS.get(answer.status):
-                cause += f" ({hint})"
-            if answer.status in _REFUSED_STATUS or document.get("msg") == _INCOMPLETE:
-                raise TryAgainError(cause=cause)
-            raise UncertainError(cause=cause)
-        if answer.status != 200:
-            raise UncertainError(cause=f"{what}, {_quoted(document, secret)}")
-        return document
+        is_error = isinstance(document, dict) and document.get("type") == "error"
+        if answer.status == 200 and not is_error:
+            return document
+        message = document.get("msg") if is_error else document
+        cause = f"{what}, {_quoted(message, secret)}"
+        if is_error and (answer.status in _REFUSED_STATUS or message == _INCOMPLETE):
+            hint = _REFUSED_STATUS.get(answer.status)
+            raise TryAgainError(cause=f"{cause} ({hint})" if hint else cause)
+        raise UncertainError(cause=cause)
 
     def _wait_for_turn(self) -> None:
-        """Raise TryAgainError as long as mailcow is not to be asked, because it refused the key."""
+        """Raise TryAgainError during the pause after a refused key."""
         with self._lock:
             wait = self._ask_again_at - self._now()
             if wait > 0:
                 raise TryAgainError(
-                    cause=f"mailcow refused the key in mailcow_token; for {wait:.0f} s it is not "
-                    "shown again, because mailcow bans whoever comes with a wrong key too often"
+                    cause="mailcow refused the key in mailcow_token; it is not sent for"
+                    f" {wait:.0f} s, because mailcow bans clients that send a wrong key too often"
                 )
-            if self._is_refused:  # one tries, and the others wait for what becomes of it
+            if self._is_refused:  # one call tries, and the others wait for its result
                 self._ask_again_at = self._now() + PAUSE_SECONDS
 
     def _note(self, status: int) -> None:
-        """Remember whether mailcow took the key."""
+        """Remember whether mailcow accepted the key."""
         with self._lock:
             self._is_refused = status == 401
             self._ask_again_at = self._now() + PAUSE_SECONDS if self._is_refused else 0.0
 
-    def _exchange(self, method: str, path: str, payload: object, deadline: float) -> _Answer:
+    def _exchange(self, method: str, path: str, payload: object, end: float) -> _Answer:
         with self._lock:
             if self._is_closed:
                 raise NotReachedError(cause="the backend mailcow is closed")
-            coroutine = self._send(method, path, payload, deadline - monotonic())
+            coroutine = self._send(method, path, payload, deadline.left(end))
             future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         return future.result()
 
@@ -330,10 +326,7 @@ class Mailcow:
             async with (
                 asyncio.timeout(seconds),
                 self._client.stream(
-                    method,
-                    self._url + path,
-                    json=payload,
-                    extensions={"trace": trace},
+                    method, self._url + path, json=payload, extensions={"trace": trace}
                 ) as response,
             ):
                 body = b""
@@ -371,7 +364,7 @@ def _api_url(endpoint: str) -> str:
 
 
 def _tls_context(ca_file: str) -> ssl.SSLContext:
-    """Return how certificates are checked: by the system's authorities if no file is named."""
+    """Return the TLS context: with the authorities of the file, "" for those of the system."""
     try:
         return ssl.create_default_context(cafile=ca_file or None)
     except (OSError, ssl.SSLError) as error:
@@ -387,7 +380,7 @@ def _mark(owner: Owner) -> str:
 
 
 def _in_path(name: str) -> str:
-    """Return an address as a path needs it: nginx decodes it, and then PHP does so once more."""
+    """Return an address for a path, encoded twice: nginx decodes it, and PHP does it again."""
     return quote(quote(name, safe="@"), safe="@")
 
 
@@ -399,11 +392,11 @@ def _message(entry: Mapping[str, Any]) -> tuple[str, str]:
     return str(code), str(argument)
 
 
-def _tells(entries: Sequence[Mapping[str, Any]], code: str, address: str) -> bool:
-    """Tell whether one of the entries says that something succeeded for an address."""
+def _has_succeeded(entries: Sequence[Mapping[str, Any]], code: str, address: str) -> bool:
+    """Return whether one of the entries is this success for an address."""
     for entry in entries:
         found, argument = _message(entry)
-        # Some entries have the address as HTML, others as it is.
+        # Some entries have the address as HTML, others as plain text.
         names = {argument.lower(), html.unescape(argument).lower()}
         if entry.get("type") == "success" and found == code and address in names:
             return True
@@ -411,14 +404,14 @@ def _tells(entries: Sequence[Mapping[str, Any]], code: str, address: str) -> boo
 
 
 def _complaints(entries: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Return the codes of the entries that say what went wrong."""
+    """Return the codes of the entries that are errors."""
     return {_message(entry)[0] for entry in entries if entry.get("type") in {"danger", "error"}}
 
 
 def _quoted(value: object, secret: str = "") -> str:
-    """Return what mailcow said for the log: in one line, not long, and without a secret.
+    """Return an answer of mailcow for the log: one short line without the secret.
 
-    Of entries, type and message are told, but not ``log``, in which mailcow repeats what it got.
+    It has type and message of entries, but not their ``log``, which repeats the request.
     """
     if isinstance(value, list):
         value = [
@@ -432,19 +425,19 @@ def _quoted(value: object, secret: str = "") -> str:
 
 
 def _last_login(mailbox: Mapping[str, Any]) -> datetime | None:
-    """Return when somebody logged in last by any protocol; mailcow has 0 for "not known"."""
+    """Return the last login by any protocol, None if mailcow knows none, for which it has 0."""
     times = (_number(mailbox.get(f"last_{name}_login")) for name in ("imap", "pop3", "smtp", "sso"))
     newest = max(time or 0 for time in times)
     return datetime.fromtimestamp(newest, UTC) if newest else None
 
 
 def _number(value: object) -> int | None:
-    """Return a whole number that mailcow gives as such or, in older versions, as a string."""
+    """Return a whole number, which older versions of mailcow give as a string."""
     return int(str(value)) if re.fullmatch(r"\d{1,10}", str(value), re.ASCII) else None
 
 
 def _reason(error: BaseException, seconds: float) -> str:
-    """Return why there is no answer: the innermost error says most."""
+    """Return why there is no answer, from the innermost error."""
     if isinstance(error, httpx.ConnectTimeout):
         return "no connection in time"
     if isinstance(error, TimeoutError):

@@ -10,7 +10,7 @@ import click
 from automx.cli.text import echo_json, json_option, this_second
 
 if TYPE_CHECKING:
-    from automx.accounts.mailadm import Counts, Report
+    from automx.accounts.mailadm import Report, Tally
 
 
 @click.command(
@@ -48,12 +48,12 @@ def import_mailadm(
     MAILADM.DB is not changed. This may be repeated: what is here already stays as it is, except
     that the uses of a token never count less than in mailadm.
     """
-    from automx.accounts import mailadm
+    from automx.accounts import mailadm, mailadmfile
     from automx.config import load
     from automx.database import open_session
 
     db_uri = load().db_uri
-    content = mailadm.read(database)
+    content = mailadmfile.read(database)
     now = this_second()
     with open_session(db_uri) as session:
         report = mailadm.take_over(session, content, now=now, domain=domain, backend=backend)
@@ -91,7 +91,7 @@ def _write_key(path: Path, key: str | None, *, dry_run: bool) -> None:
 
 
 def _document(report: "Report", settings: Mapping[str, str], dry_run: bool) -> object:
-    def counts(of: "Counts") -> dict[str, object]:
+    def counts(of: "Tally") -> dict[str, object]:
         return {"added": of.added, "present": of.present, "left_out": of.left_out}
 
     return {

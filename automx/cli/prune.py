@@ -55,7 +55,7 @@ def prune(dry_run: bool, time: str | None, as_json: bool) -> None:
 
     The settings account_warn_before, account_warn_command and account_grace say what is done when.
     """
-    from automx.accounts.prune import carry_out, due
+    from automx.accounts.prune import pending, run
     from automx.backends import Backends
     from automx.config import load
     from automx.database import open_session
@@ -65,9 +65,9 @@ def prune(dry_run: bool, time: str | None, as_json: bool) -> None:
     policy = _policy(settings, now)
     steps: list[Done] = []
     with open_session(settings.db_uri) as session, closing(Backends(settings.accounts)) as backends:
-        dues = due(session, now=now, policy=policy)
-        work = carry_out(session, dues, backends, now=now, policy=policy, dry_run=dry_run)
-        for done in with_progress(work, len(dues)):
+        actions = pending(session, now=now, policy=policy)
+        work = run(session, actions, backends, now=now, policy=policy, dry_run=dry_run)
+        for done in with_progress(work, len(actions)):
             steps.append(done)
             if done.error:
                 account, infinitive = done.account, _WORDS[done.action][0]

@@ -124,7 +124,7 @@ def add(
             address=address,
             token=token,
             spare_active=spare_active,
-            **fields,  # type: ignore[arg-type] # the options have the types
+            **fields,
         )
     if as_json:
         echo_json(document(added, settings))
@@ -304,16 +304,17 @@ class Obstacle:
 def obstacle(token: "Token", now: datetime) -> Obstacle | None:
     """Return why a token makes no account; None if it makes one."""
     mod = f"automx token mod {shlex.quote(token.name)}"
-    if token.is_revoked:
-        return Obstacle("revoked", f"{mod} --unrevoke takes that back")
-    if token.valid_until is not None and token.valid_until <= now:
-        ended = f"valid until {dated(token.valid_until, now)}"
-        return Obstacle(ended, f"{mod} --valid-until DATE prolongs it")
-    if token.maxuse and token.usecount >= token.maxuse:
-        if token.address is not None:
-            return Obstacle("used up", "it makes one mailbox, once")
-        return Obstacle("used up", f"{mod} --maxuse NUMBER allows more")
-    return None
+    match why_not := token.obstacle(now):
+        case None:
+            return None
+        case "revoked":
+            return Obstacle(why_not, f"{mod} --unrevoke takes that back")
+        case "expired":
+            ended = f"valid until {dated(token.valid_until or now, now)}"
+            return Obstacle(ended, f"{mod} --valid-until DATE prolongs it")
+    if token.address is not None:
+        return Obstacle(why_not, "it makes one mailbox, once")
+    return Obstacle(why_not, f"{mod} --maxuse NUMBER allows more")
 
 
 def _fields(

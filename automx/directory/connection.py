@@ -10,6 +10,7 @@ from enum import StrEnum
 from time import monotonic
 from typing import Any
 
+from automx.deadline import remaining
 from automx.directory.row import LdapServer, ldap3
 
 IDLE_SECONDS = 60.0  # how long an unused connection is kept: firewalls forget them silently
@@ -88,7 +89,7 @@ class Connection:
                 use_ssl=self.host.tls is TlsMode.LDAPS,
                 tls=tls,
                 get_info=library.NONE,
-                connect_timeout=_remaining(deadline),
+                connect_timeout=remaining(deadline),
             )
             self._ldap = library.Connection(
                 server,
@@ -177,7 +178,7 @@ class Connection:
                 sock.close()
 
     def _limit(self, deadline: float) -> None:
-        self._ldap.socket.settimeout(_remaining(deadline))
+        self._ldap.socket.settimeout(remaining(deadline))
 
 
 @contextmanager
@@ -193,10 +194,3 @@ def _broken() -> Iterator[None]:
         # ldap3 wraps the texts of ssl like a tuple.
         text = " ".join(str(error).split()).removeprefix("('").removesuffix("',)")
         raise BrokenError(text or type(error).__name__) from error
-
-
-def _remaining(deadline: float) -> float:
-    seconds = deadline - monotonic()
-    if seconds <= 0:
-        raise TimeoutError("no answer in time")
-    return seconds

@@ -18,6 +18,7 @@ from typing import Any
 
 from cachetools import TTLCache
 
+from automx import deadline
 from automx.address import PLACEHOLDER, EmailAddress
 from automx.clientconfig import FORBIDDEN
 from automx.config import DirectorySettings
@@ -179,16 +180,16 @@ class _Directory:
         )
 
     def find(self, address: EmailAddress) -> Person | None:
-        deadline = monotonic() + self._timeout
-        self._take_turn(deadline)
+        end = deadline.after(self._timeout)
+        self._take_turn(end)
         attempt = _Attempt(monotonic())
         states: list[_HostState] = []
         try:
             states = self._states_to_ask()
             with self._lock:
                 self._attempts.append(attempt)
-            future = self._threads.submit(self._find, address, states, attempt, deadline)
-            return self._wait(future, attempt, deadline)
+            future = self._threads.submit(self._find, address, states, attempt, end)
+            return self._wait(future, attempt, end)
         finally:
             with self._lock, suppress(ValueError):
                 self._attempts.remove(attempt)
@@ -203,19 +204,19 @@ class _Directory:
             while (connection := self._take_idle(state)) is not None:
                 connection.close()
 
-    def _take_turn(self, deadline: float) -> None:
+    def _take_turn(self, end: float) -> None:
         while not self._turns.acquire(timeout=0.05):
             now = monotonic()
             with self._lock:
                 is_stalled = any(now - attempt.began > STALL_SECONDS for attempt in self._attempts)
-            if is_stalled or now > deadline:
+            if is_stalled or now > end:
                 raise DirectoryError
 
     def _wait(
-        self, future: "Future[Person | None]", attempt: _Attempt, deadline: float
+        self, future: "Future[Person | None]", attempt: _Attempt, end: float
     ) -> Person | None:
         try:
-            return future.result(max(deadline - monotonic(), 0))
+            return future.result(deadline.left(end))
         except TimeoutError:
             attempt.is_abandoned = True
             if not future.cancel() and attempt.state is not None:
@@ -252,7 +253,7 @@ class _Directory:
         address: EmailAddress,
         states: Sequence[_HostState],
         attempt: _Attempt,
-        deadline: float,
+        end: float,
     ) -> Person | None:
         try:
             search_filter = self.server.filter_for(address)
@@ -260,10 +261,10 @@ class _Directory:
             return None  # nobody has such an address
         for index, state in enumerate(states):
             # What is left is shared: a silent host must not use up the time of the next one.
-            share = (deadline - monotonic()) / (len(states) - index)
+            share = deadline.left(end) / (len(states) - index)
             attempt.state = state
             try:
-                entries = self._search(search_filter, state, attempt, monotonic() + share)
+                entries = self._search(search_filter, state, attempt, deadline.after(share))
             except HostError as error:
                 if attempt.is_abandoned:  # whoever waited has said so, and it may be long ago
                     break
@@ -274,7 +275,7 @@ class _Directory:
         raise DirectoryError
 
     def _search(
-        self, search_filter: str, state: _HostState, attempt: _Attempt, deadline: float
+        self, search_filter: str, state: _HostState, attempt: _Attempt, end: float
     ) -> list[Any]:
         """Search by an idle connection if one is left, else or if it breaks by a new one."""
         while True:
@@ -285,12 +286,9 @@ class _Directory:
             attempt.connection = connection
             try:
                 if is_new:
-                    connection.log_in(self.server, self._password, deadline)
+                    connection.log_in(self.server, self._password, end)
                 entries = connection.search(
-                    self.server.search_base,
-                    search_filter,
-                    self.server.attributes,
-                    deadline,
+                    self.server.search_base, search_filter, self.server.attributes, end
                 )
             except HostError as error:
                 connection.close()
@@ -324,7 +322,7 @@ class _Directory:
         connection = Connection(state.host, self._context)
         began = monotonic()
         try:
-            connection.log_in(self.server, self._password, began + self._timeout)
+            connection.log_in(self.server, self._password, deadline.after(self._timeout))
         except HostError as error:
             connection.close()
             self._failed(state, str(error))

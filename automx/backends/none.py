@@ -1,0 +1,26 @@
+"""The backend ``none``: the mail server itself makes a mailbox when a person logs in to it first.
+
+So automx makes, disables and deletes nothing, and keeps only the rows of accounts.
+"""
+
+from automx.backends import Mailbox, Owner
+
+
+class NoBackend:
+    """Does nothing. Each mailbox may exist, and its last login is not known."""
+
+    def create(self, address: str, password: str, owner: Owner) -> None:
+        """Make no mailbox."""
+
+    def find(self, address: str, owner: Owner) -> Mailbox | None:
+        """Return a mailbox that may be in use."""
+        return Mailbox(is_active=True, is_ours=True)
+
+    def disable(self, address: str, owner: Owner) -> None:
+        """Leave the mailbox as it is."""
+
+    def delete(self, address: str, owner: Owner) -> None:
+        """Leave the mailbox as it is."""
+
+    def close(self) -> None:
+        """Nothing is open."""
