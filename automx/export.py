@@ -256,4 +256,5 @@ def _list(key: str, items: Iterable[Row]) -> Iterator[str]:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    # SQLite lets bytes into any column. As a list, no seed takes them for a text.
+    return json.dumps(value, ensure_ascii=False, default=lambda octets: [str(octets)])

@@ -84,7 +84,7 @@ def _moment(value: object) -> datetime:
     return value
 
 
-ID = kinds.number(1, kinds.MAX_INTEGER)
+ID = kinds.number(-kinds.MAX_INTEGER - 1, kinds.MAX_INTEGER)  # people insert 0, too
 
 PROVIDER = {"name": kinds.label(128), "short_name": kinds.label(32)}
 SERVER = {

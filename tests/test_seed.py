@@ -186,7 +186,23 @@ def test_an_export_is_readable_text_with_one_row_in_a_line(session: Session) -> 
     )
 
 
-@pytest.mark.parametrize("document", [SAMPLE, EVERYTHING], ids=["sample", "everything"])
+# People who insert by SQL begin to count where they like.
+UNUSUAL_IDS: dict[str, Any] = {
+    "version": 2,
+    "providers": [{"id": 0, "name": "Example Inc."}],
+    "ldapservers": [EVERYTHING["ldapservers"][0] | {"id": 0}],
+    "servers": [
+        {"id": 0, "type": "imap", "name": "imap.example.com"},
+        {"id": -1, "type": "smtp", "name": "smtp.example.com"},
+        {"id": 0, "type": "caldav", "url": "https://dav.example.com/"},
+    ],
+    "domains": [{"id": 0, "name": "example.com", "ldapserver_id": 0}],
+}
+
+
+@pytest.mark.parametrize(
+    "document", [SAMPLE, EVERYTHING, UNUSUAL_IDS], ids=["sample", "everything", "unusual ids"]
+)
 def test_an_export_seeds_an_equal_database(any_database: str, document: object) -> None:
     with open_session(any_database) as session:
         populate(session, document)
