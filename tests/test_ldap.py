@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -576,7 +577,7 @@ def test_a_directory_that_speaks_old_tls_only_is_an_outage(
     old = "TLSCipherSuite NORMAL:-VERS-ALL:+VERS-TLS1.1:+VERS-TLS1.0:%COMPAT"
     directory = make_directory(options=[old])
     for finder in (make_finder(ca_file=str(directories.authority.root)), make_finder(verify=False)):
-        fails(lambda finder=finder: finder.find(directory, **ldaps(directory)), within=3)  # type: ignore[misc]
+        fails(partial(finder.find, directory, **ldaps(directory)), within=3)
 
 
 @pytest.mark.parametrize("ca_file", ["/nonexistent/ca.pem", "/dev/null"])
