@@ -16,7 +16,7 @@ from automx.views.http import DIRECTORIES
 from automx.views.limits import LIMITS
 from automx.views.session import db
 
-pytest_plugins = ["tests.databases", "tests.directory", "tests.mailboxes"]
+pytest_plugins = ["tests.databases", "tests.directory", "tests.mailboxes", "tests.turns"]
 
 Execute = Callable[[str], None]
 
