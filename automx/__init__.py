@@ -13,8 +13,8 @@ __version__ = "1.0.0"
 def create_app(settings: "Settings | None" = None) -> "Flask":
     """Return the web application for some settings, by default those of files and environment.
 
-    Raises SettingsError if the settings are wrong. The imports wait until here, so that
-    ``automx --help`` is quick.
+    Raises SettingsError if the settings are wrong. Imports are made here to keep ``automx --help``
+    quick.
     """
     from flask import Flask
 

@@ -9,11 +9,13 @@ class AutomxError(Exception):
     """Base of all errors raised on purpose.
 
     ``str(error)`` is the public text: one line, harmless to give to a stranger. ``cause`` is for
-    the log, or None if there is nothing to log. ``status`` is the HTTP status.
+    the log, or None if there is nothing to log. ``status`` is the HTTP status, ``retry_after`` the
+    time in seconds after which the request may succeed, or None.
     """
 
     status = 500
     public = "The server cannot answer this request."
+    retry_after: int | None = None
     is_logged = False  # whether the log has the cause already
 
     def __init__(self, public: str | None = None, *, cause: str | None = None) -> None:
@@ -109,6 +111,12 @@ class TakenError(ConflictError):
     """Somebody else has the mailbox already; nothing was changed."""
 
     public = "This address is taken already."
+
+
+class NoFreeAddressError(TakenError):
+    """Each address that was tried for an account is taken."""
+
+    public = "No free address was found. Please try again."
 
 
 class TryAgainError(UnavailableError):

@@ -21,7 +21,6 @@ from werkzeug.test import TestResponse
 from automx.accounts import tokens
 from automx.database import open_session
 from automx.formats import qr
-from automx.views import dcaccount
 from tests.conftest import EXAMPLE_ROWS, Execute
 from tests.documents import golden, unversioned
 from tests.processes import Server, free_port, listens, program, running, serving, wait_until
@@ -425,14 +424,14 @@ def test_a_bug_is_told_without_its_traceback_which_is_logged(
     assert SECRET not in caplog.text
 
 
-@pytest.mark.parametrize("name", ["answer_for", "_reason"])
+@pytest.mark.parametrize("name", ["automx.views.failure.record", "automx.views.dcaccount.reason"])
 def test_a_bug_in_what_answers_errors_is_told_the_same_way(
     app_client: FlaskClient,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     name: str,
 ) -> None:
-    monkeypatch.setattr(dcaccount, name, bug)
+    monkeypatch.setattr(name, bug)
     for path in PATHS:
         assert_error(app_client.post(f"{path}?t={SECRET}"), 500, OUT_OF_ORDER)
         assert_error(app_client.put(f"{path}?t={SECRET}"), 500, OUT_OF_ORDER)
@@ -443,7 +442,7 @@ def test_a_bug_in_what_answers_errors_is_told_the_same_way(
 def test_a_bug_in_the_page_that_tells_errors_is_told_in_one_line(
     app_client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dcaccount, "render_template", bug)
+    monkeypatch.setattr("automx.views.tokenpage.render_template", bug)
     answer = app_client.get("/new_email?t=x")
     assert (answer.status_code, answer.text) == (500, "Internal Server Error.\n")
 

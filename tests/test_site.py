@@ -43,7 +43,7 @@ def test_the_root_page_shows_nothing_of_the_request_that_it_does_not_know(
 def test_a_bug_in_the_root_page_has_nothing_to_do_with_qr_codes(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(site, "root", lambda: 1 / 0)
+    monkeypatch.setattr(site, "page", lambda: 1 / 0)
     answer = client.get("/")
     assert (answer.status_code, answer.text) == (500, "The server cannot answer this request.\n")
 

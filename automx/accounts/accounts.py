@@ -40,6 +40,7 @@ from automx.errors import (
     AutomxError,
     BadRecordError,
     ConflictError,
+    NoFreeAddressError,
     SilentError,
     TakenError,
     TryAgainError,
@@ -328,7 +329,7 @@ def _claim(
         except IntegrityError:
             if name in {address, token.address}:
                 _explain_collision(session, name)
-            error = TakenError("No free address was found. Please try again.")
+            error = NoFreeAddressError()
             continue
         if done:
             key: Any = done[-1].inserted_primary_key
@@ -379,7 +380,7 @@ def _make_mailbox(
             _activate(session, backend, account)
             return account
     _cancel(session, account)
-    raise TakenError("No free address was found. Please try again.")
+    raise NoFreeAddressError
 
 
 def _renamed(session: Session, token: Token, account: Account) -> Account:
@@ -394,7 +395,7 @@ def _renamed(session: Session, token: Token, account: Account) -> Account:
             continue
         return replace(account, address=address)
     _cancel(session, account)
-    raise TakenError("No free address was found. Please try again.")
+    raise NoFreeAddressError
 
 
 def _activate(session: Session, backend: Backend, account: Account) -> None:

@@ -1,4 +1,4 @@
-"""The edge: one module for each protocol, which parses, looks up and formats."""
+"""HTTP: one module for each protocol reads requests, asks for settings, and sends documents."""
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -8,20 +8,20 @@ from automx.views import (
     autoconfig,
     autodiscover,
     autodiscoverjson,
-    dcaccount,
-    errors,
+    failure,
     health,
     initdb,
     log,
     mobileconfig,
     pacc,
+    root,
     site,
     wellknown,
 )
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Add all pages to an application."""
+    """Add all protocols and pages to an application."""
     for module in (
         autoconfig,
         autodiscover,
@@ -34,8 +34,8 @@ def register(app: Flask, settings: Settings) -> None:
         site,
     ):
         app.register_blueprint(module.blueprint)
-    app.register_blueprint(dcaccount.make_blueprint(settings.web_endpoint))
-    errors.register(app)
+    app.register_blueprint(root.make_blueprint(settings.web_endpoint))
+    app.register_error_handler(Exception, failure.handler(failure.as_text))
     log.register(app)
     app.wsgi_app = autodiscover.any_case(app.wsgi_app)  # type: ignore[assignment, method-assign]
     if n := settings.proxy_count:

@@ -1,4 +1,4 @@
-"""Autoconfig (draft-ietf-mailmaint-autoconfig): the address is optional, the domain is not."""
+"""Autoconfig (draft-ietf-mailmaint-autoconfig), for an address or for a domain alone."""
 
 from flask import Blueprint, Response
 
@@ -20,7 +20,7 @@ blueprint = Blueprint("autoconfig", __name__)
 @blueprint.get("/mail/config-v1.1.xml")
 @blueprint.get("/.well-known/autoconfig/mail/config-v1.1.xml")
 def by_address_or_host() -> Response:
-    """Answer for the domain of the address, or for the one that the host name stands for."""
+    """Answer for the domain of ``emailaddress``, by default for that of the host name."""
     address = asked_address()
     if address is None:
         return _document(found_config(asked_domain()))

@@ -1,4 +1,4 @@
-"""Autodiscover ([MS-OXDSCLI]), at a path in any case; errors are documents as well."""
+"""Autodiscover ([MS-OXDSCLI]), at a path in any case; errors are Error documents."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request
 from automx.address import EmailAddress
 from automx.errors import BadRequestError, UnknownDomainError
 from automx.formats import autodiscover
-from automx.views.errors import answer_for
+from automx.views.failure import Failure, handler
 from automx.views.http import (
     asked_address,
     asked_domain,
@@ -29,7 +29,7 @@ _XML_TYPES = {"text/xml", "application/xml"}
 
 
 def any_case(wsgi_app: "WSGIApplication") -> "WSGIApplication":
-    """Wrap an application so that paths below /autodiscover/ match in any case, as Outlook asks."""
+    """Wrap an application so that paths below /autodiscover/ match in any case: clients differ."""
 
     def call(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
@@ -66,23 +66,19 @@ def get() -> Response:
     return public_document(found.rendered(autodiscover.render), autodiscover.CONTENT_TYPE)
 
 
-@blueprint.errorhandler(Exception)
-def error(exception: Exception) -> Response:
-    """Answer an error with an Error document and the status that fits."""
-    answer = answer_for(exception)
-    if answer.status_code < 400:
-        return answer
-    message = answer.get_data(as_text=True).strip()
-    code = _error_code(exception, answer.status_code)
-    answer.set_data(autodiscover.render_error(code, message, now=datetime.now(UTC)))
-    answer.headers["Content-Type"] = autodiscover.CONTENT_TYPE
-    return answer
+def error_document(failure: Failure) -> Response:
+    """Show a failure as an Error document of [MS-OXDSCLI]."""
+    document = autodiscover.render_error(_code(failure), failure.text, now=datetime.now(UTC))
+    return failure.response(document, autodiscover.CONTENT_TYPE)
 
 
-def _error_code(exception: Exception, status: int) -> int:
+def _code(failure: Failure) -> int:
     """Return the ErrorCode of [MS-OXDSCLI] that fits best."""
-    if isinstance(exception, UnknownDomainError):
+    if isinstance(failure.error, UnknownDomainError):
         return 500  # the address cannot be found
-    if isinstance(exception, autodiscover.SchemaNotServedError):
+    if isinstance(failure.error, autodiscover.SchemaNotServedError):
         return 601  # the schema is not served
-    return 600 if status < 500 else 603  # invalid request, or the server's own trouble
+    return 600 if failure.status < 500 else 603  # invalid request, or an error of the server
+
+
+blueprint.register_error_handler(Exception, handler(error_document))

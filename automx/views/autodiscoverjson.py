@@ -1,4 +1,4 @@
-"""Autodiscover in JSON, which leads to the XML; there is no public standard for it."""
+"""Autodiscover in JSON, which gives the URL of a protocol; no standard of it is published."""
 
 import json
 
@@ -6,10 +6,10 @@ from flask import Blueprint, Response, current_app, request
 
 from automx.address import EmailAddress
 from automx.config import Settings
-from automx.errors import AutomxError, BadRequestError, UnknownDomainError
+from automx.errors import BadRequestError, UnknownDomainError
 from automx.formats import autodiscover
-from automx.views.errors import answer_for
-from automx.views.http import asked_domain, found_config, host_name
+from automx.views.failure import Failure, handler
+from automx.views.http import asked_domain, found_config, host_name, personal_document
 
 blueprint = Blueprint("autodiscoverjson", __name__)
 
@@ -17,13 +17,13 @@ CONTENT_TYPE = "application/json; charset=utf-8"
 
 
 class InvalidProtocolError(BadRequestError):
-    """The client asks for a protocol that this domain does not have."""
+    """The client asks for a protocol that the domain does not have."""
 
 
 @blueprint.get("/autodiscover/autodiscover.json")
 @blueprint.get("/autodiscover/autodiscover.json/v1.0/<path:address>")
 def lead(address: str = "") -> Response:
-    """Tell where a protocol is spoken; the names of the arguments may have any case."""
+    """Answer with the URL of ``protocol`` for ``email``; names of arguments may have any case."""
     arguments = {name.lower(): value for name, value in request.args.items()}
     text = address or arguments.get("email", "")
     person = EmailAddress.parse(text) if text.strip() else None
@@ -38,31 +38,29 @@ def lead(address: str = "") -> Response:
 
 
 def _known_host(domain: str) -> str:
-    """Return the host that the client asked, if it is one of the domain's or of the settings."""
+    """Return the host name of the request if domain or settings have it, else the standard one."""
     settings: Settings = current_app.config["AUTOMX"]
     standard = f"autodiscover.{domain}"
     known = {standard, domain, settings.public_host}
     return host if (host := host_name()) in known else standard
 
 
-@blueprint.errorhandler(Exception)
-def error(exception: Exception) -> Response:
-    """Answer an error in the form that Exchange has."""
-    answer = answer_for(exception)
-    if answer.status_code < 400:
-        return answer
-    code = "InternalServerError" if answer.status_code >= 500 else "InvalidRequest"
-    if isinstance(exception, InvalidProtocolError):
-        code = "InvalidProtocol"
-    elif isinstance(exception, UnknownDomainError):
-        code = "UserNotFound"
-    message = str(exception) if isinstance(exception, AutomxError) else AutomxError.public
-    answer.set_data(json.dumps({"ErrorCode": code, "ErrorMessage": message}))
-    answer.headers["Content-Type"] = CONTENT_TYPE
-    return answer
+def error_document(failure: Failure) -> Response:
+    """Show a failure in the form of Exchange."""
+    match failure.error:
+        case InvalidProtocolError():
+            code = "InvalidProtocol"
+        case UnknownDomainError():
+            code = "UserNotFound"
+        case _:
+            code = "InternalServerError" if failure.status >= 500 else "InvalidRequest"
+    return failure.response(
+        json.dumps({"ErrorCode": code, "ErrorMessage": failure.text}), CONTENT_TYPE
+    )
 
 
 def _json(content: dict[str, str]) -> Response:
-    answer = Response(json.dumps(content), content_type=CONTENT_TYPE)
-    answer.headers["Cache-Control"] = "no-store"
-    return answer
+    return personal_document(json.dumps(content).encode(), CONTENT_TYPE)
+
+
+blueprint.register_error_handler(Exception, handler(error_document))

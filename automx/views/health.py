@@ -1,4 +1,4 @@
-"""Health, for load balancers: whether the process is up, and whether it can do its work."""
+"""Health checks for load balancers: the process runs, and the database is ready."""
 
 from flask import Blueprint, Response
 
@@ -11,7 +11,7 @@ blueprint = Blueprint("health", __name__)
 
 @blueprint.get("/healthz")
 def healthz() -> Response:
-    """Answer 200 as long as the process can answer at all."""
+    """Answer 200: the process runs."""
     return _line("ok")
 
 

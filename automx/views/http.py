@@ -1,5 +1,6 @@
-"""What all protocols share: the arguments of a request, and how long an answer may be kept."""
+"""Parts of requests and responses that all protocols share: arguments, body, host name, caching."""
 
+import re
 from hashlib import blake2b
 
 from flask import Response, current_app, request
@@ -19,8 +20,8 @@ DIRECTORIES = "automx.directories"
 SIGNER = "automx.signer"  # there only if profiles are signed
 MAX_BODY = 64 * 1024  # bytes; the longest request of a real client has less than 2 kB
 
-# The names under which clients look for the settings of a domain.
-_HOST_PREFIXES = ("autoconfig.", "autodiscover.", "ua-auto-config.")
+# The host names at which clients look for the settings of a domain.
+_HOST_PREFIX = re.compile(r"\A(?:autoconfig|autodiscover|ua-auto-config)\.")
 
 
 def argument(arguments: "MultiDict[str, str]", name: str) -> str:
@@ -34,7 +35,7 @@ def argument(arguments: "MultiDict[str, str]", name: str) -> str:
 def body() -> bytes:
     """Return the body of the request; RequestEntityTooLarge if it reaches the limit.
 
-    Werkzeug checks Content-Length, but cuts a chunked body off at the limit without a word.
+    Werkzeug checks Content-Length, but cuts a chunked body off at the limit without an error.
     """
     length = request.environ.get("CONTENT_LENGTH", "")
     if length.isdecimal() and int(length) < MAX_BODY:  # the usual case, without its stream objects
@@ -53,7 +54,7 @@ def asked_address() -> EmailAddress | None:
 
 
 def host_name() -> str:
-    """Return the host name or address that the client asked, in lower case, without port."""
+    """Return the host name or IP address of the request, in lower case, without port."""
     host = request.host.lower()
     return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
@@ -63,28 +64,23 @@ def asked_domain() -> str:
 
     Raises UnknownDomainError if the host name cannot belong to a mail domain.
     """
-    host = host_name()
-    for prefix in _HOST_PREFIXES:
-        if host.startswith(prefix):
-            host = host[len(prefix) :]
-            break
     try:
-        return parse_domain(host)
+        return parse_domain(_HOST_PREFIX.sub("", host_name()))
     except AddressError:
         raise UnknownDomainError(cause=f"Host {request.headers.get('Host')!r}") from None
 
 
 def found_config(domain: str) -> FoundConfig:
-    """Return the settings of a domain, from memory if they are fresh enough."""
+    """Return the settings of a domain, from the cache if they are fresh. Raises as lookup.find."""
     cache: ConfigCache = current_app.extensions[CACHE]
     return cache.get(domain, lambda name: find(db.session(), name))
 
 
 def known_person(found: FoundConfig, address: EmailAddress) -> Person:
-    """Return what the domain's directory says of an address.
+    """Return what the domain's directory holds about an address.
 
-    A person whom the directory does not know is no different from one of whom it says nothing, as
-    is everybody in a domain without a directory. Raises DirectoryError.
+    An address that is not in the directory is treated like one without login name and display name.
+    Raises DirectoryError.
     """
     directories: Directories = current_app.extensions[DIRECTORIES]
     if found.ldap_server is None:
@@ -93,7 +89,7 @@ def known_person(found: FoundConfig, address: EmailAddress) -> Person:
 
 
 def public_document(body: bytes, content_type: str) -> Response:
-    """Answer with a document that is the same for everyone: caches may keep it."""
+    """Answer with a document that is the same for everyone; caches may keep it."""
     seconds = int(current_app.config["AUTOMX"].domain_cache_seconds)
     etag = f'"{blake2b(body, digest_size=16).hexdigest()}"'
     response = Response(body, content_type=content_type)
@@ -107,7 +103,21 @@ def public_document(body: bytes, content_type: str) -> Response:
 
 
 def personal_document(body: bytes, content_type: str) -> Response:
-    """Answer with a document about one person: nobody may keep it."""
+    """Answer with a document about one person; no cache may keep it."""
     response = Response(body, content_type=content_type)
     response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def html_page(html: str, status: int, *, policy: str, robots: str) -> Response:
+    """Answer with a page that no cache keeps and whose URL is sent to no other site.
+
+    ``policy`` is its Content-Security-Policy, ``robots`` its X-Robots-Tag.
+    """
+    response = personal_document(html.encode(), "text/html; charset=utf-8")
+    response.status_code = status
+    response.headers["Content-Security-Policy"] = policy
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["X-Robots-Tag"] = robots
     return response

@@ -1,4 +1,4 @@
-"""Seeding over HTTP, as automx2 does it: for this very machine, or with a token."""
+"""Seeding by HTTP, as in automx2: from this machine only, or with a token."""
 
 import hmac
 import ipaddress
@@ -11,7 +11,7 @@ from automx.errors import ForbiddenError, SeedError
 from automx.views.http import CACHE, body, host_name
 from automx.views.session import db
 
-# automx.seed is imported where it is used: it takes 3 MiB, and few workers ever seed.
+# automx.seed is imported where it is used: it takes 3 MiB, and few workers seed.
 
 blueprint = Blueprint("initdb", __name__)
 
@@ -29,7 +29,7 @@ _FORWARDING_HEADERS = (
 
 @blueprint.before_request
 def protect() -> None:
-    """Refuse everyone but this very machine and those who know the token."""
+    """Refuse requests that neither have the token nor come from this machine."""
     settings: Settings = current_app.config["AUTOMX"]
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if settings.initdb_token and scheme.lower() == "bearer":
@@ -41,13 +41,13 @@ def protect() -> None:
 
 
 def _is_local() -> bool:
-    """Tell whether a program on this machine asks, not a proxy or a web page on somebody's behalf.
+    """Tell whether a program on this machine sends the request, and no proxy or web page does.
 
-    A proxy on this machine connects from loopback for everyone; its headers give it away. Whether
-    it is trusted does not matter: ProxyFix passes over headers that name fewer proxies than
-    ``proxy_count``, or that cannot be read, and what is left is the proxy's address. A web page of
-    another site, open in a browser on this machine, is known by what the browser says of it, or,
-    where its name was made to point here, by that name.
+    A proxy on this machine connects from loopback for all its clients; its headers show it, whether
+    ``proxy_count`` trusts it or not: ProxyFix ignores headers that are malformed or name fewer
+    proxies, and the address of the proxy is left. A page of another site in a browser on this
+    machine is known by Sec-Fetch-Site, or by its host name if that was made to point here (DNS
+    rebinding).
     """
     if any(name in request.headers for name in _FORWARDING_HEADERS):
         return False
@@ -68,11 +68,11 @@ def _is_loopback(text: str) -> bool:
 
 @blueprint.get("/initdb/")
 def get() -> Response:
-    """Seed the fixed sample, unless there is data already."""
+    """Seed the fixed sample into an empty database."""
     from automx.seed import is_empty
     from automx.seeddocument import SAMPLE
 
-    if request.method == "HEAD":  # Flask takes it for a GET, which would seed
+    if request.method == "HEAD":  # Flask calls the view of GET, which would seed
         raise MethodNotAllowed(["GET", "POST", "DELETE"])
     if not is_empty(db.session()):
         return _line("The database holds data already; nothing was changed.")
@@ -96,22 +96,19 @@ def delete() -> Response:
     from automx.seed import purge
 
     purge(db.session())
-    db.session.commit()
-    _forget()
-    return _line("All data were deleted.")
+    return _commit("All data were deleted.")
 
 
 def _seed(document: object) -> Response:
     from automx.seed import populate
 
-    counts = populate(db.session(), document)
+    return _commit(f"Added: {populate(db.session(), document)}.")
+
+
+def _commit(text: str) -> Response:
     db.session.commit()
-    _forget()
-    return _line(f"Added: {counts}.")
-
-
-def _forget() -> None:
     current_app.extensions[CACHE].clear()
+    return _line(text)
 
 
 def _line(text: str) -> Response:

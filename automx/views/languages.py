@@ -1,7 +1,7 @@
 """Languages of pages: English, and those that have a catalogue in ``automx/translations``.
 
-Flask-Babel takes more than a MiB of memory, so it waits until somebody looks at a page: a worker
-that only talks to mail programs does without.
+Flask-Babel takes more than 1 MiB of memory, so it is loaded with the first page: most workers
+answer mail programs only.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,9 @@ _lock = Lock()
 
 
 def choose(wanted: str) -> str:
-    """Choose the language of this answer and return it as BCP 47 writes it, such as ``pt-BR``.
+    """Choose the language of this response and return its BCP 47 tag, such as ``pt-BR``.
 
-    That is ``wanted`` if there is a catalogue, else what the browser prefers, else English.
+    It is ``wanted`` if there is a catalogue, else what the browser prefers, else English.
     """
     fitting = {name.lower(): name for name in names()}
     # werkzeug's best_match() takes "de" for "de-CH" only if no other name fits exactly.
@@ -37,26 +37,26 @@ def choose(wanted: str) -> str:
 def translator() -> Callable[..., str]:
     """Return ``_()`` for a template, in the language that was chosen.
 
-    Flask-Babel's own looks up the language for each text, which takes longer than all the rest.
+    Flask-Babel's own looks up the language for each text, which takes most of the time of a page.
     """
     from flask_babel import get_translations
 
     translate = get_translations().gettext
 
     def translated(text: str, **values: str) -> str:
-        """Return a text in the language; what replaces ``%(name)s`` in it is escaped."""
+        """Return a text in the language; values for ``%(name)s`` are escaped."""
         return Markup(translate(text)) % values if values else translate(text)  # noqa: S704
 
     return translated
 
 
 def direction(language: str) -> str:
-    """Return how a language is written, as HTML says it: ``ltr`` or ``rtl``."""
+    """Return the direction of a language for HTML: ``ltr`` or ``rtl``."""
     return "rtl" if language.partition("-")[0] in _FROM_RIGHT else "ltr"
 
 
 def names() -> dict[str, str]:
-    """Return what each language calls itself, by its BCP 47 name, English first."""
+    """Return each language's own name by its BCP 47 tag, English first."""
     app = current_app._get_current_object()  # type: ignore[attr-defined] # noqa: SLF001 - as documented
     with _lock:
         if _NAMES not in app.extensions:

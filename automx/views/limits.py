@@ -1,15 +1,14 @@
 """Rate limits: how often a client, and all clients of a token, may ask for an account.
 
 Flask-Limiter counts in windows of a fixed length, in the memory of each worker or in a Redis that
-all of them share. While Redis does not answer, each worker counts for itself: people get their
-accounts, and a token still makes no more of them than it may.
+all workers share. While Redis does not answer, each worker counts alone: accounts are still made,
+and no token makes more than its ``maxuse``.
 """
 
 import ipaddress
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import blake2b
 from time import time
 from typing import TYPE_CHECKING
@@ -30,7 +29,7 @@ log = logging.getLogger(__name__)
 LIMITS = "automx.limits"  # the key of the Limits in app.extensions
 
 _MEMORY = "memory://"
-# A Redis that does not answer is given up after so many seconds; wrapped, its errors are ours.
+# Timeouts are in seconds; wrapped, errors of Redis are StorageError.
 _STORAGE_OPTIONS: dict[str, str | int] = {
     "socket_connect_timeout": 1,
     "socket_timeout": 1,
@@ -38,75 +37,68 @@ _STORAGE_OPTIONS: dict[str, str | int] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Counters:
-    """What counts the request that is being answered; the functions raise TooManyRequests."""
-
-    limiter: "Limiter"
-    count_client: Callable[[], None]
-    count_token: Callable[[], None]
-
-
 class Limits:
     """The limits of the settings. Safe for threads.
 
-    Raises SettingsError if the storage of the settings cannot be used at all; that it does not
-    answer is no such error.
+    Raises SettingsError if the storage of the settings can never be used; a storage that does not
+    answer at the moment is no error.
     """
 
     def __init__(self, settings: LimitSettings) -> None:
         self._limit = settings.rate
         self._storage = settings.storage
         self._lock = threading.Lock()
-        self._opened: _Counters | None = None
+        self._limiter: Limiter | None = None
+        self._counters: dict[str, Callable[[], str]] = {}
         if self._limit and self._storage != _MEMORY:
-            self._counters()
+            self._open()
 
     def count_client(self) -> None:
-        """Count the request for its client. Raises TooManyRequestsError if it is one too many."""
-        if self._limit:
-            self._count(self._counters().count_client)
+        """Count the request for its client. Raises TooManyRequestsError above the limit."""
+        self._count("client")
 
     def count_token(self) -> None:
         """Count the request for the token in its URL. Raises TooManyRequestsError likewise."""
-        if self._limit:
-            self._count(self._counters().count_token)
+        self._count("token")
 
     def close(self) -> None:
-        """Give back connections."""
-        if self._opened is not None and self._storage != _MEMORY:
-            self._opened.limiter.storage.storage.close()  # type: ignore[attr-defined] # of Redis
+        """Close connections."""
+        if self._limiter is not None and self._storage != _MEMORY:
+            self._limiter.storage.storage.close()  # type: ignore[attr-defined] # of Redis
 
-    def _count(self, counter: Callable[[], None]) -> None:
+    def _count(self, scope: str) -> None:
+        if not self._limit:
+            return
         from limits.errors import StorageError
 
+        limiter = self._open()
         try:
             try:
-                counter()
-            except StorageError:  # another thread has just noticed, and Flask-Limiter raises here
-                counter()
+                self._counters[scope]()
+            except StorageError:  # raised if another thread has just noticed the outage
+                self._counters[scope]()
         except TooManyRequests:
-            raise TooManyRequestsError(retry_after=self._seconds_left()) from None
+            reached = limiter.current_limit
+            assert reached is not None  # noqa: S101 - the counter has just raised
+            try:
+                seconds = max(int(reached.reset_at - time()), 1)
+            except StorageError:  # the outage began after the count
+                seconds = reached.limit.get_expiry()
+            raise TooManyRequestsError(retry_after=seconds) from None
 
-    def _seconds_left(self) -> int:
-        """Return how long the limit that the request has reached lasts, in seconds."""
-        from limits.errors import StorageError
-
-        reached = self._counters().limiter.current_limit
-        assert reached is not None  # noqa: S101 - the counter has just raised
-        try:
-            return max(int(reached.reset_at - time()), 1)
-        except StorageError:  # it has stopped meanwhile
-            return reached.limit.get_expiry()
-
-    def _counters(self) -> _Counters:
+    def _open(self) -> "Limiter":
+        """Return the Limiter, made at the first call."""
         with self._lock:
-            if self._opened is None:
-                self._opened = _open(self._limit, self._storage)
-            return self._opened
+            if self._limiter is None:
+                limiter = _make_limiter(self._storage)
+                for scope, key in (("client", _client), ("token", _token)):
+                    limit = limiter.shared_limit(self._limit, scope=scope, key_func=key)
+                    self._counters[scope] = limit(key)  # a call of any limited function counts
+                self._limiter = limiter
+            return self._limiter
 
 
-def _open(limit: str, storage: str) -> _Counters:
+def _make_limiter(storage: str) -> "Limiter":
     from flask_limiter import Limiter
     from limits.errors import ConfigurationError
 
@@ -119,31 +111,22 @@ def _open(limit: str, storage: str) -> _Counters:
     )
     limiter.logger = log
     try:
-        # Not the application that serves: Flask-Limiter's hooks would take each request, whatever
-        # it asks for, about as long as an answer of Autoconfig takes.
+        # Not the application that serves: Flask-Limiter's hooks would cost each request, of any
+        # protocol, about as much time as an answer of Autoconfig.
         limiter.init_app(Flask(__name__, static_folder=None))
     except ConfigurationError as error:
         text = "rate_limit_storage needs the Python module redis: pip install 'automx[redis]'"
         raise SettingsError(text) from error
     except ValueError as error:
         raise SettingsError("rate_limit_storage is not a URI of Redis") from error
-
-    @limiter.shared_limit(limit, scope="client")
-    def count_client() -> None:
-        """Count the request for its client."""
-
-    @limiter.shared_limit(limit, scope="token", key_func=_token)
-    def count_token() -> None:
-        """Count the request for its token."""
-
-    return _Counters(limiter, count_client, count_token)
+    return limiter
 
 
-# Flask-Limiter takes any error in these two for one of the storage.
+# These two must not raise: Flask-Limiter takes any error in them for an outage of the storage.
 
 
 def _client() -> str:
-    """Return the client's address; of IPv6, the network that one customer has at least."""
+    """Return the client's address; of IPv6, the /64 network, the least that a customer has."""
     text = request.remote_addr or "unknown"
     try:
         address = ipaddress.ip_address(text)
@@ -157,7 +140,7 @@ def _client() -> str:
 
 
 def _token() -> str:
-    """Return what stands for the token: who may look into Redis must not learn the token itself."""
+    """Return a digest of the token: the token itself must not stand in Redis."""
     token = request.args.get("t", "")
     return blake2b(
         token.encode(errors="replace"), digest_size=16, person=b"automx limit"

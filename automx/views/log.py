@@ -1,4 +1,4 @@
-"""The log: one line for each event, with the address of the client that caused it."""
+"""The log: one line for each event, with the address of the client."""
 
 import logging
 import re
@@ -16,10 +16,10 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class ClientFormatter(logging.Formatter):
-    """Puts the client's address in front of a message, and keeps a message on one line."""
+    """Puts the client's address before a message, and keeps the message on one line."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Return the line; what a client sent cannot begin a new one."""
+        """Return the line; control characters that a client sent are escaped."""
         client = f"{request.remote_addr} " if has_request_context() else ""
         line = f"{record.levelname} {record.name}: {client}{record.message}"[:MAX_LINE]
         line = _CONTROL.sub(lambda char: f"\\x{ord(char[0]):02x}", line)
@@ -27,7 +27,7 @@ class ClientFormatter(logging.Formatter):
 
 
 def without_query(record: logging.LogRecord) -> bool:
-    """Take the query out of a line of werkzeug's own log, which "flask run" writes."""
+    """Remove the query from a line of werkzeug's log, which ``flask run`` writes. Returns True."""
     if isinstance(record.args, tuple):
         record.args = tuple(
             _QUERY.sub("", text) if isinstance(text, str) else text for text in record.args
@@ -36,7 +36,7 @@ def without_query(record: logging.LogRecord) -> bool:
 
 
 def write(settings: Settings) -> None:
-    """Write what automx logs to standard error, from the level of the settings on."""
+    """Write the log of automx to standard error, from the level of the settings on."""
     logging.getLogger("werkzeug").addFilter(without_query)
     logger = logging.getLogger("automx")
     logger.setLevel(settings.loglevel)
@@ -55,6 +55,6 @@ def register(app: Flask) -> None:
     def log_request(response: Response) -> Response:
         is_probe = request.path in {"/healthz", "/readyz"} and response.status_code == 200
         level = logging.DEBUG if is_probe else logging.INFO
-        # No query: it holds addresses, and passwords if somebody puts them there.
+        # No query: it may hold addresses and passwords.
         access_log.log(level, "%s %s %s", request.method, request.path, response.status_code)
         return response

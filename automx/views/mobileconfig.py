@@ -1,4 +1,4 @@
-"""Mobileconfig: the profile of one address, to be installed on a device of Apple's."""
+"""Mobileconfig: the profile of one address, for Apple devices."""
 
 import logging
 import re
@@ -28,10 +28,10 @@ MAX_LENGTH = 256  # characters of a name or a password
 @blueprint.route("/mobileconfig", methods=["GET", "POST"])
 @blueprint.route("/mobileconfig/", methods=["GET", "POST"])
 def profile() -> Response:
-    """Answer ``emailaddress`` and ``name``, in the query string or as a form.
+    """Answer with the profile of ``emailaddress`` and ``name``, from the query string or a form.
 
-    A ``password`` is put into the profile only if the settings permit it, and by default only if it
-    comes as a form: what stands in a URL ends in histories and logs.
+    A ``password`` is put into the profile only if the settings permit it, and by default only from
+    a form: URLs are kept in histories and logs.
     """
     arguments = request.form if request.method == "POST" else request.args
     text = argument(arguments, "emailaddress")
@@ -51,17 +51,17 @@ def profile() -> Response:
         body = mobileconfig.render(config, address, password=password)
     else:
         body = found.rendered(mobileconfig.template).fill(address, person.login_name, name)
-    return profile_answer(body, address)
+    return profile_response(body, address)
 
 
-def profile_answer(body: bytes, address: EmailAddress) -> Response:
+def profile_response(body: bytes, address: EmailAddress) -> Response:
     """Answer with a profile, signed if the settings have a certificate."""
     signer = current_app.extensions.get(SIGNER)
     if signer is not None:
         body = signer.sign(body)
-    answer = personal_document(body, mobileconfig.CONTENT_TYPE)
-    answer.headers["Content-Disposition"] = f'attachment; filename="{_file_name(address)}"'
-    return answer
+    response = personal_document(body, mobileconfig.CONTENT_TYPE)
+    response.headers["Content-Disposition"] = f'attachment; filename="{_file_name(address)}"'
+    return response
 
 
 def _password_permitted() -> bool:

@@ -1,18 +1,18 @@
-"""The page for people: they type their address, and read what to do on their device.
+"""The page for people: they type their address and read what to do on their device.
 
-The page is the same for each address of a domain, whether there is such a person or not, and it
-asks no directory: what a directory says of somebody is not for everyone who can spell an address.
+The page is the same for each address of a domain, whether the mailbox exists or not. It asks no
+directory: the content of a directory is not for everyone who can guess an address.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
-from flask import Blueprint, Response, make_response, render_template, request
+from flask import Blueprint, Response, render_template, request
 
 from automx.address import EmailAddress, unicode_domain
 from automx.cache import FoundConfig
@@ -34,9 +34,9 @@ from automx.errors import (
 )
 from automx.formats import pacc, palette, qr
 from automx.views import languages
-from automx.views.errors import answer_for
+from automx.views.failure import Failure, as_text, record
 from automx.views.health import check_ready
-from automx.views.http import argument, asked_domain, found_config
+from automx.views.http import argument, asked_domain, found_config, html_page
 
 blueprint = Blueprint("site", __name__)
 
@@ -45,19 +45,13 @@ _STYLE, _SCRIPT = "page.css", "page.js"
 
 _LOGO_BOX = (220, 56)  # pixels that a logo may take on the page
 
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:;"
-        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Robots-Tag": "noindex",
-}
+_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:;"
+    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
 
-# What runs on a platform, by a word of its User-Agent; the first that is found counts. An iPad says
-# that it is a Mac, unless people ask for mobile pages.
+# Mail programs of a platform, by a word in its User-Agent; the first word that is found counts. An
+# iPad calls itself a Mac, unless mobile pages are asked for.
 _PLATFORMS = {
     "iPhone": ("ios", "deltachat"),
     "iPad": ("ios", "deltachat"),
@@ -70,11 +64,10 @@ _PLATFORMS = {
 _METHODS = ("ios", "mac", "thunderbird", "outlook", "android", "deltachat")
 
 
-@dataclass(frozen=True, slots=True)
-class ShownServer:
-    """A server as people read it: what it is for, and what to type where.
+class ShownServer(NamedTuple):
+    """A server as people read it: its purpose and what to type in a mail program.
 
-    ``kind`` and the names of ``settings`` are words of the template. A login name that is not told
+    ``kind`` and the names of ``settings`` are words of the template. A login name that is not shown
     is "".
     """
 
@@ -82,92 +75,81 @@ class ShownServer:
     settings: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class ShownServers:
-    """The servers of a domain: those that everybody needs, other ways to the mail, and the rest."""
+def page() -> Response:
+    """Return the page for the ``address`` in the query, or for none.
 
-    first: list[ShownServer]
-    more: list[ShownServer]
-    other: list[ShownServer]
-
-
-def root() -> Response:
-    """Show the page, at ``/`` unless that has a token; a server that is not ready says so."""
-    try:
-        return _page()
-    except AutomxError as error:
-        return _failure(error)
-
-
-@blueprint.get(f"/static/{_STYLE}")
-def style_sheet() -> Response:
-    """Answer with the style sheet, in the colours that ``color``, six digits, leads to."""
-    color = argument(request.args, "color")
-    if not re.fullmatch("(?:[0-9a-f]{6})?", color):
-        raise BadRequestError("The argument color is no color.")
-    text = palette.style(f"#{color}" if color else "") + _file(_STYLE)
-    return _file_answer(text, "text/css")
-
-
-@blueprint.get(f"/static/{_SCRIPT}")
-def script() -> Response:
-    """Answer with the script, which adds buttons that copy and a dialog."""
-    return _file_answer(_file(_SCRIPT), "text/javascript")
-
-
-@blueprint.get("/mobileconfig.svg")
-def profile_code() -> Response:
-    """Answer with the QR code of the URL of the profile of ``emailaddress``, on this host."""
-    address = EmailAddress.parse(argument(request.args, "emailaddress"))
-    found_config(address.domain)  # no codes for everything
-    url = request.root_url + _profile_path(address)
-    response = Response(qr.svg(url, title=url), content_type="image/svg+xml")
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["Content-Security-Policy"] = "default-src 'none'"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response
-
-
-def _page() -> Response:
-    """Return the page for the address in the query, or for none."""
+    An address with a typing error is answered with the form and a remark. That is no failure: the
+    form needs the settings of the host name's domain, whose look-up may fail itself.
+    """
     text = argument(request.args, "address").strip()
     if not text:
         check_ready()
         return _rendered(200, "start", _host_config())
     try:
         address = EmailAddress.parse(text)
-    except AddressError:
-        return _rendered(400, "no_address", _host_config(), text=text)
+    except AddressError as error:
+        return _rendered(error.status, "no_address", _host_config(), text=text)
     try:
         found = found_config(address.domain)
     except UnknownDomainError as error:
-        answer_for(error)  # into the log
         domain = unicode_domain(address.domain)
-        return _rendered(404, "unknown", _host_config(), text=text, domain=domain)
+        status = record(error).status
+        return _rendered(status, "unknown", _host_config(), text=text, domain=domain)
     return _rendered(
         200,
         "known",
         found.config,
         text=_for_people(address),
         groups=_groups(found.config),
-        profile=_profile_path(address),
-        code=f"mobileconfig.svg?emailaddress={quote(str(address), safe='@')}",
+        profile=_with_address("mobileconfig/", address),
+        code=_with_address("mobileconfig.svg", address),
         services=_services(found, address),
     )
 
 
-def _failure(error: AutomxError) -> Response:
-    """Return the page that says that there is no answer; the log has the reason."""
-    logged = answer_for(error)
-    states: dict[type[AutomxError], str] = {
-        UnavailableError: "not_ready",
-        BadRecordError: "incomplete",
-    }
-    state = next((s for kind, s in states.items() if isinstance(error, kind)), "bad_request")
-    answer = _rendered(logged.status_code, state, None)
-    if "Retry-After" in logged.headers:
-        answer.headers["Retry-After"] = logged.headers["Retry-After"]
-    return answer
+def failure_page(failure: Failure) -> Response:
+    """Show a failure on the page; a bug or an error of HTTP as text."""
+    match failure.error:
+        case UnavailableError():
+            state = "not_ready"
+        case BadRecordError():
+            state = "incomplete"
+        case AutomxError():
+            state = "bad_request"
+        case _:
+            return as_text(failure)
+    response = _rendered(failure.status, state, None)
+    response.headers.update(failure.headers)
+    return response
+
+
+@blueprint.get(f"/static/{_STYLE}")
+def style_sheet() -> Response:
+    """Answer with the style sheet, in colours made of ``color``, six hexadecimal digits."""
+    color = argument(request.args, "color")
+    if not re.fullmatch("(?:[0-9a-f]{6})?", color):
+        raise BadRequestError("The argument color is no color.")
+    text = palette.style(f"#{color}" if color else "") + _file(_STYLE)
+    return _file_response(text, "text/css")
+
+
+@blueprint.get(f"/static/{_SCRIPT}")
+def script() -> Response:
+    """Answer with the script: buttons that copy, and a dialog."""
+    return _file_response(_file(_SCRIPT), "text/javascript")
+
+
+@blueprint.get("/mobileconfig.svg")
+def profile_code() -> Response:
+    """Answer with a QR code of the profile's URL, on this host, for ``emailaddress``."""
+    address = EmailAddress.parse(argument(request.args, "emailaddress"))
+    found_config(address.domain)  # no code for an unknown domain
+    url = request.root_url + _with_address("mobileconfig/", address)
+    response = Response(qr.svg(url, title=url), content_type="image/svg+xml")
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Content-Security-Policy"] = "default-src 'none'"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
 
 
 def _rendered(status: int, state: str, config: ClientConfig | None, **values: object) -> Response:
@@ -196,14 +178,13 @@ def _rendered(status: int, state: str, config: ClientConfig | None, **values: ob
         home_domain=unicode_domain(config.domain) if config else "",
         **values,
     )
-    answer = make_response(html, status)
-    answer.headers.update(_HEADERS)
-    answer.headers["Content-Language"] = language
-    return answer
+    response = html_page(html, status, policy=_POLICY, robots="noindex")
+    response.headers["Content-Language"] = language
+    return response
 
 
 def _host_config() -> ClientConfig | None:
-    """Return the settings of the domain that the host name stands for, None if there are none."""
+    """Return the settings of the host name's domain, None if there are none."""
     try:
         return found_config(asked_domain()).config
     except (UnknownDomainError, BadRecordError):
@@ -211,7 +192,7 @@ def _host_config() -> ClientConfig | None:
 
 
 def _groups(config: ClientConfig) -> list[tuple[str, list[str]]]:
-    """Return the ways to set up this domain's mail: on the visitor's device, and elsewhere."""
+    """Return the mail programs for the visitor's device and for other devices, with headings."""
     has_profile = config.incoming and config.outgoing
     methods = [method for method in _METHODS if has_profile or method not in {"ios", "mac"}]
     agent = request.user_agent.string
@@ -222,19 +203,19 @@ def _groups(config: ClientConfig) -> list[tuple[str, list[str]]]:
     return [("here", fitting), ("elsewhere", [m for m in methods if m not in fitting])]
 
 
-def _profile_path(address: EmailAddress) -> str:
-    """Return where the profile is, below the page: a proxy may put a prefix before both."""
-    return f"mobileconfig/?emailaddress={quote(str(address), safe='@')}"
+def _with_address(path: str, address: EmailAddress) -> str:
+    """Return a URL relative to the page: a proxy may add a prefix to the paths of both."""
+    return f"{path}?emailaddress={quote(str(address), safe='@')}"
 
 
 def _for_people(address: EmailAddress) -> str:
     return f"{address.local_part}@{unicode_domain(address.domain)}"
 
 
-def _services(found: FoundConfig, address: EmailAddress) -> ShownServers:
-    """Return the servers of a domain; those without encryption come last, if there are others.
+def _services(found: FoundConfig, address: EmailAddress) -> dict[str, list[ShownServer]]:
+    """Return the servers that everybody needs, other ways to the same mail, and the rest.
 
-    Login names that a directory knows are not told: they would show who exists.
+    Login names in a directory are left out: they would show whether a mailbox exists.
     """
     config = found.config.for_address(address)
 
@@ -251,16 +232,16 @@ def _services(found: FoundConfig, address: EmailAddress) -> ShownServers:
         }
         return ShownServer(server.type.value, settings)
 
-    def dav(server: Service) -> ShownServer:
+    def service(server: Service) -> ShownServer:
         settings = {"url": server.url, "login": login(server.user_name)}
         return ShownServer(server.type.value, settings)
 
     incoming, outgoing = best_first(config.incoming), best_first(config.outgoing)
-    return ShownServers(
-        first=[mail(server) for server in (*incoming[:1], *outgoing[:1])],
-        more=[mail(server) for server in (*incoming[1:], *outgoing[1:])],
-        other=[*map(dav, config.services), *map(mail, config.sieve)],
-    )
+    return {
+        "first": [mail(server) for server in (*incoming[:1], *outgoing[:1])],
+        "more": [mail(server) for server in (*incoming[1:], *outgoing[1:])],
+        "other": [*map(service, config.services), *map(mail, config.sieve)],
+    }
 
 
 def _pages(pages: Sequence[Documentation], language: str) -> list[Documentation]:
@@ -290,13 +271,13 @@ def _file(name: str) -> str:
 
 @cache
 def _version() -> str:
-    """Return what tells the files of this version of automx from those of others."""
+    """Return the version of style sheet and script, in hexadecimal digits."""
     texts = (_file(_STYLE), _file(_SCRIPT), palette.style(""))
     return blake2b("".join(texts).encode(), digest_size=6).hexdigest()
 
 
-def _file_answer(text: str, content_type: str) -> Response:
-    """Answer with a file, which caches may keep for ever under the URL of this version."""
+def _file_response(text: str, content_type: str) -> Response:
+    """Answer with a file; caches may keep it for ever if the URL has the current version."""
     is_current = request.args.get("v") == _version()
     caching = "public, max-age=31536000, immutable" if is_current else "no-cache"
     return Response(

@@ -1,4 +1,4 @@
-"""Where calendars and address books are (RFC 6764, section 5), and the logo of a provider."""
+"""Redirects to calendars and address books (RFC 6764, section 5), and the logo of a provider."""
 
 from urllib.parse import urlsplit
 
@@ -15,16 +15,18 @@ from automx.views.session import db
 blueprint = Blueprint("wellknown", __name__)
 
 
-@blueprint.route("/.well-known/caldav", methods=["GET", "PROPFIND", "OPTIONS"])
-def caldav() -> Response:
-    """Redirect to the domain's calendars."""
-    return _redirect(ServiceType.CALDAV)
+@blueprint.route("/.well-known/<any(caldav, carddav):name>", methods=["GET", "PROPFIND", "OPTIONS"])
+def service(name: str) -> Response:
+    """Redirect to the first URL of a type that is the same for all people of the domain.
 
-
-@blueprint.route("/.well-known/carddav", methods=["GET", "PROPFIND", "OPTIONS"])
-def carddav() -> Response:
-    """Redirect to the domain's address books."""
-    return _redirect(ServiceType.CARDDAV)
+    A URL that leads to this one again is skipped.
+    """
+    config = found_config(asked_domain()).config
+    for server in config.services:
+        url = shared_url(server.url, config.domain) if server.type == ServiceType(name) else None
+        if url and not _is_asked(url):
+            return Response(status=301, headers={"Location": url, "Cache-Control": "no-cache"})
+    raise UnknownDomainError("There is no such service for this domain.")
 
 
 @blueprint.get(pacc.LOGO_PATH)
@@ -36,26 +38,13 @@ def logo() -> Response:
         raise UnknownDomainError("There is no logo here.")
     content_type, body = found
     response = public_document(body, content_type)
-    # A logo may be SVG, which is a document that could hold scripts.
+    # A logo may be SVG, which may hold scripts.
     response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
 
 
-def _redirect(type_: ServiceType) -> Response:
-    """Redirect to the first URL of a type, as far as it is the same for everybody.
-
-    A URL that leads here again is passed over.
-    """
-    config = found_config(asked_domain()).config
-    for server in config.services:
-        url = shared_url(server.url, config.domain) if server.type is type_ else None
-        if url and not _is_asked(url):
-            return Response(status=301, headers={"Location": url, "Cache-Control": "no-cache"})
-    raise UnknownDomainError("There is no such service for this domain.")
-
-
 def _is_asked(url: str) -> bool:
-    """Tell whether a URL is that of the request."""
+    """Tell whether a URL is the one of the request."""
     parts = urlsplit(url)
     return parts.hostname == host_name() and parts.path.rstrip("/") == request.path

@@ -1,0 +1,80 @@
+"""Failures: an exception becomes one record, logged once, which each protocol shows in its form."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flask import Response, request
+from werkzeug.exceptions import BadHost, HTTPException
+
+from automx.database import outage
+from automx.errors import AutomxError
+
+log = logging.getLogger(__name__)
+
+_TEXTS = {
+    400: "The request cannot be understood.",
+    404: "There is nothing at this address.",
+    405: "This method is not allowed here.",
+    413: "The request is too large.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a request fails.
+
+    ``status`` is the HTTP status, ``text`` one public line without line break. ``headers`` are
+    Retry-After and Allow, where they apply. ``error`` is the exception: forms with error codes of
+    their own choose one by its class.
+    """
+
+    status: int
+    text: str
+    headers: dict[str, str]
+    error: Exception
+
+    def response(self, body: str | bytes, content_type: str) -> Response:
+        """Return a response of this status, with a body that no cache may keep."""
+        headers = self.headers | {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+        return Response(body, self.status, headers, content_type=content_type)
+
+
+def record(error: Exception) -> Failure:
+    """Return the Failure of an exception of this request, and log it in one line.
+
+    AutomxError and werkzeug's HTTPException have a status and a text. Anything else is a bug or an
+    outage of the database: a bug is 500, with the traceback in the log and nowhere else.
+    """
+    error = outage(error) or error
+    headers: dict[str, str] = {}
+    cause: str | None = None
+    match error:
+        case AutomxError():
+            status, text, cause = error.status, str(error), error.cause
+            if error.retry_after is not None:
+                headers["Retry-After"] = str(error.retry_after)
+        case HTTPException():
+            status = error.code or 500
+            text = _TEXTS.get(status, f"{error.name}.")
+            headers = {name: value for name, value in error.get_headers() if name == "Allow"}
+            if isinstance(error, BadHost):
+                cause = f"Host {request.host!r}"
+        case _:
+            log.critical("%s %s: a bug in automx", request.method, request.path, exc_info=error)
+            return Failure(500, AutomxError.public, headers, error)
+    if not (isinstance(error, AutomxError) and error.is_logged):
+        level = logging.ERROR if status >= 500 else logging.WARNING
+        line = f"{text} ({cause})" if cause else text
+        log.log(level, "%s %s %s: %s", request.method, request.path, status, line)
+    return Failure(status, text, headers, error)
+
+
+def handler(form: Callable[[Failure], Response]) -> Callable[[Exception], Response]:
+    """Return an error handler for Flask that records the failure and shows it in a form."""
+    return lambda error: form(record(error))
+
+
+def as_text(failure: Failure) -> Response:
+    """Show a failure as one line of plain text."""
+    return failure.response(f"{failure.text}\n", "text/plain; charset=utf-8")

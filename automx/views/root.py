@@ -1,0 +1,68 @@
+"""The path ``/`` and the other paths of QR codes: one URL for people, browsers and the app.
+
+GET without the argument ``t`` is the page for people, GET with it the page of a token, and POST
+makes an account. At ``/new_email``, mailadm's path, and the path of the setting ``web_endpoint``,
+GET is always the page of a token.
+"""
+
+from urllib.parse import unquote, urlsplit
+
+from flask import Blueprint, Response, g, request
+from werkzeug.exceptions import BadHost, InternalServerError, MethodNotAllowed, NotFound
+
+from automx.views import dcaccount, site, tokenpage
+from automx.views.failure import Failure, as_text, handler
+
+_READING = {"GET", "HEAD"}
+
+
+def make_blueprint(web_endpoint: str) -> Blueprint:
+    """Return the blueprint of these paths and of requests that lead to no path at all."""
+    paths = {"/", "/new_email", unquote(urlsplit(web_endpoint).path) or "/"}
+    blueprint = Blueprint("root", __name__)
+    for path in sorted(paths):
+        for view, method in ((dcaccount.create, "POST"), (show, "GET")):
+            # No redirects: the app does not follow them.
+            blueprint.add_url_rule(
+                path, view_func=view, methods=[method], strict_slashes=False, merge_slashes=False
+            )
+
+    def is_for_app() -> bool:
+        is_here = request.path.rstrip("/") in {path.rstrip("/") for path in paths}
+        return is_here and request.method not in _READING
+
+    def show_unrouted(failure: Failure) -> Response:
+        # A QR code with a misprinted URL leads to any path.
+        is_misprinted = isinstance(failure.error, NotFound) and request.method == "POST"
+        return show_failure(failure) if is_for_app() or is_misprinted else as_text(failure)
+
+    def show_double_failure(error: Exception) -> Response:
+        """Show an error that was raised while another one was shown; Flask has logged it."""
+        return dcaccount.out_of_order(error) if is_for_app() else handler(as_text)(error)
+
+    blueprint.register_error_handler(Exception, handler(show_failure))
+    for kind in (BadHost, NotFound, MethodNotAllowed):
+        blueprint.app_errorhandler(kind)(handler(show_unrouted))
+    blueprint.app_errorhandler(InternalServerError)(show_double_failure)
+    return blueprint
+
+
+def show() -> Response:
+    """Show the page for people, the page of a token, or the style sheet of the latter."""
+    if "style" in request.args:
+        return tokenpage.style_sheet()
+    return site.page() if _is_for_people() else tokenpage.page()
+
+
+def show_failure(failure: Failure) -> Response:
+    """Show a failure to people and browsers as a page, to the app as mailadm's JSON."""
+    if _is_for_people():
+        return site.failure_page(failure)
+    if request.method in _READING or g.get("wants_profile"):
+        return tokenpage.failure_page(failure)
+    return dcaccount.error_document(failure)
+
+
+def _is_for_people() -> bool:
+    is_reading = request.method in _READING
+    return is_reading and request.path == "/" and "t" not in request.args
