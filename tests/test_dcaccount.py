@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -481,14 +482,14 @@ PAGE_HEADERS = {
 
 def style_of(page: str) -> str:
     """Return the address of a page's style sheet, a query."""
-    found = re.search(r'<link rel="stylesheet" href="(\?style=[0-9a-f]{8})">', page)
+    found = re.search(r'<link rel="stylesheet" href="(\?style&amp;[^"]+)">', page)
     assert found
-    return found[1]
+    return unescape(found[1])
 
 
 def assert_page(answer: TestResponse, status: int, document: str) -> None:
     """Check that an answer is this page, and keeps its URL, with the token in it, to itself."""
-    assert answer.text == document.replace("{style}", style_of(answer.text))
+    assert unversioned(answer.text) == document
     assert answer.status_code == status
     for name, value in PAGE_HEADERS.items():
         assert answer.headers[name] == value
@@ -640,10 +641,19 @@ def test_the_style_sheet_is_at_the_path_of_the_page_and_may_be_kept(
     query = style_of(app_client.get(f"{path}?t=unknown").text)
     answer = app_client.get(path + query)
     assert answer.status_code == 200
-    assert answer.text.startswith("/* The page of a token.")
+    assert answer.text == app_client.get("/static/page.css").text
     assert answer.headers["Content-Type"] == "text/css; charset=utf-8"
-    assert answer.headers["Cache-Control"] == "public, max-age=86400"
+    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_the_page_is_in_the_color_of_the_provider(
+    app_client: FlaskClient, add_token: AddToken, execute: Execute
+) -> None:
+    add_token()
+    execute("INSERT INTO provider_detail (provider_id, color) SELECT id, '#1A5FB4' FROM provider")
+    query = style_of(app_client.get(f"/?t={SECRET}").text)
+    assert ":root{--accent:#1a5fb4;--brand:#1a5fb4;" in app_client.get(f"/{query}").text
 
 
 # Over real HTTP.
