@@ -66,17 +66,10 @@ def failure_page(failure: Failure) -> Response:
     return response
 
 
-def _page(
-    status: int, headline: str, *, color: str = "", offers_profile: bool = False, **values: object
-) -> Response:
-    html = render_template(
-        "token.html",
-        headline=headline,
-        style=style_query(color),
-        offers_profile=offers_profile,
-        **values,
-    )
-    policy = _POLICY.format("'self'" if offers_profile else "'none'")
+def _page(status: int, headline: str, *, color: str = "", **values: object) -> Response:
+    style = style_query(color)
+    html = render_template("token.html", headline=headline, style=style, **values)
+    policy = _POLICY.format("'self'" if values.get("offers_profile") else "'none'")
     return html_page(html, status, policy=policy, robots="noindex, nofollow")
 
 
