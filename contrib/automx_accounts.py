@@ -4,10 +4,12 @@ Copy this file into the folder of the program that uses it. It needs Python 3.11
 nothing else. A program of your own is a class with four methods, and a call of serve().
 """
 
+import argparse
 import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 REQUEST_BYTES = 65_536
@@ -45,6 +47,20 @@ class Mailbox(NamedTuple):
     last_login: int | None = None
 
 
+class Template:
+    """A text with %u (the address), or %n (its local part) and %d (its domain)."""
+
+    def __init__(self, text: str) -> None:
+        if re.search("%(?![und])", text) or not ("%u" in text or ("%n" in text and "%d" in text)):
+            raise argparse.ArgumentTypeError("must have %u, or %n and %d: one for each mailbox")
+        self._text = text
+
+    def fill(self, request: Request) -> str:
+        """Return the text for an address, whose characters are checked: a path stays below."""
+        values = {"u": request.address, "n": request.local, "d": request.domain}
+        return re.sub("%([und])", lambda match: values[match[1]], self._text)
+
+
 class Mailboxes(Protocol):
     """Where mailboxes are kept. Each method raises RefusedError if it has changed nothing.
 
@@ -62,6 +78,19 @@ class Mailboxes(Protocol):
 
     def delete(self, request: Request) -> bool:
         """Delete a mailbox; False if there was none."""
+
+
+def argument_parser(description: str, file: str) -> argparse.ArgumentParser:
+    """Return the arguments that all programs have; ``file`` explains the first of them."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog="In paths, %u is the address, %n its local part, %d its domain.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", type=Path, help=file)
+    parser.add_argument("--doveadm", default="doveadm", help="default: doveadm")
+    parser.add_argument("--scheme", default="SHA512-CRYPT", help="default: SHA512-CRYPT")
+    return parser
 
 
 def serve(mailboxes: Mailboxes) -> int:

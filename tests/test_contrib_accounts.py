@@ -796,10 +796,10 @@ def test_a_file_that_somebody_edits_meanwhile_is_not_overwritten(
     module = ModuleType(loader.name)
     loader.exec_module(module)
     file = module.PasswdFile(accounts.file)
-    with file.locked() as contents:
+    with file.locked() as lines:
         accounts.file.write_text("edited\n")
         with pytest.raises(module.RefusedError, match="was changed by somebody"):
-            file.prepare(contents + b"line\n")
+            file.prepare([*lines, b"line"])
     assert accounts.file.read_text() == "edited\n"
 
 

@@ -554,10 +554,19 @@ def test_the_style_sheet_is_at_the_path_of_the_page_and_may_be_kept(
     query = style_of(app_client.get(f"{path}?t=unknown").text)
     answer = app_client.get(path + query)
     assert answer.status_code == 200
-    assert answer.text.startswith("/* The page of a token.")
+    assert answer.text == app_client.get("/static/page.css").text
     assert answer.headers["Content-Type"] == "text/css; charset=utf-8"
-    assert answer.headers["Cache-Control"] == "public, max-age=86400"
+    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_the_page_is_in_the_color_of_the_provider(
+    app_client: FlaskClient, add_token: AddToken, execute: Execute
+) -> None:
+    add_token()
+    execute("INSERT INTO provider_detail (provider_id, color) SELECT id, '#1A5FB4' FROM provider")
+    query = style_of(app_client.get(f"/?t={SECRET}").text)
+    assert ":root{--accent:#1a5fb4;--brand:#1a5fb4;" in app_client.get(f"/{query}").text
 
 
 # Over real HTTP.

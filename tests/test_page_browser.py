@@ -1,7 +1,8 @@
-"""The page for people in a real browser: Debian's Chromium, driven by Playwright."""
+"""The pages for people and of a token in a real browser: Debian's Chromium, with Playwright."""
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from automx.accounts import tokens
 from automx.database import Session, create_engine
 from automx.migrations import upgrade
 from automx.seed import populate
@@ -30,6 +32,8 @@ STATES = {
     "no address": "?address=alice",
     "unknown": "?address=alice@unknown.example",
     "damaged": "?address=a&address=b",
+    "token": "?t=0123456789abcdef",
+    "unknown token": "?t=unknown",
 }
 BUDGET = 60_000  # bytes of the first page in all
 
@@ -56,6 +60,8 @@ def database_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     engine = create_engine(f"sqlite:///{path}")
     with Session(engine) as session:
         populate(session, json.loads(golden("page.seed.json")))
+        token = "0123456789abcdef"
+        tokens.add(session, "summer", "example.com", now=datetime.now(UTC), token=token)
         session.commit()
     engine.dispose()
     return path
@@ -64,7 +70,11 @@ def database_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(database_file: Path) -> Iterator[Server]:
     """A running automx."""
-    env = {"AUTOMX_DB_URI": f"sqlite:///{database_file}"}
+    env = {
+        "AUTOMX_DB_URI": f"sqlite:///{database_file}",
+        "AUTOMX_WEB_ENDPOINT": "https://mail.example.com/new_email",
+        "AUTOMX_PERMIT_CLEARTEXT_PASSWORDS": "yes",
+    }
     with serving(env, database_file.with_name("log")) as running:
         yield running
 

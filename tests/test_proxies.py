@@ -16,6 +16,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -595,7 +596,7 @@ def test_the_page_of_a_token_and_its_style_sheet_are_shown_at_the_mail_domain(fr
     assert page.status == 200
     found = re.search(rb'<link rel="stylesheet" href="([^"]+)">', page.body)
     assert found
-    style = front.ask(f"/new_email{found[1].decode()}", host="example.com")
+    style = front.ask(f"/new_email{unescape(found[1].decode())}", host="example.com")
     assert (style.status, style.headers["Content-Type"]) == (200, "text/css; charset=utf-8")
 
 

@@ -14,6 +14,7 @@ from automx.views import (
     log,
     mobileconfig,
     pacc,
+    pagefiles,
     root,
     site,
     wellknown,
@@ -31,6 +32,7 @@ def register(app: Flask, settings: Settings) -> None:
         wellknown,
         initdb,
         health,
+        pagefiles,
         site,
     ):
         app.register_blueprint(module.blueprint)

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import BadHost, InternalServerError, MethodNotAllowed, NotFound
 
-from automx.views import dcaccount, site, tokenpage
+from automx.views import dcaccount, pagefiles, site, tokenpage
 from automx.views.failure import Failure, as_text, handler
 
 _READING = {"GET", "HEAD"}
@@ -48,9 +48,12 @@ def make_blueprint(web_endpoint: str) -> Blueprint:
 
 
 def show() -> Response:
-    """Show the page for people, the page of a token, or the style sheet of the latter."""
+    """Show the page for people, the page of a token, or the style sheet.
+
+    The page of a token loads its style sheet from its own path: a proxy may pass on no other.
+    """
     if "style" in request.args:
-        return tokenpage.style_sheet()
+        return pagefiles.style_sheet()
     return site.page() if _is_for_people() else tokenpage.page()
 
 

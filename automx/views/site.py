@@ -4,11 +4,7 @@ The page is the same for each address of a domain, whether the mailbox exists or
 directory: the content of a directory is not for everyone who can guess an address.
 """
 
-import re
 from collections.abc import Sequence
-from functools import cache
-from hashlib import blake2b
-from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -28,20 +24,16 @@ from automx.errors import (
     AddressError,
     AutomxError,
     BadRecordError,
-    BadRequestError,
     UnavailableError,
     UnknownDomainError,
 )
-from automx.formats import pacc, palette, qr
-from automx.views import languages
+from automx.formats import pacc, qr
+from automx.views import languages, pagefiles
 from automx.views.failure import Failure, as_text, record
 from automx.views.health import check_ready
 from automx.views.http import argument, asked_domain, found_config, html_page
 
 blueprint = Blueprint("site", __name__)
-
-_STATIC = Path(__file__).parent.parent / "static"
-_STYLE, _SCRIPT = "page.css", "page.js"
 
 _LOGO_BOX = (220, 56)  # pixels that a logo may take on the page
 
@@ -123,22 +115,6 @@ def failure_page(failure: Failure) -> Response:
     return response
 
 
-@blueprint.get(f"/static/{_STYLE}")
-def style_sheet() -> Response:
-    """Answer with the style sheet, in colours made of ``color``, six hexadecimal digits."""
-    color = argument(request.args, "color")
-    if not re.fullmatch("(?:[0-9a-f]{6})?", color):
-        raise BadRequestError("The argument color is no color.")
-    text = palette.style(f"#{color}" if color else "") + _file(_STYLE)
-    return _file_response(text, "text/css")
-
-
-@blueprint.get(f"/static/{_SCRIPT}")
-def script() -> Response:
-    """Answer with the script: buttons that copy, and a dialog."""
-    return _file_response(_file(_SCRIPT), "text/javascript")
-
-
 @blueprint.get("/mobileconfig.svg")
 def profile_code() -> Response:
     """Answer with a QR code of the profile's URL, on this host, for ``emailaddress``."""
@@ -165,8 +141,8 @@ def _rendered(status: int, state: str, config: ClientConfig | None, **values: ob
         config=config,
         details=details,
         logo=_logo(config),
-        style=f"static/{_STYLE}?{urlencode({'v': _version(), 'color': details.color[1:].lower()})}",
-        script=f"static/{_SCRIPT}?v={_version()}",
+        style=f"static/{pagefiles.STYLE}?{pagefiles.style_query(details.color)}",
+        script=f"static/{pagefiles.SCRIPT}?v={pagefiles.version()}",
         language=language,
         direction=languages.direction(language),
         chosen=language if wanted else "",
@@ -262,26 +238,3 @@ def _logo(config: ClientConfig | None) -> tuple[str, int, int] | None:
     scale = min(_LOGO_BOX[0] / logo.width, _LOGO_BOX[1] / logo.height)
     size = (max(1, round(logo.width * scale)), max(1, round(logo.height * scale)))
     return f"{pacc.LOGO_PATH[1:]}?{urlencode({'domain': config.domain})}", *size
-
-
-@cache
-def _file(name: str) -> str:
-    return (_STATIC / name).read_text("utf-8")
-
-
-@cache
-def _version() -> str:
-    """Return the version of style sheet and script, in hexadecimal digits."""
-    texts = (_file(_STYLE), _file(_SCRIPT), palette.style(""))
-    return blake2b("".join(texts).encode(), digest_size=6).hexdigest()
-
-
-def _file_response(text: str, content_type: str) -> Response:
-    """Answer with a file; caches may keep it for ever if the URL has the current version."""
-    is_current = request.args.get("v") == _version()
-    caching = "public, max-age=31536000, immutable" if is_current else "no-cache"
-    return Response(
-        text,
-        content_type=f"{content_type}; charset=utf-8",
-        headers={"Cache-Control": caching, "X-Content-Type-Options": "nosniff"},
-    )

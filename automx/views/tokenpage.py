@@ -5,9 +5,6 @@ answered with its profile.
 """
 
 from datetime import UTC, datetime
-from functools import cache
-from hashlib import blake2b
-from pathlib import Path
 
 from flask import Response, current_app, render_template, request
 from markupsafe import Markup
@@ -22,6 +19,7 @@ from automx.views.dcaccount import offers_profile, reason
 from automx.views.failure import Failure
 from automx.views.http import argument, found_config, html_page
 from automx.views.limits import LIMITS, Limits
+from automx.views.pagefiles import style_query
 from automx.views.session import current_session
 
 _HEADLINES = {
@@ -49,6 +47,7 @@ def page() -> Response:
     return _page(
         200,
         "Your new mailbox is one scan away",
+        color=found.config.details.color,
         provider=found.config.provider_name,
         domain=unicode_domain(token.domain),
         lasts=_in_words(token),
@@ -67,31 +66,11 @@ def failure_page(failure: Failure) -> Response:
     return response
 
 
-def style_sheet() -> Response:
-    """Return the style sheet, at the path of the page: a proxy may pass on no other."""
-    _, text = _style()
-    response = Response(text, content_type="text/css; charset=utf-8")
-    response.headers["Cache-Control"] = "public, max-age=86400"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response
-
-
-def _page(
-    status: int, headline: str, *, offers_profile: bool = False, **values: object
-) -> Response:
-    style, _ = _style()
-    html = render_template(
-        "token.html", headline=headline, style=style, offers_profile=offers_profile, **values
-    )
-    policy = _POLICY.format("'self'" if offers_profile else "'none'")
+def _page(status: int, headline: str, *, color: str = "", **values: object) -> Response:
+    style = style_query(color)
+    html = render_template("token.html", headline=headline, style=style, **values)
+    policy = _POLICY.format("'self'" if values.get("offers_profile") else "'none'")
     return html_page(html, status, policy=policy, robots="noindex, nofollow")
-
-
-@cache
-def _style() -> tuple[str, bytes]:
-    """Return the version of the style sheet, in hexadecimal digits, and the sheet itself."""
-    text = (Path(__file__).parent.parent / "static" / "token.css").read_bytes()
-    return blake2b(text, digest_size=4).hexdigest(), text
 
 
 def _in_words(token: Token) -> str | None:

@@ -49,7 +49,7 @@ MAX_HEADER = 256 * 1024
 
 
 class SettingsError(Exception):
-    """The settings, or the files they name, cannot be used."""
+    """The settings cannot be used."""
 
 
 class RefusedError(Exception):
@@ -69,7 +69,7 @@ class Settings:
 
 
 def load(path: Path) -> Settings:
-    """Read a file of settings; raises SettingsError, which never tells the token."""
+    """Read a file of settings; raises SettingsError, which never tells the token, or OSError."""
     parser = configparser.ConfigParser(interpolation=None)
     text, others_may_read = _read(path)
     try:
@@ -104,8 +104,6 @@ def _read(path: Path) -> tuple[str, bool]:
         with path.open(encoding="utf-8") as file:
             mode = os.fstat(file.fileno()).st_mode
             return file.read(), bool(mode & (stat.S_IRWXG | stat.S_IRWXO))
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{path}: is not a text in UTF-8") from None
 
@@ -150,16 +148,10 @@ def is_automatic(message: BinaryIO) -> bool:
 def notify(settings: Settings) -> None:
     """Post the token; raises RefusedError or UnreachableError, which never tell the token."""
     import http.client
-    import ssl
 
-    host, port = settings.url.hostname or "", settings.url.port
-    connection = (
-        http.client.HTTPSConnection(
-            host, port, timeout=TIMEOUT, context=ssl.create_default_context()
-        )
-        if settings.url.scheme == "https"
-        else http.client.HTTPConnection(host, port, timeout=TIMEOUT)
-    )
+    kinds = {"https": http.client.HTTPSConnection, "http": http.client.HTTPConnection}
+    host = settings.url.hostname or ""
+    connection = kinds[settings.url.scheme](host, settings.url.port, timeout=TIMEOUT)
     target = (settings.url.path or "/") + (f"?{query}" if (query := settings.url.query) else "")
     headers = {"Content-Type": "text/plain; charset=utf-8", "User-Agent": "deltachat-push"}
     try:
@@ -188,28 +180,18 @@ class State:
     """What the processes for one token know of each other: files that are named after its hash.
 
     ``pending`` exists while mail waits for its announcement. ``last`` was modified when the last
-    notification was posted. ``lock`` is locked by the process that announces. Raises SettingsError
-    if the user's folder for such files cannot be made.
+    notification was posted. ``lock`` is locked by the process that announces. Raises OSError if
+    the user's folder for such files cannot be made.
     """
 
     def __init__(self, token: str) -> None:
         base = os.environ.get("XDG_STATE_HOME", "")
         folder = Path(base if base.startswith("/") else "~/.local/state").expanduser() / SECTION
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise SettingsError(f"{folder}: {error.strerror}") from None
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = folder / hashlib.sha256(token.encode("ascii")).hexdigest()[:32]
         self.pending = name.with_suffix(".pending")
         self.last = name.with_suffix(".last")
         self.lock = name.with_suffix(".lock")
-
-    def mark_pending(self) -> None:
-        """Note that mail waits for its announcement; raises SettingsError."""
-        try:
-            self.pending.touch(0o600)
-        except OSError as error:
-            raise SettingsError(f"{self.pending}: {error.strerror}") from None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[bool]:
@@ -263,7 +245,7 @@ def announce(settings: Settings, state: State, log_as: str) -> None:
                     syslog.syslog(syslog.LOG_ERR, f"{log_as}: {error}; giving up")
                 else:
                     syslog.syslog(syslog.LOG_WARNING, f"{log_as}: {error}; again in {delay} s")
-                    state.mark_pending()
+                    state.pending.touch(0o600)
                     # A service that stops need not wait for this; the next message goes on with it.
                     signal.signal(signal.SIGTERM, signal.SIG_DFL)
                     time.sleep(delay)
@@ -304,9 +286,10 @@ def main() -> int:
             return 0
         if is_automatic(sys.stdin.buffer):
             return 0
-        state.mark_pending()
-    except SettingsError as error:
-        sys.stderr.write(f"{SECTION}: {error}\n")
+        state.pending.touch(0o600)
+    except (SettingsError, OSError) as error:
+        what = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+        sys.stderr.write(f"{SECTION}: {what}\n")
         return os.EX_CONFIG
     except (RefusedError, UnreachableError) as error:
         sys.stderr.write(f"{SECTION}: {error}\n")
@@ -315,7 +298,7 @@ def main() -> int:
         syslog.openlog(SECTION, syslog.LOG_PID, syslog.LOG_MAIL)
         try:
             announce(settings, state, arguments.config.name)
-        except (OSError, SettingsError) as error:
+        except OSError as error:
             syslog.syslog(syslog.LOG_ERR, f"{arguments.config.name}: {error}")
     return 0
 
