@@ -160,7 +160,7 @@ def _rendered(status: int, state: str, config: ClientConfig | None, **values: ob
     text = values.get("text", "")
     html = render_template(
         "page.html",
-        _=languages.translator(),
+        _=languages.translator(language),
         state=state,
         config=config,
         details=details,
