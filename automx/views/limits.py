@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LIMITS = "automx.limits"  # the key of the Limits in app.extensions
-
 _MEMORY = "memory://"
 _PAUSE = 10  # seconds after a failure of Redis in which it is not asked
 # Of a connection to Redis, in seconds.
