@@ -12,9 +12,9 @@ from flask.testing import FlaskClient
 from automx import config, create_app
 from automx.migrations import upgrade
 from automx.views.http import PARTS
-from automx.views.session import ENGINE
+from automx.views.session import db
 
-pytest_plugins = ["tests.databases", "tests.directory", "tests.mailboxes"]
+pytest_plugins = ["tests.databases", "tests.directory", "tests.mailboxes", "tests.turns"]
 
 Execute = Callable[[str], None]
 
@@ -63,7 +63,8 @@ def make_app(database: Path) -> Iterator[Callable[..., Flask]]:
         parts = app.extensions[PARTS]
         for part in (parts.directories, parts.backends, parts.limits):
             part.close()
-        app.extensions[ENGINE].dispose()
+        with app.app_context():
+            db.engine.dispose()
 
 
 @pytest.fixture
