@@ -72,7 +72,7 @@ class Limits:
         except StorageError:
             log.warning("Rate limit storage unreachable: this worker counts alone")
             self._next_try = monotonic() + _PAUSE
-            seconds = self._wait(self._limiter(), key, scope)
+            seconds = self._wait(self._in_memory(), key, scope)
         if seconds:
             raise TooManyRequestsError(retry_after=seconds)
 
@@ -84,6 +84,10 @@ class Limits:
                 if self._next_try:
                     self._next_try = now + _PAUSE  # one request tries, the others do not wait
                 return self._redis
+        return self._in_memory()
+
+    def _in_memory(self) -> "FixedWindowRateLimiter":
+        with self._lock:
             if self._memory is None:
                 self._memory = _open(_MEMORY)
             return self._memory
