@@ -20,21 +20,25 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
 
     from automx import backends, cache, config, views
     from automx.directory import pool
-    from automx.views import dcaccount, http, limits, log, session
+    from automx.views import http, limits, log, session
 
     settings = settings or config.load()
     log.write(settings)
     app = Flask(__name__, static_folder=None)
-    app.config["AUTOMX"] = settings
     app.config["MAX_CONTENT_LENGTH"] = http.MAX_BODY
-    app.extensions[http.DIRECTORIES] = pool.Directories(settings.directory)
-    app.extensions[http.CACHE] = cache.ConfigCache(settings.domain_cache_seconds)
-    app.extensions[dcaccount.BACKENDS] = backends.Backends(settings.accounts)
-    app.extensions[limits.LIMITS] = limits.Limits(settings.limits)
+    signer = None
     if settings.signing.certificate:
         from automx import signing  # its library takes some MiB
 
-        app.extensions[http.SIGNER] = signing.Signer(settings.signing)
+        signer = signing.Signer(settings.signing)
+    app.extensions[http.PARTS] = http.Parts(
+        settings,
+        cache.ConfigCache(settings.domain_cache_seconds),
+        pool.Directories(settings.directory),
+        backends.Backends(settings.accounts),
+        limits.Limits(settings.limits),
+        signer,
+    )
     session.register(app, settings.db_uri, echo=settings.db_echo)
     views.register(app, settings)
     return app

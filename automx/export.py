@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text
 
 from automx import references, rows
 from automx.database import Session, chunks, read_by_key
-from automx.kinds import BadValueError, Kind
+from automx.kinds import Kind
 from automx.models import metadata
 from automx.seed import number_of_rows
 from automx.seeddocument import Row
@@ -60,30 +60,30 @@ class _Export:
         self.warn = warn
         self.warnings = 0
         self.counts = {table: number_of_rows(session, table) for table in _COUNTED}
-        self.has_ids = {
+        self.has_ids: dict[str, bool] = {
             table: not self._is_counted_from_1(table)
             for table in ("provider", "server", "davserver", "domain")
         }
         self.links = {
             table: references.number_of_links(session, table) for table in ("server", "davserver")
         }
-        self.has_some_links = {
-            table: number != self.counts[table] * self.counts["domain"]
+        self.partly_linked = [
+            table
             for table, number in self.links.items()
-        }
-        for table, has_some in self.has_some_links.items():
-            self.has_ids[table] |= has_some
+            if number != self.counts[table] * self.counts["domain"]
+        ]
+        self.has_ids |= dict.fromkeys(self.partly_linked, True)
         self.has_ids["provider"] |= self.counts["provider"] > 1
-        ids = session.scalars(select(_TABLES["provider"].c.id).limit(2)).all()
-        self.only_provider = ids[0] if len(ids) == 1 else None
+        is_one = self.counts["provider"] == 1
+        self.only_provider = session.scalar(select(_TABLES["provider"].c.id)) if is_one else None
 
     def pieces(self) -> Iterator[str]:
         yield '{\n  "version": 2'
         if self.counts["provider"] == 1 and not self.has_ids["provider"]:
             for provider in self._providers():
-                keys = {"name": "provider", "short_name": "short_name", "details": "details"}
-                for key, value in provider.items():
-                    yield f',\n  "{keys[key]}": {_json(value)}'
+                document = {"provider": provider.pop("name"), **provider}
+                for key, value in document.items():
+                    yield f',\n  "{key}": {_json(value)}'
         else:
             yield from _list("providers", self._providers())
         if self.counts["ldapserver"]:
@@ -113,21 +113,15 @@ class _Export:
             return {}
         name = f"the details of provider {provider_id}"
         columns = self._normal_columns(rows.PROVIDER_DETAIL, row, name)
-        details: Row = {}
-        groups: dict[str, Row] = {"logo": {}, "oauth2": {}}
-        for column, value in columns.items():
-            group, _, key = column.partition("_")
-            if value is None:
-                continue
-            if group in groups:
-                groups[group][key or "data"] = value
-            else:
-                details[column] = value
-        if isinstance(data := groups["logo"].get("data"), bytes):
-            groups["logo"]["data"] = base64.b64encode(data).decode()
-            details["logo"] = groups["logo"]
-        if "issuer" in groups["oauth2"]:
-            details["oauth2"] = groups["oauth2"]
+        given = {column: value for column, value in columns.items() if value is not None}
+        details = {column: given[column] for column in rows.CONTACT if column in given}
+        logo = {column.partition("_")[2]: given[column] for column in rows.LOGO if column in given}
+        if isinstance(data := logo.pop("", None), bytes):
+            details["logo"] = logo | {"data": base64.b64encode(data).decode()}
+        if "oauth2_issuer" in given:
+            details["oauth2"] = {
+                column.partition("_")[2]: given[column] for column in rows.OAUTH2 if column in given
+            }
         table = _TABLES["documentation"]
         pages = select(table).where(table.c.provider_id == provider_id).order_by(table.c.id)
         if found := self.session.execute(pages).mappings().all():
@@ -153,14 +147,16 @@ class _Export:
     def _servers(self) -> Iterator[Row]:
         for row in self._rows("server"):
             item = self._normal("server", row)
-            yield _without(item, rows.server_defaults(item["type"], item["port"]), keep=("port",))
+            defaults = rows.server_defaults(item["type"], item["port"])
+            del defaults["port"]  # it is written even where it is the standard one
+            yield _without(item, defaults)
         for row in self._rows("davserver"):
             item = self._normal("davserver", row)
             yield _without(item, rows.service_defaults(str(item["url"])))
 
     def _domains(self) -> Iterator[Row]:
         for chunk in chunks(self._rows("domain"), _AT_ONCE):
-            links = {table: self._links(table, chunk) for table in self.has_some_links}
+            links = {table: self._links(table, chunk) for table in self.partly_linked}
             for row in chunk:
                 item = self._normal("domain", row)
                 provider_id = item.pop("provider_id")
@@ -169,7 +165,7 @@ class _Export:
                 if item["ldapserver_id"] is None:
                     del item["ldapserver_id"]
                 for table, found in links.items():
-                    if found and len(found[row["id"]]) != self.counts[table]:
+                    if len(found[row["id"]]) != self.counts[table]:
                         item[f"{table}s"] = found[row["id"]]
                 yield item
 
@@ -181,14 +177,10 @@ class _Export:
 
     def _normal_columns(self, columns: Mapping[str, Kind], row: rows.Values, name: str) -> Row:
         """Return the normal forms of columns; what cannot be read stays as it is."""
-        item: Row = {}
-        for column, kind in columns.items():
-            try:
-                item[column] = kind.read(row[column])
-            except BadValueError as error:
-                self._note(f"{name} will not seed again: {column}: {error}")
-                item[column] = row[column]
-        return item
+        values, bad = rows.read(columns, row)
+        for defect in bad:
+            self._note(f"{name} will not seed again: {defect}")
+        return {column: values.get(column, row[column]) for column in columns}
 
     def _look_for_bad_references(self) -> None:
         """Warn about rows that cannot be seeded because of other rows."""
@@ -212,10 +204,8 @@ class _Export:
         query = select(*rows.selected(table))
         return map(dict, read_by_key(self.session, query, _TABLES[table].c.id))
 
-    def _links(self, table: str, chunk: Sequence[Row]) -> Mapping[int, list[int]] | None:
-        """Return domain id -> server ids for some domains; None if all domains have all servers."""
-        if not self.has_some_links[table]:
-            return None
+    def _links(self, table: str, chunk: Sequence[Row]) -> Mapping[int, list[int]]:
+        """Return domain id -> server ids for some domains."""
         servers, links = _TABLES[table], _TABLES[f"{table}_domain"]
         server_id, domain_id = links.columns
         query = (
@@ -236,13 +226,9 @@ class _Export:
         return bool(least is None or (least == 1 and most == self.counts[table]))
 
 
-def _without(item: Row, defaults: Row, *, keep: Sequence[str] = ()) -> Row:
+def _without(item: Row, defaults: Row) -> Row:
     """Return an item without what it has by default."""
-    return {
-        key: value
-        for key, value in item.items()
-        if key in keep or key not in defaults or value != defaults[key]
-    }
+    return {key: value for key, value in item.items() if (key, value) not in defaults.items()}
 
 
 def _list(key: str, items: Iterable[Row]) -> Iterator[str]:

@@ -10,14 +10,16 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from automx.address import PLACEHOLDER, EmailAddress, parse_domain, unicode_domain
 from automx.clientconfig import FORBIDDEN
 from automx.directory.row import check_filter, read_hosts
 from automx.errors import AddressError
+
+_Type = TypeVar("_Type")
 
 MAX_INTEGER = 2**31 - 1  # of a column, in all databases
 
@@ -79,44 +81,56 @@ def shown(value: object, *, secret: bool = False) -> str:
 # Texts.
 
 
-def text(length: int, *, empty: bool = False) -> Kind:
+def instance(value: object, type_: type[_Type]) -> _Type:
+    """Return a value that has a type; raises ValueError if it has another."""
+    if not isinstance(value, type_):
+        raise ValueError  # noqa: TRY004 - the one error of all kinds
+    return value
+
+
+def _string(value: object) -> str:
+    return instance(value, str)
+
+
+def _plain(value: object) -> str:
+    """Return a text without control characters."""
+    if FORBIDDEN.search(_string(value)):
+        raise ValueError
+    return _string(value)
+
+
+def _fitting(value: str, least: int, length: int) -> str:
+    if not least <= len(value) <= length:
+        raise ValueError
+    return value
+
+
+def _text(least: int, length: int, read: Callable[[Any], str], *, secret: bool = False) -> Kind:
+    """Return the kind of a text without control characters; ``read`` gives its normal form."""
+    return Kind(
+        f"a text of {least} to {length} characters without control characters",
+        lambda value: _fitting(read(value), least, length),
+        secret,
+    )
+
+
+def text(length: int) -> Kind:
     """Return the kind of a text that programs read; blanks at its ends are dropped."""
-    least = 0 if empty else 1
-
-    def normalise(value: object) -> str:
-        return _fitting(_plain(value).strip(), least, length)
-
-    return Kind(f"a text of {least} to {length} characters without control characters", normalise)
+    return _text(1, length, lambda value: _plain(value).strip())
 
 
 def exact_text(length: int, *, secret: bool = False) -> Kind:
-    """Return the kind of a text in which blanks at the ends count."""
-
-    def normalise(value: object) -> str:
-        return _fitting(_plain("" if value is None else value), 0, length)
-
-    expected = f"a text of 0 to {length} characters without control characters"
-    return Kind(expected, normalise, secret)
-
-
-def or_null(kind: Kind) -> Kind:
-    """Return a kind that allows null as well."""
-
-    def normalise(value: object) -> Any:
-        return None if value is None else kind.normalise(value)
-
-    return Kind(f"{kind.expected}, or null", normalise, kind.secret)
+    """Return the kind of a text in which blanks at the ends count; null is an empty one."""
+    return _text(0, length, lambda value: _plain(_or_empty(value)), secret=secret)
 
 
 def label(length: int, *, empty: bool = False) -> Kind:
     """Return the kind of a text for people; characters that no document can hold are dropped."""
     least = 0 if empty else 1
-
-    def normalise(value: object) -> str:
-        found = "" if value is None else _string(value)
-        return _fitting(FORBIDDEN.sub("", found).strip(), least, length)
-
-    return Kind(f"a text of {least} to {length} characters", normalise)
+    return Kind(
+        f"a text of {least} to {length} characters",
+        lambda value: _fitting(FORBIDDEN.sub("", _or_empty(value)).strip(), least, length),
+    )
 
 
 def pattern(expected: str, regex: str, *, exact: bool = False, secret: bool = False) -> Kind:
@@ -131,6 +145,19 @@ def pattern(expected: str, regex: str, *, exact: bool = False, secret: bool = Fa
     return Kind(expected, normalise, secret)
 
 
+def _or_empty(value: object) -> str:
+    return "" if value is None else _string(value)
+
+
+def or_null(kind: Kind) -> Kind:
+    """Return a kind that allows null as well."""
+    return replace(
+        kind,
+        expected=f"{kind.expected}, or null",
+        normalise=lambda value: None if value is None else kind.normalise(value),
+    )
+
+
 def optional(kind: Kind) -> Kind:
     """Return a kind that allows null as well, which an empty text means, too."""
 
@@ -138,25 +165,7 @@ def optional(kind: Kind) -> Kind:
         is_empty = value is None or (isinstance(value, str) and not value.strip())
         return None if is_empty else kind.normalise(value)
 
-    return Kind(kind.expected, normalise, kind.secret)
-
-
-def _string(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError  # noqa: TRY004 - the one error of all kinds
-    return value
-
-
-def _plain(value: object) -> str:
-    if FORBIDDEN.search(_string(value)):
-        raise ValueError
-    return _string(value)
-
-
-def _fitting(value: str, least: int, length: int) -> str:
-    if not least <= len(value) <= length:
-        raise ValueError
-    return value
+    return replace(kind, normalise=normalise)
 
 
 # Numbers and words.
@@ -178,9 +187,7 @@ def _boolean(value: object) -> bool:
     if isinstance(value, int):
         return bool(value)
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if str(value).lower() not in words:
-        raise ValueError
-    return words[str(value).lower()]
+    return _word(words, str(value))
 
 
 BOOLEAN = Kind("true or false", _boolean)
@@ -192,14 +199,10 @@ def word(words: Mapping[str, object]) -> Kind:
     Of keys with one meaning, the first is the normal form. An empty value and null mean the key "".
     """
     normal = _normal_words(words)
-
-    def normalise(value: object) -> str:
-        key = "" if value is None else _string(value).strip().lower()
-        if key not in normal:
-            raise ValueError
-        return normal[key]
-
-    return Kind(f"one of {', '.join(filter(None, words))}", normalise)
+    return Kind(
+        f"one of {', '.join(filter(None, words))}",
+        lambda value: _word(normal, _or_empty(value).strip()),
+    )
 
 
 def word_list(words: Mapping[str, object], length: int) -> Kind:
@@ -207,10 +210,8 @@ def word_list(words: Mapping[str, object], length: int) -> Kind:
     normal = _normal_words(words)
 
     def normalise(value: object) -> str:
-        found = [normal.get(part.lower()) for part in re.split(r"[\s,]+", _string(value).strip())]
-        if None in found:
-            raise ValueError
-        joined = " ".join(dict.fromkeys(filter(None, found)))
+        found = [_word(normal, part) for part in re.split(r"[\s,]+", _string(value).strip())]
+        joined = " ".join(dict.fromkeys(found))
         if len(joined) > length:
             raise BadValueError(
                 f"expected at most {length} characters, found {shown(joined)}, which has"
@@ -218,8 +219,14 @@ def word_list(words: Mapping[str, object], length: int) -> Kind:
             )
         return joined
 
-    expected = f"one of {', '.join(words)}, or several with blanks between"
-    return Kind(expected, normalise)
+    return Kind(f"one of {', '.join(words)}, or several with blanks between", normalise)
+
+
+def _word(words: Mapping[str, _Type], value: str) -> _Type:
+    """Return what a word means, in any case; raises ValueError if it is unknown."""
+    if value.lower() not in words:
+        raise ValueError
+    return words[value.lower()]
 
 
 def _normal_words(words: Mapping[str, object]) -> dict[str, str]:
@@ -262,22 +269,16 @@ def _suggestion(unknown: str) -> str:
 
 def user_name(length: int) -> Kind:
     """Return the kind of a login name, which may hold placeholders; "" is %EMAILADDRESS%."""
-
-    def normalise(value: object) -> str:
-        stripped = "" if value is None else _plain(value).strip()
-        return _fitting(_with_placeholders(stripped) or "%EMAILADDRESS%", 1, length)
-
-    return Kind(f"a text of 0 to {length} characters without control characters", normalise)
-
-
-def _lowered(name: str) -> str:
-    """Return a host name in lower case, its placeholders as they are."""
-    texts, found = PLACEHOLDER.split(name), [*PLACEHOLDER.findall(name), ""]
-    return "".join(plain.lower() + mark for plain, mark in zip(texts, found, strict=True))
+    return _text(
+        0,
+        length,
+        lambda value: _with_placeholders(_plain(_or_empty(value)).strip()) or "%EMAILADDRESS%",
+    )
 
 
 def _host(value: object) -> str:
-    name = _lowered(_with_placeholders(_string(value).strip())).removesuffix(".")
+    lowered = _with_placeholders(_string(value).strip()).lower().removesuffix(".")
+    name = _with_placeholders(lowered)  # placeholders stay in upper case
     parse_domain(PLACEHOLDER.sub("x", name))
     return _fitting(name, 1, 128)
 
@@ -348,20 +349,11 @@ def _mail_address(value: object) -> str:
 
 
 MAIL_ADDRESS = Kind('a mail address such as "help@example.com"', _mail_address)
-
-
-def _account_address(value: object) -> str:
-    return _mail_address(_string(value).lower())
-
-
-ACCOUNT_ADDRESS = Kind('a mail address such as "guest@example.com"', _account_address)
-
-
-def _a_label(value: object) -> str:
-    return parse_domain(_string(value))
-
-
-A_LABEL = Kind('a domain name such as "example.com"', _a_label)
+ACCOUNT_ADDRESS = Kind(
+    'a mail address such as "guest@example.com"',
+    lambda value: _mail_address(_string(value).lower()),
+)
+A_LABEL = Kind('a domain name such as "example.com"', lambda value: parse_domain(_string(value)))
 
 
 def _domain_name(value: object) -> str:
@@ -409,21 +401,9 @@ def image(length: int) -> Kind:
 
 def list_of(example: str) -> Kind:
     """Return the kind of a list whose items are read elsewhere."""
-
-    def normalise(value: object) -> list[Any]:
-        if not isinstance(value, list):
-            raise ValueError  # noqa: TRY004 - the one error of all kinds
-        return value
-
-    return Kind(f"a list such as [{example}]", normalise)
+    return Kind(f"a list such as [{example}]", lambda value: instance(value, list))
 
 
 def object_of(example: str) -> Kind:
     """Return the kind of an object whose members are read elsewhere."""
-
-    def normalise(value: object) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise ValueError  # noqa: TRY004 - the one error of all kinds
-        return value
-
-    return Kind(f"an object such as {example}", normalise)
+    return Kind(f"an object such as {example}", lambda value: instance(value, dict))

@@ -20,7 +20,6 @@ from automx.clientconfig import LOGO_TYPES, ClientConfig, ProviderDetails
 from automx.database import Session, read_by_key
 from automx.directory.row import LdapServer
 from automx.errors import BadRecordError, UnknownDomainError
-from automx.kinds import BadValueError
 from automx.models import Domain, Provider, ProviderDetail, metadata
 
 log = logging.getLogger(__name__)
@@ -40,10 +39,14 @@ def find(session: Session, domain: str) -> FoundConfig:
     connection = session.connection()
     if row.provider_name is None:
         raise BadRecordError(cause=f"table domain, id {row.id}: there is no such provider")
+    provider = {"name": row.provider_name, "short_name": row.short_name}
+    names, bad = rows.read(rows.PROVIDER, provider)
+    for defect in bad:
+        log.error("table provider, id %s: %s", row.provider_id, defect)
     config = ClientConfig(
         domain=domain,
-        provider_name=_name("name", row.provider_id, row.provider_name) or domain,
-        provider_short_name=_name("short_name", row.provider_id, row.short_name) or domain,
+        provider_name=names.get("name", domain),
+        provider_short_name=names.get("short_name", domain),
         mail_servers=_all_usable(connection, "server", row.id, rows.mail_server),
         services=_all_usable(connection, "davserver", row.id, rows.service),
         details=_details(connection, row.details_of),
@@ -79,14 +82,15 @@ def bad_rows(session: Session) -> Iterator[tuple[str, int, str]]:
     for table in rows.TABLES:
         [key] = _TABLES[table].primary_key
         for row in session.execute(select(*rows.selected(table)).order_by(key)).mappings():
-            if found := rows.defects(table, row):
-                yield table, row[key.name], "; ".join(found)
+            _, bad = rows.read_row(table, row)
+            if bad:
+                yield table, row[key.name], "; ".join(bad)
 
 
-def logo(session: Session, domain: str) -> tuple[str, bytes] | None:
-    """Return content type and bytes of the logo of a domain's provider, or None if it has none.
+def logo(session: Session, domain: str) -> tuple[str, bytes]:
+    """Return content type and bytes of the logo of a domain's provider.
 
-    Raises UnknownDomainError if no row fits.
+    Raises UnknownDomainError if no row fits or the provider has no logo.
     """
     row = _domain_row(session, domain)
     if row is None:
@@ -94,7 +98,7 @@ def logo(session: Session, domain: str) -> tuple[str, bytes] | None:
     query = select(ProviderDetail.c.logo_type, ProviderDetail.c.logo)
     found = session.execute(query.where(ProviderDetail.c.provider_id == row.details_of)).first()
     if found is None or found.logo is None or found.logo_type not in LOGO_TYPES:
-        return None
+        raise UnknownDomainError("There is no logo here.")
     return found.logo_type, found.logo
 
 
@@ -163,11 +167,8 @@ def _rows_of(table: str) -> Select[*tuple[Any, ...]]:
         query = query.where(links.c.domain_id == bindparam("id"))
         order = (columns.prio, columns.id) if table == "server" else (columns.id,)
         return query.order_by(*order)
-    if "provider_id" in columns:
-        return query.where(columns.provider_id == bindparam("id")).order_by(
-            *_TABLES[table].primary_key
-        )
-    return query.where(columns.id == bindparam("id"))
+    owner = columns.provider_id if "provider_id" in columns else columns.id
+    return query.where(owner == bindparam("id")).order_by(*_TABLES[table].primary_key)
 
 
 def _all_usable(
@@ -194,15 +195,6 @@ def _made(
 
 def _row(connection: Connection, table: str, key: int) -> rows.Values | None:
     return connection.execute(_rows_of(table), {"id": key}).mappings().one_or_none()
-
-
-def _name(column: str, provider_id: int, value: object) -> str:
-    """Return a name of a provider, "" if it cannot be used, which the log tells."""
-    try:
-        return str(rows.PROVIDER[column].read(value))
-    except BadValueError as error:
-        log.error("table provider, id %s: %s: %s", provider_id, column, error)
-        return ""
 
 
 def _details(connection: Connection, provider_id: int | None) -> ProviderDetails:

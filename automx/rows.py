@@ -70,18 +70,17 @@ _LANGUAGE = kinds.pattern(
 
 
 def _expiry(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError  # noqa: TRY004 - the one error of all kinds
-    text = value.strip().lower()
+    text = kinds.instance(value, str).strip().lower()
     if text != NEVER and not SHORTEST_LIFETIME <= parse_duration(text) <= LONGEST_LIFETIME:
         raise ValueError
     return text
 
 
 def _moment(value: object) -> datetime:
-    if not isinstance(value, datetime) or value.tzinfo is None:
+    moment = kinds.instance(value, datetime)
+    if moment.tzinfo is None:
         raise ValueError
-    return value
+    return moment
 
 
 ID = kinds.number(-kinds.MAX_INTEGER - 1, kinds.MAX_INTEGER)  # people insert 0, too
@@ -133,12 +132,14 @@ OAUTH2 = {
     "oauth2_scope": kinds.label(255),
     "oauth2_client_id": kinds.label(255),
 }
-PROVIDER_DETAIL = {
+CONTACT = {
     "webmail_url": kinds.optional(kinds.LINK),
     "help_url": kinds.optional(kinds.LINK),
     "support_address": kinds.optional(kinds.MAIL_ADDRESS),
     "color": kinds.optional(kinds.pattern('a color such as "#1a5fb4"', r"#[0-9A-Fa-f]{6}")),
-    **{column: kinds.optional(kind) for column, kind in (LOGO | OAUTH2).items()},
+}
+PROVIDER_DETAIL = CONTACT | {
+    column: kinds.optional(kind) for column, kind in (LOGO | OAUTH2).items()
 }
 DOCUMENTATION = {"url": kinds.LINK, "lang": _LANGUAGE, "text": kinds.label(255, empty=True)}
 TOKEN = {
@@ -263,11 +264,6 @@ def selected(table: str) -> list[ColumnElement[Any]]:
     ]
 
 
-def defects(table: str, row: Values) -> list[str]:
-    """Return what is wrong with a row of one of TABLES: a text for each column."""
-    return _read(table, row)[1]
-
-
 def read(columns: Mapping[str, Kind], row: Values) -> tuple[dict[str, Any], list[str]]:
     """Return the normal forms of the columns that can be read, and what is wrong with others."""
     values: dict[str, Any] = {}
@@ -280,8 +276,8 @@ def read(columns: Mapping[str, Kind], row: Values) -> tuple[dict[str, Any], list
     return values, bad
 
 
-def _read(table: str, row: Values) -> tuple[dict[str, Any], list[str]]:
-    """Return what read() does; a logo needs all of its columns."""
+def read_row(table: str, row: Values) -> tuple[dict[str, Any], list[str]]:
+    """Return what read() does for a row of one of TABLES; a logo needs all of its columns."""
     values, bad = read(TABLES[table], row)
     if values.get("logo_size"):
         missing = [part for part in _LOGO if values.get(part, "") is None]
@@ -290,7 +286,7 @@ def _read(table: str, row: Values) -> tuple[dict[str, Any], list[str]]:
 
 
 def _checked(table: str, row: Values) -> dict[str, Any]:
-    values, bad = _read(table, row)
+    values, bad = read_row(table, row)
     if bad:
         raise BadRowError("; ".join(bad))
     return values
@@ -348,26 +344,11 @@ def provider_details(row: Values) -> tuple[ProviderDetails, list[str]]:
 
     Columns that no client could use are left out of the record.
     """
-    values, bad = _read("provider_detail", row)
-    texts = dict.fromkeys(PROVIDER_DETAIL, "") | {
-        name: value or "" for name, value in values.items()
-    }
+    values, bad = read_row("provider_detail", row)
+    texts: dict[str, Any] = {column: values.get(column) or "" for column in CONTACT | OAUTH2}
+    oauth2 = OAuth2(**{column.removeprefix("oauth2_"): texts.pop(column) for column in OAUTH2})
     logo = None
     if all(values.get(part) for part in _LOGO):
         logo = Logo(values["logo_type"], values["logo_width"], values["logo_height"])
-    oauth2 = OAuth2(
-        issuer=texts["oauth2_issuer"],
-        auth_url=texts["oauth2_auth_url"],
-        token_url=texts["oauth2_token_url"],
-        scope=texts["oauth2_scope"],
-        client_id=texts["oauth2_client_id"],
-    )
-    details = ProviderDetails(
-        webmail_url=texts["webmail_url"],
-        help_url=texts["help_url"],
-        support_address=texts["support_address"],
-        color=texts["color"],
-        logo=logo,
-        oauth2=oauth2 if oauth2.issuer else None,
-    )
+    details = ProviderDetails(**texts, logo=logo, oauth2=oauth2 if oauth2.issuer else None)
     return details, bad

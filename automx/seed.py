@@ -4,8 +4,8 @@ A document is checked as a whole before the first row is written (see
 :mod:`automx.seeddocument`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
 
 from sqlalchemy import cast, func, select, text, true
 from sqlalchemy.dialects.postgresql import REGCLASS
@@ -28,19 +28,9 @@ _COUNTED = {
     "davserver": "service",
     "ldapserver": "LDAP server",
 }
-# Each stands before those that it refers to.
-_TO_PURGE = (
-    "server_domain",
-    "davserver_domain",
-    "documentation",
-    "provider_detail",
-    "domain",
-    *_COUNTED,
-)
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """Numbers of rows, by table."""
 
     providers: int
@@ -50,7 +40,7 @@ class Counts:
     ldapservers: int
 
     def __str__(self) -> str:
-        numbers = zip(astuple(self), _COUNTED.values(), strict=True)
+        numbers = zip(self, _COUNTED.values(), strict=True)
         return ", ".join(f"{number} {word}{'s' * (number != 1)}" for number, word in numbers)
 
 
@@ -71,8 +61,9 @@ def number_of_rows(session: Session, table: str) -> int:
 
 def purge(session: Session) -> None:
     """Delete all rows of automx2's seven tables, and the details of providers."""
-    for table in dict.fromkeys(_TO_PURGE):
-        session.execute(_TABLES[table].delete())
+    for table in reversed(metadata.sorted_tables):  # rows that refer to others go first
+        if table.name not in {"token", "account"}:
+            session.execute(table.delete())
 
 
 def populate(session: Session, document: object) -> Counts:
@@ -96,93 +87,72 @@ def populate(session: Session, document: object) -> Counts:
 
 
 def _check_against_database(session: Session, seed: SeedRows) -> None:
-    for (table, row_id), path in _existing(session, seed.paths):
+    for table, row_id in _existing(session, seed.paths):
+        path = seed.paths[table, row_id]
         raise ConflictError(f"{path}.id: the table {table} has a row with the id {row_id} already")
-    known = {key for key, _ in _existing(session, seed.outside)}
+    known = set(_existing(session, seed.outside))
     for (table, row_id), path in seed.outside.items():
         if (table, row_id) not in known:
             raise SeedError(
                 f"{path}: expected the id of a {table} in this document or in the database, "
                 f"found {row_id}"
             )
-    for chunk in chunks((domain.a_label for domain in seed.domains), _NAMES_AT_ONCE):
-        for _, name, _ in references.same_domains(session, set(chunk)):
+    for a_labels in chunks(seed.domains, _NAMES_AT_ONCE):
+        for _, name, _ in references.same_domains(session, a_labels):
             raise ConflictError(f"The database holds the domain {name} already")
 
 
-def _existing(
-    session: Session, paths: Mapping[tuple[str, int], str]
-) -> Iterator[tuple[tuple[str, int], str]]:
+def _existing(session: Session, keys: Collection[tuple[str, int]]) -> Iterator[tuple[str, int]]:
     """Yield those of the rows (table, id) that the database holds."""
-    by_table: dict[str, list[int]] = {}
-    for table, row_id in paths:
-        by_table.setdefault(table, []).append(row_id)
-    for table, ids in by_table.items():
-        column = metadata.tables[table].c.id
-        for chunk in chunks(ids, _NAMES_AT_ONCE):
+    for table in _COUNTED:
+        column = _TABLES[table].c.id
+        for chunk in chunks((row_id for name, row_id in keys if name == table), _NAMES_AT_ONCE):
             for row_id in session.scalars(select(column).where(column.in_(chunk))):
-                yield (table, row_id), paths[table, row_id]
+                yield table, row_id
 
 
 def _insert(session: Session, seed: SeedRows) -> Counts:
     dialect = session.engine.dialect.name
     if dialect in {"mysql", "mariadb"}:  # which would give a row with the id 0 another one
         session.execute(text("SET sql_mode = CONCAT(@@sql_mode, ',NO_AUTO_VALUE_ON_ZERO')"))
-    for table, table_rows in seed.rows.items():
-        ids = _allocate(session, table, [row["id"] for row in table_rows])
-        for row, row_id in zip(table_rows, ids, strict=True):
+    for table in _COUNTED:
+        ids = _allocate(session, table, [row["id"] for row in seed.rows[table]])
+        for row, row_id in zip(seed.rows[table], ids, strict=True):
             row["id"] = row_id
-        _insert_rows(session, table, table_rows)
-    providers = seed.rows["provider"]
+    providers, domains = seed.rows["provider"], seed.rows["domain"]
+    for domain in domains:
+        if domain["provider_id"] is None:  # the document has one provider only
+            domain["provider_id"] = providers[0]["id"]
+    for row in (*seed.rows["provider_detail"], *seed.rows["documentation"]):
+        row["provider_id"] = providers[row["provider_id"]]["id"]
     # SQLite may hold what a DELETE without foreign_keys has left of an earlier provider.
     for chunk in chunks((row["id"] for row in providers), _NAMES_AT_ONCE):
         for details_of in (_TABLES["documentation"], _TABLES["provider_detail"]):
             session.execute(details_of.delete().where(details_of.c.provider_id.in_(chunk)))
-    for index, details in seed.details.items():
-        provider = {"provider_id": providers[index]["id"]}
-        _insert_rows(session, "provider_detail", [provider | details.columns])
-        _insert_rows(session, "documentation", (provider | page for page in details.documentation))
-    _insert_domains(session, seed)
+    for table, table_rows in seed.rows.items():
+        _insert_rows(session, table, table_rows)
+    for table, links in seed.links.items():
+        _link(session, seed, table, links)
     if dialect == "postgresql":
         _set_sequences(session)
-    numbers = {table: len(found) for table, found in seed.rows.items()}
-    return Counts(*(({**numbers, "domain": len(seed.domains)})[table] for table in _COUNTED))
-
-
-def _insert_domains(session: Session, seed: SeedRows) -> None:
-    providers = [row["id"] for row in seed.rows["provider"]]
-    only_provider = providers[0] if len(providers) == 1 else None
-    ids = _allocate(session, "domain", [domain.id for domain in seed.domains])
-    domains = dict(zip(ids, seed.domains, strict=True))
-    rows = (
-        {
-            "id": row_id,
-            "name": domain.name,
-            "provider_id": only_provider if domain.provider is None else domain.provider,
-            "ldapserver_id": domain.ldapserver_id,
-        }
-        for row_id, domain in domains.items()
-    )
-    _insert_rows(session, "domain", rows)
-    _link(session, seed, "server", {row_id: domain.servers for row_id, domain in domains.items()})
-    services = {row_id: domain.davservers for row_id, domain in domains.items()}
-    _link(session, seed, "davserver", services)
+    return Counts(*(len(seed.rows[table]) for table in _COUNTED))
 
 
 def _link(
-    session: Session, seed: SeedRows, table: str, chosen: Mapping[int, tuple[int, ...] | None]
+    session: Session, seed: SeedRows, table: str, chosen: list[tuple[int, ...] | None]
 ) -> None:
-    """Insert the links of new domains; ``chosen`` is domain id -> server ids, None for all."""
+    """Insert the links of new domains to the servers of a table; None stands for all of them."""
     servers, domains, links = _TABLES[table], _TABLES["domain"], _TABLES[f"{table}_domain"]
     server_id, domain_id = links.columns
+    new_ids = [row["id"] for row in seed.rows["domain"]]
     pairs = (
         {server_id.name: server, domain_id.name: domain}
-        for domain, some_ids in chosen.items()
+        for domain, some_ids in zip(new_ids, chosen, strict=True)
         for server in some_ids or ()
     )
     _insert_rows(session, links.name, pairs)
     # The database multiplies domains by servers several times faster than a driver sends rows.
-    with_all = (domain for domain, some_ids in chosen.items() if some_ids is None)
+    with_all = (domain for domain, ids in zip(new_ids, chosen, strict=True) if ids is None)
     all_ids = [row["id"] for row in seed.rows[table]]
     for domain_chunk in chunks(with_all, _NAMES_AT_ONCE):
         for server_chunk in chunks(all_ids, _NAMES_AT_ONCE):

@@ -8,7 +8,7 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from automx import kinds, rows
 from automx.errors import SeedError
@@ -31,57 +31,37 @@ SAMPLE: dict[str, Any] = {
 
 Row = dict[str, Any]  # column -> value
 
-
-class DetailRows(NamedTuple):
-    """The columns of a provider's details, and the rows of its documentation."""
-
-    columns: Row
-    documentation: list[Row]
-
-
-class DomainRow(NamedTuple):
-    """A checked domain: its name as it is stored, and as A-label.
-
-    ``provider`` None means the document's only one; ``servers`` and ``davservers`` None mean all
-    servers of the document.
-    """
-
-    id: int | None
-    name: str
-    a_label: str
-    provider: int | None
-    ldapserver_id: int | None
-    servers: tuple[int, ...] | None
-    davservers: tuple[int, ...] | None
+# The tables of a document; each stands after those that it refers to.
+_TABLES = (
+    *("provider", "provider_detail", "documentation"),
+    *("ldapserver", "server", "davserver", "domain"),
+)
 
 
 @dataclass
 class SeedRows:
     """The rows of a checked document, by table; rows may have None as id.
 
-    ``paths`` tells where each id of the document is, ``outside`` where an id that the document
+    The ``provider_id`` of details is the index of the provider; a domain without one belongs to
+    the document's only provider. ``links`` has, by the
+    table of servers, the ids that each domain names, None for all servers of the document.
+    ``paths`` says where each id of the document is, ``outside`` where an id that the document
     does not hold, and that must therefore be in the database: (table, id) -> path.
     """
 
-    rows: dict[str, list[Row]] = field(
-        default_factory=lambda: {"provider": [], "ldapserver": [], "server": [], "davserver": []}
+    rows: dict[str, list[Row]] = field(default_factory=lambda: {table: [] for table in _TABLES})
+    domains: dict[str, int] = field(default_factory=dict)  # A-label -> index
+    links: dict[str, list[tuple[int, ...] | None]] = field(
+        default_factory=lambda: {"server": [], "davserver": []}
     )
-    details: dict[int, DetailRows] = field(default_factory=dict)  # by the index of the provider
-    domains: list[DomainRow] = field(default_factory=list)
     paths: dict[tuple[str, int], str] = field(default_factory=dict)
     outside: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def add(self, table: str, row: Row, path: str) -> None:
-        """Add a row."""
+        """Add a row; raises SeedError if another one of the document has its id."""
         self.rows[table].append(row)
-        self.define(table, row["id"], path)
-
-    def define(self, table: str, row_id: int | None, path: str) -> None:
-        """Note that the document holds a row with this id, if it has one."""
-        if row_id is None:
-            return
-        first = self.paths.setdefault((table, row_id), path)
-        if first != path:
+        row_id = row["id"]
+        if row_id is not None and (first := self.paths.setdefault((table, row_id), path)) != path:
             raise SeedError(f"{path}.id: expected another id than that of {first}, found {row_id}")
 
     def refer(self, table: str, row_id: int, path: str) -> None:
@@ -138,100 +118,82 @@ def read(document: object) -> SeedRows:
     _read_providers(seed, top)
     for index, item in enumerate(top.get("ldapservers", ())):
         path = f"ldapservers[{index}]"
-        seed.add("ldapserver", ldapserver_row(item, path), path)
+        fields = _fields(item, LDAPSERVER_KEYS, path, ("id", "name", "search_base"))
+        seed.add("ldapserver", rows.ldapserver_defaults(fields.get("port")) | fields, path)
     for index, item in enumerate(top["servers"]):
         path = f"servers[{index}]"
-        row = server_row(item, path)
+        row = _server_row(item, path)
         seed.add("davserver" if "url" in row else "server", row, path)
     _read_domains(seed, top["domains"], version)
     return seed
 
 
 def _read_providers(seed: SeedRows, top: dict[str, Any]) -> None:
-    if ("provider" in top) == ("providers" in top):
-        found = "both" if "provider" in top else "none"
+    is_one = "provider" in top
+    if is_one == ("providers" in top):
+        found = "both" if is_one else "none"
         raise SeedError(
             f"the document: expected one of the keys provider and providers, found {found}"
         )
-    if "provider" in top:
-        names = {"name": top["provider"]} | {k: top[k] for k in ("short_name",) if k in top}
-        seed.add("provider", provider_row(names, ""), "")
-        if "details" in top:
-            seed.details[0] = detail_rows(top["details"], "details")
-    for key in ("short_name", "details"):
-        if key in top and "provider" not in top:
-            raise SeedError(f"{key}: expected beside provider only, found beside providers")
-    for index, item in enumerate(top.get("providers", ())):
-        path = f"providers[{index}]"
-        seed.add("provider", provider_row(item, path), path)
-        if "details" in item:
-            seed.details[index] = detail_rows(item["details"], f"{path}.details")
+    names: Row = {key: top[key] for key in ("short_name", "details") if key in top}
+    if names and not is_one:
+        raise SeedError(
+            f"{next(iter(names))}: expected beside provider only, found beside providers"
+        )
+    items = [{"name": top["provider"]} | names] if is_one else top["providers"]
+    for index, item in enumerate(items):
+        path = "" if is_one else f"providers[{index}]"
+        fields = _fields(item, PROVIDER_KEYS, path, ("name",))
+        if "details" in fields:
+            _read_details(seed, index, fields.pop("details"), _below(path, "details"))
+        short_name = rows.default_short_name(fields["name"])
+        seed.add("provider", {"id": None, "short_name": short_name} | fields, path)
 
 
 def _read_domains(seed: SeedRows, items: list[Any], version: object) -> None:
-    indices: dict[str, int] = {}  # A-label -> index
     for index, item in enumerate(items):
         path = f"domains[{index}]"
-        domain = domain_row(
-            item if version != 1 else {"name": _value(item, DOMAIN_KEYS["name"], path)}, path
-        )
-        seed.define("domain", domain.id, path)
-        first = indices.setdefault(domain.a_label, index)
+        domain = {"name": _value(item, DOMAIN_KEYS["name"], path)} if version == 1 else item
+        row: Row = dict.fromkeys(DOMAIN_KEYS) | _fields(domain, DOMAIN_KEYS, path, ("name",))
+        first = seed.domains.setdefault(kinds.domain_a_label(row["name"]), index)
         if first != index:
             raise SeedError(
                 f"{path}: expected another domain than that of domains[{first}], "
-                f"found {shown(domain.name)}"
+                f"found {shown(row['name'])}"
             )
-        if domain.provider is not None:
-            seed.refer("provider", domain.provider, f"{path}.provider")
-        elif len(seed.rows["provider"]) != 1:
+        if row["provider"] is None and len(seed.rows["provider"]) != 1:
             raise SeedError(
                 f"{path}: the key provider is missing; expected the id of a provider, because "
                 f"the document does not have exactly one"
             )
-        if domain.ldapserver_id is not None:
-            seed.refer("ldapserver", domain.ldapserver_id, f"{path}.ldapserver_id")
-        for server_id in domain.servers or ():
-            seed.refer("server", server_id, f"{path}.servers")
-        for server_id in domain.davservers or ():
-            seed.refer("davserver", server_id, f"{path}.davservers")
-        seed.domains.append(domain)
+        for key, table in _REFERENCES.items():
+            found = row[key]
+            for row_id in found if isinstance(found, tuple) else (found,):
+                if row_id is not None:
+                    seed.refer(table, row_id, f"{path}.{key}")
+        for table, links in seed.links.items():
+            links.append(row.pop(f"{table}s"))
+        row["provider_id"] = row.pop("provider")
+        seed.add("domain", row, path)
 
 
-def provider_row(item: object, path: str) -> Row:
-    """Return the columns of a provider, checked and complete; raises SeedError."""
-    fields = _fields(item, PROVIDER_KEYS, path, ("name",))
-    fields.pop("details", None)
-    return {"id": None, "short_name": rows.default_short_name(fields["name"])} | fields
-
-
-def detail_rows(item: object, path: str) -> DetailRows:
-    """Return the details of a provider, checked and complete; raises SeedError."""
+def _read_details(seed: SeedRows, provider: int, item: object, path: str) -> None:
     fields = _fields(item, _DETAIL_KEYS, path, ())
-    columns: Row = dict.fromkeys(rows.PROVIDER_DETAIL) | fields
+    columns: Row = {"provider_id": provider, **dict.fromkeys(rows.PROVIDER_DETAIL)}
     if "logo" in fields:
-        logo = _fields(columns["logo"], _LOGO_KEYS, f"{path}.logo", _LOGO_KEYS)
+        logo = _fields(fields.pop("logo"), _LOGO_KEYS, f"{path}.logo", _LOGO_KEYS)
         columns |= {"logo": logo.pop("data")} | {f"logo_{key}": logo[key] for key in logo}
     if "oauth2" in fields:
-        oauth2 = _fields(columns.pop("oauth2"), _OAUTH2_KEYS, f"{path}.oauth2", ("issuer",))
+        oauth2 = _fields(fields.pop("oauth2"), _OAUTH2_KEYS, f"{path}.oauth2", ("issuer",))
         columns |= {f"oauth2_{key}": oauth2[key] for key in oauth2}
-    pages: list[object] = columns.pop("documentation", None) or []
-    return DetailRows(
-        columns,
-        [
-            _fields(page, rows.DOCUMENTATION, f"{path}.documentation[{index}]", rows.DOCUMENTATION)
-            for index, page in enumerate(pages)
-        ],
-    )
+    for index, page in enumerate(fields.pop("documentation", ())):
+        where = f"{path}.documentation[{index}]"
+        page_row = _fields(page, rows.DOCUMENTATION, where, rows.DOCUMENTATION)
+        seed.rows["documentation"].append({"provider_id": provider} | page_row)
+    seed.rows["provider_detail"].append(columns | fields)
 
 
-def ldapserver_row(item: object, path: str) -> Row:
-    """Return the columns of a directory, checked and complete; raises SeedError."""
-    fields = _fields(item, LDAPSERVER_KEYS, path, ("id", "name", "search_base"))
-    return rows.ldapserver_defaults(fields.get("port")) | fields
-
-
-def server_row(item: object, path: str) -> Row:
+def _server_row(item: object, path: str) -> Row:
     """Return the columns of a mail server or (those with a ``url``) of a service, complete.
 
     Raises SeedError.
@@ -246,17 +208,8 @@ def server_row(item: object, path: str) -> Row:
     return {"id": None} | rows.server_defaults(fields["type"], fields.get("port")) | fields
 
 
-def domain_row(item: object, path: str) -> DomainRow:
-    """Return a domain of version 2, checked; raises SeedError."""
-    fields: Row = dict.fromkeys(DOMAIN_KEYS)
-    fields |= _fields(item, DOMAIN_KEYS, path, ("name",))
-    return DomainRow(a_label=kinds.domain_a_label(fields["name"]), **fields)
-
-
 def _ids(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list):
-        raise ValueError  # noqa: TRY004 - the one error of all kinds
-    return tuple(sorted({rows.ID.normalise(item) for item in value}))
+    return tuple(sorted({rows.ID.normalise(item) for item in kinds.instance(value, list)}))
 
 
 _IDS = Kind("a list of ids such as [1, 2]", _ids)
@@ -291,11 +244,17 @@ DOMAIN_KEYS = {
 }
 
 
-_GROUPED = rows.LOGO | rows.OAUTH2
+# The keys of a domain that refer to rows, and their tables.
+_REFERENCES = {
+    "provider": "provider",
+    "ldapserver_id": "ldapserver",
+    "servers": "server",
+    "davservers": "davserver",
+}
 _LOGO_KEYS = {column.partition("_")[2] or "data": kind for column, kind in rows.LOGO.items()}
 _OAUTH2_KEYS = {column.partition("_")[2]: kind for column, kind in rows.OAUTH2.items()}
 _DETAIL_KEYS = {
-    **{column: kind for column, kind in rows.PROVIDER_DETAIL.items() if column not in _GROUPED},
+    **rows.CONTACT,
     "logo": kinds.object_of('{"type": "image/png", "data": …}'),
     "oauth2": kinds.object_of('{"issuer": "login.example.com"}'),
     "documentation": kinds.list_of(
@@ -317,7 +276,7 @@ def _fields(
     fields: dict[str, Any] = {}
     for key, item in value.items():
         if kind := keys.get(key):
-            fields[key] = _value(item, kind, f"{path}.{key}" if path else key)
+            fields[key] = _value(item, kind, _below(path, key))
         elif not key.startswith("_"):
             near = " or ".join(difflib.get_close_matches(key, keys))
             hint = f"did you mean {near}?" if near else f"expected one of {', '.join(keys)}"
@@ -326,6 +285,10 @@ def _fields(
         if key not in fields:
             raise SeedError(f"{here}: the key {key} is missing; expected {keys[key].expected}")
     return fields
+
+
+def _below(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
 
 
 def _value(value: object, kind: Kind, path: str) -> Any:

@@ -11,9 +11,7 @@ from flask.testing import FlaskClient
 
 from automx import config, create_app
 from automx.migrations import upgrade
-from automx.views.dcaccount import BACKENDS
-from automx.views.http import DIRECTORIES
-from automx.views.limits import LIMITS
+from automx.views.http import PARTS
 from automx.views.session import db
 
 pytest_plugins = ["tests.databases", "tests.directory", "tests.mailboxes", "tests.turns"]
@@ -62,8 +60,9 @@ def make_app(database: Path) -> Iterator[Callable[..., Flask]]:
 
     yield make
     for app in apps:
-        for key in (DIRECTORIES, BACKENDS, LIMITS):
-            app.extensions[key].close()
+        parts = app.extensions[PARTS]
+        for part in (parts.directories, parts.backends, parts.limits):
+            part.close()
         with app.app_context():
             db.engine.dispose()
 

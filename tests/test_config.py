@@ -299,7 +299,7 @@ def test_each_secret_can_stand_in_a_file(environ: dict[str, str], tmp_path: Path
     assert {key: settings.values()[key] for key in values} == values
 
 
-def test_limits_can_be_written_in_each_way_of_flask_limiter(environ: dict[str, str]) -> None:
+def test_limits_can_be_written_in_each_way_of_the_library(environ: dict[str, str]) -> None:
     from limits import parse_many
 
     for text in (

@@ -21,7 +21,7 @@ from automx.clientconfig import (
     SocketType,
 )
 from automx.database import Session, create_engine
-from automx.errors import SeedError
+from automx.errors import SeedError, UnknownDomainError
 from automx.export import export
 from automx.formats import autoconfig, autodiscover, dclogin, mobileconfig, pacc
 from automx.lookup import find, logo
@@ -108,7 +108,8 @@ def test_each_of_several_providers_has_its_own_details(session: Session) -> None
     )
     exported = json.loads("".join(export(session)))
     assert exported["providers"] == document["providers"]
-    assert logo(session, "one.example") is None
+    with pytest.raises(UnknownDomainError, match="There is no logo here"):
+        logo(session, "one.example")
 
 
 def test_a_purge_leaves_no_details_behind(session: Session) -> None:

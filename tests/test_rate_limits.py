@@ -249,7 +249,7 @@ client = app.test_client()
 loaded = []
 for path in json.loads(sys.argv[1]):
     client.post(path) if "t=" in path else client.get(path)
-    loaded.append("flask_limiter" in sys.modules or "redis" in sys.modules)
+    loaded.append("limits" in sys.modules or "redis" in sys.modules)
 print(json.dumps(loaded))
 """
 
@@ -300,7 +300,7 @@ def test_the_limit_holds_for_the_threads_of_a_worker(database: Path, tmp_path: P
     with serving(env, tmp_path / "log", "--workers", "1") as server:
         found = statuses([server.port], 100)
         assert found == {200: number_of_accounts(database), 429: 100 - found[200]}
-        assert abs(found[200] - 10) <= 1  # Flask-Limiter's own precision in memory
+        assert abs(found[200] - 10) <= 1  # the precision of the library limits in memory
         assert "Traceback" not in server.output
 
 

@@ -142,7 +142,7 @@ class LimitSettings:
     """Limits on requests for accounts.
 
     account_rate_limit: How many accounts one client address, and all clients of one token, may ask
-    for: limits in the notation of Flask-Limiter, separated by `;`. Empty: no limit.
+    for: limits in the notation of the library limits, separated by `;`. Empty: no limit.
 
     rate_limit_storage: Where requests are counted: `memory://` (each worker counts alone) or a
     Redis that all workers share, such as `redis://localhost:6379`. Redis needs

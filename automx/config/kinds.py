@@ -60,7 +60,7 @@ seconds = matching(_SECONDS, "a number of seconds, 0 or more", float)
 positive_seconds = matching(rf"(?=.*[1-9]){_SECONDS}", "a number of seconds above 0", float)
 # An account that is not made after some minutes is given up: a call must end before.
 call_seconds = matching(_UP_TO_60, "a number of seconds above 0, at most 60", float)
-rate_limit = matching(  # as Flask-Limiter writes them (https://limits.readthedocs.io)
+rate_limit = matching(  # as the library limits writes them (https://limits.readthedocs.io)
     rf"(?i)({_PERIOD}(\s*[;,|]\s*{_PERIOD})*)?", "limits such as 30 per minute; 300 per day", str
 )
 storage = matching(f"memory://|{_REDIS}", "memory:// or a URI such as redis://localhost:6379", str)

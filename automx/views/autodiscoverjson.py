@@ -2,14 +2,13 @@
 
 import json
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 
 from automx.address import EmailAddress
-from automx.config import Settings
 from automx.errors import BadRequestError, UnknownDomainError
 from automx.formats import autodiscover
 from automx.views.failure import Failure, handler
-from automx.views.http import asked_domain, found_config, host_name, personal_document
+from automx.views.http import asked_domain, found_config, host_name, parts, personal_document
 
 blueprint = Blueprint("autodiscoverjson", __name__)
 
@@ -39,9 +38,8 @@ def lead(address: str = "") -> Response:
 
 def _known_host(domain: str) -> str:
     """Return the host name of the request if domain or settings have it, else the standard one."""
-    settings: Settings = current_app.config["AUTOMX"]
     standard = f"autodiscover.{domain}"
-    known = {standard, domain, settings.public_host}
+    known = {standard, domain, parts().settings.public_host}
     return host if (host := host_name()) in known else standard
 
 
@@ -60,7 +58,7 @@ def error_document(failure: Failure) -> Response:
 
 
 def _json(content: dict[str, str]) -> Response:
-    return personal_document(json.dumps(content).encode(), CONTENT_TYPE)
+    return personal_document(json.dumps(content), CONTENT_TYPE)
 
 
 blueprint.register_error_handler(Exception, handler(error_document))

@@ -9,22 +9,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import parse_qs
 
-from flask import Response, current_app, g, request
+from flask import Response, g, request
 
 from automx.accounts import accounts, tokens
 from automx.address import EmailAddress
-from automx.backends import Backends
 from automx.cache import FoundConfig
-from automx.config import Settings
 from automx.errors import ForbiddenError, TakenError
 from automx.formats import dclogin, mobileconfig
 from automx.views.failure import Failure
-from automx.views.http import argument, body, found_config, personal_document
-from automx.views.limits import LIMITS, Limits
+from automx.views.http import NOSNIFF, argument, body, found_config, parts, personal_document
 from automx.views.mobileconfig import profile_response
 from automx.views.session import current_session
-
-BACKENDS = "automx.backends"  # the key of the Backends in app.extensions
 
 _FORM_TYPE = "application/x-www-form-urlencoded"
 _NO_PROFILE = (
@@ -48,15 +43,13 @@ _TAKEN = "The address of this QR code is taken already. Please ask for another Q
 
 def create() -> Response:
     """Make an account for the token ``t``; the argument ``n`` of mailadm's URLs has no effect."""
-    limits: Limits = current_app.extensions[LIMITS]
-    backends: Backends = current_app.extensions[BACKENDS]
     try:  # the app sends no body, but some web servers require that it is read
         g.wants_profile = _is_form_of_page(body())
     finally:
-        limits.count_client()
+        parts().limits.count_client()
     secret = argument(request.args, "t")
     if secret:
-        limits.count_token()
+        parts().limits.count_token()
     now = datetime.now(UTC)
     session = current_session()
     token = tokens.find(session, secret)
@@ -66,7 +59,7 @@ def create() -> Response:
         found = found_config(token.domain)
         if not offers_profile(found):
             raise ForbiddenError(_NO_PROFILE)
-    account = accounts.create(session, token, backends, now=now)
+    account = accounts.create(session, token, parts().backends, now=now)
     address = EmailAddress.parse(account.address)
     if found is not None:
         profile = mobileconfig.render(
@@ -81,15 +74,13 @@ def create() -> Response:
         "ttl": ttl,
         "dclogin_url": dclogin.login_text(address, account.password),
     }
-    response = personal_document(_json(document), "application/json")
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response
+    return personal_document(_json(document), "application/json", NOSNIFF)
 
 
 def _is_form_of_page(content: bytes) -> bool:
     """Tell whether a body is the form on the page of a token."""
-    is_form = (request.content_type or "").partition(";")[0].strip().lower() == _FORM_TYPE
-    return is_form and parse_qs(content.decode("latin-1")).get("profile") == ["1"]
+    fields = parse_qs(content.decode("latin-1"))
+    return request.mimetype == _FORM_TYPE and fields.get("profile") == ["1"]
 
 
 def offers_profile(found: FoundConfig) -> bool:
@@ -97,9 +88,8 @@ def offers_profile(found: FoundConfig) -> bool:
 
     A directory that holds the login names may not know a new account yet.
     """
-    settings: Settings = current_app.config["AUTOMX"]
     is_complete = bool(found.config.incoming and found.config.outgoing)
-    return settings.permit_cleartext_passwords and found.ldap_server is None and is_complete
+    return parts().settings.permit_cleartext_passwords and found.ldap_server is None and is_complete
 
 
 def reason(failure: Failure) -> str:

@@ -9,6 +9,7 @@ from werkzeug.exceptions import BadHost, HTTPException
 
 from automx.database import outage
 from automx.errors import AutomxError
+from automx.views.http import NOSNIFF, personal_document
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,7 @@ class Failure:
 
     def response(self, body: str | bytes, content_type: str) -> Response:
         """Return a response of this status, with a body that no cache may keep."""
-        headers = self.headers | {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-        return Response(body, self.status, headers, content_type=content_type)
+        return personal_document(body, content_type, self.headers | NOSNIFF, self.status)
 
 
 def record(error: Exception) -> Failure:

@@ -4,6 +4,7 @@ from flask import Blueprint, Response
 
 from automx.errors import DatabaseError
 from automx.migrations import SchemaState, state
+from automx.views.http import personal_document
 from automx.views.session import current_session
 
 blueprint = Blueprint("health", __name__)
@@ -30,6 +31,4 @@ def check_ready() -> None:
 
 
 def _line(text: str) -> Response:
-    return Response(
-        f"{text}\n", content_type="text/plain; charset=utf-8", headers={"Cache-Control": "no-store"}
-    )
+    return personal_document(f"{text}\n", "text/plain; charset=utf-8")

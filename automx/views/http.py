@@ -1,27 +1,51 @@
 """Parts of requests and responses that all protocols share: arguments, body, host name, caching."""
 
 import re
+from dataclasses import dataclass
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 from flask import Response, current_app, request
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from automx.address import EmailAddress, parse_domain
+from automx.backends import Backends
 from automx.cache import ConfigCache, FoundConfig
+from automx.config import Settings
 from automx.directory.pool import NOBODY, Directories, Person
 from automx.errors import AddressError, BadRequestError, UnknownDomainError
 from automx.lookup import find
+from automx.views.limits import Limits
 from automx.views.session import current_session
 
-# The keys of the ConfigCache, the Directories and the Signer in app.extensions.
-CACHE = "automx.domains"
-DIRECTORIES = "automx.directories"
-SIGNER = "automx.signer"  # there only if profiles are signed
+if TYPE_CHECKING:
+    from automx.signing import Signer
+
+PARTS = "automx"  # the key of the Parts in app.extensions
+NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 MAX_BODY = 64 * 1024  # bytes; the longest request of a real client has less than 2 kB
 
 # The host names at which clients look for the settings of a domain.
 _HOST_PREFIX = re.compile(r"\A(?:autoconfig|autodiscover|ua-auto-config)\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an application is made of; ``signer`` is None if profiles are not signed."""
+
+    settings: Settings
+    cache: ConfigCache
+    directories: Directories
+    backends: Backends
+    limits: Limits
+    signer: "Signer | None"
+
+
+def parts() -> Parts:
+    """Return the parts of the application that answers the request."""
+    found: Parts = current_app.extensions[PARTS]
+    return found
 
 
 def argument(arguments: "MultiDict[str, str]", name: str) -> str:
@@ -72,8 +96,7 @@ def asked_domain() -> str:
 
 def found_config(domain: str) -> FoundConfig:
     """Return the settings of a domain, from the cache if they are fresh. Raises as lookup.find."""
-    cache: ConfigCache = current_app.extensions[CACHE]
-    return cache.get(domain, lambda name: find(current_session(), name))
+    return parts().cache.get(domain, lambda name: find(current_session(), name))
 
 
 def known_person(found: FoundConfig, address: EmailAddress) -> Person:
@@ -82,15 +105,14 @@ def known_person(found: FoundConfig, address: EmailAddress) -> Person:
     An address that is not in the directory is treated like one without login name and display name.
     Raises DirectoryError.
     """
-    directories: Directories = current_app.extensions[DIRECTORIES]
     if found.ldap_server is None:
         return NOBODY
-    return directories.find(found.ldap_server, address) or NOBODY
+    return parts().directories.find(found.ldap_server, address) or NOBODY
 
 
 def public_document(body: bytes, content_type: str) -> Response:
     """Answer with a document that is the same for everyone; caches may keep it."""
-    seconds = int(current_app.config["AUTOMX"].domain_cache_seconds)
+    seconds = int(parts().settings.domain_cache_seconds)
     etag = f'"{blake2b(body, digest_size=16).hexdigest()}"'
     response = Response(body, content_type=content_type)
     # Written out, because werkzeug's objects for these headers cost more than the document.
@@ -102,9 +124,11 @@ def public_document(body: bytes, content_type: str) -> Response:
     return response
 
 
-def personal_document(body: bytes, content_type: str) -> Response:
+def personal_document(
+    body: str | bytes, content_type: str, headers: dict[str, str] | None = None, status: int = 200
+) -> Response:
     """Answer with a document about one person; no cache may keep it."""
-    response = Response(body, content_type=content_type)
+    response = Response(body, status, headers, content_type=content_type)
     response.headers["Cache-Control"] = "no-store"
     return response
 
@@ -114,10 +138,9 @@ def html_page(html: str, status: int, *, policy: str, robots: str) -> Response:
 
     ``policy`` is its Content-Security-Policy, ``robots`` its X-Robots-Tag.
     """
-    response = personal_document(html.encode(), "text/html; charset=utf-8")
-    response.status_code = status
-    response.headers["Content-Security-Policy"] = policy
-    response.headers["Referrer-Policy"] = "no-referrer"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["X-Robots-Tag"] = robots
-    return response
+    headers = {
+        "Content-Security-Policy": policy,
+        "Referrer-Policy": "no-referrer",
+        "X-Robots-Tag": robots,
+    }
+    return personal_document(html, "text/html; charset=utf-8", headers | NOSNIFF, status)

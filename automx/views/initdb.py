@@ -3,12 +3,11 @@
 import hmac
 import ipaddress
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
-from automx.config import Settings
 from automx.errors import ForbiddenError, SeedError
-from automx.views.http import CACHE, body, host_name
+from automx.views.http import body, host_name, parts
 from automx.views.session import current_session
 
 # automx.seed is imported where it is used: it takes 3 MiB, and few workers seed.
@@ -30,10 +29,10 @@ _FORWARDING_HEADERS = (
 @blueprint.before_request
 def protect() -> None:
     """Refuse requests that neither have the token nor come from this machine."""
-    settings: Settings = current_app.config["AUTOMX"]
+    expected = parts().settings.initdb_token
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if settings.initdb_token and scheme.lower() == "bearer":
-        if hmac.compare_digest(token.strip().encode(), settings.initdb_token.encode()):
+    if expected and scheme.lower() == "bearer":
+        if hmac.compare_digest(token.strip().encode(), expected.encode()):
             return
         raise ForbiddenError("The token is wrong.")
     if not _is_local():
@@ -107,7 +106,7 @@ def _seed(document: object) -> Response:
 
 def _commit(text: str) -> Response:
     current_session().commit()
-    current_app.extensions[CACHE].clear()
+    parts().cache.clear()
     return _line(text)
 
 

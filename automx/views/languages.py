@@ -1,47 +1,36 @@
-"""Languages of pages: English, and those that have a catalogue in ``automx/translations``.
-
-Flask-Babel takes more than 1 MiB of memory, so it is loaded with the first page: most workers
-answer mail programs only.
-"""
+"""Languages of pages: English, and those that have a catalogue in ``automx/translations``."""
 
 from collections.abc import Callable
-from threading import Lock
+from functools import cache
+from gettext import GNUTranslations, NullTranslations
+from pathlib import Path
 
-from flask import Flask, current_app, g, request
+from flask import request
 from markupsafe import Markup
 
-_NAMES = "automx.languages"  # the key of the names by language, in app.extensions
+_CATALOGUES = Path(__file__).parent.parent / "translations"
 
 # Languages that are written from right to left.
 _FROM_RIGHT = {"ar", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"}
 
-_lock = Lock()
-
 
 def choose(wanted: str) -> str:
-    """Choose the language of this response and return its BCP 47 tag, such as ``pt-BR``.
+    """Choose the language of a response and return its BCP 47 tag, such as ``pt-BR``.
 
     It is ``wanted`` if there is a catalogue, else what the browser prefers, else English.
     """
-    fitting = {name.lower(): name for name in names()}
+    fitting = {name.lower(): name for name in _translations()}
     # werkzeug's best_match() takes "de" for "de-CH" only if no other name fits exactly.
     accepted = [name.lower() for name, quality in request.accept_languages if quality]
     for name in (wanted.lower(), *accepted):
-        found = fitting.get(name) or fitting.get(name.partition("-")[0])
-        if found:
-            break
-    g.language = found or "en"
-    return str(g.language)
+        if found := fitting.get(name) or fitting.get(name.partition("-")[0]):
+            return found
+    return "en"
 
 
-def translator() -> Callable[..., str]:
-    """Return ``_()`` for a template, in the language that was chosen.
-
-    Flask-Babel's own looks up the language for each text, which takes most of the time of a page.
-    """
-    from flask_babel import get_translations
-
-    translate = get_translations().gettext
+def translator(language: str) -> Callable[..., str]:
+    """Return ``_()`` for a template, in one of the languages."""
+    translate = _translations()[language].gettext
 
     def translated(text: str, **values: str) -> str:
         """Return a text in the language; values for ``%(name)s`` are escaped."""
@@ -57,26 +46,18 @@ def direction(language: str) -> str:
 
 def names() -> dict[str, str]:
     """Return each language's own name by its BCP 47 tag, English first."""
-    app = current_app._get_current_object()  # type: ignore[attr-defined] # noqa: SLF001 - as documented
-    with _lock:
-        if _NAMES not in app.extensions:
-            app.extensions[_NAMES] = _load(app)
-    found: dict[str, str] = app.extensions[_NAMES]
-    return found
+    return {
+        # Translators: what your language calls itself, such as "Deutsch".
+        language: translation.gettext("English")
+        for language, translation in _translations().items()
+    }
 
 
-def _load(app: Flask) -> dict[str, str]:
-    from flask_babel import Babel, force_locale, gettext
-
-    babel = Babel(
-        app,
-        configure_jinja=False,
-        locale_selector=lambda: g.get("language", "en").replace("-", "_"),
-    )
-    found = {}
-    locales = {str(locale) for locale in babel.list_translations()} - {"en"}
-    for locale in ("en", *sorted(locales)):
-        with force_locale(locale):
-            # Translators: what your language calls itself, such as "Deutsch".
-            found[locale.replace("_", "-")] = gettext("English")
+@cache
+def _translations() -> dict[str, NullTranslations]:
+    """Return the translations by the BCP 47 tag of their language, English first."""
+    found = {"en": NullTranslations()}
+    for path in sorted(_CATALOGUES.glob("*/LC_MESSAGES/messages.mo")):
+        with path.open("rb") as file:
+            found[path.parts[-3].replace("_", "-")] = GNUTranslations(file)
     return found

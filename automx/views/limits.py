@@ -1,40 +1,34 @@
 """Rate limits: how often a client, and all clients of a token, may ask for an account.
 
-Flask-Limiter counts in windows of a fixed length, in the memory of each worker or in a Redis that
+Requests are counted in windows of a fixed length, in the memory of each worker or in a Redis that
 all workers share. While Redis does not answer, each worker counts alone: accounts are still made,
 and no token makes more than its ``maxuse``.
 """
 
 import ipaddress
 import logging
-import threading
-from collections.abc import Callable
 from hashlib import blake2b
-from time import time
-from typing import TYPE_CHECKING
+from math import ceil
+from threading import Lock
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any
 
-from flask import Flask, request
-from werkzeug.exceptions import TooManyRequests
+from flask import request
 
 from automx.config import LimitSettings
 from automx.errors import SettingsError, TooManyRequestsError
 
 if TYPE_CHECKING:
-    from flask_limiter import Limiter
+    from limits.strategies import FixedWindowRateLimiter
 
-# flask_limiter is imported where it is used: most servers make no accounts.
+# The library limits is imported where it is used: most servers make no accounts.
 
 log = logging.getLogger(__name__)
 
-LIMITS = "automx.limits"  # the key of the Limits in app.extensions
-
 _MEMORY = "memory://"
-# Timeouts are in seconds; wrapped, errors of Redis are StorageError.
-_STORAGE_OPTIONS: dict[str, str | int] = {
-    "socket_connect_timeout": 1,
-    "socket_timeout": 1,
-    "wrap_exceptions": True,
-}
+_PAUSE = 10  # seconds after a failure of Redis in which it is not asked
+# Of a connection to Redis, in seconds.
+_TIMEOUT = {"socket_connect_timeout": 1, "socket_timeout": 1}
 
 
 class Limits:
@@ -45,84 +39,83 @@ class Limits:
     """
 
     def __init__(self, settings: LimitSettings) -> None:
-        self._limit = settings.rate
-        self._storage = settings.storage
-        self._lock = threading.Lock()
-        self._limiter: Limiter | None = None
-        self._counters: dict[str, Callable[[], str]] = {}
-        if self._limit and self._storage != _MEMORY:
-            self._open()
+        self._rate = settings.rate
+        self._lock = Lock()
+        self._memory: FixedWindowRateLimiter | None = None  # made at the first request
+        is_shared = settings.rate and settings.storage != _MEMORY
+        self._redis = _open(settings.storage) if is_shared else None
+        self._next_try = 0.0  # when a Redis that failed is asked again; 0 while it answers
 
     def count_client(self) -> None:
         """Count the request for its client. Raises TooManyRequestsError above the limit."""
-        self._count("client")
+        self._count(_client(), "client")
 
     def count_token(self) -> None:
         """Count the request for the token in its URL. Raises TooManyRequestsError likewise."""
-        self._count("token")
+        self._count(_token(), "token")
 
     def close(self) -> None:
         """Close connections."""
-        if self._limiter is not None and self._storage != _MEMORY:
-            self._limiter.storage.storage.close()  # type: ignore[attr-defined] # of Redis
+        if self._redis is not None:
+            self._redis.storage.storage.close()  # type: ignore[attr-defined] # of Redis
 
-    def _count(self, scope: str) -> None:
-        if not self._limit:
+    def _count(self, key: str, scope: str) -> None:
+        if not self._rate:
             return
         from limits.errors import StorageError
 
-        limiter = self._open()
+        limiter = self._limiter()
         try:
-            try:
-                self._counters[scope]()
-            except StorageError:  # raised if another thread has just noticed the outage
-                self._counters[scope]()
-        except TooManyRequests:
-            reached = limiter.current_limit
-            assert reached is not None  # noqa: S101 - the counter has just raised
-            try:
-                seconds = max(int(reached.reset_at - time()), 1)
-            except StorageError:  # the outage began after the count
-                seconds = reached.limit.get_expiry()
-            raise TooManyRequestsError(retry_after=seconds) from None
+            seconds = self._wait(limiter, key, scope)
+            if limiter is self._redis:
+                self._next_try = 0.0
+        except StorageError:
+            log.warning("Rate limit storage unreachable: this worker counts alone")
+            self._next_try = monotonic() + _PAUSE
+            seconds = self._wait(self._in_memory(), key, scope)
+        if seconds:
+            raise TooManyRequestsError(retry_after=seconds)
 
-    def _open(self) -> "Limiter":
-        """Return the Limiter, made at the first call."""
+    def _limiter(self) -> "FixedWindowRateLimiter":
+        """Return what counts: Redis, or the memory if there is none or it has failed."""
         with self._lock:
-            if self._limiter is None:
-                limiter = _make_limiter(self._storage)
-                for scope, key in (("client", _client), ("token", _token)):
-                    limit = limiter.shared_limit(self._limit, scope=scope, key_func=key)
-                    self._counters[scope] = limit(key)  # a call of any limited function counts
-                self._limiter = limiter
-            return self._limiter
+            now = monotonic()
+            if self._redis is not None and now >= self._next_try:
+                if self._next_try:
+                    self._next_try = now + _PAUSE  # one request tries, the others do not wait
+                return self._redis
+        return self._in_memory()
+
+    def _in_memory(self) -> "FixedWindowRateLimiter":
+        with self._lock:
+            if self._memory is None:
+                self._memory = _open(_MEMORY)
+            return self._memory
+
+    def _wait(self, limiter: "FixedWindowRateLimiter", key: str, scope: str) -> int:
+        """Count a request; return how many seconds it came too early, 0 if it did not."""
+        from limits import parse_many
+
+        for limit in sorted(parse_many(self._rate), key=lambda limit: limit.get_expiry()):
+            if not limiter.hit(limit, "automx", key, scope):
+                reset = limiter.get_window_stats(limit, "automx", key, scope).reset_time
+                return max(ceil(reset - time()), 1)
+        return 0
 
 
-def _make_limiter(storage: str) -> "Limiter":
-    from flask_limiter import Limiter
+def _open(storage: str) -> "FixedWindowRateLimiter":
     from limits.errors import ConfigurationError
+    from limits.storage import storage_from_string
+    from limits.strategies import FixedWindowRateLimiter
 
-    limiter = Limiter(
-        _client,
-        storage_uri=storage,
-        storage_options={} if storage == _MEMORY else _STORAGE_OPTIONS,
-        in_memory_fallback_enabled=storage != _MEMORY,
-        key_prefix="automx",
-    )
-    limiter.logger = log
-    try:
-        # Not the application that serves: Flask-Limiter's hooks would cost each request, of any
-        # protocol, about as much time as an answer of Autoconfig.
-        limiter.init_app(Flask(__name__, static_folder=None))
+    try:  # wrapped, errors of Redis are StorageError; the memory takes no notice of options
+        opened: Any = storage_from_string(storage, wrap_exceptions=True, **_TIMEOUT)
+        return FixedWindowRateLimiter(opened)
     except ConfigurationError as error:
         text = "rate_limit_storage needs the Python module redis: pip install 'automx[redis]'"
         raise SettingsError(text) from error
     except ValueError as error:
         raise SettingsError("rate_limit_storage is not a URI of Redis") from error
-    return limiter
-
-
-# These two must not raise: Flask-Limiter takes any error in them for an outage of the storage.
 
 
 def _client() -> str:
@@ -132,16 +125,12 @@ def _client() -> str:
         address = ipaddress.ip_address(text)
     except ValueError:
         return text
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.IPv6Network((address.packed[:8] + bytes(8), 64)))
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.IPv6Network((int(address), 64), strict=False))
+    return str(getattr(address, "ipv4_mapped", address))
 
 
 def _token() -> str:
     """Return a digest of the token: the token itself must not stand in Redis."""
-    token = request.args.get("t", "")
-    return blake2b(
-        token.encode(errors="replace"), digest_size=16, person=b"automx limit"
-    ).hexdigest()
+    token = request.args.get("t", "").encode(errors="replace")
+    return blake2b(token, digest_size=16, person=b"automx limit").hexdigest()

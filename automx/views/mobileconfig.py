@@ -4,19 +4,12 @@ import logging
 import re
 import unicodedata
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 
 from automx.address import EmailAddress
-from automx.config import Settings
 from automx.errors import BadRequestError
 from automx.formats import mobileconfig
-from automx.views.http import (
-    SIGNER,
-    argument,
-    found_config,
-    known_person,
-    personal_document,
-)
+from automx.views.http import argument, found_config, known_person, parts, personal_document
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +26,19 @@ def profile() -> Response:
     A ``password`` is put into the profile only if the settings permit it, and by default only from
     a form: URLs are kept in histories and logs.
     """
-    arguments = request.form if request.method == "POST" else request.args
+    is_form = request.method == "POST"
+    arguments = request.form if is_form else request.args
     text = argument(arguments, "emailaddress")
     if not text.strip():
         raise BadRequestError("The argument emailaddress is missing.")
     address = EmailAddress.parse(text)
     name = _printable("name", argument(arguments, "name")).strip()
     password = _printable("password", argument(arguments, "password"))
-    if password and not _password_permitted():
+    settings = parts().settings
+    is_permitted = (
+        settings.permit_cleartext_passwords if is_form else settings.permit_passwords_in_urls
+    )
+    if password and not is_permitted:
         log.warning("a password was sent and left out: the settings do not permit it")
         password = ""
     found = found_config(address.domain)
@@ -56,19 +54,10 @@ def profile() -> Response:
 
 def profile_response(body: bytes, address: EmailAddress) -> Response:
     """Answer with a profile, signed if the settings have a certificate."""
-    signer = current_app.extensions.get(SIGNER)
-    if signer is not None:
+    if signer := parts().signer:
         body = signer.sign(body)
-    response = personal_document(body, mobileconfig.CONTENT_TYPE)
-    response.headers["Content-Disposition"] = f'attachment; filename="{_file_name(address)}"'
-    return response
-
-
-def _password_permitted() -> bool:
-    settings: Settings = current_app.config["AUTOMX"]
-    if request.method == "POST":
-        return settings.permit_cleartext_passwords
-    return settings.permit_passwords_in_urls
+    headers = {"Content-Disposition": f'attachment; filename="{_file_name(address)}"'}
+    return personal_document(body, mobileconfig.CONTENT_TYPE, headers)
 
 
 def _printable(name: str, text: str) -> str:

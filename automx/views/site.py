@@ -15,6 +15,7 @@ from automx.cache import FoundConfig
 from automx.clientconfig import (
     ClientConfig,
     Documentation,
+    Logo,
     MailServer,
     ProviderDetails,
     Service,
@@ -31,7 +32,14 @@ from automx.formats import pacc, qr
 from automx.views import languages, pagefiles
 from automx.views.failure import Failure, as_text, record
 from automx.views.health import check_ready
-from automx.views.http import argument, asked_domain, found_config, html_page
+from automx.views.http import (
+    NOSNIFF,
+    argument,
+    asked_domain,
+    found_config,
+    html_page,
+    personal_document,
+)
 
 blueprint = Blueprint("site", __name__)
 
@@ -121,11 +129,8 @@ def profile_code() -> Response:
     address = EmailAddress.parse(argument(request.args, "emailaddress"))
     found_config(address.domain)  # no code for an unknown domain
     url = request.root_url + _with_address("mobileconfig/", address)
-    response = Response(qr.svg(url, title=url), content_type="image/svg+xml")
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["Content-Security-Policy"] = "default-src 'none'"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response
+    headers = {"Content-Security-Policy": "default-src 'none'"} | NOSNIFF
+    return personal_document(qr.svg(url, title=url), "image/svg+xml", headers)
 
 
 def _rendered(status: int, state: str, config: ClientConfig | None, **values: object) -> Response:
@@ -136,11 +141,11 @@ def _rendered(status: int, state: str, config: ClientConfig | None, **values: ob
     text = values.get("text", "")
     html = render_template(
         "page.html",
-        _=languages.translator(),
+        _=languages.translator(language),
         state=state,
         config=config,
         details=details,
-        logo=_logo(config),
+        logo=_shown_logo(config.domain, details.logo) if config and details.logo else None,
         style=f"static/{pagefiles.STYLE}?{pagefiles.style_query(details.color)}",
         script=f"static/{pagefiles.SCRIPT}?v={pagefiles.version()}",
         language=language,
@@ -230,11 +235,8 @@ def _pages(pages: Sequence[Documentation], language: str) -> list[Documentation]
     return list(pages)
 
 
-def _logo(config: ClientConfig | None) -> tuple[str, int, int] | None:
+def _shown_logo(domain: str, logo: Logo) -> tuple[str, int, int]:
     """Return URL, width and height (CSS pixels) of the logo on the page."""
-    logo = config.details.logo if config else None
-    if config is None or logo is None:
-        return None
     scale = min(_LOGO_BOX[0] / logo.width, _LOGO_BOX[1] / logo.height)
     size = (max(1, round(logo.width * scale)), max(1, round(logo.height * scale)))
-    return f"{pacc.LOGO_PATH[1:]}?{urlencode({'domain': config.domain})}", *size
+    return f"{pacc.LOGO_PATH[1:]}?{urlencode({'domain': domain})}", *size

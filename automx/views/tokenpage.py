@@ -6,19 +6,17 @@ answered with its profile.
 
 from datetime import UTC, datetime
 
-from flask import Response, current_app, render_template, request
+from flask import Response, render_template, request
 from markupsafe import Markup
 
 from automx.accounts import accounts, tokens
 from automx.accounts.tokens import Token
 from automx.address import unicode_domain
-from automx.config import Settings
 from automx.duration import format_duration
 from automx.formats import dclogin, qr
 from automx.views.dcaccount import offers_profile, reason
 from automx.views.failure import Failure
-from automx.views.http import argument, found_config, html_page
-from automx.views.limits import LIMITS, Limits
+from automx.views.http import argument, found_config, html_page, parts
 from automx.views.pagefiles import style_query
 from automx.views.session import current_session
 
@@ -35,15 +33,15 @@ _POLICY = (
 
 def page() -> Response:
     """Return the page of the token ``t``, with its QR code."""
-    settings: Settings = current_app.config["AUTOMX"]
-    limits: Limits = current_app.extensions[LIMITS]
-    limits.count_client()
+    parts().limits.count_client()
     secret = argument(request.args, "t")
     token = tokens.find(current_session(), secret)
     token.check_usable(datetime.now(UTC))
     accounts.check_domain(current_session(), token)
     found = found_config(token.domain)
-    text = dclogin.account_text(settings.web_endpoint or request.base_url, secret, token.name)
+    text = dclogin.account_text(
+        parts().settings.web_endpoint or request.base_url, secret, token.name
+    )
     return _page(
         200,
         "Your new mailbox is one scan away",

@@ -33,10 +33,8 @@ def service(name: str) -> Response:
 def logo() -> Response:
     """Answer with the logo of the provider of ``domain``, by default the one of the host name."""
     name = argument(request.args, "domain")
-    found = lookup.logo(current_session(), parse_domain(name) if name else asked_domain())
-    if found is None:
-        raise UnknownDomainError("There is no logo here.")
-    content_type, body = found
+    domain = parse_domain(name) if name else asked_domain()
+    content_type, body = lookup.logo(current_session(), domain)
     response = public_document(body, content_type)
     # A logo may be SVG, which may hold scripts.
     response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
