@@ -7,7 +7,7 @@ transaction is open meanwhile.
 import logging
 import secrets
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NoReturn, cast
@@ -128,15 +128,21 @@ def create(
     the domain of the token is gone. The token then has its use back.
     """
     token.check_usable(now)
-    if address is not None:
-        address = _allowed_address(address, token)
+    fixed = token.address if address is None else _allowed_address(address, token)
     check_domain(session, token)
     backend = backends.get(token.backend)
-    account = _claim(session, token, backends.name(token.backend), now, address)
     password = password or new_password()
-    if account.state is State.CREATING:
-        account = _make_mailbox(session, token, backend, account, password, address)
-    return NewAccount(account.address, password, token.expiry, token.lifetime, account.expires_at)
+    for _ in range(ATTEMPTS):
+        made = _claim(session, token, backends.name(token.backend), now, fixed)
+        try:
+            if made.state is State.CREATING:
+                _make_mailbox(session, backend, made, password)
+        except TakenError:
+            if fixed:
+                raise
+        else:
+            return NewAccount(made.address, password, token.expiry, token.lifetime, made.expires_at)
+    raise NoFreeAddressError
 
 
 def check_domain(session: Session, token: Token) -> None:
@@ -169,7 +175,7 @@ def end(session: Session, account: Account, backends: Backends, *, now: datetime
     """
     is_unfinished = account.state in {State.CREATING, State.UNDOING}
     aim = State.UNDOING if is_unfinished else State.DELETING
-    taken = _take(session, account, now=now, state=aim)
+    taken = change(session, account, state=aim, changed_at=now)
     if taken is None:
         return False
     try:
@@ -177,9 +183,8 @@ def end(session: Session, account: Account, backends: Backends, *, now: datetime
         if not is_unfinished or _is_ours(backend, account):
             backend.delete(account.address, account.owner)
     except BaseException:
-        before = State.UNDOING if is_unfinished else account.state  # the use stays given back
-        back = update(AccountRow).where(*unchanged(taken))
-        commit(session, back.values(state=before, changed_at=account.changed_at))
+        before = aim if is_unfinished else account.state  # the use stays given back
+        change(session, taken, state=before, changed_at=account.changed_at)
         raise
     commit(session, delete(AccountRow).where(*unchanged(taken)))
     return True
@@ -209,9 +214,7 @@ def all_accounts(
 
 def selected() -> Select[Any]:
     """Return the query for rows that loaded() reads."""
-    columns = [_account.c[column.name] for column in fields(Account) if column.name != "token"]
-    token = _token.c.name.label("token")
-    return select(*columns, token).join_from(_account, _token)
+    return select(_account, _token.c.name.label("token")).join_from(_account, _token)
 
 
 def loaded(row: Row[Any]) -> Account:
@@ -227,7 +230,20 @@ def unchanged(account: Account) -> tuple[ColumnElement[bool], ...]:
         _account.c.mark == account.mark,
         _account.c.state == account.state,
         _account.c.changed_at == account.changed_at,
+        _account.c.warned_at == account.warned_at,
     )
+
+
+def change(session: Session, account: Account, **values: Any) -> Account | None:
+    """Set columns of an account and return it; None if another program has changed it meanwhile.
+
+    An account that is no longer being made gives its use back to the token. Tokens are locked
+    before accounts, here as elsewhere: one order prevents deadlocks.
+    """
+    is_undone = account.state is State.CREATING and values.get("state") is State.UNDOING
+    back = [tokens.release(account.token_id)] if is_undone else []
+    row = update(AccountRow).where(*unchanged(account)).values(values)
+    return replace(account, **values) if commit(session, *back, row) else None
 
 
 def commit(session: Session, *statements: Executable) -> list[CursorResult[Any]]:
@@ -291,35 +307,30 @@ def _claim(
 
     A savepoint would not do: MariaDB keeps the locks of an INSERT that it has undone.
     """
-    account = Account(
-        id=0,
-        address=address or "",
-        token_id=token.id,
-        mark=secrets.token_hex(8),
-        backend=backend,
-        state=State.ACTIVE if backend == "none" else State.CREATING,
-        created_at=now,
-        expires_at=None if token.lifetime is None else now + token.lifetime,
-        changed_at=now,
-        warned_at=None,
-        token=token.name,
-    )
-    values = asdict(account)
-    del values["id"], values["token"]
+    values: dict[str, Any] = {
+        "token_id": token.id,
+        "mark": secrets.token_hex(8),
+        "backend": backend,
+        "state": State.ACTIVE if backend == "none" else State.CREATING,
+        "created_at": now,
+        "expires_at": None if token.lifetime is None else now + token.lifetime,
+        "changed_at": now,
+        "warned_at": None,
+    }
     error: AutomxError = TryAgainError()
     for _ in range(ATTEMPTS):
         name = address or tokens.new_address(token)
-        new = insert(AccountRow).values(values | {"address": name})
+        new = insert(AccountRow).values(address=name, **values)
         try:
             done = commit(session, tokens.claim(token.id, now), new)
         except IntegrityError:
-            if name in {address, token.address}:
+            if address:
                 _explain_collision(session, name)
             error = NoFreeAddressError()
             continue
         if done:
             key: Any = done[-1].inserted_primary_key
-            return replace(account, id=key.id, address=name)
+            return Account(id=key.id, address=name, token=token.name, **values)
         try:
             tokens.find(session, token.token).check_usable(now)
         finally:
@@ -339,75 +350,27 @@ def _explain_collision(session: Session, address: str) -> NoReturn:
     )
 
 
-def _make_mailbox(
-    session: Session,
-    token: Token,
-    backend: Backend,
-    account: Account,
-    password: str,
-    address: str | None,
-) -> Account:
-    """Let the backend make the mailbox, retry addresses if one is taken, and return the account."""
-    for _ in range(ATTEMPTS):
-        try:
-            backend.create(account.address, password, account.owner)
-        except TakenError:
-            if account.address in {address, token.address}:
-                _cancel(session, account)
-                raise
-            account = _renamed(session, token, account)
-        except TryAgainError:  # there is no mailbox
-            _cancel(session, account)
-            raise
-        except BaseException:  # there may be a mailbox, now or later
-            _take(session, account, now=account.changed_at, state=State.UNDOING)
-            raise
-        else:
-            _activate(session, backend, account)
-            return account
-    _cancel(session, account)
-    raise NoFreeAddressError
+def _make_mailbox(session: Session, backend: Backend, account: Account, password: str) -> None:
+    """Let the backend make the mailbox of a new account; without a mailbox, delete the account.
 
-
-def _renamed(session: Session, token: Token, account: Account) -> Account:
-    """Give an account that is being made another address, and commit."""
-    for _ in range(ATTEMPTS):
-        address = tokens.new_address(token)
-        change = update(AccountRow).where(*unchanged(account)).values(address=address)
-        try:
-            if not commit(session, change):
-                raise SilentError(cause=f"account {account.address}: it took too long to make it")
-        except IntegrityError:
-            continue
-        return replace(account, address=address)
-    _cancel(session, account)
-    raise NoFreeAddressError
-
-
-def _activate(session: Session, backend: Backend, account: Account) -> None:
-    """Set the state to active; delete the mailbox if "prune" has given up the account meanwhile."""
-    change = update(AccountRow).where(*unchanged(account)).values(state=State.ACTIVE)
-    if not commit(session, change):
+    Raises SilentError if "automx prune" has given up the account meanwhile.
+    """
+    too_late = SilentError(cause=f"account {account.address}: it took too long to make it")
+    try:
+        backend.create(account.address, password, account.owner)
+    except (TakenError, TryAgainError) as error:  # no mailbox was made
+        row = delete(AccountRow).where(*unchanged(account))
+        is_ours = commit(session, tokens.release(account.token_id), row)
+        if not is_ours and isinstance(error, TakenError):
+            raise too_late from error
+        raise
+    except BaseException:  # there may be a mailbox, now or later
+        change(session, account, state=State.UNDOING)
+        raise
+    if not change(session, account, state=State.ACTIVE):
         log.error("%s is deleted at once: it took too long to make it", account.address)
         backend.delete(account.address, account.owner)
-        raise SilentError(cause=f"account {account.address}: it took too long to make it")
-
-
-def _cancel(session: Session, account: Account) -> None:
-    """Delete the row of an account without mailbox, and give its use back."""
-    row = delete(AccountRow).where(*unchanged(account))
-    commit(session, tokens.release(account.token_id), row)
-
-
-def _take(session: Session, account: Account, *, now: datetime, state: State) -> Account | None:
-    """Set the state of an account and return it; None if another program has changed it meanwhile.
-
-    If the account was being made, the token gets its use back. Tokens are locked before accounts,
-    here as elsewhere: one order prevents deadlocks.
-    """
-    change = update(AccountRow).where(*unchanged(account)).values(state=state, changed_at=now)
-    back = [tokens.release(account.token_id)] if account.state is State.CREATING else []
-    return replace(account, state=state, changed_at=now) if commit(session, *back, change) else None
+        raise too_late
 
 
 def _is_ours(backend: Backend, account: Account) -> bool:

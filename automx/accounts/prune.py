@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, and_, false, or_, update
+from sqlalchemy import ColumnElement, and_, false, or_
 from sqlalchemy.orm import Session
 
 from automx.accounts import accounts, tokens
-from automx.accounts.accounts import SETTLED_AFTER, Account, State, commit, selected, unchanged
+from automx.accounts.accounts import SETTLED_AFTER, Account, State, change, selected
 from automx.backends import Backends
 from automx.errors import AutomxError, NotReachedError, SilentError
 from automx.models import Account as AccountRow
@@ -169,13 +169,16 @@ def _run(
             done = Done(account, Action.PROLONG, expires_at=active_until)
     if dry_run:
         return done
+    is_done: object
     match done.action:
         case Action.PROLONG:
-            is_done = _set(session, account, expires_at=done.expires_at, warned_at=None)
+            is_done = change(session, account, expires_at=done.expires_at, warned_at=None)
         case Action.WARN:
             is_done = _warn(session, account, policy, now)
         case Action.DISABLE:
-            is_done = _disable(session, account, backends, now)
+            # After a program that was killed in between, the next one disables the mailbox again.
+            backends.get(account.backend).disable(account.address, account.owner)
+            is_done = change(session, account, state=State.DISABLED, changed_at=now)
         case Action.SETTLE | Action.DELETE:
             is_done = accounts.end(session, account, backends, now=now)
     return done if is_done else None
@@ -194,29 +197,13 @@ def _active_until(item: PendingAction, backends: Backends, now: datetime) -> dat
     return None if lifetime is None else (mailbox.last_login or now) + lifetime
 
 
-def _set(session: Session, account: Account, **values: object) -> bool:
-    """Change columns of an account; False if another program has changed it meanwhile."""
-    return bool(commit(session, update(AccountRow).where(*unchanged(account)).values(**values)))
-
-
-def _warn(session: Session, account: Account, policy: Policy, now: datetime) -> bool:
+def _warn(session: Session, account: Account, policy: Policy, now: datetime) -> Account | None:
     """Claim the warning, then send it: two programs must not send it twice."""
-    claim = update(AccountRow).where(*unchanged(account), _account.c.warned_at.is_(None))
-    if policy.warn is None or not commit(session, claim.values(warned_at=now)):
-        return False
+    if policy.warn is None or not (warned := change(session, account, warned_at=now)):
+        return None
     try:
         policy.warn(account)
     except BaseException:
-        back = update(AccountRow).where(*unchanged(account), _account.c.warned_at == now)
-        commit(session, back.values(warned_at=None))
+        change(session, warned, warned_at=None)
         raise
-    return True
-
-
-def _disable(session: Session, account: Account, backends: Backends, now: datetime) -> bool:
-    """Disable the mailbox, then set the state.
-
-    After a program that was killed in between, the next one disables the mailbox again.
-    """
-    backends.get(account.backend).disable(account.address, account.owner)
-    return _set(session, account, state=State.DISABLED, changed_at=now)
+    return warned
