@@ -96,6 +96,11 @@ class Account:
         """The owner by which the backend knows the mailbox."""
         return Owner(self.token, self.mark)
 
+    def is_in_progress(self, now: datetime) -> bool:
+        """Return whether another program may be making or deleting the account right now."""
+        is_settled = self.state in {State.ACTIVE, State.DISABLED}
+        return not is_settled and self.changed_at > now - SETTLED_AFTER
+
 
 @dataclass(frozen=True, slots=True)
 class NewAccount:
@@ -158,8 +163,7 @@ def remove(session: Session, account: Account, backends: Backends, *, now: datet
 
     Raises ConflictError if another program works on the account, and the errors of the backend.
     """
-    is_under_way = account.state in {State.CREATING, State.UNDOING, State.DELETING}
-    if is_under_way and account.changed_at > now - SETTLED_AFTER:
+    if account.is_in_progress(now):
         raise ConflictError(f"{account.address} is being made or deleted right now.")
     if not end(session, account, backends, now=now):
         raise ConflictError(f"{account.address} has just been changed by another program.")
@@ -282,11 +286,7 @@ def new_password() -> str:
     while True:
         groups = ["".join(secrets.choice(LETTERS) for _ in range(6)) for _ in range(3)]
         password = "-".join(groups)
-        if (
-            any(char.isdigit() for char in password)
-            and any(char.islower() for char in password)
-            and any(char.isupper() for char in password)
-        ):
+        if all(any(map(kind, password)) for kind in (str.isdigit, str.islower, str.isupper)):
             return password
 
 
