@@ -6,13 +6,23 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import unquote
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, Engine, RowMapping, Select, event, exc
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Engine,
+    Executable,
+    RowMapping,
+    ScalarResult,
+    Select,
+    event,
+    exc,
+)
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from automx.errors import DatabaseError, SettingsError
@@ -49,13 +59,73 @@ def engine_options(db_uri: str) -> dict[str, Any]:
     return options
 
 
-def create_engine(db_uri: str) -> Engine:
+class Session:
+    """The transactions of a request or a command, one after the other, each on a connection.
+
+    A transaction begins with its first statement. Between two of them, no connection is held: the
+    pool checks it again before the next one. The session of SQLAlchemy's ORM does the same, but a
+    short command would wait long for its import.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def connection(self) -> Connection:
+        """Return the connection of this transaction."""
+        if self._connection is None:
+            self._connection = self.engine.connect()
+        return self._connection
+
+    def execute(
+        self, statement: Executable, parameters: Any = None
+    ) -> CursorResult[*tuple[Any, ...]]:
+        """Run a statement."""
+        return self.connection().execute(statement, parameters)
+
+    def scalars(self, statement: Executable) -> ScalarResult[Any]:
+        """Run a query and return the first column of its rows."""
+        return self.execute(statement).scalars()
+
+    def scalar(self, statement: Executable) -> Any:
+        """Run a query and return the first column of its first row; None if there is no row."""
+        return self.execute(statement).scalar()
+
+    def commit(self) -> None:
+        """Commit the transaction and release its connection."""
+        if self._connection is not None:
+            self._connection.commit()
+            self.close()
+
+    def rollback(self) -> None:
+        """Roll the transaction back and release its connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Release the connection; what is not committed is rolled back."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
+
+    def in_transaction(self) -> bool:
+        """Return whether a transaction is open."""
+        return self._connection is not None
+
+
+def create_engine(db_uri: str, *, echo: bool = False) -> Engine:
     """Return an engine for a database of the settings.
 
     Raises SettingsError if the URI cannot be understood or its driver is not installed.
     """
     with driver_errors(db_uri):
-        return sqlalchemy.create_engine(existing_file_uri(db_uri), **engine_options(db_uri))
+        options = engine_options(db_uri)
+        return sqlalchemy.create_engine(existing_file_uri(db_uri), echo=echo, **options)
 
 
 @contextmanager
@@ -108,7 +178,7 @@ def savepoint(session: Session) -> Iterator[None]:
         driver = connection.connection.driver_connection
         if driver is not None and not driver.in_transaction:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
-    with session.begin_nested():
+    with connection.begin_nested():
         yield
 
 

@@ -10,12 +10,11 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from sqlalchemy import func, select, text
-from sqlalchemy.orm import Session
 
 from automx import references, rows
-from automx.database import chunks, read_by_key
+from automx.database import Session, chunks, read_by_key
 from automx.kinds import BadValueError, Kind
-from automx.models import Base
+from automx.models import metadata
 from automx.seed import number_of_rows
 from automx.seeddocument import Row
 
@@ -25,7 +24,7 @@ MAX_WARNINGS = 20
 
 _AT_ONCE = 2_000  # domains whose links are read by one query
 
-_TABLES = Base.metadata.tables
+_TABLES = metadata.tables
 _COUNTED = (
     *("provider", "provider_detail", "ldapserver", "domain"),
     *("server", "server_domain", "davserver", "davserver_domain"),
@@ -34,10 +33,10 @@ _COUNTED = (
 
 def begin_snapshot(session: Session) -> None:
     """Let all that this transaction reads be of one moment; call it before the first statement."""
-    if session.get_bind().dialect.name == "sqlite":
+    if session.engine.dialect.name == "sqlite":
         session.execute(text("BEGIN"))  # its driver begins a transaction only when it writes
     else:
-        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        session.connection().execution_options(isolation_level="REPEATABLE READ")
 
 
 def export(
@@ -256,4 +255,5 @@ def _list(key: str, items: Iterable[Row]) -> Iterator[str]:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    # SQLite lets bytes into any column. As a list, no seed takes them for a text.
+    return json.dumps(value, ensure_ascii=False, default=lambda octets: [str(octets)])

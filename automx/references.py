@@ -10,18 +10,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import Session
 
 from automx import lookup
 from automx.address import spellings
-from automx.database import chunks, read_by_key
+from automx.database import Session, chunks, read_by_key
 from automx.errors import AddressError
 from automx.kinds import domain_a_label
-from automx.models import Base
+from automx.models import metadata
 
 _NAMES_AT_ONCE = 300  # of three forms each: SQLite before 3.32 allows 999 parameters
 
-_TABLES = Base.metadata.tables
+_TABLES = metadata.tables
 _DOMAIN = _TABLES["domain"].c
 # Table -> the column by which domains refer to its rows.
 _USES: dict[str, ColumnElement[Any]] = {
@@ -118,7 +117,7 @@ def _non_normal_rows(session: Session) -> Iterator[NonNormalName]:
 def same_domains(session: Session, a_labels: Collection[str]) -> Iterator[tuple[int, str, str]]:
     """Yield id, name and A-label of the rows that look-ups find for some domains."""
     a_label_of = {name: a_label for a_label in a_labels for name in spellings(a_label)}
-    column = lookup.lower_name(session.get_bind().dialect.name)
+    column = lookup.lower_name(session.engine.dialect.name)
     for chunk in chunks(a_label_of, 3 * _NAMES_AT_ONCE):
         query = select(_DOMAIN.id, _DOMAIN.name).where(column.in_(chunk))
         for row_id, name in session.execute(query):

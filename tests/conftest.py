@@ -14,7 +14,7 @@ from automx.migrations import upgrade
 from automx.views.dcaccount import BACKENDS
 from automx.views.http import DIRECTORIES
 from automx.views.limits import LIMITS
-from automx.views.session import db
+from automx.views.session import ENGINE
 
 pytest_plugins = ["tests.databases", "tests.directory", "tests.mailboxes"]
 
@@ -64,9 +64,7 @@ def make_app(database: Path) -> Iterator[Callable[..., Flask]]:
     for app in apps:
         for key in (DIRECTORIES, BACKENDS, LIMITS):
             app.extensions[key].close()
-        with app.app_context():
-            for engine in db.engines.values():
-                engine.dispose()
+        app.extensions[ENGINE].dispose()
 
 
 @pytest.fixture

@@ -17,13 +17,12 @@ from threading import RLock
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
-from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from automx import migrations
 from automx.backends import Backends, Mailbox, Owner
 from automx.config import AccountSettings
-from automx.database import create_engine
+from automx.database import Session, create_engine
 from automx.errors import TakenError
 from tests.databases import ENGINES, Instance, engine_uri
 

@@ -21,11 +21,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from automx.accounts import accounts, prune, tokens
 from automx.accounts.prune import Policy
-from automx.database import engine_options
+from automx.database import Session, engine_options
 from automx.errors import (
     AutomxError,
     ForbiddenError,
@@ -285,7 +284,7 @@ def test_a_transaction_that_mariadb_broke_off_for_another_one_is_run_again(
         def note(context: sa.ExceptionContext) -> None:
             broken_off.append(str(context.original_exception))
 
-        use = sa.update(TokenRow).values(usecount=TokenRow.usecount + 1)
+        use = sa.update(TokenRow).values(usecount=TokenRow.c.usecount + 1)
         disable = sa.update(AccountRow).where(*accounts.unchanged(account)).values(state="disabled")
         start = threading.Event()
 

@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from automx import seed
 from automx.accounts import accounts, tokens
 from automx.accounts.accounts import Account, NewAccount, State
 from automx.accounts.tokens import Token
 from automx.backends import Owner
+from automx.database import Session
 from automx.errors import (
     AddressError,
     AutomxError,
@@ -553,7 +553,7 @@ def give_up(session: Session, mailboxes: Mailboxes) -> Callable[[str, str], None
 
     def settle(action: str, address: str) -> None:
         mailboxes.during = lambda _, __: None
-        with Session(session.get_bind()) as other:
+        with Session(session.engine) as other:
             account = accounts.get(other, address)
             accounts.remove(other, account, backends(mailboxes), now=LATER)
 

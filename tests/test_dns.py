@@ -147,11 +147,11 @@ def test_a_domain_beyond_ascii_and_one_that_a_wildcard_covers(
     [
         (
             ["example.com"],
-            "under which host name do clients reach automx? Give it by --host, or set public_host",
+            "the public host name of automx is not known: give it by --host, or set public_host",
         ),
         (
             ["example.com", "--host", "192.0.2.1"],
-            "under which host name do clients reach automx? Give it by --host, or set public_host",
+            "the public host name of automx is not known: give it by --host, or set public_host",
         ),
         (["example.org", "--host", "h.example"], "No configuration is known for this domain."),
         (["*.example.com", "--host", "h.example"], "The domain name is not valid."),

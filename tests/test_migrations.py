@@ -367,7 +367,7 @@ def test_an_empty_database_gets_automx2s_tables_and_ours_with_their_columns_in_o
 
 
 def test_the_schema_is_what_the_classes_say(any_database_uri: str) -> None:
-    from automx.models import Base
+    from automx.models import metadata
 
     upgrade(any_database_uri)
     options: dict[str, Any] = {"compare_type": True, "compare_server_default": True}
@@ -378,7 +378,7 @@ def test_the_schema_is_what_the_classes_say(any_database_uri: str) -> None:
     with connected(any_database_uri) as connection, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*expression-based index ix_domain_lower_name")
         context = MigrationContext.configure(connection, opts=options)
-        assert compare_metadata(context, Base.metadata) == []
+        assert compare_metadata(context, metadata) == []
 
 
 def test_revisions_are_numbered_as_their_files_are() -> None:

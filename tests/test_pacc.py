@@ -10,7 +10,6 @@ from urllib.request import Request, urlopen
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy.orm import Session
 
 from automx.clientconfig import (
     Authentication,
@@ -23,7 +22,7 @@ from automx.clientconfig import (
     ServiceType,
     SocketType,
 )
-from automx.database import create_engine
+from automx.database import Session, create_engine
 from automx.formats import pacc
 from automx.migrations import upgrade
 from automx.seed import populate

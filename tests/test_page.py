@@ -14,10 +14,9 @@ from babel.messages.mofile import read_mo
 from babel.messages.pofile import read_po
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
-from automx.database import create_engine
+from automx.database import Session, create_engine
 from automx.formats import palette
 from automx.seed import populate
 from tests.conftest import Execute

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
-from sqlalchemy.orm import Session
 
-from automx.database import create_engine
+from automx.database import Session, create_engine
 from automx.migrations import upgrade
 from automx.seed import populate
 from tests.barcodes import decoded

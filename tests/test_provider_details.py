@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 from lxml import etree
-from sqlalchemy.orm import Session
 
 from automx.address import EmailAddress
 from automx.clientconfig import (
@@ -22,7 +21,7 @@ from automx.clientconfig import (
     ServerType,
     SocketType,
 )
-from automx.database import create_engine
+from automx.database import Session, create_engine
 from automx.errors import SeedError
 from automx.export import export
 from automx.formats import autoconfig, autodiscover, dclogin, mobileconfig, pacc

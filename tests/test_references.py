@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.orm import Session
 
-from automx.database import open_session
+from automx.database import Session, open_session
 from automx.migrations import upgrade
 from automx.references import (
     NonNormalName,
@@ -95,7 +94,6 @@ def test_duplicates_far_apart_are_found_in_memory_that_does_not_grow(session: Se
         for i in range(2 * number)
     ]
     add_domains(session, *names)
-    session.flush()
     kept = (found.duplicate_of for found in non_normal_names(session))
     assert next(kept) == number + 1
     tracemalloc.start()

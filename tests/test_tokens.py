@@ -7,11 +7,11 @@ from itertools import product
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from automx import seed
 from automx.accounts import tokens
 from automx.accounts.tokens import Obstacle, Token
+from automx.database import Session
 from automx.errors import (
     AddressError,
     AutomxError,

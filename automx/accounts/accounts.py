@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from sqlalchemy import (
     ColumnElement,
@@ -24,14 +24,13 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.orm import Session
 
 from automx import lookup
 from automx.accounts import tokens
 from automx.accounts.tokens import Token
 from automx.address import EmailAddress
 from automx.backends import Backend, Backends, Owner
-from automx.database import is_conflict
+from automx.database import Session, is_conflict
 from automx.errors import (
     AddressError,
     AutomxError,
@@ -45,6 +44,7 @@ from automx.errors import (
 )
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
+from automx.moments import iso
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +60,6 @@ SETTLED_AFTER = timedelta(minutes=15)
 
 # The letters of passwords: those of names, and capitals that look like no other letter or digit.
 LETTERS = tokens.NAME_LETTERS + "ACDEFGHJKLMNPQRTUVWXY"
-
-_account = AccountRow.__table__
-_token = TokenRow.__table__
 
 
 class State(StrEnum):
@@ -100,6 +97,19 @@ class Account:
         """Return whether another program may be making or deleting the account right now."""
         is_settled = self.state in {State.ACTIVE, State.DISABLED}
         return not is_settled and self.changed_at > now - SETTLED_AFTER
+
+    def document(self) -> dict[str, object]:
+        """Return the account for programs."""
+        return {
+            "address": self.address,
+            "token": self.token,
+            "state": self.state.value,
+            "backend": self.backend,
+            "created": iso(self.created_at),
+            "expires": iso(self.expires_at),
+            "changed": iso(self.changed_at),
+            "warned": iso(self.warned_at),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +207,7 @@ def end(session: Session, account: Account, backends: Backends, *, now: datetime
 def get(session: Session, address: str) -> Account:
     """Return the account of an address. Raises AddressError and UnknownAccountError."""
     text = str(EmailAddress.parse(address.lower()))
-    row = session.execute(selected().where(_account.c.address == text)).one_or_none()
+    row = session.execute(selected().where(AccountRow.c.address == text)).one_or_none()
     if row is None:
         raise UnknownAccountError(f"There is no account {text}.")
     return loaded(row)
@@ -207,18 +217,18 @@ def all_accounts(
     session: Session, *, token: str | None = None, state: State | None = None
 ) -> Iterator[Account]:
     """Yield all accounts, or those of a token or in a state, in the order of their creation."""
-    query = selected().order_by(_account.c.id)
+    query = selected().order_by(AccountRow.c.id)
     if token is not None:
-        query = query.where(_token.c.name == token)
+        query = query.where(TokenRow.c.name == token)
     if state is not None:
-        query = query.where(_account.c.state == state)
+        query = query.where(AccountRow.c.state == state)
     for row in session.execute(query.execution_options(yield_per=1000)):
         yield loaded(row)
 
 
 def selected() -> Select[Any]:
     """Return the query for rows that loaded() reads."""
-    return select(_account, _token.c.name.label("token")).join_from(_account, _token)
+    return select(AccountRow, TokenRow.c.name.label("token")).join_from(AccountRow, TokenRow)
 
 
 def loaded(row: Row[Any]) -> Account:
@@ -230,11 +240,11 @@ def loaded(row: Row[Any]) -> Account:
 def unchanged(account: Account) -> tuple[ColumnElement[bool], ...]:
     """Return the condition that an account is as it was read."""
     return (
-        _account.c.id == account.id,
-        _account.c.mark == account.mark,
-        _account.c.state == account.state,
-        _account.c.changed_at == account.changed_at,
-        _account.c.warned_at == account.warned_at,
+        AccountRow.c.id == account.id,
+        AccountRow.c.mark == account.mark,
+        AccountRow.c.state == account.state,
+        AccountRow.c.changed_at == account.changed_at,
+        AccountRow.c.warned_at == account.warned_at,
     )
 
 
@@ -264,7 +274,7 @@ def commit(session: Session, *statements: Executable) -> list[CursorResult[Any]]
         results: list[CursorResult[Any]] = []
         try:
             for statement in statements:
-                results.append(cast("CursorResult[Any]", session.execute(statement)))
+                results.append(session.execute(statement))
                 if not results[-1].rowcount:
                     session.rollback()
                     return []
@@ -341,7 +351,7 @@ def _claim(
 
 def _explain_collision(session: Session, address: str) -> NoReturn:
     """Raise TakenError, or TryAgainError if the address may become free soon."""
-    state = session.scalar(select(_account.c.state).where(_account.c.address == address))
+    state = session.scalar(select(AccountRow.c.state).where(AccountRow.c.address == address))
     session.rollback()
     if state in {State.ACTIVE, State.DISABLED}:
         raise TakenError

@@ -8,13 +8,12 @@ import re
 import secrets
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from automx import lookup
 from automx.accounts import tokens
@@ -23,7 +22,7 @@ from automx.accounts.mailadmfile import Mailadm, OldToken, OldUser
 from automx.accounts.tokens import Token
 from automx.address import EmailAddress, parse_domain
 from automx.config import KEYS
-from automx.database import savepoint
+from automx.database import Session, savepoint
 from automx.duration import format_duration, parse_duration
 from automx.errors import (
     AddressError,
@@ -47,9 +46,6 @@ _FOREVER = 2**31 - 1
 
 _UNITS = {"y": 365 * 86400, "w": 7 * 86400, "d": 86400, "h": 3600, "s": 1}
 
-_account = AccountRow.__table__
-_token = TokenRow.__table__
-
 
 @dataclass(slots=True)
 class Tally:
@@ -58,6 +54,10 @@ class Tally:
     added: int = 0
     present: int = 0
     left_out: list[str] = field(default_factory=list)
+
+    def document(self) -> dict[str, object]:
+        """Return the counts for programs."""
+        return {"added": self.added, "present": self.present, "left_out": self.left_out}
 
 
 @dataclass(slots=True)
@@ -76,6 +76,18 @@ class Report:
     accounts: Tally = field(default_factory=Tally)
     expired: int = 0
     notes: list[str] = field(default_factory=list)
+
+    def document(self, settings: Mapping[str, str], *, dry_run: bool) -> dict[str, object]:
+        """Return the report for programs, with the settings for automx that settings() found."""
+        return {
+            "dry_run": dry_run,
+            "domain": self.domain,
+            "backend": self.backend,
+            "tokens": {**self.tokens.document(), "raised": self.raised},
+            "accounts": {**self.accounts.document(), "expired": self.expired},
+            "notes": self.notes,
+            "settings": dict(settings),
+        }
 
 
 def take_over(
@@ -187,8 +199,8 @@ class _Import:
                 report.tokens.present += 1
                 usecount = min(old.usecount, MAX_USE)
                 if token.usecount < usecount:
-                    same = update(TokenRow).where(_token.c.id == token.id)
-                    less = same.where(_token.c.usecount < usecount)
+                    same = update(TokenRow).where(TokenRow.c.id == token.id)
+                    less = same.where(TokenRow.c.usecount < usecount)
                     self.session.execute(less.values(usecount=usecount))
                     report.raised.append(token.name)
                 if token.name != old.name:
@@ -256,7 +268,7 @@ class _Import:
     def add_users(self, users: Sequence[OldUser]) -> None:
         """Add the accounts of users that are not here."""
         report = self.report
-        seen = set(self.session.scalars(select(_account.c.address)))
+        seen = set(self.session.scalars(select(AccountRow.c.address)))
         rows = []
         for user in users:
             try:

@@ -11,17 +11,15 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from sqlalchemy import or_
-from sqlalchemy.orm import Session
 
 from automx.accounts import accounts, tokens
 from automx.accounts.accounts import Account, State, change, selected
 from automx.backends import Backends
+from automx.database import Session
 from automx.errors import AutomxError, NotReachedError, SilentError
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
-
-_account = AccountRow.__table__
-_token = TokenRow.__table__
+from automx.moments import iso
 
 
 class Action(StrEnum):
@@ -69,12 +67,23 @@ class Done:
     error: AutomxError | None = None
     expires_at: datetime | None = None
 
+    def document(self) -> dict[str, object]:
+        """Return the step for programs."""
+        is_prolonged = self.action is Action.PROLONG
+        return {
+            "action": self.action.value,
+            "address": self.account.address,
+            "token": self.account.token,
+            "expires": iso(self.expires_at if is_prolonged else self.account.expires_at),
+            "error": self.error and self.error.reason,
+        }
+
 
 def pending(session: Session, *, now: datetime, policy: Policy) -> list[PendingAction]:
     """Return the pending actions, those of the oldest accounts first."""
-    may_end = _account.c.expires_at <= now + policy.warn_before
-    query = selected().where(or_(_account.c.state != State.ACTIVE, may_end))
-    query = query.add_columns(_token.c.expiry, _token.c.spare_active).order_by(_account.c.id)
+    may_end = AccountRow.c.expires_at <= now + policy.warn_before
+    query = selected().where(or_(AccountRow.c.state != State.ACTIVE, may_end))
+    query = query.add_columns(TokenRow.c.expiry, TokenRow.c.spare_active).order_by(AccountRow.c.id)
     found = []
     for row in session.execute(query):
         account = accounts.loaded(row)

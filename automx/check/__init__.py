@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from sqlalchemy.orm import Session
-
 from automx import lookup
 from automx.cache import FoundConfig
 from automx.check import rows, web
@@ -24,6 +22,7 @@ from automx.check.rows import check_rows
 from automx.check.settings import check_settings
 from automx.check.web import WebChecks
 from automx.config import DirectorySettings
+from automx.database import Session
 from automx.errors import AddressError, BadRecordError, UnknownDomainError
 from automx.kinds import domain_a_label
 

@@ -19,6 +19,9 @@ class Level(IntEnum):
     ERROR = 2  # clients fail
 
 
+WORDS = {Level.OK: "ok", Level.WARNING: "warning", Level.ERROR: "error"}
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One line about a domain ("" for database and settings): what is wrong and what to do.
@@ -31,6 +34,16 @@ class Finding:
     subject: str
     text: str
     advice: str = ""
+
+    def document(self) -> dict[str, object]:
+        """Return the finding for programs."""
+        return {
+            "domain": self.domain,
+            "level": WORDS[self.level],
+            "subject": self.subject,
+            "text": self.text,
+            "advice": self.advice,
+        }
 
 
 # A part of the work on a domain that needs no other part.

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
 from automx import __version__
-from automx.check.network import Network, NetworkError, NoAnswerError, reader, remaining
+from automx.check.network import Network, NetworkError, NoAnswerError, reader
+from automx.deadline import remaining
 
 MAX_REDIRECTS = 5
 MAX_BODY = 1024 * 1024  # bytes

@@ -6,7 +6,6 @@ import ipaddress
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.resolver
 
+from automx.deadline import after, remaining
 from automx.errors import SettingsError
 
 _Value = TypeVar("_Value")
@@ -181,9 +181,9 @@ class Network:
             raise NetworkError("the name has no address", advice)
         reasons = []
         for index, address in enumerate(addresses):
-            # An address that does not answer must leave time for the next ones.
-            share = remaining(deadline) / (len(addresses) - index)
             try:
+                # An address that does not answer must leave time for the next ones.
+                share = remaining(deadline) / (len(addresses) - index)
                 return socket.create_connection((address, port), share)
             except OSError as error:
                 reasons.append(f"{address} port {port}: {_reason(error)}")
@@ -216,9 +216,6 @@ class Network:
         try:
             sock.settimeout(remaining(deadline))
             return self._context.wrap_socket(sock, server_hostname=name)
-        except NetworkError:
-            sock.close()
-            raise
         except (OSError, ValueError) as error:
             sock.close()
             raise _tls_error(error, name) from error
@@ -238,15 +235,7 @@ class Network:
 
     def deadline(self) -> float:
         """Return the end (monotonic time) of a connection that begins now."""
-        return time.monotonic() + self.timeout
-
-
-def remaining(deadline: float) -> float:
-    """Return the seconds that are left; raises NoAnswerError if there are none."""
-    seconds = deadline - time.monotonic()
-    if seconds <= 0:
-        raise NoAnswerError
-    return seconds
+        return after(self.timeout)
 
 
 class _Reader(io.RawIOBase):
@@ -265,7 +254,7 @@ class _Reader(io.RawIOBase):
 
 
 def reader(sock: socket.socket, deadline: float) -> io.BufferedReader:
-    """Return a file to read from a socket; reading raises NoAnswerError or OSError."""
+    """Return a file to read from a socket; reading raises OSError."""
     return io.BufferedReader(_Reader(sock, deadline))
 
 

@@ -1,6 +1,5 @@
 """The checks of all domains that are still to run, and the threads that run them."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
@@ -8,6 +7,7 @@ from queue import Empty, PriorityQueue, SimpleQueue
 from threading import Thread
 
 from automx.check.finding import Check, Finding, Level
+from automx.deadline import after, left
 from automx.errors import AutomxError
 
 THREADS = 32
@@ -41,14 +41,14 @@ class Queue:
         """
         found: dict[str, dict[int, list[Finding]]] = {domain: {} for domain in self._domains}
         missing = dict.fromkeys(found, 1)  # number of tasks
-        end = time.monotonic() + seconds
+        deadline = after(seconds)
         for _ in range(THREADS):
             # The end of the program does not wait for daemon threads, which may hang.
             Thread(target=self._work, daemon=True).start()
         try:
             while missing:
-                left = max(0.0, end - time.monotonic())
-                domain, number, findings, added = self._done.get(timeout=left)
+                done = self._done.get(timeout=left(deadline))
+                domain, number, findings, added = done
                 found[domain][number] = findings
                 missing[domain] += added - 1
                 if not missing[domain]:

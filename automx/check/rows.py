@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 
-from sqlalchemy.orm import Session
-
 from automx import lookup, references
 from automx.check.finding import Finding, Level
 from automx.clientconfig import ClientConfig, SocketType
+from automx.database import Session
 
 MAX_SHOWN = 20  # findings of one kind
 
