@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NoReturn
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -147,17 +147,20 @@ def create(
     check_domain(session, token)
     backend = backends.get(token.backend)
     password = password or new_password()
+    error: AutomxError = TryAgainError()
     for _ in range(ATTEMPTS):
-        made = _claim(session, token, backends.name(token.backend), now, fixed)
         try:
+            made = _claim(session, token, backends.name(token.backend), now, fixed)
+            if made is None:  # another account has just given its use back
+                continue
             if made.state is State.CREATING:
                 _make_mailbox(session, backend, made, password)
+            return NewAccount(made.address, password, token.expiry, token.lifetime, made.expires_at)
         except TakenError:
             if fixed:
                 raise
-        else:
-            return NewAccount(made.address, password, token.expiry, token.lifetime, made.expires_at)
-    raise NoFreeAddressError
+            error = NoFreeAddressError()
+    raise error
 
 
 def check_domain(session: Session, token: Token) -> None:
@@ -312,12 +315,16 @@ def _allowed_address(text: str, token: Token) -> str:
 
 def _claim(
     session: Session, token: Token, backend: str, now: datetime, address: str | None
-) -> Account:
-    """Claim a use of the token and insert the account, in one transaction; retry addresses.
+) -> Account | None:
+    """Claim a use of the token and insert the account, in one transaction.
 
-    A savepoint would not do: MariaDB keeps the locks of an INSERT that it has undone.
+    Returns None if the token had no use left and has one again. Raises TakenError, or TryAgainError
+    if the address that was asked for may become free soon, and ForbiddenError. A savepoint would
+    not do: MariaDB keeps the locks of an INSERT that it has undone.
     """
+    name = address or tokens.new_address(token)
     values: dict[str, Any] = {
+        "address": name,
         "token_id": token.id,
         "mark": secrets.token_hex(8),
         "backend": backend,
@@ -327,37 +334,23 @@ def _claim(
         "changed_at": now,
         "warned_at": None,
     }
-    error: AutomxError = TryAgainError()
-    for _ in range(ATTEMPTS):
-        name = address or tokens.new_address(token)
-        new = insert(AccountRow).values(address=name, **values)
-        try:
-            done = commit(session, tokens.claim(token.id, now), new)
-        except IntegrityError:
-            if address:
-                _explain_collision(session, name)
-            error = NoFreeAddressError()
-            continue
+    try:
+        done = commit(session, tokens.claim(token.id, now), insert(AccountRow).values(values))
         if done:
             key: Any = done[-1].inserted_primary_key
-            return Account(id=key.id, address=name, token=token.name, **values)
-        try:
-            tokens.find(session, token.token).check_usable(now)
-        finally:
-            session.rollback()
-        # It is usable: another account has just given its use back.
-    raise error
-
-
-def _explain_collision(session: Session, address: str) -> NoReturn:
-    """Raise TakenError, or TryAgainError if the address may become free soon."""
-    state = session.scalar(select(AccountRow.c.state).where(AccountRow.c.address == address))
-    session.rollback()
-    if state in {State.ACTIVE, State.DISABLED}:
-        raise TakenError
-    raise TryAgainError(
-        "This address is being made or deleted at the moment. Please try again in half an hour."
-    )
+            return Account(id=key.id, token=token.name, **values)
+        tokens.find(session, token.token).check_usable(now)
+    except IntegrityError:
+        found = select(AccountRow.c.state).where(AccountRow.c.address == name)
+        if address and session.scalar(found) not in {State.ACTIVE, State.DISABLED}:
+            raise TryAgainError(
+                "This address is being made or deleted at the moment. Please try again in half an"
+                " hour."
+            ) from None
+        raise TakenError from None
+    finally:
+        session.rollback()
+    return None
 
 
 def _make_mailbox(session: Session, backend: Backend, account: Account, password: str) -> None:
@@ -370,8 +363,8 @@ def _make_mailbox(session: Session, backend: Backend, account: Account, password
         backend.create(account.address, password, account.owner)
     except (TakenError, TryAgainError) as error:  # no mailbox was made
         row = delete(AccountRow).where(*unchanged(account))
-        is_ours = commit(session, tokens.release(account.token_id), row)
-        if not is_ours and isinstance(error, TakenError):
+        is_deleted = commit(session, tokens.release(account.token_id), row)
+        if not is_deleted and isinstance(error, TakenError):
             raise too_late from error
         raise
     except BaseException:  # there may be a mailbox, now or later

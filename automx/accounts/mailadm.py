@@ -9,7 +9,7 @@ import secrets
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import insert, select, update
@@ -55,10 +55,6 @@ class Tally:
     present: int = 0
     left_out: list[str] = field(default_factory=list)
 
-    def document(self) -> dict[str, object]:
-        """Return the counts for programs."""
-        return {"added": self.added, "present": self.present, "left_out": self.left_out}
-
 
 @dataclass(slots=True)
 class Report:
@@ -83,8 +79,8 @@ class Report:
             "dry_run": dry_run,
             "domain": self.domain,
             "backend": self.backend,
-            "tokens": {**self.tokens.document(), "raised": self.raised},
-            "accounts": {**self.accounts.document(), "expired": self.expired},
+            "tokens": {**asdict(self.tokens), "raised": self.raised},
+            "accounts": {**asdict(self.accounts), "expired": self.expired},
             "notes": self.notes,
             "settings": dict(settings),
         }

@@ -137,7 +137,7 @@ class Mailcow:
             "password": password,
             "password2": password,
             "active": "1",
-            "tags": [_tag(owner), _mark(owner)],
+            "tags": [f"automx:{owner.token}"[:_LONGEST_TAG], _mark(owner)],
             # A chat program needs IMAP and SMTP, and cannot change its password.
             "force_pw_update": "0",
             "imap_access": "1",
@@ -361,10 +361,6 @@ def _tls_context(ca_file: str) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=ca_file or None)
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(f"mailcow_ca_file {ca_file} cannot be used: {error}") from error
-
-
-def _tag(owner: Owner) -> str:
-    return f"automx:{owner.token}"[:_LONGEST_TAG]
 
 
 def _mark(owner: Owner) -> str:
