@@ -82,7 +82,8 @@ class Done:
 def pending(session: Session, *, now: datetime, policy: Policy) -> list[PendingAction]:
     """Return the pending actions, those of the oldest accounts first."""
     may_end = AccountRow.c.expires_at <= now + policy.warn_before
-    query = selected().where(or_(AccountRow.c.state != State.ACTIVE, may_end))
+    is_known = AccountRow.c.state.in_(list(State))
+    query = selected().where(is_known, or_(AccountRow.c.state != State.ACTIVE, may_end))
     query = query.add_columns(TokenRow.c.expiry, TokenRow.c.spare_active).order_by(AccountRow.c.id)
     found = []
     for row in session.execute(query):
