@@ -118,14 +118,13 @@ class Session:
         return self._connection is not None
 
 
-def create_engine(db_uri: str, *, echo: bool = False) -> Engine:
+def create_engine(db_uri: str) -> Engine:
     """Return an engine for a database of the settings.
 
     Raises SettingsError if the URI cannot be understood or its driver is not installed.
     """
     with driver_errors(db_uri):
-        options = engine_options(db_uri)
-        return sqlalchemy.create_engine(existing_file_uri(db_uri), echo=echo, **options)
+        return sqlalchemy.create_engine(existing_file_uri(db_uri), **engine_options(db_uri))
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from sqlalchemy import (
 )
 
 from automx.models import DavServer, Domain, Provider, Server, davserver_domain, server_domain
+from tests.commandline import automx
 from tests.databases import engine_uri, running_mariadb, running_postgresql
-from tests.processes import automx
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
 

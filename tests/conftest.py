@@ -14,9 +14,9 @@ from automx.migrations import upgrade
 from automx.views.dcaccount import BACKENDS
 from automx.views.http import DIRECTORIES
 from automx.views.limits import LIMITS
-from automx.views.session import ENGINE
+from automx.views.session import db
 
-pytest_plugins = ["tests.databases", "tests.directory", "tests.mailboxes"]
+pytest_plugins = ["tests.databases", "tests.directory", "tests.mailboxes", "tests.turns"]
 
 Execute = Callable[[str], None]
 
@@ -64,7 +64,8 @@ def make_app(database: Path) -> Iterator[Callable[..., Flask]]:
     for app in apps:
         for key in (DIRECTORIES, BACKENDS, LIMITS):
             app.extensions[key].close()
-        app.extensions[ENGINE].dispose()
+        with app.app_context():
+            db.engine.dispose()
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from automx.errors import (
     UnknownAccountError,
 )
 from tests.mailboxes import LATER, NOW, Box, Mailboxes, backends, dump, rows
-from tests.test_tokens import EXHAUSTED, EXPIRED, REVOKED, UNKNOWN, add
+from tests.tokens import EXHAUSTED, EXPIRED, REVOKED, UNKNOWN, add, usecount
 
 NO_FREE_ADDRESS = "No free address was found. Please try again."
 TAKEN = "This address is taken already."
@@ -68,13 +68,6 @@ def fails(expected: type[BaseException], call: Callable[[], object]) -> str:
         call()
     assert type(caught.value) is expected
     return str(caught.value)
-
-
-def usecount(session: Session) -> int:
-    """Return the uses of the only token."""
-    (token,) = tokens.all_tokens(session)
-    session.rollback()
-    return token.usecount
 
 
 def states(session: Session) -> dict[str, str]:

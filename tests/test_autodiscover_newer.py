@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from automx.database import Session, create_engine
 from automx.seed import populate
 from tests.documents import MOBILESYNC_SCHEMA, autodiscover_request, golden
-from tests.test_provider_details import DOCUMENT
+from tests.examples import DOCUMENT
 
 URL = "/autodiscover/autodiscover.json"
 XML_URL = "https://autodiscover.example.com/autodiscover/autodiscover.xml"

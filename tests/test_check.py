@@ -29,6 +29,7 @@ from automx.config import DirectorySettings, make
 from automx.database import open_session
 from automx.errors import BadRecordError
 from automx.migrations import upgrade
+from tests.commandline import attempt
 from tests.conftest import Execute
 from tests.directory import (
     Directories,
@@ -279,13 +280,8 @@ class World:
 
     def check(self, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
         """Run ``automx check`` as an administrator does."""
-        return subprocess.run(
-            [AUTOMX, "check", *self.internet.options(self.authority), *arguments],
-            env={**os.environ, **self.env, **env},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        options = self.internet.options(self.authority)
+        return attempt("check", *options, *arguments, env={**self.env, **env})
 
 
 @pytest.fixture(scope="module")
@@ -585,13 +581,7 @@ def test_ctrl_c_prints_what_is_known(world: World) -> None:
 
 def run(env: Mapping[str, str], *arguments: str) -> "tuple[int, str, str]":
     """Run ``automx check`` without a network."""
-    result = subprocess.run(
-        [AUTOMX, "check", *arguments],
-        env={**os.environ, "AUTOMX_CONF": "/dev/null", **env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = attempt("check", *arguments, env={"AUTOMX_CONF": "/dev/null", **env})
     return result.returncode, result.stdout, result.stderr
 
 

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from automx.migrations import upgrade
+from tests.commandline import attempt, automx
 from tests.conftest import Execute
 from tests.databases import engine_uri
 from tests.mailprogram import MailProgram, mail_program
-from tests.processes import AUTOMX, attempt, automx
+from tests.processes import AUTOMX
 
 NOW = "--now=2026-12-10T12:00Z"
 

@@ -13,10 +13,11 @@ import pytest
 from automx.cli import COMMANDS, main
 from automx.migrations import upgrade
 from tests.barcodes import decoded, drawn
+from tests.commandline import attempt, automx
 from tests.conftest import Execute
 from tests.databases import engine_uri
 from tests.documents import golden
-from tests.processes import AUTOMX, attempt, automx
+from tests.processes import AUTOMX
 from tests.transcripts import replayed, steady
 
 DAY = 86400

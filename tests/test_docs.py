@@ -16,8 +16,9 @@ from automx.cli import main
 from automx.config import KEYS
 from automx.models import metadata
 from automx.rows import AUTHENTICATIONS, SERVER_TYPES, SERVICE_TYPES, SOCKET_TYPES
+from tests.commandline import automx
 from tests.databases import Instance
-from tests.processes import AUTOMX, REPOSITORY, automx, program
+from tests.processes import AUTOMX, REPOSITORY, program
 
 PAGES = [
     *sorted(REPOSITORY.glob("*.md")),

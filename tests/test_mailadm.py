@@ -31,9 +31,10 @@ from automx.errors import BadRequestError, ConflictError, ForbiddenError, Unknow
 from automx.migrations import upgrade
 from automx.seed import populate
 from automx.seeddocument import SAMPLE
+from tests.commandline import attempt, automx
 from tests.databases import engine_uri
 from tests.mailcow import Domain, running_mailcow
-from tests.processes import attempt, automx, running, serving, wait_until
+from tests.processes import running, serving, wait_until
 
 NOW = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)
 DAY = 86400

@@ -12,10 +12,10 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from automx.database import Session, create_engine
 from automx.migrations import upgrade
 from automx.seed import populate
+from tests.agents import AGENTS, IPHONE
 from tests.barcodes import decoded
 from tests.documents import golden
 from tests.processes import Server, program, serving
-from tests.test_page import AGENTS, IPHONE
 
 LONG = (
     "somebody.with.a.long.name@a-very-long-name-of-a-company-which-nobody-types"

@@ -22,7 +22,7 @@ from automx.errors import (
     UncertainError,
 )
 from tests.mailboxes import NOW, Box, Mailboxes, backends, dump, rows
-from tests.test_tokens import add
+from tests.tokens import add
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 POSTPONED = "postponed, since there was no answer for the accounts before it"

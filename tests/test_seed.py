@@ -19,8 +19,9 @@ from automx.migrations import upgrade
 from automx.models import Server, metadata
 from automx.seed import Counts, count, is_empty, populate, purge
 from automx.seeddocument import SAMPLE, parse
+from tests.commandline import attempt, automx
 from tests.databases import engine_uri
-from tests.processes import AUTOMX, REPOSITORY, automx
+from tests.processes import REPOSITORY
 
 # What a document can hold, with ids that no empty database would give.
 EVERYTHING: dict[str, Any] = {
@@ -545,15 +546,9 @@ def env(database: Path) -> dict[str, str]:
 
 def failing(*arguments: str | Path, env: dict[str, str], stdin: bytes = b"") -> tuple[int, str]:
     """Run a command that fails; return its exit status and what it says."""
-    result = subprocess.run(
-        [str(AUTOMX), *map(str, arguments)],
-        input=stdin,
-        env={**os.environ, **env},
-        capture_output=True,
-        check=False,
-    )
-    assert result.stdout == b""
-    return result.returncode, result.stderr.decode()
+    result = attempt(*arguments, env=env, stdin=stdin)
+    assert result.stdout == ""
+    return result.returncode, result.stderr
 
 
 def test_commands_seed_export_and_purge(env: dict[str, str], tmp_path: Path) -> None:
@@ -623,14 +618,9 @@ def test_export_says_on_standard_error_that_secrets_are_left_out(
     env: dict[str, str], tmp_path: Path
 ) -> None:
     automx("seed", REPOSITORY / "contrib" / "seeds" / "ldap-and-dav.json", env=env)
-    result = subprocess.run(
-        [str(AUTOMX), "export"],
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    result = attempt("export", env=env)
 
+    assert result.returncode == 0
     assert "change me" not in result.stdout
     assert result.stderr == (
         "automx: the passwords of 1 LDAP server are left out; "

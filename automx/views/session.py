@@ -1,10 +1,18 @@
-"""The session of a request."""
+"""The session of a request, on an engine of Flask-SQLAlchemy."""
 
-from flask import Flask, current_app, g
+from flask import Flask, g
+from flask_sqlalchemy import SQLAlchemy
 
-from automx.database import Session, create_engine, drop_stale_connections
+from automx.database import (
+    Session,
+    driver_errors,
+    drop_stale_connections,
+    engine_options,
+    existing_file_uri,
+)
+from automx.models import metadata
 
-ENGINE = "automx.engine"  # the key of the Engine in app.extensions
+db = SQLAlchemy(metadata=metadata)
 
 
 def register(app: Flask, db_uri: str, *, echo: bool) -> None:
@@ -12,15 +20,20 @@ def register(app: Flask, db_uri: str, *, echo: bool) -> None:
 
     Raises SettingsError for a bad ``db_uri``.
     """
-    engine = app.extensions[ENGINE] = create_engine(db_uri, echo=echo)
-    drop_stale_connections(engine)
+    app.config["SQLALCHEMY_DATABASE_URI"] = existing_file_uri(db_uri)
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(db_uri)
+    app.config["SQLALCHEMY_ECHO"] = echo
+    with driver_errors(db_uri):
+        db.init_app(app)
+    with app.app_context():
+        drop_stale_connections(db.engine)
     app.teardown_appcontext(_close)
 
 
 def current_session() -> Session:
     """Return the session of this request. What is not committed is rolled back at its end."""
     if "session" not in g:
-        g.session = Session(current_app.extensions[ENGINE])
+        g.session = Session(db.engine)
     session: Session = g.session
     return session
 
