@@ -1,9 +1,8 @@
 """Tokens in tests: making one, its uses, and what people read when it makes no account."""
 
-from sqlalchemy.orm import Session
-
 from automx.accounts import tokens
 from automx.accounts.tokens import Token
+from automx.database import Session
 from tests.mailboxes import NOW
 
 UNKNOWN = "This QR code is not known here. Please ask for a new one."
