@@ -805,6 +805,15 @@ def test_a_backend_that_answers_in_between_or_refuses_is_not_silent(service: Ser
     assert len(service.mailboxes.calls) == 8
 
 
+def test_a_state_that_the_code_does_not_know_delays_nothing_else(service: Service) -> None:
+    service.token(expiry="1d")
+    service.account("odd")
+    service.account("other")
+    service.set("odd", state="archived")
+
+    assert service.prune(2 * DAY) == [("delete", "other")]
+
+
 def test_states_are_those_that_the_code_knows() -> None:
     assert [state.value for state in State] == [
         *("creating", "active", "disabled", "undoing", "deleting"),

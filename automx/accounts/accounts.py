@@ -7,10 +7,10 @@ transaction is open meanwhile.
 import logging
 import secrets
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NoReturn
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -61,9 +61,6 @@ SETTLED_AFTER = timedelta(minutes=15)
 # The letters of passwords: those of names, and capitals that look like no other letter or digit.
 LETTERS = tokens.NAME_LETTERS + "ACDEFGHJKLMNPQRTUVWXY"
 
-_account = AccountRow
-_token = TokenRow
-
 
 class State(StrEnum):
     """The state of an account; the docstring of the package explains the values."""
@@ -95,6 +92,11 @@ class Account:
     def owner(self) -> Owner:
         """The owner by which the backend knows the mailbox."""
         return Owner(self.token, self.mark)
+
+    def is_in_progress(self, now: datetime) -> bool:
+        """Return whether another program may be making or deleting the account right now."""
+        is_settled = self.state in {State.ACTIVE, State.DISABLED}
+        return not is_settled and self.changed_at > now - SETTLED_AFTER
 
     def document(self) -> dict[str, object]:
         """Return the account for programs."""
@@ -141,15 +143,24 @@ def create(
     the domain of the token is gone. The token then has its use back.
     """
     token.check_usable(now)
-    if address is not None:
-        address = _allowed_address(address, token)
+    fixed = token.address if address is None else _allowed_address(address, token)
     check_domain(session, token)
     backend = backends.get(token.backend)
-    account = _claim(session, token, backends.name(token.backend), now, address)
     password = password or new_password()
-    if account.state is State.CREATING:
-        account = _make_mailbox(session, token, backend, account, password, address)
-    return NewAccount(account.address, password, token.expiry, token.lifetime, account.expires_at)
+    error: AutomxError = TryAgainError()
+    for _ in range(ATTEMPTS):
+        try:
+            made = _claim(session, token, backends.name(token.backend), now, fixed)
+            if made is None:  # another account has just given its use back
+                continue
+            if made.state is State.CREATING:
+                _make_mailbox(session, backend, made, password)
+            return NewAccount(made.address, password, token.expiry, token.lifetime, made.expires_at)
+        except TakenError:
+            if fixed:
+                raise
+            error = NoFreeAddressError()
+    raise error
 
 
 def check_domain(session: Session, token: Token) -> None:
@@ -165,8 +176,7 @@ def remove(session: Session, account: Account, backends: Backends, *, now: datet
 
     Raises ConflictError if another program works on the account, and the errors of the backend.
     """
-    is_under_way = account.state in {State.CREATING, State.UNDOING, State.DELETING}
-    if is_under_way and account.changed_at > now - SETTLED_AFTER:
+    if account.is_in_progress(now):
         raise ConflictError(f"{account.address} is being made or deleted right now.")
     if not end(session, account, backends, now=now):
         raise ConflictError(f"{account.address} has just been changed by another program.")
@@ -182,7 +192,7 @@ def end(session: Session, account: Account, backends: Backends, *, now: datetime
     """
     is_unfinished = account.state in {State.CREATING, State.UNDOING}
     aim = State.UNDOING if is_unfinished else State.DELETING
-    taken = _take(session, account, now=now, state=aim)
+    taken = change(session, account, state=aim, changed_at=now)
     if taken is None:
         return False
     try:
@@ -190,9 +200,8 @@ def end(session: Session, account: Account, backends: Backends, *, now: datetime
         if not is_unfinished or _is_ours(backend, account):
             backend.delete(account.address, account.owner)
     except BaseException:
-        before = State.UNDOING if is_unfinished else account.state  # the use stays given back
-        back = update(AccountRow).where(*unchanged(taken))
-        commit(session, back.values(state=before, changed_at=account.changed_at))
+        before = aim if is_unfinished else account.state  # the use stays given back
+        change(session, taken, state=before, changed_at=account.changed_at)
         raise
     commit(session, delete(AccountRow).where(*unchanged(taken)))
     return True
@@ -201,7 +210,7 @@ def end(session: Session, account: Account, backends: Backends, *, now: datetime
 def get(session: Session, address: str) -> Account:
     """Return the account of an address. Raises AddressError and UnknownAccountError."""
     text = str(EmailAddress.parse(address.lower()))
-    row = session.execute(selected().where(_account.c.address == text)).one_or_none()
+    row = session.execute(selected().where(AccountRow.c.address == text)).one_or_none()
     if row is None:
         raise UnknownAccountError(f"There is no account {text}.")
     return loaded(row)
@@ -211,20 +220,18 @@ def all_accounts(
     session: Session, *, token: str | None = None, state: State | None = None
 ) -> Iterator[Account]:
     """Yield all accounts, or those of a token or in a state, in the order of their creation."""
-    query = selected().order_by(_account.c.id)
+    query = selected().order_by(AccountRow.c.id)
     if token is not None:
-        query = query.where(_token.c.name == token)
+        query = query.where(TokenRow.c.name == token)
     if state is not None:
-        query = query.where(_account.c.state == state)
+        query = query.where(AccountRow.c.state == state)
     for row in session.execute(query.execution_options(yield_per=1000)):
         yield loaded(row)
 
 
 def selected() -> Select[Any]:
     """Return the query for rows that loaded() reads."""
-    columns = [_account.c[column.name] for column in fields(Account) if column.name != "token"]
-    token = _token.c.name.label("token")
-    return select(*columns, token).join_from(_account, _token)
+    return select(AccountRow, TokenRow.c.name.label("token")).join_from(AccountRow, TokenRow)
 
 
 def loaded(row: Row[Any]) -> Account:
@@ -236,11 +243,24 @@ def loaded(row: Row[Any]) -> Account:
 def unchanged(account: Account) -> tuple[ColumnElement[bool], ...]:
     """Return the condition that an account is as it was read."""
     return (
-        _account.c.id == account.id,
-        _account.c.mark == account.mark,
-        _account.c.state == account.state,
-        _account.c.changed_at == account.changed_at,
+        AccountRow.c.id == account.id,
+        AccountRow.c.mark == account.mark,
+        AccountRow.c.state == account.state,
+        AccountRow.c.changed_at == account.changed_at,
+        AccountRow.c.warned_at == account.warned_at,
     )
+
+
+def change(session: Session, account: Account, **values: Any) -> Account | None:
+    """Set columns of an account and return it; None if another program has changed it meanwhile.
+
+    An account that is no longer being made gives its use back to the token. Tokens are locked
+    before accounts, here as elsewhere: one order prevents deadlocks.
+    """
+    is_undone = account.state is State.CREATING and values.get("state") is State.UNDOING
+    back = [tokens.release(account.token_id)] if is_undone else []
+    row = update(AccountRow).where(*unchanged(account)).values(values)
+    return replace(account, **values) if commit(session, *back, row) else None
 
 
 def commit(session: Session, *statements: Executable) -> list[CursorResult[Any]]:
@@ -279,11 +299,7 @@ def new_password() -> str:
     while True:
         groups = ["".join(secrets.choice(LETTERS) for _ in range(6)) for _ in range(3)]
         password = "-".join(groups)
-        if (
-            any(char.isdigit() for char in password)
-            and any(char.islower() for char in password)
-            and any(char.isupper() for char in password)
-        ):
+        if all(any(map(kind, password)) for kind in (str.isdigit, str.islower, str.isupper)):
             return password
 
 
@@ -299,128 +315,65 @@ def _allowed_address(text: str, token: Token) -> str:
 
 def _claim(
     session: Session, token: Token, backend: str, now: datetime, address: str | None
-) -> Account:
-    """Claim a use of the token and insert the account, in one transaction; retry addresses.
+) -> Account | None:
+    """Claim a use of the token and insert the account, in one transaction.
 
-    A savepoint would not do: MariaDB keeps the locks of an INSERT that it has undone.
+    Returns None if the token had no use left and has one again. Raises TakenError, or TryAgainError
+    if the address that was asked for may become free soon, and ForbiddenError. A savepoint would
+    not do: MariaDB keeps the locks of an INSERT that it has undone.
     """
-    account = Account(
-        id=0,
-        address=address or "",
-        token_id=token.id,
-        mark=secrets.token_hex(8),
-        backend=backend,
-        state=State.ACTIVE if backend == "none" else State.CREATING,
-        created_at=now,
-        expires_at=None if token.lifetime is None else now + token.lifetime,
-        changed_at=now,
-        warned_at=None,
-        token=token.name,
-    )
-    values = asdict(account)
-    del values["id"], values["token"]
-    error: AutomxError = TryAgainError()
-    for _ in range(ATTEMPTS):
-        name = address or tokens.new_address(token)
-        new = insert(AccountRow).values(values | {"address": name})
-        try:
-            done = commit(session, tokens.claim(token.id, now), new)
-        except IntegrityError:
-            if name in {address, token.address}:
-                _explain_collision(session, name)
-            error = NoFreeAddressError()
-            continue
+    name = address or tokens.new_address(token)
+    values: dict[str, Any] = {
+        "address": name,
+        "token_id": token.id,
+        "mark": secrets.token_hex(8),
+        "backend": backend,
+        "state": State.ACTIVE if backend == "none" else State.CREATING,
+        "created_at": now,
+        "expires_at": None if token.lifetime is None else now + token.lifetime,
+        "changed_at": now,
+        "warned_at": None,
+    }
+    try:
+        done = commit(session, tokens.claim(token.id, now), insert(AccountRow).values(values))
         if done:
             key: Any = done[-1].inserted_primary_key
-            return replace(account, id=key.id, address=name)
-        try:
-            tokens.find(session, token.token).check_usable(now)
-        finally:
-            session.rollback()
-        # It is usable: another account has just given its use back.
-    raise error
+            return Account(id=key.id, token=token.name, **values)
+        tokens.find(session, token.token).check_usable(now)
+    except IntegrityError:
+        found = select(AccountRow.c.state).where(AccountRow.c.address == name)
+        if address and session.scalar(found) not in {State.ACTIVE, State.DISABLED}:
+            raise TryAgainError(
+                "This address is being made or deleted at the moment. Please try again in half an"
+                " hour."
+            ) from None
+        raise TakenError from None
+    finally:
+        session.rollback()
+    return None
 
 
-def _explain_collision(session: Session, address: str) -> NoReturn:
-    """Raise TakenError, or TryAgainError if the address may become free soon."""
-    state = session.scalar(select(_account.c.state).where(_account.c.address == address))
-    session.rollback()
-    if state in {State.ACTIVE, State.DISABLED}:
-        raise TakenError
-    raise TryAgainError(
-        "This address is being made or deleted at the moment. Please try again in half an hour."
-    )
+def _make_mailbox(session: Session, backend: Backend, account: Account, password: str) -> None:
+    """Let the backend make the mailbox of a new account; without a mailbox, delete the account.
 
-
-def _make_mailbox(
-    session: Session,
-    token: Token,
-    backend: Backend,
-    account: Account,
-    password: str,
-    address: str | None,
-) -> Account:
-    """Let the backend make the mailbox, retry addresses if one is taken, and return the account."""
-    for _ in range(ATTEMPTS):
-        try:
-            backend.create(account.address, password, account.owner)
-        except TakenError:
-            if account.address in {address, token.address}:
-                _cancel(session, account)
-                raise
-            account = _renamed(session, token, account)
-        except TryAgainError:  # there is no mailbox
-            _cancel(session, account)
-            raise
-        except BaseException:  # there may be a mailbox, now or later
-            _take(session, account, now=account.changed_at, state=State.UNDOING)
-            raise
-        else:
-            _activate(session, backend, account)
-            return account
-    _cancel(session, account)
-    raise NoFreeAddressError
-
-
-def _renamed(session: Session, token: Token, account: Account) -> Account:
-    """Give an account that is being made another address, and commit."""
-    for _ in range(ATTEMPTS):
-        address = tokens.new_address(token)
-        change = update(AccountRow).where(*unchanged(account)).values(address=address)
-        try:
-            if not commit(session, change):
-                raise SilentError(cause=f"account {account.address}: it took too long to make it")
-        except IntegrityError:
-            continue
-        return replace(account, address=address)
-    _cancel(session, account)
-    raise NoFreeAddressError
-
-
-def _activate(session: Session, backend: Backend, account: Account) -> None:
-    """Set the state to active; delete the mailbox if "prune" has given up the account meanwhile."""
-    change = update(AccountRow).where(*unchanged(account)).values(state=State.ACTIVE)
-    if not commit(session, change):
+    Raises SilentError if "automx prune" has given up the account meanwhile.
+    """
+    too_late = SilentError(cause=f"account {account.address}: it took too long to make it")
+    try:
+        backend.create(account.address, password, account.owner)
+    except (TakenError, TryAgainError) as error:  # no mailbox was made
+        row = delete(AccountRow).where(*unchanged(account))
+        is_deleted = commit(session, tokens.release(account.token_id), row)
+        if not is_deleted and isinstance(error, TakenError):
+            raise too_late from error
+        raise
+    except BaseException:  # there may be a mailbox, now or later
+        change(session, account, state=State.UNDOING)
+        raise
+    if not change(session, account, state=State.ACTIVE):
         log.error("%s is deleted at once: it took too long to make it", account.address)
         backend.delete(account.address, account.owner)
-        raise SilentError(cause=f"account {account.address}: it took too long to make it")
-
-
-def _cancel(session: Session, account: Account) -> None:
-    """Delete the row of an account without mailbox, and give its use back."""
-    row = delete(AccountRow).where(*unchanged(account))
-    commit(session, tokens.release(account.token_id), row)
-
-
-def _take(session: Session, account: Account, *, now: datetime, state: State) -> Account | None:
-    """Set the state of an account and return it; None if another program has changed it meanwhile.
-
-    If the account was being made, the token gets its use back. Tokens are locked before accounts,
-    here as elsewhere: one order prevents deadlocks.
-    """
-    change = update(AccountRow).where(*unchanged(account)).values(state=state, changed_at=now)
-    back = [tokens.release(account.token_id)] if account.state is State.CREATING else []
-    return replace(account, state=state, changed_at=now) if commit(session, *back, change) else None
+        raise too_late
 
 
 def _is_ours(backend: Backend, account: Account) -> bool:

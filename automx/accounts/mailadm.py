@@ -8,10 +8,9 @@ import re
 import secrets
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -23,7 +22,7 @@ from automx.accounts.mailadmfile import Mailadm, OldToken, OldUser
 from automx.accounts.tokens import Token
 from automx.address import EmailAddress, parse_domain
 from automx.config import KEYS
-from automx.database import Session, chunks, savepoint
+from automx.database import Session, savepoint
 from automx.duration import format_duration, parse_duration
 from automx.errors import (
     AddressError,
@@ -46,10 +45,6 @@ SUBSTITUTES = {False: "mailadm-import", True: "mailadm-import-spared"}
 _FOREVER = 2**31 - 1
 
 _UNITS = {"y": 365 * 86400, "w": 7 * 86400, "d": 86400, "h": 3600, "s": 1}
-_CHUNK = 500  # rows of one statement
-
-_account = AccountRow
-_token = TokenRow
 
 
 @dataclass(slots=True)
@@ -59,10 +54,6 @@ class Tally:
     added: int = 0
     present: int = 0
     left_out: list[str] = field(default_factory=list)
-
-    def document(self) -> dict[str, object]:
-        """Return the counts for programs."""
-        return {"added": self.added, "present": self.present, "left_out": self.left_out}
 
 
 @dataclass(slots=True)
@@ -88,8 +79,8 @@ class Report:
             "dry_run": dry_run,
             "domain": self.domain,
             "backend": self.backend,
-            "tokens": {**self.tokens.document(), "raised": self.raised},
-            "accounts": {**self.accounts.document(), "expired": self.expired},
+            "tokens": {**asdict(self.tokens), "raised": self.raised},
+            "accounts": {**asdict(self.accounts), "expired": self.expired},
             "notes": self.notes,
             "settings": dict(settings),
         }
@@ -115,8 +106,9 @@ def take_over(
     report = Report(_domain(session, mailadm, domain), _backend(mailadm, backend))
     try:
         with savepoint(session):
-            by_old_name = _take_over_tokens(session, mailadm.tokens, report, now)
-            _take_over_users(session, mailadm.users, by_old_name, report, now)
+            run = _Import(session, report, now)
+            run.add_tokens(mailadm.tokens)
+            run.add_users(mailadm.users)
     except IntegrityError as error:
         raise ConflictError(
             "The accounts were changed by another program meanwhile: nothing was imported. Please"
@@ -176,91 +168,172 @@ def _backend(mailadm: Mailadm, backend: str | None) -> str:
     return backend or "mailcow"
 
 
-def _take_over_tokens(
-    session: Session, old_tokens: Sequence[OldToken], report: Report, now: datetime
-) -> dict[str, Token]:
-    """Add tokens; return those that are here, by the names that they have in mailadm."""
-    here = {token.token: token for token in tokens.all_tokens(session)}
-    names = {token.name for token in here.values()}
-    found: dict[str, Token] = {}
-    # Names that can stay come first, so that no other takes them.
-    for old in sorted(old_tokens, key=lambda old: _allowed_name(old.name) != old.name):
-        if token := here.get(old.secret):
-            found[old.name] = token
-            report.tokens.present += 1
-            _raise_usecount(session, token, old, report)
-            if token.name != old.name:
-                report.notes.append(f"The token {old.name} is called {token.name} here.")
-        elif old.name in names:
-            _leave_out_token(report, old, "there is another one of this name here.")
-        else:
-            try:
-                token = _add_token(session, old, _free_name(old.name, names), report, now)
-            except BadRequestError as error:
-                _leave_out_token(report, old, f"{error}.")
+@dataclass(slots=True)
+class _Import:
+    """A run of take_over().
+
+    ``found`` are the tokens here by their names in mailadm; ``substitutes`` are the tokens of
+    SUBSTITUTES that are needed. ``odd`` maps the end of a sentence of the report to the number of
+    accounts at its beginning.
+    """
+
+    session: Session
+    report: Report
+    now: datetime
+    found: dict[str, Token] = field(default_factory=dict)
+    substitutes: dict[bool, Token] = field(default_factory=dict)
+    odd: Counter[str] = field(default_factory=Counter)
+
+    def add_tokens(self, old_tokens: Sequence[OldToken]) -> None:
+        """Add the tokens that are not here."""
+        report = self.report
+        here = {token.token: token for token in tokens.all_tokens(self.session)}
+        names = {token.name for token in here.values()}
+        # Names that can stay come first, so that no other takes them.
+        for old in sorted(old_tokens, key=lambda old: _allowed_name(old.name) != old.name):
+            if token := here.get(old.secret):
+                report.tokens.present += 1
+                usecount = min(old.usecount, MAX_USE)
+                if token.usecount < usecount:
+                    same = update(TokenRow).where(TokenRow.c.id == token.id)
+                    less = same.where(TokenRow.c.usecount < usecount)
+                    self.session.execute(less.values(usecount=usecount))
+                    report.raised.append(token.name)
+                if token.name != old.name:
+                    report.notes.append(f"The token {old.name} is called {token.name} here.")
             else:
-                here[old.secret] = found[old.name] = token
+                try:
+                    token = self._add_token(old, names)
+                except BadRequestError as error:
+                    report.tokens.left_out.append(old.name)
+                    report.notes.append(f"The token {old.name} is left out: {error}.")
+                    continue
+                here[old.secret] = token
                 names.add(token.name)
                 report.tokens.added += 1
-    if spared := sorted(token.name for token in found.values() if token.spare_active):
-        report.notes.append(
-            "As in mailadm, people who still log in keep the accounts of tokens with an expiry of"
-            f" {format_duration(SPARED_FROM)} or more: {', '.join(spared)}."
+            self.found[old.name] = token
+        if spared := sorted(token.name for token in self.found.values() if token.spare_active):
+            report.notes.append(
+                "As in mailadm, people who still log in keep the accounts of tokens with an expiry"
+                f" of {format_duration(SPARED_FROM)} or more: {', '.join(spared)}."
+            )
+
+    def _add_token(self, old: OldToken, names: set[str]) -> Token:
+        """Add a token with its terms in mailadm, or the nearest that are possible.
+
+        ``names`` are those that are taken here. Raises BadRequestError.
+        """
+        if old.name in names:
+            raise BadRequestError("there is another one of this name here")
+        notes = []
+        name, expiry, prefix = _free_name(old.name, names), _expiry(old.expiry), _prefix(old.prefix)
+        if name != old.name:
+            notes.append(
+                f"it is called {name} here: names have no blanks, and 64 characters at most"
+            )
+        maxuse = 50 if old.maxuse is None else min(old.maxuse, MAX_USE)
+        is_revoked = expiry is None or maxuse <= 0
+        if expiry is None:
+            expiry = "1d"
+            notes.append(
+                f"mailadm 1.0 does not understand the expiry {old.expiry!r} either; it is revoked"
+                f" until automx token mod {shlex.quote(name)} --expiry EXPIRY --unrevoke gives it"
+                " one"
+            )
+        elif expiry != old.expiry:
+            notes.append(f"its expiry is {expiry} here, not {old.expiry}")
+        if prefix != old.prefix:
+            notes.append(f"its prefix is {prefix!r} here, not {old.prefix!r}")
+        if maxuse <= 0:
+            maxuse = max(old.usecount, 1)
+            notes.append(f"maxuse {old.maxuse} makes no account in mailadm: it is revoked here")
+        is_long = old.expiry != NEVER if expiry == NEVER else parse_duration(expiry) >= SPARED_FROM
+        token = self._add(
+            name,
+            expiry=expiry,
+            prefix=prefix,
+            maxuse=maxuse,
+            usecount=min(max(old.usecount, 0), MAX_USE),
+            token=old.secret,
+            is_revoked=is_revoked,
+            spare_active=is_long,
         )
-    return found
+        self.report.notes += [f"The token {old.name}: {note}." for note in notes]
+        return token
 
+    def add_users(self, users: Sequence[OldUser]) -> None:
+        """Add the accounts of users that are not here."""
+        report = self.report
+        seen = set(self.session.scalars(select(AccountRow.c.address)))
+        rows = []
+        for user in users:
+            try:
+                address = EmailAddress.parse(user.address.lower())
+            except AddressError:
+                report.accounts.left_out.append(user.address)
+                report.notes.append(f"The user {user.address!r} is left out: that is no address.")
+                continue
+            if str(address) in seen:
+                report.accounts.present += 1
+            elif address.domain != report.domain:
+                report.accounts.left_out.append(user.address)
+                self.odd[
+                    f"of the users are left out: they are of {address.domain}. If automx is to have"
+                    f" them, repeat this with --domain {address.domain}."
+                ] += 1
+            else:
+                seen.add(str(address))
+                rows.append({"address": str(address), **self._account(user)})
+        if rows:
+            self.session.execute(insert(AccountRow), rows)
+        report.accounts.added = len(rows)
+        report.notes += [f"{number} {sentence}" for sentence, number in self.odd.items()]
 
-def _raise_usecount(session: Session, token: Token, old: OldToken, report: Report) -> None:
-    usecount = min(old.usecount, MAX_USE)
-    if token.usecount < usecount:
-        change = update(TokenRow).where(_token.c.id == token.id, _token.c.usecount < usecount)
-        session.execute(change.values(usecount=usecount))
-        report.raised.append(token.name)
+    def _account(self, user: OldUser) -> dict[str, object]:
+        """Return the columns of the account of a user, without its address."""
+        created_at, expires_at = _times(user, self.now)
+        is_long = expires_at is not None and expires_at - created_at >= SPARED_FROM
+        token = self.found.get(user.token)
+        if token is None:
+            token = self._substitute(is_long=is_long)
+            self.odd[
+                "of the accounts are of tokens that are not here: they belong to the token"
+                f" {token.name}, which makes none."
+            ] += 1
+        elif is_long and not token.spare_active:
+            self.odd[
+                f"of the accounts of the token {token.name} last so long that mailadm keeps"
+                " people who still log in; the token does not, until automx token mod"
+                f" {shlex.quote(token.name)} --spare-active changes it."
+            ] += 1
+        if expires_at is None and token.expiry != NEVER:
+            self.odd["of the accounts have no end, as in mailadm, though their token has."] += 1
+        self.report.expired += expires_at is not None and expires_at <= self.now
+        return {
+            "token_id": token.id,
+            "mark": secrets.token_hex(8),
+            "backend": self.report.backend,
+            "state": State.ACTIVE,
+            "created_at": created_at,
+            "expires_at": expires_at,
+            "changed_at": self.now,
+        }
 
+    def _substitute(self, *, is_long: bool) -> Token:
+        """Return the token, which makes no accounts, for those whose own token is not here."""
+        if is_long not in self.substitutes:
+            name, expiry = SUBSTITUTES[is_long], "1y" if is_long else "1d"
+            try:
+                token = tokens.get(self.session, name)
+            except UnknownTokenError:
+                terms = {"expiry": expiry, "prefix": "", "maxuse": 1, "is_revoked": True}
+                token = self._add(name, spare_active=is_long, **terms)
+            self.substitutes[is_long] = token
+        return self.substitutes[is_long]
 
-def _leave_out_token(report: Report, old: OldToken, reason: str) -> None:
-    report.tokens.left_out.append(old.name)
-    report.notes.append(f"The token {old.name} is left out: {reason}")
-
-
-def _add_token(session: Session, old: OldToken, name: str, report: Report, now: datetime) -> Token:
-    """Add a token with its terms in mailadm, or the nearest that are possible."""
-    notes = []
-    if name != old.name:
-        notes.append(f"it is called {name} here: names have no blanks, and 64 characters at most")
-    expiry, prefix = _expiry(old.expiry), _prefix(old.prefix)
-    maxuse = 50 if old.maxuse is None else min(old.maxuse, MAX_USE)
-    is_revoked = expiry is None or maxuse <= 0
-    if expiry is None:
-        expiry = "1d"
-        notes.append(
-            f"mailadm 1.0 does not understand the expiry {old.expiry!r} either; it is revoked until"
-            f" automx token mod {shlex.quote(name)} --expiry EXPIRY --unrevoke gives it one"
-        )
-    elif expiry != old.expiry:
-        notes.append(f"its expiry is {expiry} here, not {old.expiry}")
-    if prefix != old.prefix:
-        notes.append(f"its prefix is {prefix!r} here, not {old.prefix!r}")
-    if maxuse <= 0:
-        maxuse = max(old.usecount, 1)
-        notes.append(f"maxuse {old.maxuse} makes no account in mailadm: it is revoked here")
-    is_long = old.expiry != NEVER if expiry == NEVER else parse_duration(expiry) >= SPARED_FROM
-    token = tokens.add(
-        session,
-        name,
-        report.domain,
-        now=now,
-        expiry=expiry,
-        prefix=prefix,
-        maxuse=maxuse,
-        usecount=min(max(old.usecount, 0), MAX_USE),
-        token=old.secret,
-        is_revoked=is_revoked,
-        backend=report.backend,
-        spare_active=is_long,
-    )
-    report.notes += [f"The token {old.name}: {note}." for note in notes]
-    return token
+    def _add(self, name: str, **columns: object) -> Token:
+        domain, backend = self.report.domain, self.report.backend
+        return tokens.add(self.session, name, domain, now=self.now, backend=backend, **columns)
 
 
 def _allowed_name(name: str) -> str:
@@ -297,118 +370,6 @@ def _expiry(text: str) -> str | None:
 def _prefix(text: str) -> str:
     allowed = re.sub(r"[^a-z0-9._+-]", "", text.lower())
     return re.sub(r"\.{2,}", ".", allowed).lstrip(".-")[:40]
-
-
-def _take_over_users(
-    session: Session,
-    users: Sequence[OldUser],
-    by_old_name: Mapping[str, Token],
-    report: Report,
-    now: datetime,
-) -> None:
-    """Add the accounts of users that are not here."""
-
-    @cache
-    def substitute(is_long: bool) -> Token:
-        return _substitute(session, report, now, is_long=is_long)
-
-    seen: set[str] = set()
-    odd: Counter[str] = Counter()  # end of a sentence -> the number of accounts at its beginning
-    for chunk in chunks(users, _CHUNK):
-        rows = []
-        for user, address in _new_users(session, chunk, seen, report, odd):
-            created_at, expires_at = _times(user, now)
-            is_long = expires_at is not None and expires_at - created_at >= SPARED_FROM
-            token = by_old_name.get(user.token)
-            if token is None:
-                token = substitute(is_long)
-                odd[
-                    "of the accounts are of tokens that are not here: they belong to the token"
-                    f" {token.name}, which makes none."
-                ] += 1
-            elif is_long and not token.spare_active:
-                odd[
-                    f"of the accounts of the token {token.name} last so long that mailadm keeps"
-                    " people who still log in; the token does not, until automx token mod"
-                    f" {shlex.quote(token.name)} --spare-active changes it."
-                ] += 1
-            if expires_at is None and token.expiry != NEVER:
-                odd["of the accounts have no end, as in mailadm, though their token has."] += 1
-            report.expired += expires_at is not None and expires_at <= now
-            rows.append(
-                {
-                    "address": address,
-                    "token_id": token.id,
-                    "mark": secrets.token_hex(8),
-                    "backend": report.backend,
-                    "state": State.ACTIVE,
-                    "created_at": created_at,
-                    "expires_at": expires_at,
-                    "changed_at": now,
-                }
-            )
-        if rows:
-            session.execute(insert(AccountRow), rows)
-        report.accounts.added += len(rows)
-    report.notes += [f"{number} {sentence}" for sentence, number in odd.items()]
-
-
-def _new_users(
-    session: Session,
-    users: Sequence[OldUser],
-    seen: set[str],
-    report: Report,
-    odd: Counter[str],
-) -> Iterator[tuple[OldUser, str]]:
-    """Yield the users that are not here and can be added, with their addresses.
-
-    ``seen`` are the addresses that are here, and grows.
-    """
-    addresses = [_address(user.address) for user in users]
-    wanted = _account.c.address.in_([str(address) for address in addresses if address])
-    seen.update(session.scalars(select(_account.c.address).where(wanted)))
-    for user, address in zip(users, addresses, strict=True):
-        if address is None:
-            report.accounts.left_out.append(user.address)
-            report.notes.append(f"The user {user.address!r} is left out: that is no address.")
-        elif str(address) in seen:
-            report.accounts.present += 1
-        elif address.domain != report.domain:
-            report.accounts.left_out.append(user.address)
-            odd[
-                f"of the users are left out: they are of {address.domain}. If automx is to have"
-                f" them, repeat this with --domain {address.domain}."
-            ] += 1
-        else:
-            seen.add(str(address))
-            yield user, str(address)
-
-
-def _substitute(session: Session, report: Report, now: datetime, *, is_long: bool) -> Token:
-    """Return the token, which makes no accounts, for those whose own token is not here."""
-    name = SUBSTITUTES[is_long]
-    try:
-        return tokens.get(session, name)
-    except UnknownTokenError:
-        return tokens.add(
-            session,
-            name,
-            report.domain,
-            now=now,
-            expiry="1y" if is_long else "1d",
-            prefix="",
-            maxuse=1,
-            is_revoked=True,
-            backend=report.backend,
-            spare_active=is_long,
-        )
-
-
-def _address(text: str) -> EmailAddress | None:
-    try:
-        return EmailAddress.parse(text.lower())
-    except AddressError:
-        return None
 
 
 def _times(user: OldUser, now: datetime) -> tuple[datetime, datetime | None]:

@@ -4,8 +4,8 @@ It is a SQLite file with the tables ``tokens``, ``users`` and ``config``, for on
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -62,15 +62,24 @@ def read(path: Path) -> Mailadm:
     Changes nothing. Raises BadRequestError, with a text for the administrator, if the file cannot
     be read, is damaged or is no such database.
     """
-    with _errors(path), closing(_opened(path)) as connection:
-        # One name that is not UTF-8 must not prevent the import of all others.
-        connection.text_factory = lambda octets: octets.decode("utf-8", "replace")
-        connection.execute("BEGIN")
-        config, users, tokens, columns, [(verdict,)] = (
-            connection.execute(query).fetchall() for query in _QUERIES
-        )
-        if verdict != "ok":
-            raise BadRequestError(f"{path} is damaged: {' '.join(str(verdict).split())}")
+    try:
+        with closing(_opened(path)) as connection:
+            # One name that is not UTF-8 must not prevent the import of all others.
+            connection.text_factory = lambda octets: octets.decode("utf-8", "replace")
+            connection.execute("BEGIN")
+            config, users, tokens, columns, [(verdict,)] = (
+                connection.execute(query).fetchall() for query in _QUERIES
+            )
+    except OSError as error:
+        raise BadRequestError(f"{path} cannot be read: {error.strerror}") from error
+    except sqlite3.Error as error:
+        if str(error).startswith("no such"):  # table or column
+            text = f"{path} is no database of mailadm 0.10 or later: {error}"
+        else:  # such as "file is not a database" or "database is locked"
+            text = f"{path} cannot be read: {error}"
+        raise BadRequestError(text) from error
+    if verdict != "ok":
+        raise BadRequestError(f"{path} is damaged: {' '.join(str(verdict).split())}")
     return Mailadm(
         {_text(name): _text(value).strip() for name, value in config},
         [
@@ -89,21 +98,6 @@ def read(path: Path) -> Mailadm:
     )
 
 
-@contextmanager
-def _errors(path: Path) -> Iterator[None]:
-    """Raise BadRequestError for errors of the file and of SQLite."""
-    try:
-        yield
-    except OSError as error:
-        raise BadRequestError(f"{path} cannot be read: {error.strerror}") from error
-    except sqlite3.Error as error:
-        if str(error).startswith("no such"):  # table or column
-            text = f"{path} is no database of mailadm 0.10 or later: {error}"
-        else:  # such as "file is not a database" or "database is locked"
-            text = f"{path} cannot be read: {error}"
-        raise BadRequestError(text) from error
-
-
 def _opened(path: Path) -> sqlite3.Connection:
     """Open a database without writing to it.
 
@@ -117,7 +111,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None)
     try:
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError as error:
+    except sqlite3.Error as error:
         connection.close()
         if error.sqlite_errorname == "SQLITE_READONLY_ROLLBACK":
             raise BadRequestError(
@@ -133,9 +127,6 @@ def _opened(path: Path) -> sqlite3.Connection:
                     " may write"
                 ) from error
         return sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
-    except sqlite3.Error:
-        connection.close()
-        raise
     return connection
 
 

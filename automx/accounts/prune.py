@@ -10,19 +10,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, and_, false, or_, update
+from sqlalchemy import or_
 
 from automx.accounts import accounts, tokens
-from automx.accounts.accounts import SETTLED_AFTER, Account, State, commit, selected, unchanged
+from automx.accounts.accounts import Account, State, change, selected
 from automx.backends import Backends
 from automx.database import Session
 from automx.errors import AutomxError, NotReachedError, SilentError
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
 from automx.moments import iso
-
-_account = AccountRow
-_token = TokenRow
 
 
 class Action(StrEnum):
@@ -84,23 +81,12 @@ class Done:
 
 def pending(session: Session, *, now: datetime, policy: Policy) -> list[PendingAction]:
     """Return the pending actions, those of the oldest accounts first."""
-    unfinished = _account.c.state.in_([State.CREATING, State.UNDOING, State.DELETING])
-    active = _account.c.state == State.ACTIVE
-    warned_of: ColumnElement[bool] = false()
-    if policy.warn is not None and policy.warn_before:
-        ends_soon = _account.c.expires_at <= now + policy.warn_before
-        warned_of = and_(active, _account.c.warned_at.is_(None), ends_soon)
-    query = selected().add_columns(_token.c.expiry, _token.c.spare_active)
-    query = query.where(
-        or_(
-            and_(unfinished, _account.c.changed_at <= now - SETTLED_AFTER),
-            and_(active, _account.c.expires_at <= now),
-            warned_of,
-            and_(_account.c.state == State.DISABLED, _account.c.changed_at <= now - policy.grace),
-        )
-    )
+    may_end = AccountRow.c.expires_at <= now + policy.warn_before
+    is_known = AccountRow.c.state.in_(list(State))
+    query = selected().where(is_known, or_(AccountRow.c.state != State.ACTIVE, may_end))
+    query = query.add_columns(TokenRow.c.expiry, TokenRow.c.spare_active).order_by(AccountRow.c.id)
     found = []
-    for row in session.execute(query.order_by(_account.c.id)):
+    for row in session.execute(query):
         account = accounts.loaded(row)
         if action := _action(account, now, policy):
             found.append(PendingAction(account, action, row.expiry, row.spare_active))
@@ -149,18 +135,26 @@ def run(
 
 
 def _action(account: Account, now: datetime, policy: Policy) -> Action | None:
+    """Return the action that is pending for an account; None if there is none yet."""
+    if account.is_in_progress(now):
+        return None
     match account.state:
         case State.CREATING | State.UNDOING:
             return Action.SETTLE
-        case State.DELETING | State.DISABLED:
+        case State.DELETING:
             return Action.DELETE
+        case State.DISABLED:
+            return Action.DELETE if account.changed_at <= now - policy.grace else None
     if account.expires_at is None:
         return None
     if account.expires_at <= now:
         return Action.DISABLE if policy.grace else Action.DELETE
+    if policy.warn is None or account.warned_at is not None:
+        return None
     # A new account for one hour needs no warning that it ends within a week.
-    is_long = account.expires_at - account.created_at > policy.warn_before
-    return Action.WARN if is_long else None
+    lifetime = account.expires_at - account.created_at
+    is_near = account.expires_at - now <= policy.warn_before < lifetime
+    return Action.WARN if is_near else None
 
 
 def _run(
@@ -183,11 +177,13 @@ def _run(
         return done
     match done.action:
         case Action.PROLONG:
-            is_done = _set(session, account, expires_at=done.expires_at, warned_at=None)
+            is_done = bool(change(session, account, expires_at=done.expires_at, warned_at=None))
         case Action.WARN:
             is_done = _warn(session, account, policy, now)
         case Action.DISABLE:
-            is_done = _disable(session, account, backends, now)
+            # After a program that was killed in between, the next one disables the mailbox again.
+            backends.get(account.backend).disable(account.address, account.owner)
+            is_done = bool(change(session, account, state=State.DISABLED, changed_at=now))
         case Action.SETTLE | Action.DELETE:
             is_done = accounts.end(session, account, backends, now=now)
     return done if is_done else None
@@ -206,29 +202,13 @@ def _active_until(item: PendingAction, backends: Backends, now: datetime) -> dat
     return None if lifetime is None else (mailbox.last_login or now) + lifetime
 
 
-def _set(session: Session, account: Account, **values: object) -> bool:
-    """Change columns of an account; False if another program has changed it meanwhile."""
-    return bool(commit(session, update(AccountRow).where(*unchanged(account)).values(**values)))
-
-
 def _warn(session: Session, account: Account, policy: Policy, now: datetime) -> bool:
     """Claim the warning, then send it: two programs must not send it twice."""
-    claim = update(AccountRow).where(*unchanged(account), _account.c.warned_at.is_(None))
-    if policy.warn is None or not commit(session, claim.values(warned_at=now)):
+    if policy.warn is None or not (warned := change(session, account, warned_at=now)):
         return False
     try:
         policy.warn(account)
     except BaseException:
-        back = update(AccountRow).where(*unchanged(account), _account.c.warned_at == now)
-        commit(session, back.values(warned_at=None))
+        change(session, warned, warned_at=None)
         raise
     return True
-
-
-def _disable(session: Session, account: Account, backends: Backends, now: datetime) -> bool:
-    """Disable the mailbox, then set the state.
-
-    After a program that was killed in between, the next one disables the mailbox again.
-    """
-    backends.get(account.backend).disable(account.address, account.owner)
-    return _set(session, account, state=State.DISABLED, changed_at=now)

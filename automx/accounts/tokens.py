@@ -9,7 +9,7 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Update, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Update, case, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from automx import lookup, rows
@@ -36,8 +36,6 @@ NAME_LENGTH = 5  # after a prefix
 BARE_NAME_LENGTH = 9  # without one: no person is called so
 
 _EDITABLE = rows.TOKEN.keys() - {"name", "token", "domain", "address", "usecount"}
-
-_table = TokenRow
 
 
 class Obstacle(StrEnum):
@@ -124,7 +122,7 @@ class Token:
         }
 
 
-_COLUMNS = [_table.c[column.name] for column in fields(Token)]
+_COLUMNS = [TokenRow.c[column.name] for column in fields(Token)]
 
 
 def add(session: Session, name: str, domain: str, *, now: datetime, **columns: object) -> Token:
@@ -171,23 +169,22 @@ def edit(session: Session, name: str, changes: Mapping[str, object]) -> Token:
     if token.address is not None and {"prefix", "maxuse"} & changes.keys():
         raise BadRequestError("A token for one mailbox has neither prefix nor maxuse.")
     if values := _checked(changes):
-        session.execute(update(TokenRow).where(_table.c.id == token.id).values(values))
+        session.execute(update(TokenRow).where(TokenRow.c.id == token.id).values(values))
     return get(session, name)
 
 
 def remove(session: Session, name: str) -> None:
     """Delete a token. Raises UnknownTokenError, and ConflictError if accounts were made by it."""
     token = get(session, name)
-    has_accounts = exists().where(Account.c.token_id == token.id)
-    unused = delete(TokenRow).where(_table.c.id == token.id, ~has_accounts)
+    of_it = select(func.count()).select_from(Account).where(Account.c.token_id == token.id)
     try:
         with savepoint(session):
-            deleted = session.execute(unused).rowcount
+            number = session.scalar(of_it) or 0
+            if not number:
+                session.execute(delete(TokenRow).where(TokenRow.c.id == token.id))
     except IntegrityError:  # an account was made just now
-        deleted = 0
-    if not deleted:
-        of_it = select(func.count()).select_from(Account).where(Account.c.token_id == token.id)
-        number = session.scalar(of_it) or 1  # MariaDB does not show a row of another transaction
+        number = 1
+    if number:
         raise ConflictError(
             f"The token {name} has {number} account{'s' * (number != 1)}: delete them first, or"
             " revoke the token, which keeps them."
@@ -196,7 +193,7 @@ def remove(session: Session, name: str) -> None:
 
 def get(session: Session, name: str) -> Token:
     """Return the token of a name. Raises UnknownTokenError."""
-    row = session.execute(select(*_COLUMNS).where(_table.c.name == name)).one_or_none()
+    row = session.execute(select(*_COLUMNS).where(TokenRow.c.name == name)).one_or_none()
     if row is None:
         raise UnknownTokenError(f"There is no token {name}.")
     return Token(*row)
@@ -204,7 +201,7 @@ def get(session: Session, name: str) -> Token:
 
 def all_tokens(session: Session) -> list[Token]:
     """Return all tokens, in the order of their names."""
-    return [Token(*row) for row in session.execute(select(*_COLUMNS).order_by(_table.c.name))]
+    return [Token(*row) for row in session.execute(select(*_COLUMNS).order_by(TokenRow.c.name))]
 
 
 def find(session: Session, secret: str) -> Token:
@@ -216,7 +213,7 @@ def find(session: Session, secret: str) -> Token:
         raise ForbiddenError(
             "This link is incomplete: its token is missing. Please scan the QR code again."
         )
-    found = select(*_COLUMNS).where(_table.c.token_digest == _digest(secret))
+    found = select(*_COLUMNS).where(TokenRow.c.token_digest == _digest(secret))
     row = session.execute(found).one_or_none()
     if row is None or not hmac.compare_digest(row.token.encode(), _octets(secret)):
         raise ForbiddenError("This QR code is not known here. Please ask for a new one.")
@@ -228,19 +225,19 @@ def claim(token_id: int, now: datetime) -> Update:
     return (
         update(TokenRow)
         .where(
-            _table.c.id == token_id,
-            _table.c.is_revoked.is_(False),
-            or_(_table.c.valid_until.is_(None), _table.c.valid_until > now),
-            or_(_table.c.maxuse == 0, _table.c.usecount < _table.c.maxuse),
+            TokenRow.c.id == token_id,
+            TokenRow.c.is_revoked.is_(False),
+            or_(TokenRow.c.valid_until.is_(None), TokenRow.c.valid_until > now),
+            or_(TokenRow.c.maxuse == 0, TokenRow.c.usecount < TokenRow.c.maxuse),
         )
-        .values(usecount=_table.c.usecount + 1)
+        .values(usecount=TokenRow.c.usecount + 1)
     )
 
 
 def release(token_id: int) -> Update:
     """Return the statement that gives a use of a token back."""
-    fewer = case((_table.c.usecount > 0, _table.c.usecount - 1), else_=0)
-    return update(TokenRow).where(_table.c.id == token_id).values(usecount=fewer)
+    fewer = case((TokenRow.c.usecount > 0, TokenRow.c.usecount - 1), else_=0)
+    return update(TokenRow).where(TokenRow.c.id == token_id).values(usecount=fewer)
 
 
 def lifetime(expiry: str) -> timedelta | None:

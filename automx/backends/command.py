@@ -85,22 +85,15 @@ class Command:
     def close(self) -> None:
         """Nothing is open between two calls."""
 
-    def _ask(
-        self, action: str, address: str, owner: Owner, password: str | None = None
-    ) -> dict[str, Any]:
+    def _ask(self, action: str, address: str, owner: Owner, password: str = "") -> dict[str, Any]:
         """Return the answer, whose status is one that the action allows."""
         document = {"version": VERSION, "action": action, "address": address}
         document |= {"token": owner.token, "mark": owner.mark}
-        if password is not None:
+        if password:
             document["password"] = password
-        output = _run(
-            self._words,
-            document,
-            timeout=self._timeout,
-            what=f"account_command, {action}",
-            secret=password or "",
-        )
-        shown = _one_line(output, password or "")
+        what = f"account_command, {action}"
+        output = _run(self._words, document, timeout=self._timeout, what=what)
+        shown = _one_line(output, password)
         try:
             answer = json.loads(output.decode(), parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
@@ -109,9 +102,8 @@ class Command:
             _fail(action, f"the answer is no object: {shown}")
         status = answer.get("status")
         if status == "refused":
-            reason = _one_line(str(answer.get("reason") or "without a reason"), password or "")
-            text = f"account_command, {action}: refused: {reason}"
-            raise TryAgainError(cause=text[:_CAUSE_CHARACTERS])
+            reason = _one_line(str(answer.get("reason") or "without a reason"), password)
+            raise TryAgainError(cause=f"{what}: refused: {reason}"[:_CAUSE_CHARACTERS])
         if status not in _STATUSES[action]:
             _fail(action, f"the status does not belong to this action: {shown}")
         return answer
@@ -127,77 +119,70 @@ def run_hook(words: Sequence[str], document: Mapping[str, object], *, timeout: f
     _run(words, document, timeout=timeout, what=words[0], is_answering=False)
 
 
-class _TooMuchError(Exception):
-    """The program wrote more to stdout than an answer may have."""
-
-
 def _run(
     words: Sequence[str],
     document: Mapping[str, object],
     *,
     timeout: float,
     what: str,
-    secret: str = "",
     is_answering: bool = True,
 ) -> bytes:
     """Run a program to its end and return what it wrote to stdout.
 
-    ``what`` begins each cause, ``secret`` is kept out of them.
+    ``what`` begins each cause; the ``password`` of the document is kept out of them.
     """
-    request = json.dumps(document).encode() + b"\n"
+    secret = str(document.get("password", ""))
     end = deadline.after(timeout)
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         # The system then drops exit statuses, and every program seems to succeed.
         raise NotReachedError(cause=f"{what}: automx was started with SIGCHLD ignored")
+    # A file in memory: a pipe would have to be written while the output is read.
+    with os.fdopen(os.memfd_create("request"), "w+b") as request:
+        request.write(json.dumps(document).encode() + b"\n")
+        request.seek(0)
+        try:
+            process = subprocess.Popen(  # noqa: S603 - the administrator's words, never a shell
+                words,
+                stdin=request,
+                stdout=subprocess.PIPE if is_answering else subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                cwd="/",
+                env=_environment(),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise NotReachedError(cause=f"{what}: cannot be started: {error.strerror}") from error
+    output, complaint = bytearray(), bytearray()
     try:
-        process = subprocess.Popen(  # noqa: S603 - the administrator's words, never a shell
-            words,
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE if is_answering else subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            cwd="/",
-            env=_environment(),
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise NotReachedError(cause=f"{what}: cannot be started: {error.strerror}") from error
-    complaint = bytearray()
-    try:
-        output = _exchange(process, request, complaint, end)
+        _read(process, output, complaint, end)
+        if len(output) > ANSWER_BYTES:
+            raise UncertainError(cause=f"{what}: wrote more than {ANSWER_BYTES} bytes")
         process.wait(deadline.left(end))
     except subprocess.TimeoutExpired as error:
-        raise SilentError(
-            cause=_cause(f"{what}: was killed after {timeout:g} s", complaint, secret)
-        ) from error
-    except _TooMuchError as error:
-        raise UncertainError(cause=f"{what}: wrote more than {ANSWER_BYTES} bytes") from error
+        what += f": was killed after {timeout:g} s"
+        raise SilentError(cause=_cause(what, complaint, secret)) from error
     finally:
         _end(process)
     if code := process.returncode:
-        ending = f"exit status {code}" if code > 0 else f"killed by signal {-code}"
-        raise UncertainError(cause=_cause(f"{what}: {ending}", complaint, secret))
+        what += f": exit status {code}" if code > 0 else f": killed by signal {-code}"
+        raise UncertainError(cause=_cause(what, complaint, secret))
     if complaint.strip():
         log.warning("%s", _cause(what, complaint, secret))
-    return output
+    return bytes(output)
 
 
-def _exchange(
-    process: subprocess.Popen[bytes], request: bytes, complaint: bytearray, end: float
-) -> bytes:
-    """Write the request, and read until all pipes are closed or the program has ended.
+def _read(
+    process: subprocess.Popen[bytes], output: bytearray, complaint: bytearray, end: float
+) -> None:
+    """Read until both pipes are closed, the program has ended, or its output is too long.
 
-    Returns stdout; ``complaint`` gets the end of stderr. Raises TimeoutExpired and _TooMuchError.
+    ``output`` gets stdout, ``complaint`` the end of stderr. Raises TimeoutExpired.
     """
-    output = bytearray()
-    left = memoryview(request)
     with selectors.DefaultSelector() as pipes:
-        for stream in (process.stdin, process.stdout, process.stderr):
+        for stream, octets in ((process.stdout, output), (process.stderr, complaint)):
             if stream is not None:
-                os.set_blocking(stream.fileno(), False)
-                event = selectors.EVENT_WRITE if stream is process.stdin else selectors.EVENT_READ
-                pipes.register(stream, event, data=stream)
-        while pipes.get_map():
+                pipes.register(stream, selectors.EVENT_READ, data=octets)
+        while pipes.get_map() and len(output) <= ANSWER_BYTES:
             has_ended = process.poll() is not None  # all of its output is in the pipes by then
             seconds = deadline.left(end)
             if not seconds and not has_ended:
@@ -206,26 +191,11 @@ def _exchange(
             if has_ended and not (ready and seconds):
                 break
             for key, _ in ready:
-                if key.data is process.stdin:
-                    try:
-                        left = left[os.write(key.fd, left) :]
-                    except BrokenPipeError:  # the program does not read its input
-                        left = left[:0]
-                    is_done = not left
-                else:
-                    data = os.read(key.fd, ANSWER_BYTES)
-                    is_done = not data
-                    if key.data is process.stdout:
-                        output += data
-                    else:
-                        complaint += data
-                        del complaint[:-_TAIL_BYTES]
-                if is_done:
+                data = os.read(key.fd, ANSWER_BYTES)
+                key.data.extend(data)
+                if not data:
                     pipes.unregister(key.fileobj)
-                    key.data.close()
-                if len(output) > ANSWER_BYTES:
-                    raise _TooMuchError
-    return bytes(output)
+            del complaint[:-_TAIL_BYTES]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -236,17 +206,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):
             process.wait(1)
-    for stream in (process.stdin, process.stdout, process.stderr):
+    for stream in (process.stdout, process.stderr):
         if stream is not None:
             stream.close()
 
 
 def _environment() -> dict[str, str]:
     """Return the environment of the program, without the settings of automx and their secrets."""
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
-    if "HOME" in os.environ:
-        environment["HOME"] = os.environ["HOME"]
-    return environment
+    kept = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
+    return {"PATH": os.defpath, "LANG": "C.UTF-8", **kept}
 
 
 def _fail(action: str, what: str) -> NoReturn:

@@ -14,7 +14,8 @@ import re
 import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from datetime import UTC, datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import monotonic
@@ -70,15 +71,6 @@ _INCOMPLETE = "Cannot find attributes in post data"
 _OUTAGE = re.compile(rb"Connection to [A-Za-z ]{1,40} failed")
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """An HTTP answer."""
-
-    status: int
-    content_type: str
-    body: bytes
-
-
 class Mailcow:
     """The mailboxes of a mailcow server. Safe for threads.
 
@@ -109,8 +101,7 @@ class Mailcow:
         self._now = now
         self._lock = threading.Lock()
         self._is_closed = False
-        self._is_refused = False
-        self._ask_again_at = 0.0
+        self._ask_again_at: float | None = None  # after a refused key
         # The debug log of httpcore has the session cookie, which gives the same rights as the key.
         logging.getLogger("httpcore").setLevel(logging.INFO)
         self._client = httpx.AsyncClient(
@@ -122,7 +113,7 @@ class Mailcow:
             },
             # With the cookie of an earlier answer, mailcow ignores the key.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            # _send() limits the time of the whole call.
+            # _exchange() limits the time of the whole call.
             timeout=httpx.Timeout(None, connect=timeout),
             verify=_tls_context(ca_file),
             trust_env=False,
@@ -146,7 +137,7 @@ class Mailcow:
             "password": password,
             "password2": password,
             "active": "1",
-            "tags": [_tag(owner), _mark(owner)],
+            "tags": [f"automx:{owner.token}"[:_LONGEST_TAG], _mark(owner)],
             # A chat program needs IMAP and SMTP, and cannot change its password.
             "force_pw_update": "0",
             "imap_access": "1",
@@ -261,68 +252,66 @@ class Mailcow:
         """
         self._wait_for_turn()
         method = "GET" if payload is None else "POST"
-        answer = self._exchange(method, path, payload, end)
-        self._note(answer.status)
-        what = f"mailcow, {method} {self._url}{path}: {answer.status}"
-        if not answer.body.strip():
+        what = f"mailcow, {method} {self._url}{path}"
+        response, body = self._exchange(what, method, path, payload, end)
+        status = response.status_code
+        self._note(status)
+        what += f": {status}"
+        if not body.strip():
             why = "its own code failed, or the key did not arrive"
             raise UncertainError(cause=f"{what}, an empty answer: {why}")
         try:
-            document = json.loads(answer.body)
+            document = json.loads(body)
         except (ValueError, RecursionError):
-            outage = _OUTAGE.search(answer.body)
-            told = outage[0].decode() if outage else f"{answer.content_type}, which is no JSON"
+            outage = _OUTAGE.search(body)
+            content_type = response.headers.get("Content-Type", "without a type")[:100]
+            told = outage[0].decode() if outage else f"{content_type}, which is no JSON"
             raise UncertainError(cause=f"{what}, {told}") from None
         is_error = isinstance(document, dict) and document.get("type") == "error"
-        if answer.status == 200 and not is_error:
+        if status == 200 and not is_error:
             return document
         message = document.get("msg") if is_error else document
         cause = f"{what}, {_quoted(message, secret)}"
-        if is_error and (answer.status in _REFUSED_STATUS or message == _INCOMPLETE):
-            hint = _REFUSED_STATUS.get(answer.status)
+        if is_error and (status in _REFUSED_STATUS or message == _INCOMPLETE):
+            hint = _REFUSED_STATUS.get(status)
             raise TryAgainError(cause=f"{cause} ({hint})" if hint else cause)
         raise UncertainError(cause=cause)
 
     def _wait_for_turn(self) -> None:
         """Raise TryAgainError during the pause after a refused key."""
         with self._lock:
+            if self._ask_again_at is None:
+                return
             wait = self._ask_again_at - self._now()
             if wait > 0:
                 raise TryAgainError(
                     cause="mailcow refused the key in mailcow_token; it is not sent for"
                     f" {wait:.0f} s, because mailcow bans clients that send a wrong key too often"
                 )
-            if self._is_refused:  # one call tries, and the others wait for its result
-                self._ask_again_at = self._now() + PAUSE_SECONDS
+            # One call tries, and the others wait for its result.
+            self._ask_again_at = self._now() + PAUSE_SECONDS
 
     def _note(self, status: int) -> None:
         """Remember whether mailcow accepted the key."""
         with self._lock:
-            self._is_refused = status == 401
-            self._ask_again_at = self._now() + PAUSE_SECONDS if self._is_refused else 0.0
+            self._ask_again_at = self._now() + PAUSE_SECONDS if status == 401 else None
 
-    def _exchange(self, method: str, path: str, payload: object, end: float) -> _Answer:
-        with self._lock:
-            if self._is_closed:
-                raise NotReachedError(cause="the backend mailcow is closed")
-            coroutine = self._send(method, path, payload, deadline.left(end))
-            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        return future.result()
-
-    async def _send(self, method: str, path: str, payload: object, seconds: float) -> _Answer:
-        """Return the answer to a request.
+    def _exchange(
+        self, what: str, method: str, path: str, payload: object, end: float
+    ) -> tuple[httpx.Response, bytes]:
+        """Return an answer and its body. Each cause begins with ``what``.
 
         Raises NotReachedError if it is certain that nothing was sent, else SilentError;
         UncertainError for an answer that is too long.
         """
         is_sent = False
+        seconds = deadline.left(end)
 
         async def trace(event: str, _: Mapping[str, Any]) -> None:
             nonlocal is_sent
             is_sent = is_sent or event.endswith(".send_request_headers.started")
 
-        what = f"mailcow, {method} {self._url}{path}"
-        try:
+        async def send() -> tuple[httpx.Response, bytes]:
             async with (
                 asyncio.timeout(seconds),
                 self._client.stream(
@@ -334,9 +323,15 @@ class Mailcow:
                     body += octets
                     if len(body) > _LARGEST_ANSWER:
                         raise UncertainError(cause=f"{what}: a huge answer")
-                content_type = response.headers.get("Content-Type", "without a type")
-                return _Answer(response.status_code, content_type[:100], body)
-        except (httpx.TransportError, TimeoutError, asyncio.CancelledError) as error:
+                return response, body
+
+        with self._lock:
+            if self._is_closed:
+                raise NotReachedError(cause="the backend mailcow is closed")
+            future = asyncio.run_coroutine_threadsafe(send(), self._loop)
+        try:
+            return future.result()
+        except (httpx.TransportError, TimeoutError, CancelledError) as error:
             cause = f"{what}: {_reason(error, seconds)}"
             raise (SilentError if is_sent else NotReachedError)(cause=cause) from error
 
@@ -350,17 +345,14 @@ class Mailcow:
 
 def _api_url(endpoint: str) -> str:
     """Return the URL of the API, with a final slash, from that of the API or of the server."""
-    try:
+    with suppress(httpx.InvalidURL, UnicodeError):
         url = httpx.URL(endpoint.rstrip("/").removesuffix("/api/v1") + "/api/v1/")
-        is_usable = url.scheme in {"http", "https"} and url.host and (url.port or 1) < 65536
-    except (httpx.InvalidURL, UnicodeError):
-        is_usable = False
-    if not is_usable:
-        raise SettingsError(
-            "mailcow_endpoint must be set for the backend mailcow: the URL of its API, such as "
-            "https://mailcow.example.org/api/v1"
-        )
-    return str(url)
+        if url.scheme in {"http", "https"} and url.host and (url.port or 1) < 65536:
+            return str(url)
+    raise SettingsError(
+        "mailcow_endpoint must be set for the backend mailcow: the URL of its API, such as "
+        "https://mailcow.example.org/api/v1"
+    )
 
 
 def _tls_context(ca_file: str) -> ssl.SSLContext:
@@ -369,10 +361,6 @@ def _tls_context(ca_file: str) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=ca_file or None)
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(f"mailcow_ca_file {ca_file} cannot be used: {error}") from error
-
-
-def _tag(owner: Owner) -> str:
-    return f"automx:{owner.token}"[:_LONGEST_TAG]
 
 
 def _mark(owner: Owner) -> str:
