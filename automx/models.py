@@ -7,17 +7,7 @@ the classes here only read and write.
 
 from datetime import UTC, datetime
 
-from sqlalchemy import (
-    Column,
-    DateTime,
-    Dialect,
-    ForeignKey,
-    Integer,
-    LargeBinary,
-    String,
-    Table,
-    TypeDecorator,
-)
+from sqlalchemy import Column, DateTime, Dialect, ForeignKey, String, Table, TypeDecorator
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -65,7 +55,7 @@ class ProviderDetail(Base):
     logo_type: Mapped[str | None] = mapped_column(String(32))
     logo_width: Mapped[int | None]
     logo_height: Mapped[int | None]
-    logo: Mapped[bytes | None] = mapped_column(LargeBinary)
+    logo: Mapped[bytes | None]
     oauth2_issuer: Mapped[str | None] = mapped_column(String(255))
     oauth2_auth_url: Mapped[str | None] = mapped_column(String(255))
     oauth2_token_url: Mapped[str | None] = mapped_column(String(255))
@@ -137,7 +127,7 @@ class DavServer(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     url: Mapped[str] = mapped_column(String(128))
-    port: Mapped[int] = mapped_column(Integer)
+    port: Mapped[int]
     type: Mapped[str] = mapped_column(String(32))
     use_ssl: Mapped[bool]
     domain_required: Mapped[bool]
