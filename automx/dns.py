@@ -5,13 +5,12 @@ RFC 8620 (JMAP), RFC 5804 (ManageSieve), draft-ietf-mailmaint-autoconfig, [MS-OX
 draft-ietf-mailmaint-pacc.
 """
 
-import ipaddress
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
-from automx.address import expand, parse_domain, shared_url
+from automx.address import expand, is_ip, parse_domain, shared_url
 from automx.clientconfig import ClientConfig, MailServer, ServerType, ServiceType, SocketType
 from automx.errors import AddressError
 from automx.formats import pacc
@@ -60,11 +59,7 @@ def records(config: ClientConfig, host: str) -> list[Record]:
 
     ``host`` is the public name of this service, an A-label.
     """
-    return [
-        *_service(config, host),
-        *_mail(config),
-        *_dav(config),
-    ]
+    return [*_service(config, host), *_mail(config), *_dav(config)]
 
 
 def zone(config: ClientConfig, found: list[Record]) -> str:
@@ -79,11 +74,7 @@ def zone(config: ClientConfig, found: list[Record]) -> str:
 
 def is_host_name(text: str) -> bool:
     """Return whether a text is a host name, which records can point to, and no IP address."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return True
-    return False
+    return not is_ip(text)
 
 
 def _service(config: ClientConfig, host: str) -> Iterator[Record]:

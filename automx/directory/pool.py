@@ -19,11 +19,11 @@ from typing import Any
 from cachetools import TTLCache
 
 from automx import deadline
-from automx.address import PLACEHOLDER, EmailAddress
+from automx.address import PLACEHOLDER, EmailAddress, is_ip
 from automx.clientconfig import FORBIDDEN
 from automx.config import DirectorySettings
 from automx.directory.connection import BrokenError, Connection, Host, HostError, TlsMode
-from automx.directory.row import HostName, LdapServer, is_ip
+from automx.directory.row import LdapServer
 from automx.errors import SettingsError, UnavailableError
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,20 @@ class DirectoryError(UnavailableError):
 
 def hosts(server: LdapServer, settings: DirectorySettings) -> list[Host]:
     """Return the hosts of a row, with what they do not say taken from its columns and settings."""
-    return [_host(host, server, settings) for host in server.hosts]
+    found = []
+    for host in server.hosts:
+        is_ldaps = host.scheme == "ldaps" if host.scheme else server.use_ssl
+        # The columns' port belongs to the columns' way of encryption.
+        is_alike = server.port and is_ldaps == server.use_ssl
+        default = server.port if is_alike else 636 if is_ldaps else 389
+        if is_ldaps:
+            tls = TlsMode.LDAPS
+        elif settings.starttls == "no" or (settings.starttls == "yes" and _is_loopback(host.name)):
+            tls = TlsMode.NONE
+        else:
+            tls = TlsMode.STARTTLS if settings.starttls == "yes" else TlsMode.TRY_STARTTLS
+        found.append(Host(host.name, host.port or default, tls))
+    return found
 
 
 def bind_password(server: LdapServer, settings: DirectorySettings) -> str:
@@ -377,20 +390,6 @@ def person(server: LdapServer, entry: Mapping[str, Any]) -> Person:
         return text
 
     return Person(first(server.attr_uid), first(server.attr_cn) if server.attr_cn else "")
-
-
-def _host(host: HostName, server: LdapServer, settings: DirectorySettings) -> Host:
-    is_ldaps = host.scheme == "ldaps" if host.scheme else server.use_ssl
-    # The columns' port belongs to the columns' way of encryption.
-    is_alike = server.port and is_ldaps == server.use_ssl
-    default = server.port if is_alike else 636 if is_ldaps else 389
-    if is_ldaps:
-        tls = TlsMode.LDAPS
-    elif settings.starttls == "no" or (settings.starttls == "yes" and _is_loopback(host.name)):
-        tls = TlsMode.NONE
-    else:
-        tls = TlsMode.STARTTLS if settings.starttls == "yes" else TlsMode.TRY_STARTTLS
-    return Host(host.name, host.port or default, tls)
 
 
 def _is_loopback(name: str) -> bool:

@@ -3,14 +3,12 @@
 The settings that concern directories are applied later, by :mod:`automx.directory.pool`.
 """
 
-import ipaddress
 import re
-from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, NamedTuple
 
-from automx.address import EmailAddress
+from automx.address import EmailAddress, is_ip
 
 _importing = Lock()
 
@@ -94,13 +92,6 @@ def ldap3() -> Any:
         import ldap3
 
         return ldap3
-
-
-def is_ip(name: str) -> bool:
-    """Tell whether the name of a host is an IP address."""
-    with suppress(ValueError):
-        return bool(ipaddress.ip_address(name))
-    return False
 
 
 def _escape(text: str) -> str:
