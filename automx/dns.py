@@ -99,14 +99,11 @@ def _mail(config: ClientConfig) -> Iterator[Record]:
     no encryption: no record can describe them, and NOT_OFFERED would be wrong.
     """
     for (type_, socket_type), service in _MAIL_SERVICES.items():
+        is_ssl = socket_type is SocketType.SSL  # else STARTTLS, or no encryption
         servers = [
             server
-            for server in config.mail_servers
-            if server.type is type_
-            and (
-                server.socket_type is socket_type
-                or {server.socket_type, socket_type} == {SocketType.PLAIN, SocketType.STARTTLS}
-            )
+            for server in config.servers(type_)
+            if is_ssl == (server.socket_type is SocketType.SSL)
         ]
         encrypted = [server for server in servers if server.socket_type is socket_type]
         yield from _srv(config, service, encrypted)
