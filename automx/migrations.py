@@ -139,11 +139,6 @@ def state(connection: Connection) -> SchemaState:
     return SchemaState.CURRENT if version == head() else SchemaState.OLDER
 
 
-def is_current(connection: Connection) -> bool:
-    """Tell whether a database has the schema that this program needs; state() tells more."""
-    return state(connection) is SchemaState.CURRENT
-
-
 def schema_sql(dialect: str) -> str:
     """Return the SQL that makes the schema in an empty database, version table included.
 

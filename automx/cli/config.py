@@ -6,8 +6,9 @@ import click
 @click.command
 def config() -> None:
     """Print the effective settings and where each comes from, without secrets."""
-    from automx.config import load, masked
+    from automx.config import KEYS, load
 
     settings = load()
     for name, value in settings.values().items():
-        click.echo(f"{name} = {masked(name, value)}".rstrip() + f"  # {settings.sources[name]}")
+        line = f"{name} = {KEYS[name].show(value)}".rstrip()
+        click.echo(f"{line}  # {settings.sources[name]}")
