@@ -28,6 +28,8 @@ from automx.errors import SettingsError, UnavailableError
 
 log = logging.getLogger(__name__)
 
+_Clock = Callable[[], float]
+
 RETRY_SECONDS = 5.0  # how long a host that failed is passed over
 LOOKUPS = 4  # how many look-ups of a directory run at once, so that one cannot take all threads
 STALL_SECONDS = 1.0  # no look-up waits for its turn behind one that takes longer than this
@@ -76,9 +78,7 @@ def bind_password(server: LdapServer, settings: DirectorySettings) -> str:
 class Directories:
     """All directories of a process, with their connections and what they said; threads share it."""
 
-    def __init__(
-        self, settings: DirectorySettings, *, now: Callable[[], float] = monotonic
-    ) -> None:
+    def __init__(self, settings: DirectorySettings, *, now: _Clock = monotonic) -> None:
         self.settings = settings
         self._now = now
         self._lock = Lock()
@@ -166,11 +166,7 @@ class _Directory:
     """The hosts of one row."""
 
     def __init__(
-        self,
-        server: LdapServer,
-        settings: DirectorySettings,
-        context: ssl.SSLContext,
-        now: Callable[[], float],
+        self, server: LdapServer, settings: DirectorySettings, context: ssl.SSLContext, now: _Clock
     ) -> None:
         self.server = server
         self._password = bind_password(server, settings)

@@ -97,7 +97,6 @@ def ldap3() -> Any:
 def _escape(text: str) -> str:
     """Return a value for a filter; all but the plainest characters are escaped (RFC 4515).
 
-    ldap3 would drop blanks at the ends of a value. Raises UnicodeEncodeError for half of a
-    surrogate pair.
+    ldap3 would drop blanks at the ends of a value.
     """
     return "".join(chr(octet) if octet in _PLAIN else f"\\{octet:02x}" for octet in text.encode())
