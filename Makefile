@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CATALOGUES := automx/translations
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 10 --timeout 60
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --retries 10 --timeout 60
+DRIVERS := mysql,postgresql,redis
 # A checkout keeps its data to itself: no configuration file or database of this machine is touched.
 RUN_ENV := AUTOMX_CONF=$(or $(AUTOMX_CONF),/dev/null) AUTOMX_DB_URI=$(or $(AUTOMX_DB_URI),sqlite:///$(CURDIR)/var/automx.sqlite)
 
-.PHONY: setup run test lint format reference translations bench docs clean
+.PHONY: setup run test coverage lint format reference translations bench lock docs clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.dev
@@ -18,9 +19,19 @@ run: $(VENV)/.run
 	@$(RUN_ENV) $(BIN)/automx seed --sample --if-empty
 	@$(RUN_ENV) $(BIN)/automx serve --host 127.0.0.1 --port 4243 --examples
 
+# Each worker has servers of its own. They begin with half of the tests each, in order, and one that has
+# ended takes over half of what another has left: few servers are started twice, and none idles.
+PYTEST := pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+
 test: lint
 	@tests/install-packages
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m $(PYTEST)
+
+coverage: $(VENV)/.dev
+	@tests/install-packages
+	@rm -rf var/coverage && mkdir -p var/coverage
+	@status=0; $(BIN)/python -m coverage run -m $(PYTEST) || status=$$?; \
+	  $(BIN)/python -m coverage combine --quiet; $(BIN)/python -m coverage report; exit $$status
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
@@ -48,6 +59,16 @@ bench: $(VENV)/.dev
 	@tests/install-packages
 	@$(BIN)/python -m bench
 
+# Writes the newest releases that pyproject.toml allows into constraints.txt, from which all install.
+lock: PIP := var/lock/bin/python -m pip
+lock: | $(VENV)/bin/python
+	@rm -rf var/lock && $(BIN)/python -m venv var/lock
+	@$(PIP) install --quiet --quiet --upgrade 'pip>=25.1'
+	@$(PIP) install --quiet --quiet -e '.[$(DRIVERS)]' --group dev
+	@{ echo '# The releases that are tested; `make lock` renews them.'; $(PIP) freeze --exclude-editable; } >constraints.new
+	@mv constraints.new constraints.txt
+	@rm -rf var/lock
+
 docs:
 	@echo "The documentation is plain Markdown: begin with docs/install.md"
 
@@ -61,12 +82,13 @@ $(VENV)/bin/python:
 	@echo "Creating the virtual environment $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing automx"
-	@for try in 1 2 3; do $(PIP) -e . && exit 0; sleep 5; done; exit 1
+	@for try in 1 2 3; do $(PIP) --constraint constraints.txt -e . && exit 0; sleep 5; done; exit 1
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing automx with its development tools"
-	@for try in 1 2 3; do $(PIP) -e '.[dev,bench]' && exit 0; sleep 5; done; exit 1
+	@for try in 1 2 3; do $(PIP) --upgrade 'pip>=25.1' \
+	  && $(PIP) --constraint constraints.txt -e '.[$(DRIVERS)]' --group dev && exit 0; sleep 5; done; exit 1
 	@touch $@ $(VENV)/.run

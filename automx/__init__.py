@@ -18,19 +18,15 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     """
     from flask import Flask
 
-    from automx import backends, cache, config, database, views
+    from automx import backends, cache, config, views
     from automx.directory import pool
-    from automx.views import dcaccount, http, limits, log
-    from automx.views.session import db
+    from automx.views import dcaccount, http, limits, log, session
 
     settings = settings or config.load()
     log.write(settings)
     app = Flask(__name__, static_folder=None)
     app.config["AUTOMX"] = settings
     app.config["MAX_CONTENT_LENGTH"] = http.MAX_BODY
-    app.config["SQLALCHEMY_DATABASE_URI"] = database.existing_file_uri(settings.db_uri)
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = database.engine_options(settings.db_uri)
-    app.config["SQLALCHEMY_ECHO"] = settings.db_echo
     app.extensions[http.DIRECTORIES] = pool.Directories(settings.directory)
     app.extensions[http.CACHE] = cache.ConfigCache(settings.domain_cache_seconds)
     app.extensions[dcaccount.BACKENDS] = backends.Backends(settings.accounts)
@@ -39,9 +35,6 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
         from automx import signing  # its library takes some MiB
 
         app.extensions[http.SIGNER] = signing.Signer(settings.signing)
-    with database.driver_errors(settings.db_uri):
-        db.init_app(app)
-    with app.app_context():
-        database.drop_stale_connections(db.engine)
+    session.register(app, settings.db_uri, echo=settings.db_echo)
     views.register(app, settings)
     return app

@@ -5,19 +5,31 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import unquote
 
 import sqlalchemy
-from sqlalchemy import Engine, event, exc
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Engine,
+    Executable,
+    RowMapping,
+    ScalarResult,
+    Select,
+    event,
+    exc,
+)
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from automx.config.files import fingerprint
 from automx.errors import DatabaseError, SettingsError
 
 _Item = TypeVar("_Item")
+
+_ROWS_AT_ONCE = 2_000  # rows that are read by one query
 
 # A missing table or column: PostgreSQL's SQLSTATE, MariaDB's error number.
 _NO_SUCH_TABLE = {"42P01", "42703", 1146, 1054}
@@ -45,6 +57,65 @@ def engine_options(db_uri: str) -> dict[str, Any]:
         case _:
             options["pool_timeout"] = 5
     return options
+
+
+class Session:
+    """The transactions of a request or a command, one after the other, each on a connection.
+
+    A transaction begins with its first statement. Between two of them, no connection is held: the
+    pool checks it again before the next one. The session of SQLAlchemy's ORM does the same, but a
+    short command would wait long for its import.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def connection(self) -> Connection:
+        """Return the connection of this transaction."""
+        if self._connection is None:
+            self._connection = self.engine.connect()
+        return self._connection
+
+    def execute(
+        self, statement: Executable, parameters: Any = None
+    ) -> CursorResult[*tuple[Any, ...]]:
+        """Run a statement."""
+        return self.connection().execute(statement, parameters)
+
+    def scalars(self, statement: Executable) -> ScalarResult[Any]:
+        """Run a query and return the first column of its rows."""
+        return self.execute(statement).scalars()
+
+    def scalar(self, statement: Executable) -> Any:
+        """Run a query and return the first column of its first row; None if there is no row."""
+        return self.execute(statement).scalar()
+
+    def commit(self) -> None:
+        """Commit the transaction and release its connection."""
+        if self._connection is not None:
+            self._connection.commit()
+            self.close()
+
+    def rollback(self) -> None:
+        """Roll the transaction back and release its connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Release the connection; what is not committed is rolled back."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
+
+    def in_transaction(self) -> bool:
+        """Return whether a transaction is open."""
+        return self._connection is not None
 
 
 def create_engine(db_uri: str) -> Engine:
@@ -106,7 +177,7 @@ def savepoint(session: Session) -> Iterator[None]:
         driver = connection.connection.driver_connection
         if driver is not None and not driver.in_transaction:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
-    with session.begin_nested():
+    with connection.begin_nested():
         yield
 
 
@@ -115,6 +186,20 @@ def chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
+
+
+def read_by_key(
+    session: Session, query: Select[*tuple[Any, ...]], key: ColumnElement[int]
+) -> Iterator[RowMapping]:
+    """Yield the rows of a query in the order of ``key``, a unique column of the query.
+
+    Several queries read a part each: a driver may read the whole result of one into memory.
+    """
+    query = query.order_by(key).limit(_ROWS_AT_ONCE)
+    found = session.execute(query).mappings().all()
+    while found:
+        yield from found
+        found = session.execute(query.where(key > found[-1][key.name])).mappings().all()
 
 
 def outage(error: Exception) -> DatabaseError | None:

@@ -53,6 +53,10 @@ class Record:
     data: str
     text: str = ""
 
+    def document(self) -> dict[str, object]:
+        """Return the record for programs."""
+        return {"name": self.name, "ttl": TTL, "type": self.type, "data": self.data}
+
 
 def records(config: ClientConfig, host: str) -> list[Record]:
     """Return all records of a domain: those of this service, of mail and of other services.

@@ -22,6 +22,13 @@ class AutomxError(Exception):
         super().__init__(public or self.public)
         self.cause = cause
 
+    @property
+    def reason(self) -> str:
+        """What an administrator has to know, on one line; it is not for strangers."""
+        if self.status >= 500 and self.cause:  # the public text of these says nothing
+            return self.cause
+        return f"{self} ({self.cause})" if self.cause else str(self)
+
 
 class BadRequestError(AutomxError):
     """The request cannot be understood; the text says why."""

@@ -10,13 +10,11 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from sqlalchemy import func, select, text
-from sqlalchemy.orm import Session
 
-from automx import kinds, rows
-from automx.database import chunks
-from automx.errors import AddressError
+from automx import references, rows
+from automx.database import Session, chunks, read_by_key
 from automx.kinds import BadValueError, Kind
-from automx.models import Base
+from automx.models import metadata
 from automx.seed import number_of_rows
 from automx.seeddocument import Row
 
@@ -24,9 +22,9 @@ log = logging.getLogger(__name__)
 
 MAX_WARNINGS = 20
 
-_AT_ONCE = 2_000  # rows that are read by one query
-_NAMES_AT_ONCE = 400  # SQLite before 3.32 allows 999 parameters
-_TABLES = Base.metadata.tables
+_AT_ONCE = 2_000  # domains whose links are read by one query
+
+_TABLES = metadata.tables
 _COUNTED = (
     *("provider", "provider_detail", "ldapserver", "domain"),
     *("server", "server_domain", "davserver", "davserver_domain"),
@@ -35,10 +33,10 @@ _COUNTED = (
 
 def begin_snapshot(session: Session) -> None:
     """Let all that this transaction reads be of one moment; call it before the first statement."""
-    if session.get_bind().dialect.name == "sqlite":
+    if session.engine.dialect.name == "sqlite":
         session.execute(text("BEGIN"))  # its driver begins a transaction only when it writes
     else:
-        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        session.connection().execution_options(isolation_level="REPEATABLE READ")
 
 
 def export(
@@ -66,11 +64,15 @@ class _Export:
             table: not self._is_counted_from_1(table)
             for table in ("provider", "server", "davserver", "domain")
         }
-        self.has_some_links = {}
-        for servers in ("server", "davserver"):
-            number = self.counts[servers] * self.counts["domain"]
-            self.has_some_links[servers] = self._number_of_links(servers) != number
-            self.has_ids[servers] |= self.has_some_links[servers]
+        self.links = {
+            table: references.number_of_links(session, table) for table in ("server", "davserver")
+        }
+        self.has_some_links = {
+            table: number != self.counts[table] * self.counts["domain"]
+            for table, number in self.links.items()
+        }
+        for table, has_some in self.has_some_links.items():
+            self.has_ids[table] |= has_some
         self.has_ids["provider"] |= self.counts["provider"] > 1
         ids = session.scalars(select(_TABLES["provider"].c.id).limit(2)).all()
         self.only_provider = ids[0] if len(ids) == 1 else None
@@ -89,7 +91,7 @@ class _Export:
         yield from _list("servers", self._servers())
         yield from _list("domains", self._domains())
         yield "\n}\n"
-        self._look_for_dangling_rows()
+        self._look_for_bad_references()
         if self.warnings > MAX_WARNINGS:
             self.warn(f"there are {self.warnings - MAX_WARNINGS} more rows of this kind")
 
@@ -157,8 +159,7 @@ class _Export:
             yield _without(item, rows.service_defaults(str(item["url"])))
 
     def _domains(self) -> Iterator[Row]:
-        odd_names: set[str] = set()
-        for chunk in self._row_chunks("domain"):
+        for chunk in chunks(self._rows("domain"), _AT_ONCE):
             links = {table: self._links(table, chunk) for table in self.has_some_links}
             for row in chunk:
                 item = self._normal("domain", row)
@@ -171,7 +172,6 @@ class _Export:
                     if found and len(found[row["id"]]) != self.counts[table]:
                         item[f"{table}s"] = found[row["id"]]
                 yield item
-            self._look_for_twins(chunk, odd_names)
 
     def _normal(self, table: str, row: Row) -> Row:
         """Return the columns of a row in their normal forms, with the id if the document has it."""
@@ -190,43 +190,17 @@ class _Export:
                 item[column] = row[column]
         return item
 
-    def _look_for_twins(self, chunk: list[Row], odd_names: set[str]) -> None:
-        """Warn about names that mean the same domain, such as Example.com and example.com.
-
-        Of two such names at least one is odd, which is not an A-label in lower case;
-        ``odd_names`` remembers those of earlier rows.
-        """
-        a_labels: dict[int, str] = {}
-        for row in chunk:
-            try:
-                a_label = kinds.domain_a_label(str(row["name"]))
-            except AddressError:
-                continue
-            if a_label != row["name"]:
-                a_labels[row["id"]] = a_label
-        column = _TABLES["domain"].c.name
-        others: set[str] = set()
-        for names in chunks(a_labels.values(), _NAMES_AT_ONCE):
-            others.update(self.session.scalars(select(column).where(column.in_(names))))
-        for row_id, a_label in a_labels.items():
-            if a_label in others or a_label in odd_names:
-                self._note(f"domain {row_id} will not seed again: {a_label} has two rows")
-            odd_names.add(a_label)
-
-    def _look_for_dangling_rows(self) -> None:
-        """Warn about references to rows that do not exist; SQLite lets them be written."""
-        domain = _TABLES["domain"]
-        for column, name in (("provider_id", "provider"), ("ldapserver_id", "ldapserver")):
-            other, reference = _TABLES[name], domain.c[column]
-            joined = domain.outerjoin(other, other.c.id == reference)
-            query = select(domain.c.id).select_from(joined).order_by(domain.c.id)
-            dangling = query.where(other.c.id.is_(None), reference.is_not(None))
-            for row_id in self.session.scalars(dangling):
-                self._note(f"domain {row_id} will not seed again: its {column} is no {name}'s")
-        for table in self.has_some_links:
+    def _look_for_bad_references(self) -> None:
+        """Warn about rows that cannot be seeded because of other rows."""
+        for found in references.non_normal_names(self.session):
+            if found.duplicate_of is not None:
+                self._note(f"domain {found.id} will not seed again: {found.a_label} has two rows")
+        for domain_id, _, table, row_id in references.dangling_references(self.session):
+            self._note(f"domain {domain_id} will not seed again: there is no {table} {row_id}")
+        for table, number in self.links.items():
             links = f"{table}_domain"
-            if number := self.counts[links] - self._number_of_links(table):
-                self._note(f"{links} has {number} rows without server or domain, left out")
+            if dangling := self.counts[links] - number:
+                self._note(f"{links} has {dangling} rows without server or domain, left out")
 
     def _note(self, line: str) -> None:
         self.warnings += 1
@@ -234,18 +208,9 @@ class _Export:
             self.warn(line)
 
     def _rows(self, table: str) -> Iterator[Row]:
-        for chunk in self._row_chunks(table):
-            yield from chunk
-
-    def _row_chunks(self, table: str) -> Iterator[list[Row]]:
         """Yield all rows in the order of their ids."""
-        key = _TABLES[table].c.id
-        query = select(*rows.selected(table)).order_by(key).limit(_AT_ONCE)
-        found = self.session.execute(query).mappings().all()
-        while found:
-            yield [dict(row) for row in found]
-            query_rest = query.where(key > found[-1]["id"])
-            found = self.session.execute(query_rest).mappings().all()
+        query = select(*rows.selected(table))
+        return map(dict, read_by_key(self.session, query, _TABLES[table].c.id))
 
     def _links(self, table: str, chunk: Sequence[Row]) -> Mapping[int, list[int]] | None:
         """Return domain id -> server ids for some domains; None if all domains have all servers."""
@@ -270,14 +235,6 @@ class _Export:
         least, most = self.session.execute(select(func.min(column), func.max(column))).one()
         return bool(least is None or (least == 1 and most == self.counts[table]))
 
-    def _number_of_links(self, table: str) -> int:
-        """Return how many rows of a link table lead from a server to a domain."""
-        servers, domains, links = _TABLES[table], _TABLES["domain"], _TABLES[f"{table}_domain"]
-        joined = links.join(servers, links.columns[0] == servers.c.id).join(
-            domains, links.c.domain_id == domains.c.id
-        )
-        return self.session.scalar(select(func.count()).select_from(joined)) or 0
-
 
 def _without(item: Row, defaults: Row, *, keep: Sequence[str] = ()) -> Row:
     """Return an item without what it has by default."""
@@ -298,4 +255,5 @@ def _list(key: str, items: Iterable[Row]) -> Iterator[str]:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    # SQLite lets bytes into any column. As a list, no seed takes them for a text.
+    return json.dumps(value, ensure_ascii=False, default=lambda octets: [str(octets)])

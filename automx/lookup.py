@@ -11,22 +11,22 @@ from functools import cache, lru_cache
 from typing import Any, TypeVar
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, bindparam, select
 
 from automx import rows
 from automx.address import spellings
 from automx.cache import FoundConfig
 from automx.clientconfig import LOGO_TYPES, ClientConfig, ProviderDetails
+from automx.database import Session, read_by_key
 from automx.directory.row import LdapServer
 from automx.errors import BadRecordError, UnknownDomainError
 from automx.kinds import BadValueError
-from automx.models import Base, Domain, Provider, ProviderDetail
+from automx.models import Domain, Provider, ProviderDetail, metadata
 
 log = logging.getLogger(__name__)
 
 _Item = TypeVar("_Item")
-_TABLES = Base.metadata.tables
+_TABLES = metadata.tables
 
 
 def find(session: Session, domain: str) -> FoundConfig:
@@ -58,25 +58,20 @@ def find(session: Session, domain: str) -> FoundConfig:
 
 def knows(session: Session, domain: str) -> bool:
     """Tell whether a row of ``domain`` fits, a wildcard included."""
-    return deciding_row(session, domain) is not None
-
-
-def deciding_row(session: Session, domain: str) -> int | None:
-    """Return the id of the row of the table ``domain`` that decides for a domain (an A-label)."""
-    row = _domain_row(session, domain)
-    return row.id if row is not None else None
+    return _domain_row(session, domain) is not None
 
 
 def domain_names(session: Session) -> Iterator[tuple[int, str]]:
     """Yield id and name of all rows of the table ``domain``, as they are."""
-    for row in session.execute(select(Domain.id, Domain.name).order_by(Domain.id)):
-        yield row.id, row.name
+    key = _TABLES["domain"].c.id
+    for row in read_by_key(session, select(key, Domain.c.name), key):
+        yield row["id"], row["name"]
 
 
 def first_domains(session: Session, number: int) -> list[str]:
     """Return the first names of the table ``domain``, no wildcards, at most ``number`` of them."""
-    names = select(Domain.name).where(Domain.name.not_like("*%"))
-    return list(session.scalars(names.order_by(Domain.name).limit(number)))
+    names = select(Domain.c.name).where(Domain.c.name.not_like("*%"))
+    return list(session.scalars(names.order_by(Domain.c.name).limit(number)))
 
 
 def bad_rows(session: Session) -> Iterator[tuple[str, int, str]]:
@@ -96,8 +91,8 @@ def logo(session: Session, domain: str) -> tuple[str, bytes] | None:
     row = _domain_row(session, domain)
     if row is None:
         raise UnknownDomainError(cause=f"domain {domain}")
-    query = select(ProviderDetail.logo_type, ProviderDetail.logo)
-    found = session.execute(query.where(ProviderDetail.provider_id == row.details_of)).first()
+    query = select(ProviderDetail.c.logo_type, ProviderDetail.c.logo)
+    found = session.execute(query.where(ProviderDetail.c.provider_id == row.details_of)).first()
     if found is None or found.logo is None or found.logo_type not in LOGO_TYPES:
         return None
     return found.logo_type, found.logo
@@ -109,7 +104,8 @@ def lower_name(dialect: str) -> ColumnElement[str]:
     MariaDB and MySQL compare in any case, by the collation; lower() would bypass their key.
     """
     is_mysql = dialect in {"mysql", "mariadb"}
-    return Domain.__table__.c.name if is_mysql else sqlalchemy.func.lower(Domain.name)
+    name: Column[str] = Domain.c.name
+    return name if is_mysql else sqlalchemy.func.lower(name)
 
 
 def _domain_row(session: Session, domain: str) -> Row[*tuple[Any, ...]] | None:
@@ -138,18 +134,18 @@ def _domain_query(dialect: str) -> Select[*tuple[Any, ...]]:
     """Return the query for the rows of ``domain`` that have one of several ``names``."""
     return (
         select(
-            Domain.id,
-            Domain.name,
-            Domain.provider_id,
-            Domain.ldapserver_id,
-            Provider.name.label("provider_name"),
-            Provider.short_name,
-            ProviderDetail.provider_id.label("details_of"),
+            Domain.c.id,
+            Domain.c.name,
+            Domain.c.provider_id,
+            Domain.c.ldapserver_id,
+            Provider.c.name.label("provider_name"),
+            Provider.c.short_name,
+            ProviderDetail.c.provider_id.label("details_of"),
         )
-        .join(Provider, Provider.id == Domain.provider_id, isouter=True)
-        .join(ProviderDetail, ProviderDetail.provider_id == Provider.id, isouter=True)
+        .join(Provider, Provider.c.id == Domain.c.provider_id, isouter=True)
+        .join(ProviderDetail, ProviderDetail.c.provider_id == Provider.c.id, isouter=True)
         .where(lower_name(dialect).in_(bindparam("names", expanding=True)))
-        .order_by(Domain.id)
+        .order_by(Domain.c.id)
     )
 
 

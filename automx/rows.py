@@ -30,7 +30,7 @@ from automx.config import BACKENDS
 from automx.directory.row import LdapServer, read_hosts
 from automx.duration import parse_duration
 from automx.kinds import BadValueError, Kind
-from automx.models import Base
+from automx.models import metadata
 
 # The words of the columns type, socket_type and authentication. Of several that mean the same, the
 # first is the normal form: automx2's, where it has one.
@@ -84,7 +84,7 @@ def _moment(value: object) -> datetime:
     return value
 
 
-ID = kinds.number(1, kinds.MAX_INTEGER)
+ID = kinds.number(-kinds.MAX_INTEGER - 1, kinds.MAX_INTEGER)  # people insert 0, too
 
 PROVIDER = {"name": kinds.label(128), "short_name": kinds.label(32)}
 SERVER = {
@@ -251,7 +251,7 @@ def selected(table: str) -> list[ColumnElement[Any]]:
 
     Booleans come as they are: SQLite lets a column hold anything.
     """
-    columns = Base.metadata.tables[table].c
+    columns = metadata.tables[table].c
     if table == "provider_detail":
         size = func.length(columns.logo).label("logo_size")
         return [*(column for column in columns if column.name != "logo"), size]

@@ -5,26 +5,22 @@ A document is checked as a whole before the first row is written (see
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import astuple, dataclass
 
-from sqlalchemy import cast, func, select, true
+from sqlalchemy import cast, func, select, text, true
 from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
-from automx import kinds, seeddocument
-from automx.address import spellings
-from automx.database import chunks, savepoint
-from automx.errors import AddressError, ConflictError, SeedError
-from automx.lookup import lower_name
-from automx.models import Base
+from automx import kinds, references, seeddocument
+from automx.database import Session, chunks, savepoint
+from automx.errors import ConflictError, SeedError
+from automx.models import metadata
 from automx.seeddocument import Row, SeedRows
 
 _AT_ONCE = 2_000  # rows that are written by one statement
 _NAMES_AT_ONCE = 400  # SQLite before 3.32 allows 999 parameters
 
-_TABLES = Base.metadata.tables
+_TABLES = metadata.tables
 _COUNTED = {
     "provider": "provider",
     "domain": "domain",
@@ -109,9 +105,8 @@ def _check_against_database(session: Session, seed: SeedRows) -> None:
                 f"{path}: expected the id of a {table} in this document or in the database, "
                 f"found {row_id}"
             )
-    for chunk in chunks(seed.domains, _NAMES_AT_ONCE):
-        a_labels = {domain.a_label for domain in chunk}
-        for name in _same_domains(session, a_labels):
+    for chunk in chunks((domain.a_label for domain in seed.domains), _NAMES_AT_ONCE):
+        for _, name, _ in references.same_domains(session, set(chunk)):
             raise ConflictError(f"The database holds the domain {name} already")
 
 
@@ -123,24 +118,16 @@ def _existing(
     for table, row_id in paths:
         by_table.setdefault(table, []).append(row_id)
     for table, ids in by_table.items():
-        column = Base.metadata.tables[table].c.id
+        column = metadata.tables[table].c.id
         for chunk in chunks(ids, _NAMES_AT_ONCE):
             for row_id in session.scalars(select(column).where(column.in_(chunk))):
                 yield (table, row_id), paths[table, row_id]
 
 
-def _same_domains(session: Session, a_labels: set[str]) -> Iterator[str]:
-    """Yield the names in the database that mean one of the domains."""
-    names = {name for a_label in a_labels for name in spellings(a_label)}
-    column = lower_name(session.get_bind().dialect.name)
-    for chunk in chunks(sorted(names), 2 * _NAMES_AT_ONCE):
-        for name in session.scalars(select(_TABLES["domain"].c.name).where(column.in_(chunk))):
-            with suppress(AddressError):
-                if kinds.domain_a_label(name) in a_labels:
-                    yield name
-
-
 def _insert(session: Session, seed: SeedRows) -> Counts:
+    dialect = session.engine.dialect.name
+    if dialect in {"mysql", "mariadb"}:  # which would give a row with the id 0 another one
+        session.execute(text("SET sql_mode = CONCAT(@@sql_mode, ',NO_AUTO_VALUE_ON_ZERO')"))
     for table, table_rows in seed.rows.items():
         ids = _allocate(session, table, [row["id"] for row in table_rows])
         for row, row_id in zip(table_rows, ids, strict=True):
@@ -156,7 +143,7 @@ def _insert(session: Session, seed: SeedRows) -> Counts:
         _insert_rows(session, "provider_detail", [provider | details.columns])
         _insert_rows(session, "documentation", (provider | page for page in details.documentation))
     _insert_domains(session, seed)
-    if session.get_bind().dialect.name == "postgresql":
+    if dialect == "postgresql":
         _set_sequences(session)
     numbers = {table: len(found) for table, found in seed.rows.items()}
     return Counts(*(({**numbers, "domain": len(seed.domains)})[table] for table in _COUNTED))
@@ -171,7 +158,7 @@ def _insert_domains(session: Session, seed: SeedRows) -> None:
         {
             "id": row_id,
             "name": domain.name,
-            "provider_id": domain.provider or only_provider,
+            "provider_id": only_provider if domain.provider is None else domain.provider,
             "ldapserver_id": domain.ldapserver_id,
         }
         for row_id, domain in domains.items()
@@ -227,6 +214,6 @@ def _set_sequences(session: Session) -> None:
     for name in _COUNTED:
         sequence = cast(func.pg_get_serial_sequence(name, "id"), REGCLASS)
         highest = session.scalar(select(func.max(_TABLES[name].c.id)))
-        if highest is not None:
+        if highest is not None and highest > 0:
             last = func.pg_sequence_last_value(sequence)
             session.execute(select(func.setval(sequence, func.greatest(highest, last))))

@@ -12,7 +12,7 @@ from bench.measurements import Bench
 from bench.report import Table, number
 from bench.rows import databases, seed_document
 from bench.servers import serve
-from tests.processes import automx
+from tests.commandline import automx
 
 BEYOND_BACKEND = 15.0  # ms
 CALLS = 200

@@ -18,8 +18,8 @@ from bench.measurements import Bench
 from bench.report import Table, number
 from bench.rows import databases, seed_document
 from bench.servers import Server, automx2_and_automx, serve
+from tests.commandline import automx
 from tests.directory import PEOPLE, Directories, Directory, insert_ldapserver
-from tests.processes import automx
 from tests.tls import Authority
 
 TIMES_AUTOMX2 = {"LDAP": 8.0, "LDAPS": 30.0}

@@ -26,7 +26,7 @@ from bench.load import (
 from bench.report import Table, number
 from bench.rows import databases, fill, seed_document
 from bench.servers import BIN, Server, automx2_and_automx, gunicorn, serve
-from tests.processes import automx
+from tests.commandline import automx
 
 TIMES_AUTOMX2 = {AUTOCONFIG.name: 4.5, AUTODISCOVER.name: 4.0, MOBILECONFIG.name: 4.0}
 SHARE_OF_BARE = 0.6

@@ -18,8 +18,8 @@ from sqlalchemy import (
 )
 
 from automx.models import DavServer, Domain, Provider, Server, davserver_domain, server_domain
+from tests.commandline import automx
 from tests.databases import engine_uri, running_mariadb, running_postgresql
-from tests.processes import automx
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
 
@@ -79,12 +79,12 @@ def fill(db_uri: str, count: int) -> None:
     engine = create_engine(engine_uri(db_uri), enable_from_linting=False)  # all pairs are meant
     numbers = _numbers(len(str(count - 1)))
     name = literal("d") + cast(numbers.c.number + 1_000_000, String(7)) + literal(".example")
-    provider = select(Provider.id).scalar_subquery()
+    provider = select(Provider.c.id).scalar_subquery()
     domains = select(name, provider).where(numbers.c.number < count)
     with engine.begin() as connection:
         connection.execute(insert(Domain).from_select(["name", "provider_id"], domains))
         for link, server in ((server_domain, Server), (davserver_domain, DavServer)):
-            pairs = select(server.id, Domain.id).where(Domain.name != "example.com")
+            pairs = select(server.c.id, Domain.c.id).where(Domain.c.name != "example.com")
             connection.execute(insert(link).from_select(list(link.c.keys()), pairs))
     if engine.dialect.name == "postgresql":  # its autovacuum would do so within a minute
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

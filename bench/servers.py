@@ -12,7 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench.rows import seed_document
-from tests.processes import REPOSITORY, Running, automx, free_port, listens, running
+from tests.commandline import automx
+from tests.processes import REPOSITORY, Running, free_port, listens, running
 
 WORKERS = 2
 BIN = Path(sys.executable).parent

@@ -16,7 +16,7 @@ from automx.views.http import DIRECTORIES
 from automx.views.limits import LIMITS
 from automx.views.session import db
 
-pytest_plugins = ["tests.databases", "tests.directory", "tests.mailboxes"]
+pytest_plugins = ["tests.databases", "tests.directory", "tests.mailboxes", "tests.turns"]
 
 Execute = Callable[[str], None]
 
@@ -65,8 +65,7 @@ def make_app(database: Path) -> Iterator[Callable[..., Flask]]:
         for key in (DIRECTORIES, BACKENDS, LIMITS):
             app.extensions[key].close()
         with app.app_context():
-            for engine in db.engines.values():
-                engine.dispose()
+            db.engine.dispose()
 
 
 @pytest.fixture

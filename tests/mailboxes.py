@@ -6,6 +6,7 @@ the domains example.com and example.net are known.
 """
 
 import contextlib
+import functools
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -17,13 +18,12 @@ from threading import RLock
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
-from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from automx import migrations
 from automx.backends import Backends, Mailbox, Owner
 from automx.config import AccountSettings
-from automx.database import create_engine
+from automx.database import Session, create_engine
 from automx.errors import TakenError
 from tests.databases import ENGINES, Instance, engine_uri
 
@@ -136,9 +136,15 @@ def dump(session: Session) -> dict[str, list[dict[str, object]]]:
     return {table: rows(session, table) for table in ("token", "account")}
 
 
+@functools.lru_cache(maxsize=8)
+def _unpooled(db_uri: str) -> sa.Engine:
+    """Return an engine that keeps no connection; it asks what the database is only once."""
+    return sa.create_engine(engine_uri(db_uri), poolclass=NullPool)
+
+
 def open_transactions(db_uri: str) -> int:
     """Return how many transactions, even if they only read, are open in a database."""
-    url = make_url(engine_uri(db_uri))
+    url = make_url(db_uri)
     if url.get_backend_name() == "sqlite":
         with contextlib.closing(sqlite3.connect(str(url.database), timeout=0)) as connection:
             try:
@@ -157,7 +163,7 @@ def open_transactions(db_uri: str) -> int:
             "SELECT count(*) FROM information_schema.innodb_trx JOIN information_schema.processlist"
             " ON id = trx_mysql_thread_id WHERE db = DATABASE() AND id <> CONNECTION_ID()"
         )
-    with sa.create_engine(url, poolclass=NullPool).connect() as connection:
+    with _unpooled(db_uri).connect() as connection:
         return int(connection.scalar(sa.text(query)) or 0)
 
 
@@ -186,7 +192,7 @@ def accounts_database(request: pytest.FixtureRequest, empty_database: Path, tmp_
         uri = f"sqlite:///{path}"
     else:
         uri = request.getfixturevalue(f"migrated_{request.param}")
-    with sa.create_engine(engine_uri(uri), poolclass=NullPool).begin() as connection:
+    with _unpooled(uri).begin() as connection:
         for table in _CLEARED:
             connection.execute(sa.text(f"DELETE FROM {table}"))
         for statement in DOMAINS.strip().splitlines():

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PATIENCE = 120  # seconds for what takes a moment, unless it hangs or the machine is busy
 AUTOMX = Path(sys.executable).with_name("automx")
 
 
@@ -36,7 +37,7 @@ def free_port(host: str = "127.0.0.1") -> int:
         return port
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
     """Wait until ``condition()`` is true; fail the test with ``what`` if it takes too long."""
     end = time.monotonic() + seconds
     while not condition():
@@ -50,6 +51,12 @@ def listens(port: int, host: str = "127.0.0.1") -> bool:
     with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
         return True
     return False
+
+
+def listening_sockets(port: int) -> int:
+    """Return how many sockets listen on a port: each worker has its own."""
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(columns[1].endswith(f":{port:04X}") and columns[3] == "0A" for columns in sockets)
 
 
 @contextlib.contextmanager
@@ -102,7 +109,7 @@ def running(
     ready: Callable[[], bool],
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    seconds: float = 30,
+    seconds: float = PATIENCE,
 ) -> Iterator[Running]:
     """Run a program until the block ends; entering waits until ``ready()`` is true."""
     with log.open("ab") as output:
@@ -137,28 +144,6 @@ class Server(Running):
     def url(self) -> str:
         """The base URL, without a final slash."""
         return f"http://127.0.0.1:{self.port}"
-
-
-def automx(*arguments: str | Path, env: Mapping[str, str], stdin: str | None = None) -> str:
-    """Run an automx command to its end and return what it prints; fail the test if it fails."""
-    result = attempt(*arguments, env=env, stdin=stdin)
-    if result.returncode != 0:
-        pytest.fail(f"automx {' '.join(map(str, arguments))}: {result.stderr}")
-    return result.stdout
-
-
-def attempt(
-    *arguments: str | Path, env: Mapping[str, str], stdin: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run an automx command, which may fail, to its end."""
-    return subprocess.run(
-        [AUTOMX, *arguments],
-        input=stdin,
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @contextlib.contextmanager

@@ -15,17 +15,17 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from automx.accounts import accounts, prune, tokens
 from automx.accounts.prune import Policy
-from automx.database import engine_options
+from automx.database import Session, engine_options
 from automx.errors import (
     AutomxError,
     ForbiddenError,
@@ -36,6 +36,7 @@ from automx.errors import (
 )
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
+from tests.commandline import automx
 from tests.databases import engine_uri
 from tests.mailboxes import LATER, NOW, Mailboxes, backends, dump, rows
 from tests.mailprogram import MailProgram, mail_program
@@ -43,15 +44,13 @@ from tests.processes import (
     AUTOMX,
     REPOSITORY,
     Server,
-    automx,
+    listening_sockets,
     program,
     running,
     serving,
     wait_until,
 )
-from tests.test_accounts import usecount
-from tests.test_serve import listening_sockets
-from tests.test_tokens import EXHAUSTED, add
+from tests.tokens import EXHAUSTED, add, usecount
 
 THREADS = 40
 
@@ -197,7 +196,7 @@ def test_a_crowd_of_programs_deletes_each_account_once(
 
     results = crowd(work)
 
-    told = [item for result in results for item in result]  # type: ignore[attr-defined]
+    told = [item for result in results for item in result]  # type: ignore[attr-defined] # a list each
     assert sorted(told) == sorted((item.account.address, None) for item in actions)
     assert Counter(action for action, _ in mailboxes.calls) == {"delete": 20, "find": 8}
     assert (mailboxes.boxes, rows(session, "account")) == ({}, [])
@@ -285,7 +284,7 @@ def test_a_transaction_that_mariadb_broke_off_for_another_one_is_run_again(
         def note(context: sa.ExceptionContext) -> None:
             broken_off.append(str(context.original_exception))
 
-        use = sa.update(TokenRow).values(usecount=TokenRow.usecount + 1)
+        use = sa.update(TokenRow).values(usecount=TokenRow.c.usecount + 1)
         disable = sa.update(AccountRow).where(*accounts.unchanged(account)).values(state="disabled")
         start = threading.Event()
 
@@ -416,6 +415,10 @@ class Load:
     made: list[str] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
 
+    def has_made_more_than(self, number: int) -> bool:
+        """Tell whether people were told of more accounts than so many."""
+        return len(self.made) > number
+
     def scan(self) -> None:
         """Ask for one account after the other until the load ends."""
         while not self._stop.is_set():
@@ -461,8 +464,7 @@ def workers(server: Server) -> list[int]:
 def kill_one_by_one(server: Server, load: Load, dice: random.Random, number: int) -> None:
     """Kill workers, and at last the server with all that is left, at random moments."""
     for pid in [*dice.sample(workers(server), number - 1), None]:
-        before = len(load.made)
-        wait_until(lambda before=before: len(load.made) > before, "making one more account")  # type: ignore[misc]
+        wait_until(partial(load.has_made_more_than, len(load.made)), "making one more account")
         time.sleep(dice.uniform(0, 0.1))
         if pid is None:
             os.killpg(server.process.pid, signal.SIGKILL)

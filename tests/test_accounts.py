@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from automx import seed
 from automx.accounts import accounts, tokens
 from automx.accounts.accounts import Account, NewAccount, State
 from automx.accounts.tokens import Token
 from automx.backends import Owner
+from automx.database import Session
 from automx.errors import (
     AddressError,
     AutomxError,
@@ -31,7 +31,7 @@ from automx.errors import (
     UnknownAccountError,
 )
 from tests.mailboxes import LATER, NOW, Box, Mailboxes, backends, dump, rows
-from tests.test_tokens import EXHAUSTED, EXPIRED, REVOKED, UNKNOWN, add
+from tests.tokens import EXHAUSTED, EXPIRED, REVOKED, UNKNOWN, add, usecount
 
 NO_FREE_ADDRESS = "No free address was found. Please try again."
 TAKEN = "This address is taken already."
@@ -68,13 +68,6 @@ def fails(expected: type[BaseException], call: Callable[[], object]) -> str:
         call()
     assert type(caught.value) is expected
     return str(caught.value)
-
-
-def usecount(session: Session) -> int:
-    """Return the uses of the only token."""
-    (token,) = tokens.all_tokens(session)
-    session.rollback()
-    return token.usecount
 
 
 def states(session: Session) -> dict[str, str]:
@@ -553,7 +546,7 @@ def give_up(session: Session, mailboxes: Mailboxes) -> Callable[[str, str], None
 
     def settle(action: str, address: str) -> None:
         mailboxes.during = lambda _, __: None
-        with Session(session.get_bind()) as other:
+        with Session(session.engine) as other:
             account = accounts.get(other, address)
             accounts.remove(other, account, backends(mailboxes), now=LATER)
 

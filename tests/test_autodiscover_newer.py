@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy.orm import Session
 
-from automx.database import create_engine
+from automx.database import Session, create_engine
 from automx.seed import populate
 from tests.documents import MOBILESYNC_SCHEMA, autodiscover_request, golden
-from tests.test_provider_details import DOCUMENT
+from tests.examples import DOCUMENT
 
 URL = "/autodiscover/autodiscover.json"
 XML_URL = "https://autodiscover.example.com/autodiscover/autodiscover.xml"

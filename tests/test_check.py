@@ -23,12 +23,13 @@ import pytest
 
 from automx import check, dns, lookup
 from automx.check import Finding, Level, Network, Target
+from automx.check.http import ask
 from automx.check.network import NetworkError
-from automx.check.web import _ask
 from automx.config import DirectorySettings, make
 from automx.database import open_session
 from automx.errors import BadRecordError
 from automx.migrations import upgrade
+from tests.commandline import attempt
 from tests.conftest import Execute
 from tests.directory import (
     Directories,
@@ -279,13 +280,8 @@ class World:
 
     def check(self, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
         """Run ``automx check`` as an administrator does."""
-        return subprocess.run(
-            [AUTOMX, "check", *self.internet.options(self.authority), *arguments],
-            env={**os.environ, **self.env, **env},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        options = self.internet.options(self.authority)
+        return attempt("check", *options, *arguments, env={**self.env, **env})
 
 
 @pytest.fixture(scope="module")
@@ -454,7 +450,7 @@ def test_a_healthy_domain(world: World) -> None:
     assert lines == [
         "ok       healthy.test  everything is in order",
         "ok       rolling.test  everything is in order",
-        "2 domains, 2 errors, 0 warnings",  # those of the tables, which hold the other cases
+        "2 domains, 7 errors, 0 warnings",  # those of the tables, which hold the other cases
     ]
 
 
@@ -497,7 +493,7 @@ def test_a_silent_name_server_is_told_once_for_each_domain(world: World) -> None
     assert of_domain(result.stdout.splitlines(), "no-srv.test") == [
         (
             f"error    no-srv.test  no-srv.test: {text} -> see the name servers of the zone; "
-            "its names and URLs were not looked at"
+            "its names and URLs were not checked"
         ),
         *(
             f"error    no-srv.test  {subject}: {text} -> {server}"
@@ -533,7 +529,7 @@ def test_a_terminal_gets_colours_a_bar_and_lines_of_its_width(world: World) -> N
         "               SRV record",
         "               -> add to the zone: _imaps._tcp.no-srv.test.",
         "               IN SRV 0 1 993 mail.test.",
-        "1 domain, 2 errors, 1 warning",
+        "1 domain, 7 errors, 1 warning",
     ]
 
 
@@ -585,13 +581,7 @@ def test_ctrl_c_prints_what_is_known(world: World) -> None:
 
 def run(env: Mapping[str, str], *arguments: str) -> "tuple[int, str, str]":
     """Run ``automx check`` without a network."""
-    result = subprocess.run(
-        [AUTOMX, "check", *arguments],
-        env={**os.environ, "AUTOMX_CONF": "/dev/null", **env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = attempt("check", *arguments, env={"AUTOMX_CONF": "/dev/null", **env})
     return result.returncode, result.stdout, result.stderr
 
 
@@ -697,8 +687,9 @@ def test_settings(env: dict[str, str], tmp_path: Path) -> None:
                 "-> give the https URL of the web server in front of automx"
             ),
             (
-                "warning  -  ldap_verify: anyone on the way to a directory can read and forge "
-                "-> name the directory's authority by ldap_ca_file, and set this to yes"
+                "warning  -  ldap_verify: an attacker between automx and a directory can read and "
+                "change the answers -> name the directory's authority by ldap_ca_file, and set "
+                "this to yes"
             ),
             (
                 f"warning  -  signing_certificate: the signing certificate ends on {end:%Y-%m-%d}: "
@@ -782,8 +773,8 @@ def test_whatever_hangs_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         check.check_domains(targets, network, host="h.test", ldap_options=DirectorySettings())
     )
     released.set()
-    text = "this domain was not done within 1.6 s"
-    advice = "look at fewer domains at once, or give less --timeout"
+    text = "the checks of this domain did not end within 1.6 s"
+    advice = "check fewer domains at once, or set a lower --timeout"
     late = Finding("", Level.ERROR, "automx check", text, advice)
     assert found == {"example.com": [], "": [late]}
 
@@ -816,8 +807,27 @@ def test_an_http_answer_that_drips_is_given_up() -> None:
     network = Network(name_server="127.0.0.1", timeout=1)
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
     with dripping_socket(answer) as port, pytest.raises(NetworkError) as caught:
-        _ask(network, f"http://127.0.0.1:{port}/")
+        ask(network, f"http://127.0.0.1:{port}/")
     assert str(caught.value) == "no answer in time"
+
+
+def test_an_http_answer_that_arrives_in_parts_is_read_to_its_end() -> None:
+    network = Network(name_server="127.0.0.1", timeout=10)
+    body = b"x" * 100_000
+    head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(head.encode() + body)
+
+        server = threading.Thread(target=serve)
+        server.start()
+        answer = ask(network, f"http://127.0.0.1:{listener.getsockname()[1]}/")
+        server.join()
+    assert (answer.status, answer.body) == (200, body)
 
 
 def test_an_address_without_an_answer_leaves_time_for_the_next(

@@ -12,11 +12,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from automx.migrations import upgrade
+from tests.commandline import attempt, automx
 from tests.conftest import Execute
 from tests.databases import engine_uri
 from tests.documents import golden
 from tests.mailprogram import MailProgram, mail_program
-from tests.processes import AUTOMX, attempt, automx
+from tests.processes import AUTOMX
 from tests.transcripts import replayed
 
 

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from automx.migrations import upgrade
+from tests.commandline import attempt, automx
 from tests.conftest import Execute
 from tests.databases import engine_uri
 from tests.mailprogram import MailProgram, mail_program
-from tests.processes import AUTOMX, attempt, automx
+from tests.processes import AUTOMX
 
 NOW = "--now=2026-12-10T12:00Z"
 
@@ -133,8 +134,8 @@ def test_everything_is_done_and_told_step_by_step(
     assert hook.requests() == []
     done = automx("prune", NOW, env=env)
     lines = [
-        "clean up cut@example.com (its making was cut off, token week)",
-        "clean up failed@example.com (its making failed, token week)",
+        "clean up cut@example.com (its creation was interrupted, token week)",
+        "clean up failed@example.com (its creation failed, token week)",
         "warn ending@example.com (expires 2026-12-11 18:30 UTC, token week)",
         (
             "disable expired@example.com (expired 2026-12-10 12:00 UTC; to be deleted"
@@ -147,7 +148,7 @@ def test_everything_is_done_and_told_step_by_step(
         ),
         "prolong unknown@example.com (may still be in use; until 2027-01-07 12:00 UTC, token long)",
         "delete disabled@example.com (expired 2026-12-09 11:00 UTC, token week)",
-        "delete stuck@example.com (its deletion was cut off, token week)",
+        "delete stuck@example.com (its deletion was interrupted, token week)",
     ]
     assert dry.splitlines() == [
         *(f"would {line}" for line in lines),
@@ -189,7 +190,7 @@ def test_everything_is_done_and_told_step_by_step(
     assert automx("prune", "--dry-run", NOW, env=env) == "Nothing to do.\n"
     assert (server.requests(), hook.requests()) == ([], [])
     assert automx("prune", "--now=2026-12-10 14:00", env=env) == (
-        "cleaned up working@example.com (its making was cut off, token week)\n"
+        "cleaned up working@example.com (its creation was interrupted, token week)\n"
         "deleted waiting@example.com (expired 2026-12-09 13:00 UTC, token week)\n"
         "1 deleted, 1 cleaned up.\n"
     )
@@ -370,7 +371,7 @@ def test_accounts_end_on_each_database(any_database_uri: str, tmp_path: Path) ->
         "1 disabled.\n"
     )
     shown = automx("account", "show", address, env=env)
-    assert "State    disabled (it has expired, and nobody can log in)\n" in shown
+    assert "State    disabled (expired; login is blocked)\n" in shown
     assert automx("prune", later, env=env) == "Nothing to do.\n"
     assert automx("prune", "--now=2999-01-08", env=env) == (
         f"deleted {address} (expired {text}, token oneday)\n1 deleted.\n"

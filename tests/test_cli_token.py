@@ -1,19 +1,23 @@
 """``automx token``: an administrator makes tokens, looks at them, changes and withdraws them."""
 
 import json
+import os
 import re
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import click
 import pytest
 
+from automx.cli import COMMANDS, main
 from automx.migrations import upgrade
 from tests.barcodes import decoded, drawn
+from tests.commandline import attempt, automx
 from tests.conftest import Execute
 from tests.databases import engine_uri
 from tests.documents import golden
-from tests.processes import AUTOMX, attempt, automx
+from tests.processes import AUTOMX
 from tests.transcripts import replayed, steady
 
 DAY = 86400
@@ -302,9 +306,41 @@ def test_life_of_a_token_on_each_database(any_database_uri: str) -> None:
     assert automx("token", "del", "oneday", env=env) == "Deleted the token oneday.\n"
 
 
-def test_help_comes_without_the_libraries_of_the_commands() -> None:
-    heavy = "{'sqlalchemy', 'flask', 'httpx', 'segno', 'alembic', 'lxml'}"
-    code = f"import sys, automx.cli; print(sorted({heavy} & sys.modules.keys()))"
-    python = AUTOMX.with_name("python")
-    result = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout == "[]\n"
+def modules_of(*arguments: str, env: dict[str, str]) -> set[str]:
+    """Return the modules that a command has imported, in a process of its own."""
+    code = (
+        "import sys; from automx.cli import main; main(sys.argv[1:], standalone_mode=False);"
+        " print(*sys.modules, file=sys.stderr)"
+    )
+    result = subprocess.run(
+        [AUTOMX.with_name("python"), "-c", code, *arguments],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(result.stderr.split())
+
+
+HEAVY = {"alembic", "flask", "granian", "httpx", "ldap3", "lxml", "segno", "sqlalchemy"}
+
+
+def test_help_comes_without_the_libraries_of_the_commands(env: dict[str, str]) -> None:
+    assert modules_of("--help", env=env) & HEAVY == set()
+
+
+def test_a_list_of_tokens_comes_without_the_libraries_of_other_commands(
+    env: dict[str, str],
+) -> None:
+    found = modules_of("token", "list", env=env)
+    assert found & HEAVY == {"sqlalchemy"}
+    assert "sqlalchemy.orm" not in found
+
+
+def test_the_list_of_commands_has_the_first_sentence_of_each() -> None:
+    context = click.Context(main)
+    for name, (_, text) in COMMANDS.items():
+        command = main.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+        assert text == " ".join((command.help or "").partition("\n\n")[0].split())

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,11 @@ def is_alive(pid: int) -> bool:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
+
+
+def has_ended(pid: int) -> bool:
+    """Tell whether a process runs no more."""
+    return not is_alive(pid)
 
 
 def call(words: tuple[str, ...], action: str, timeout: float = 30) -> Mailbox | None:
@@ -419,7 +425,7 @@ def test_a_program_that_takes_too_long_is_killed_with_all_it_started(
     for name in ("pid", "child"):
         if (tmp_path / name).exists():
             pid = int((tmp_path / name).read_text())
-            wait_until(lambda pid=pid: not is_alive(pid), f"the end of {pid}")  # type: ignore[misc]
+            wait_until(partial(has_ended, pid), f"the end of {pid}")
 
 
 def test_the_log_has_what_a_killed_program_complained_of(shell: Program) -> None:

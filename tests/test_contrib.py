@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from automx.migrations import upgrade
+from tests.commandline import automx
 from tests.databases import Instance, engine_uri, run
-from tests.processes import AUTOMX, REPOSITORY, automx, program, running
+from tests.processes import AUTOMX, REPOSITORY, program, running
 
 CONTRIB = REPOSITORY / "contrib"
 SCRIPTS = [*sorted(CONTRIB.glob("*.sh")), CONTRIB / "automx.openrc"]

@@ -20,29 +20,32 @@ from werkzeug.test import TestResponse
 
 from automx.accounts import tokens
 from automx.database import open_session
-from automx.formats import qr
 from tests.conftest import EXAMPLE_ROWS, Execute
 from tests.documents import golden, unversioned
 from tests.processes import Server, free_port, listens, program, running, serving, wait_until
+from tests.tokenpages import (
+    DAMAGED,
+    ENDPOINT,
+    FAILURES,
+    FOR_THE_APP,
+    INCOMPLETE,
+    OUT_OF_ORDER,
+    SECRET,
+    SPENT,
+    TOO_LARGE,
+    UNAVAILABLE,
+    UNKNOWN,
+    WRONG_ADDRESS,
+    assert_page,
+    error_page,
+    rows,
+    style_of,
+    token_page,
+)
 
 pytestmark = pytest.mark.usefixtures("example")
 
-SECRET = "2hxg7kpw4m9tdzr3cfq8vyna"
-ENDPOINT = "https://mail.example.com/x/y"
 PATHS = ["/", "/new_email", "/new_email/", "/x/y", "/x/y/"]
-
-INCOMPLETE = "This link is incomplete: its token is missing. Please scan the QR code again."
-UNKNOWN = "This QR code is not known here. Please ask for a new one."
-DAMAGED = "This QR code is damaged. Please scan it again, or ask for a new one."
-WRONG_ADDRESS = "This QR code leads to a wrong address. Please ask for a new one."
-FOR_THE_APP = "This address is for the app Delta Chat. Please scan the QR code with it."
-TOO_LARGE = "This request is too large. Please scan the QR code with the app Delta Chat."
-OUT_OF_ORDER = (
-    "This server cannot make mailboxes now; its administrator has to look into it. Please try again"
-    " later."
-)
-USED_UP = "This QR code has been used as often as it may be. Please ask for a new one."
-UNAVAILABLE = "The service is not available at the moment. Please try again later."
 
 Make = Callable[..., Flask]
 AddToken = Callable[..., None]
@@ -64,12 +67,6 @@ def add_token(database: Path) -> AddToken:
 def app_client(make_app: Make) -> FlaskClient:
     """A client of an application whose QR codes lead to ``ENDPOINT``."""
     return make_app(web_endpoint=ENDPOINT).test_client()
-
-
-def rows(database: Path, query: str) -> list[Any]:
-    """Return what a query finds."""
-    with contextlib.closing(sqlite3.connect(database)) as connection:
-        return connection.execute(query).fetchall()
 
 
 def assert_error(answer: TestResponse, status: int, reason: str) -> None:
@@ -194,25 +191,6 @@ def test_the_token_is_read_from_the_url_alone(
 
 
 # What people read when something is wrong.
-
-
-def revoke(execute: Execute) -> None:
-    execute("UPDATE token SET is_revoked = 1")
-
-
-def use_up(execute: Execute) -> None:
-    execute("UPDATE token SET usecount = maxuse")
-
-
-def let_end(execute: Execute) -> None:
-    execute("UPDATE token SET valid_until = '2026-01-01 00:00:00'")
-
-
-SPENT = {
-    "revoked": (revoke, "This QR code has been withdrawn. Please ask for a new one."),
-    "exhausted": (use_up, USED_UP),
-    "expired": (let_end, "This QR code is no longer valid. Please ask for a new one."),
-}
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -357,30 +335,6 @@ def command(make_app: Make, tmp_path: Path) -> Command:
     return make
 
 
-FAILURES = {
-    "taken": (
-        """echo '{"status": "exists"}'""",
-        409, "No free address was found. Please try again.",
-    ),
-    "refused": (
-        """echo '{"status": "refused", "reason": "secret reason"}'""",
-        503, "The mail server cannot do this at the moment. Please try again later.",
-    ),
-    "failed": (
-        "echo secret output >&2; exit 1",
-        503, "The mail server did not answer as it should. Please try again later.",
-    ),
-    "silent": (
-        "sleep 60",
-        504, "The mail server did not answer in time. Please try again later.",
-    ),
-    "not there": (
-        "rm \"$0\"; exit 9",
-        504, "The mail server cannot be reached at the moment. Please try again later.",
-    ),
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("name", FAILURES)
 def test_each_failure_of_a_mail_server_has_its_reason_and_gives_the_use_back(
     command: Command, add_token: AddToken, database: Path, name: str
@@ -465,46 +419,6 @@ def test_other_protocols_keep_the_form_of_their_errors(client: FlaskClient) -> N
 
 
 # What people see.
-
-PAGE_HEADERS = {
-    "Content-Type": "text/html; charset=utf-8",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none';"
-        " frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Robots-Tag": "noindex, nofollow",
-}
-
-
-def style_of(page: str) -> str:
-    """Return the address of a page's style sheet, a query."""
-    found = re.search(r'<link rel="stylesheet" href="(\?style=[0-9a-f]{8})">', page)
-    assert found
-    return found[1]
-
-
-def assert_page(answer: TestResponse, status: int, document: str) -> None:
-    """Check that an answer is this page, and keeps its URL, with the token in it, to itself."""
-    assert answer.text == document.replace("{style}", style_of(answer.text))
-    assert answer.status_code == status
-    for name, value in PAGE_HEADERS.items():
-        assert answer.headers[name] == value
-
-
-def error_page(headline: str, reason: str) -> str:
-    """Return the page that tells an error."""
-    text = golden("token-error.html")
-    return text.replace("{headline}", headline).replace("{reason}", reason)
-
-
-def token_page(link: str) -> str:
-    """Return the page of a token whose code holds this text."""
-    code = qr.svg(link, title="QR code")
-    href = link.replace("DCACCOUNT:", "dcaccount:").replace("&", "&amp;")
-    return golden("token.html").replace("{code}\n", code).replace("{link}", href)
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -329,8 +329,8 @@ def test_one_line_end_behind_the_password_does_not_belong_to_it(login: Command, 
         (b"", "the password is empty"),
         (b"\n", "the password is empty"),
         (b"gehe\xefm", "the password is not UTF-8"),
-        (b"geheim\n\n", "the password has a character that nobody can type"),
-        (b"geh\0eim", "the password has a character that nobody can type"),
+        (b"geheim\n\n", "the password contains a control character"),
+        (b"geh\0eim", "the password contains a control character"),
     ],
 )
 def test_a_password_that_cannot_be_is_told_and_not_shown(

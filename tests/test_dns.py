@@ -1,8 +1,6 @@
 """The records of a domain: complete, and a zone that a name server loads."""
 
 import json
-import os
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +8,11 @@ import pytest
 
 from automx import dns as records
 from automx.clientconfig import ClientConfig, ServerType, Service, ServiceType, SocketType
+from tests.commandline import attempt, automx
 from tests.conftest import Execute
 from tests.documents import golden
+from tests.examples import DOCUMENT, IMAP, SMTP, config
 from tests.nameserver import name_server
-from tests.processes import AUTOMX, automx
-from tests.test_pacc import IMAP, SMTP, config
-from tests.test_provider_details import DOCUMENT
 
 
 @pytest.fixture
@@ -147,24 +144,18 @@ def test_a_domain_beyond_ascii_and_one_that_a_wildcard_covers(
     [
         (
             ["example.com"],
-            "under which host name do clients reach automx? Give it by --host, or set public_host",
+            "the public host name of automx is not known: give it by --host, or set public_host",
         ),
         (
             ["example.com", "--host", "192.0.2.1"],
-            "under which host name do clients reach automx? Give it by --host, or set public_host",
+            "the public host name of automx is not known: give it by --host, or set public_host",
         ),
         (["example.org", "--host", "h.example"], "No configuration is known for this domain."),
         (["*.example.com", "--host", "h.example"], "The domain name is not valid."),
     ],
 )
 def test_what_cannot_be_told(env: dict[str, str], arguments: list[str], complaint: str) -> None:
-    result = subprocess.run(
-        [AUTOMX, "dns", *arguments],
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = attempt("dns", *arguments, env=env)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith(f"automx: {complaint}")
 

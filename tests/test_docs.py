@@ -14,10 +14,11 @@ import pytest
 
 from automx.cli import main
 from automx.config import KEYS
-from automx.models import Base
+from automx.models import metadata
 from automx.rows import AUTHENTICATIONS, SERVER_TYPES, SERVICE_TYPES, SOCKET_TYPES
+from tests.commandline import automx
 from tests.databases import Instance
-from tests.processes import AUTOMX, REPOSITORY, automx, program
+from tests.processes import AUTOMX, REPOSITORY, program
 
 PAGES = [
     *sorted(REPOSITORY.glob("*.md")),
@@ -107,9 +108,10 @@ def complaint(arguments: list[str]) -> str | None:
         if not isinstance(command, click.Group) or word in {"-h", "--help", "--version"}:
             arguments = arguments[index:]
             break
-        if word not in command.commands:
+        found = command.get_command(click.Context(command), word)
+        if found is None:
             return f"No such command {word!r}."
-        command = command.commands[word]
+        command = found
     else:
         arguments = []
     if isinstance(command, click.Group):
@@ -217,9 +219,9 @@ def test_configuration_names_every_key_and_its_default() -> None:
     assert first_column(text) == list(KEYS)
 
 
-@pytest.mark.parametrize("table", Base.metadata.tables)
+@pytest.mark.parametrize("table", metadata.tables)
 def test_database_names_every_column_in_its_order(table: str) -> None:
-    columns = Base.metadata.tables[table].columns.keys()
+    columns = metadata.tables[table].columns.keys()
     assert first_column(section(DATABASE, f"`{table}`")) == columns
 
 

@@ -169,9 +169,9 @@ LETTERS = [
     "аlice",  # noqa: RUF001 - a Cyrillic letter
     "ａｌｉｃｅ",  # noqa: RUF001 - full-width letters
     "＊",  # noqa: RUF001 - a full-width asterisk, which is one in some forms of normalization
-    "（uid=＊）",  # noqa: RUF001
+    "（uid=＊）",  # noqa: RUF001 - full-width, too
     "﹡",
-    "∗",  # noqa: RUF001
+    "∗",  # noqa: RUF001 - an operator that looks like an asterisk
     "\u200balice",
     "alice\u200b",
     "al\u00adice",

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
-from sqlalchemy.orm import Session
 
 from automx.clientconfig import (
     Authentication,
@@ -18,11 +17,11 @@ from automx.clientconfig import (
     SocketType,
 )
 from automx.config import load
-from automx.database import create_engine, open_session
+from automx.database import Session, create_engine, open_session
 from automx.errors import BadRecordError, DatabaseError, UnknownDomainError
 from automx.lookup import find
 from automx.migrations import upgrade
-from automx.models import Base
+from automx.models import metadata
 from tests.databases import ENGINES, Instance
 
 IMAP = (1, 10, "imap.example.com", 993, "imap", "SSL", "%EMAILADDRESS%", "plain")
@@ -71,7 +70,7 @@ def sqlite_session(empty_database: object) -> Iterator[Session]:
 
 def insert(session: Session, table: str, *rows: tuple[object, ...]) -> None:
     """Insert rows by position."""
-    columns = Base.metadata.tables[table].columns.keys()
+    columns = metadata.tables[table].columns.keys()
     for row in rows:
         statement = f"INSERT INTO {table} VALUES ({', '.join(f':{name}' for name in columns)})"
         session.execute(sqlalchemy.text(statement), dict(zip(columns, row, strict=True)))

@@ -20,21 +20,21 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event
-from sqlalchemy.orm import Session
 
 from automx.accounts import accounts, tokens
 from automx.accounts.mailadm import Report, settings, take_over
 from automx.accounts.mailadmfile import read
 from automx.backends import Backends
 from automx.config import AccountSettings, load
-from automx.database import create_engine, open_session
+from automx.database import Session, create_engine, open_session
 from automx.errors import BadRequestError, ConflictError, ForbiddenError, UnknownDomainError
 from automx.migrations import upgrade
 from automx.seed import populate
 from automx.seeddocument import SAMPLE
+from tests.commandline import attempt, automx
 from tests.databases import engine_uri
 from tests.mailcow import Domain, running_mailcow
-from tests.processes import attempt, automx, running, serving, wait_until
+from tests.processes import running, serving, wait_until
 
 NOW = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)
 DAY = 86400
@@ -554,7 +554,7 @@ def test_an_account_that_somebody_makes_at_the_same_moment_stops_it(
                 with open_session(uri) as other:
                     accounts.create(other, theirs, backends, now=NOW)
 
-        event.listen(session.get_bind(), "before_cursor_execute", make_theirs)
+        event.listen(session.engine, "before_cursor_execute", make_theirs)
         tokens.add(session, "kept", "example.com", now=NOW)
         with pytest.raises(ConflictError) as caught:
             take_over(session, read(old), now=NOW)
@@ -809,7 +809,7 @@ Accounts of example.com: 1 added, 0 here before, 1 left out
 
 - The token one hour: it is called one-hour here: names have no blanks, and 64 characters at most.
 - The user 'nobody' is left out: that is no address.
-- 1 of the accounts have expired: automx prune --dry-run tells what will become of them.
+- 1 of the accounts have expired: automx prune --dry-run prints what will be done with them.
 
 Settings for automx.conf:
 

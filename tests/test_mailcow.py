@@ -1433,6 +1433,6 @@ def test_endpoint_is_the_url_of_the_api_or_of_the_server(
 )
 def test_a_setting_that_cannot_be_used_is_named(settings: dict[str, str], name: str) -> None:
     needed = {"mailcow_endpoint": "https://mailcow.lab.test", "mailcow_token": "KEY"} | settings
-    backends = Backends(AccountSettings(**needed))  # type: ignore[arg-type]
+    backends = Backends(AccountSettings(**needed))  # type: ignore[arg-type] # the test knows the names
     with pytest.raises(SettingsError, match=f"^{name} "):
         backends.get("mailcow")

@@ -26,8 +26,9 @@ from sqlalchemy.pool import NullPool
 from automx import migrations
 from automx.errors import BadRequestError, ConflictError, DatabaseError, SettingsError
 from automx.migrations import SchemaState
+from tests.commandline import attempt, automx
 from tests.databases import Instance, engine_uri, run
-from tests.processes import AUTOMX, automx, program
+from tests.processes import AUTOMX, program
 
 TITLES = {
     "0001": "automx2's seven tables, and what makes a domain quick to find",
@@ -367,7 +368,7 @@ def test_an_empty_database_gets_automx2s_tables_and_ours_with_their_columns_in_o
 
 
 def test_the_schema_is_what_the_classes_say(any_database_uri: str) -> None:
-    from automx.models import Base
+    from automx.models import metadata
 
     upgrade(any_database_uri)
     options: dict[str, Any] = {"compare_type": True, "compare_server_default": True}
@@ -378,7 +379,7 @@ def test_the_schema_is_what_the_classes_say(any_database_uri: str) -> None:
     with connected(any_database_uri) as connection, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*expression-based index ix_domain_lower_name")
         context = MigrationContext.configure(connection, opts=options)
-        assert compare_metadata(context, Base.metadata) == []
+        assert compare_metadata(context, metadata) == []
 
 
 def test_revisions_are_numbered_as_their_files_are() -> None:
@@ -1139,10 +1140,8 @@ def test_the_commands_tell_in_a_line_what_they_did(any_database_uri: str) -> Non
 @pytest.mark.parametrize("command", [["upgrade"], ["downgrade", "base"], ["current"]])
 def test_a_command_that_fails_says_why_in_one_line(command: list[str]) -> None:
     uri = "postgresql://u:s3cret@127.0.0.1:1/db"
-    env = {**os.environ, "AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": uri}
-    arguments = [str(AUTOMX), "db", *command]
 
-    result = subprocess.run(arguments, env=env, capture_output=True, text=True, check=False)
+    result = attempt("db", *command, env={"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": uri})
 
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("automx: ")

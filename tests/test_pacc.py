@@ -5,17 +5,14 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy.orm import Session
 
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
-    MailServer,
     OAuth2,
     ProviderDetails,
     ServerType,
@@ -23,31 +20,18 @@ from automx.clientconfig import (
     ServiceType,
     SocketType,
 )
-from automx.database import create_engine
+from automx.database import Session, create_engine
 from automx.formats import pacc
 from automx.migrations import upgrade
 from automx.seed import populate
+from tests.commandline import automx
 from tests.databases import engine_uri
 from tests.documents import golden
-from tests.processes import automx, serving
-from tests.test_provider_details import DOCUMENT
+from tests.examples import DOCUMENT, IMAP, SMTP, config
+from tests.processes import serving
 
 URL = pacc.PATH
 HOST = {"Host": "ua-auto-config.example.com"}
-
-IMAP = MailServer(
-    ServerType.IMAP,
-    "imap.example.com",
-    993,
-    SocketType.SSL,
-    "%EMAILADDRESS%",
-    (Authentication.PASSWORD_CLEARTEXT,),
-)
-SMTP = replace(IMAP, type=ServerType.SMTP, hostname="smtp.example.com", port=465)
-
-
-def config(*servers: MailServer, **values: Any) -> ClientConfig:
-    return ClientConfig("example.com", "Example Inc.", "Example", servers, (), **values)
 
 
 def protocols(settings: ClientConfig) -> object:

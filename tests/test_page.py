@@ -14,29 +14,16 @@ from babel.messages.mofile import read_mo
 from babel.messages.pofile import read_po
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
-from automx.database import create_engine
+from automx.database import Session, create_engine
 from automx.formats import palette
 from automx.seed import populate
+from tests.agents import AGENTS, IPHONE
 from tests.conftest import Execute
 from tests.documents import golden, unversioned
 from tests.processes import REPOSITORY
 
-IPHONE = (
-    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15"
-    " (KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1"
-)
-AGENTS = {
-    "iPhone": (IPHONE, "ios"),
-    "iPad": (IPHONE.replace("iPhone;", "iPad;"), "ios"),
-    "Mac": ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15", "mac"),
-    "Windows": ("Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:150.0) Firefox/150.0", "outlook"),
-    "Android": ("Mozilla/5.0 (Linux; Android 16; Pixel 9) Chrome/156.0 Mobile", "android"),
-    "Chromebook": ("Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) Chrome/156.0", "android"),
-    "Linux": ("Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Firefox/150.0", "thunderbird"),
-}
 TITLES = {
     "iPhone and iPad": "ios",
     "Mac": "mac",

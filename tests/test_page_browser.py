@@ -8,15 +8,14 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
-from sqlalchemy.orm import Session
 
-from automx.database import create_engine
+from automx.database import Session, create_engine
 from automx.migrations import upgrade
 from automx.seed import populate
+from tests.agents import AGENTS, IPHONE
 from tests.barcodes import decoded
 from tests.documents import golden
 from tests.processes import Server, program, serving
-from tests.test_page import AGENTS, IPHONE
 
 LONG = (
     "somebody.with.a.long.name@a-very-long-name-of-a-company-which-nobody-types"

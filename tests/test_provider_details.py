@@ -1,6 +1,5 @@
 """Details of providers: seeded, exported, looked up, and told in Autoconfig."""
 
-import base64
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 from lxml import etree
-from sqlalchemy.orm import Session
 
 from automx.address import EmailAddress
 from automx.clientconfig import (
@@ -22,55 +20,19 @@ from automx.clientconfig import (
     ServerType,
     SocketType,
 )
-from automx.database import create_engine
+from automx.database import Session, create_engine
 from automx.errors import SeedError
 from automx.export import export
 from automx.formats import autoconfig, autodiscover, dclogin, mobileconfig, pacc
 from automx.lookup import find, logo
 from automx.migrations import upgrade
 from automx.seed import populate, purge
+from tests.commandline import automx
 from tests.conftest import Execute
 from tests.databases import engine_uri
 from tests.documents import DATA, golden
-from tests.processes import automx
+from tests.examples import DOCUMENT, LOGO
 
-LOGO = b'<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"/>'
-DOCUMENT: dict[str, Any] = {
-    "version": 2,
-    "provider": "Example Inc.",
-    "details": {
-        "webmail_url": "https://mail.example.com/",
-        "help_url": "https://help.example.com/",
-        "support_address": "help@example.com",
-        "color": "#1a5fb4",
-        "logo": {
-            "type": "image/svg+xml",
-            "width": 8,
-            "height": 8,
-            "data": base64.b64encode(LOGO).decode(),
-        },
-        "oauth2": {
-            "issuer": "https://login.example.com",
-            "auth_url": "https://login.example.com/authorize",
-            "token_url": "https://login.example.com/token",
-            "scope": "mail offline_access",
-            "client_id": "mail-clients",
-        },
-        "documentation": [
-            {"url": "https://help.example.com/mail", "lang": "en", "text": "Set up <your> mail"},
-            {"url": "https://help.example.com/mail", "lang": "de", "text": "E-Mail einrichten"},
-            {"url": "https://help.example.com/ios", "lang": "en", "text": "iPhone"},
-        ],
-    },
-    "servers": [
-        {"type": "imap", "name": "imap.example.com", "port": 993},
-        {"type": "smtp", "name": "smtp.example.com", "port": 465},
-        {"type": "managesieve", "name": "imap.example.com", "port": 4190},
-        {"type": "jmap", "url": "https://jmap.example.com/session"},
-        {"type": "activesync", "url": "https://sync.example.com/Microsoft-Server-ActiveSync"},
-    ],
-    "domains": [{"name": "example.com"}],
-}
 DETAILS = ProviderDetails(
     webmail_url="https://mail.example.com/",
     help_url="https://help.example.com/",

@@ -23,10 +23,10 @@ import pytest
 from automx.accounts import tokens
 from automx.database import open_session
 from automx.formats import pacc
+from tests.commandline import automx
 from tests.processes import (
     REPOSITORY,
     Server,
-    automx,
     free_port,
     listens,
     program,

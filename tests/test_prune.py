@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from automx.accounts import accounts, prune, tokens
 from automx.accounts.accounts import Account, State
 from automx.accounts.prune import Action, Done, Policy
 from automx.backends import Owner
+from automx.database import Session
 from automx.errors import (
     AutomxError,
     BadRecordError,
@@ -22,7 +22,7 @@ from automx.errors import (
     UncertainError,
 )
 from tests.mailboxes import NOW, Box, Mailboxes, backends, dump, rows
-from tests.test_tokens import add
+from tests.tokens import add
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 POSTPONED = "postponed, since there was no answer for the accounts before it"
@@ -454,7 +454,7 @@ def test_what_another_program_is_at_work_on_is_left_to_it(service: Service, stat
 
     def prune_as_well(_: str, __: str) -> None:
         service.mailboxes.during = lambda _, __: None
-        with Session(service.session.get_bind()) as other:
+        with Session(service.session.engine) as other:
             told.extend(
                 prune.run(
                     other, actions, backends(service.mailboxes), now=now, policy=service.policy

@@ -423,7 +423,7 @@ def test_the_web_server_names_a_storage_that_cannot_be_used(database: Path) -> N
     result = subprocess.run(
         [AUTOMX, "serve", "--port", str(free_port())],
         env={**os.environ, "AUTOMX_CONF": "/dev/null", **env},
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert "automx: rate_limit_storage is not a URI of Redis" in result.stderr
     assert "Traceback" not in result.stderr

@@ -391,7 +391,10 @@ def test_these_values_are_taken(path: str, value: object) -> None:
         (
             "ldapservers.0.id",
             ...,
-            "ldapservers[0]: the key id is missing; expected a whole number from 1 to 2147483647",
+            (
+                "ldapservers[0]: the key id is missing; expected a whole number from -2147483648 "
+                "to 2147483647"
+            ),
         ),
         (
             "ldapservers.0.bind_password",

@@ -11,7 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import AUTOMX, Server, free_port, listens, running, serving, wait_until
+from tests.processes import (
+    AUTOMX,
+    Server,
+    free_port,
+    listening_sockets,
+    listens,
+    running,
+    serving,
+    wait_until,
+)
 
 REQUEST = (
     b'<Autodiscover xmlns="http://schemas.microsoft.com/exchange/autodiscover/outlook/'
@@ -32,12 +41,6 @@ def server(environment: dict[str, str], tmp_path: Path) -> Iterator[Server]:
     with serving(environment, tmp_path / "serve.log", "--workers", "2") as started:
         wait_until(lambda: listening_sockets(started.port) == 2, "starting two workers")
         yield started
-
-
-def listening_sockets(port: int) -> int:
-    """Return how many sockets listen on a port: each worker has its own."""
-    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(columns[1].endswith(f":{port:04X}") and columns[3] == "0A" for columns in sockets)
 
 
 def get(url: str) -> bytes:

@@ -15,7 +15,7 @@ from automx.config import SigningSettings, load
 from automx.errors import SettingsError
 from automx.signing import Signer, read
 from tests.processes import program
-from tests.tls import Authority, Certificate
+from tests.tls import Authority, Certificate, verified
 
 URL = "/mobileconfig?emailaddress=alice@example.com"
 
@@ -39,18 +39,6 @@ def certificate(authority: Authority) -> Certificate:
 def files(certificate: Path, key: Path, **others: str) -> SigningSettings:
     """Return the settings that name some files."""
     return SigningSettings(certificate=str(certificate), key=str(key), **others)
-
-
-def verified(profile: bytes, authority: Authority, folder: Path) -> bytes:
-    """Return what openssl takes out of a signed profile after checking it."""
-    signed = folder / "signed.mobileconfig"
-    signed.write_bytes(profile)
-    command: list[str | Path] = [program("openssl", "openssl"), "cms", "-verify"]
-    command += ["-inform", "DER", "-in", signed]
-    command += ["-CAfile", authority.root, "-purpose", "any", "-binary"]
-    result = subprocess.run(command, capture_output=True, check=False)
-    assert result.returncode == 0, result.stderr.decode()
-    return result.stdout
 
 
 def test_openssl_finds_the_same_profile_in_a_signed_one(

@@ -16,7 +16,8 @@ from automx.accounts import accounts, tokens
 from automx.database import open_session
 from tests.conftest import Execute
 from tests.profiles import profile_of
-from tests.test_dcaccount import (
+from tests.tls import Authority, verified
+from tests.tokenpages import (
     ENDPOINT,
     FAILURES,
     OUT_OF_ORDER,
@@ -29,8 +30,6 @@ from tests.test_dcaccount import (
     rows,
     token_page,
 )
-from tests.test_signing import verified
-from tests.tls import Authority
 
 pytestmark = pytest.mark.usefixtures("example")
 

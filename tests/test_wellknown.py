@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy.orm import Session
 
 from automx.address import shared_url
-from automx.database import create_engine
+from automx.database import Session, create_engine
 from automx.seed import populate
 from tests.conftest import Execute
-from tests.test_provider_details import DOCUMENT, LOGO
+from tests.examples import DOCUMENT, LOGO
 
 HOST = {"Host": "example.com"}
 

@@ -4,6 +4,7 @@ import base64
 import datetime
 import hashlib
 import ipaddress
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from tests.processes import program
 
 _DAY = datetime.timedelta(days=1)
 
@@ -133,3 +136,15 @@ def _usage(*, certificates: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def verified(profile: bytes, authority: Authority, folder: Path) -> bytes:
+    """Return what openssl takes out of a signed profile after checking it."""
+    signed = folder / "signed.mobileconfig"
+    signed.write_bytes(profile)
+    command: list[str | Path] = [program("openssl", "openssl"), "cms", "-verify"]
+    command += ["-inform", "DER", "-in", signed]
+    command += ["-CAfile", authority.root, "-purpose", "any", "-binary"]
+    result = subprocess.run(command, capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr.decode()
+    return result.stdout

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from sqlalchemy import (
     ColumnElement,
@@ -24,14 +24,13 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.orm import Session
 
 from automx import lookup
 from automx.accounts import tokens
 from automx.accounts.tokens import Token
 from automx.address import EmailAddress
 from automx.backends import Backend, Backends, Owner
-from automx.database import is_conflict
+from automx.database import Session, is_conflict
 from automx.errors import (
     AddressError,
     AutomxError,
@@ -45,6 +44,7 @@ from automx.errors import (
 )
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
+from automx.moments import iso
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,8 @@ SETTLED_AFTER = timedelta(minutes=15)
 # The letters of passwords: those of names, and capitals that look like no other letter or digit.
 LETTERS = tokens.NAME_LETTERS + "ACDEFGHJKLMNPQRTUVWXY"
 
-_account = AccountRow.__table__
-_token = TokenRow.__table__
+_account = AccountRow
+_token = TokenRow
 
 
 class State(StrEnum):
@@ -95,6 +95,19 @@ class Account:
     def owner(self) -> Owner:
         """The owner by which the backend knows the mailbox."""
         return Owner(self.token, self.mark)
+
+    def document(self) -> dict[str, object]:
+        """Return the account for programs."""
+        return {
+            "address": self.address,
+            "token": self.token,
+            "state": self.state.value,
+            "backend": self.backend,
+            "created": iso(self.created_at),
+            "expires": iso(self.expires_at),
+            "changed": iso(self.changed_at),
+            "warned": iso(self.warned_at),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +257,7 @@ def commit(session: Session, *statements: Executable) -> list[CursorResult[Any]]
         results: list[CursorResult[Any]] = []
         try:
             for statement in statements:
-                results.append(cast("CursorResult[Any]", session.execute(statement)))
+                results.append(session.execute(statement))
                 if not results[-1].rowcount:
                     session.rollback()
                     return []

@@ -15,7 +15,6 @@ from functools import cache
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from automx import lookup
 from automx.accounts import tokens
@@ -24,7 +23,7 @@ from automx.accounts.mailadmfile import Mailadm, OldToken, OldUser
 from automx.accounts.tokens import Token
 from automx.address import EmailAddress, parse_domain
 from automx.config import KEYS
-from automx.database import chunks, savepoint
+from automx.database import Session, chunks, savepoint
 from automx.duration import format_duration, parse_duration
 from automx.errors import (
     AddressError,
@@ -49,8 +48,8 @@ _FOREVER = 2**31 - 1
 _UNITS = {"y": 365 * 86400, "w": 7 * 86400, "d": 86400, "h": 3600, "s": 1}
 _CHUNK = 500  # rows of one statement
 
-_account = AccountRow.__table__
-_token = TokenRow.__table__
+_account = AccountRow
+_token = TokenRow
 
 
 @dataclass(slots=True)
@@ -60,6 +59,10 @@ class Tally:
     added: int = 0
     present: int = 0
     left_out: list[str] = field(default_factory=list)
+
+    def document(self) -> dict[str, object]:
+        """Return the counts for programs."""
+        return {"added": self.added, "present": self.present, "left_out": self.left_out}
 
 
 @dataclass(slots=True)
@@ -78,6 +81,18 @@ class Report:
     accounts: Tally = field(default_factory=Tally)
     expired: int = 0
     notes: list[str] = field(default_factory=list)
+
+    def document(self, settings: Mapping[str, str], *, dry_run: bool) -> dict[str, object]:
+        """Return the report for programs, with the settings for automx that settings() found."""
+        return {
+            "dry_run": dry_run,
+            "domain": self.domain,
+            "backend": self.backend,
+            "tokens": {**self.tokens.document(), "raised": self.raised},
+            "accounts": {**self.accounts.document(), "expired": self.expired},
+            "notes": self.notes,
+            "settings": dict(settings),
+        }
 
 
 def take_over(

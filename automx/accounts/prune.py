@@ -11,17 +11,18 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from sqlalchemy import ColumnElement, and_, false, or_, update
-from sqlalchemy.orm import Session
 
 from automx.accounts import accounts, tokens
 from automx.accounts.accounts import SETTLED_AFTER, Account, State, commit, selected, unchanged
 from automx.backends import Backends
+from automx.database import Session
 from automx.errors import AutomxError, NotReachedError, SilentError
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
+from automx.moments import iso
 
-_account = AccountRow.__table__
-_token = TokenRow.__table__
+_account = AccountRow
+_token = TokenRow
 
 
 class Action(StrEnum):
@@ -68,6 +69,17 @@ class Done:
     action: Action
     error: AutomxError | None = None
     expires_at: datetime | None = None
+
+    def document(self) -> dict[str, object]:
+        """Return the step for programs."""
+        is_prolonged = self.action is Action.PROLONG
+        return {
+            "action": self.action.value,
+            "address": self.account.address,
+            "token": self.account.token,
+            "expires": iso(self.expires_at if is_prolonged else self.account.expires_at),
+            "error": self.error and self.error.reason,
+        }
 
 
 def pending(session: Session, *, now: datetime, policy: Policy) -> list[PendingAction]:

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import CursorResult, Update, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Update, case, delete, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from automx import lookup, rows
-from automx.database import savepoint
+from automx.database import Session, savepoint
 from automx.duration import parse_duration
 from automx.errors import (
     AddressError,
@@ -22,11 +21,14 @@ from automx.errors import (
     BadRequestError,
     ConflictError,
     ForbiddenError,
+    SettingsError,
     UnknownDomainError,
     UnknownTokenError,
 )
+from automx.formats.dclogin import account_text
 from automx.models import Account
 from automx.models import Token as TokenRow
+from automx.moments import iso
 
 # Digits and letters that cannot be taken for each other; mailadm's, for names.
 NAME_LETTERS = "2345789acdefghjkmnpqrstuvwxyz"
@@ -35,7 +37,7 @@ BARE_NAME_LENGTH = 9  # without one: no person is called so
 
 _EDITABLE = rows.TOKEN.keys() - {"name", "token", "domain", "address", "usecount"}
 
-_table = TokenRow.__table__
+_table = TokenRow
 
 
 class Obstacle(StrEnum):
@@ -95,6 +97,32 @@ class Token:
         if obstacle := self.obstacle(now):
             raise ForbiddenError(f"{_REASONS[obstacle]} Please ask for a new one.")
 
+    def qr_text(self, web_endpoint: str) -> str | None:
+        """Return the text of its QR code; None if the setting web_endpoint is no https URL."""
+        try:
+            return account_text(web_endpoint, self.token, self.name)
+        except SettingsError:
+            return None
+
+    def document(self, web_endpoint: str) -> dict[str, object]:
+        """Return the token for programs, in mailadm's words, with its secret."""
+        return {
+            "name": self.name,
+            "token": self.token,
+            "expiry": self.expiry,
+            "prefix": self.prefix,
+            "maxuse": self.maxuse,
+            "usecount": self.usecount,
+            "domain": self.domain,
+            "address": self.address,
+            "valid_until": iso(self.valid_until),
+            "revoked": self.is_revoked,
+            "backend": self.backend or None,
+            "spare_active": self.spare_active,
+            "created": iso(self.created_at),
+            "dcaccount": self.qr_text(web_endpoint),
+        }
+
 
 _COLUMNS = [_table.c[column.name] for column in fields(Token)]
 
@@ -150,15 +178,15 @@ def edit(session: Session, name: str, changes: Mapping[str, object]) -> Token:
 def remove(session: Session, name: str) -> None:
     """Delete a token. Raises UnknownTokenError, and ConflictError if accounts were made by it."""
     token = get(session, name)
-    has_accounts = exists().where(Account.token_id == token.id)
+    has_accounts = exists().where(Account.c.token_id == token.id)
     unused = delete(TokenRow).where(_table.c.id == token.id, ~has_accounts)
     try:
         with savepoint(session):
-            deleted = cast("CursorResult[Any]", session.execute(unused)).rowcount
+            deleted = session.execute(unused).rowcount
     except IntegrityError:  # an account was made just now
         deleted = 0
     if not deleted:
-        of_it = select(func.count()).select_from(Account).where(Account.token_id == token.id)
+        of_it = select(func.count()).select_from(Account).where(Account.c.token_id == token.id)
         number = session.scalar(of_it) or 1  # MariaDB does not show a row of another transaction
         raise ConflictError(
             f"The token {name} has {number} account{'s' * (number != 1)}: delete them first, or"

@@ -1,68 +1,58 @@
-"""Whether the directory of a domain can be asked."""
+"""Whether automx can log in and search at each host of a domain's directory."""
 
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 from automx.address import EmailAddress
-from automx.check.finding import Finding, Level, Step
-from automx.check.network import Network
-from automx.check.web import NOBODY
+from automx.check.finding import Check, DomainChecks, Finding
+from automx.check.web import UNKNOWN
 from automx.config import DirectorySettings
 from automx.directory.connection import Connection, Host, HostError
 from automx.directory.pool import bind_password, hosts, tls_context
 from automx.directory.row import LdapServer
 
 
-def steps(
-    domain: str, server: LdapServer, options: DirectorySettings, network: Network
-) -> Iterator[Step]:
-    """Yield what is to be done; each host is asked once for all domains that name it."""
-    for host in hosts(server, options):
-        yield partial(_check, domain, server, host, options, network)
+@dataclass(frozen=True, slots=True)
+class DirectoryChecks(DomainChecks):
+    """The checks of the directory of a domain."""
 
+    server: LdapServer
+    options: DirectorySettings
 
-def _check(
-    domain: str,
-    server: LdapServer,
-    host: Host,
-    options: DirectorySettings,
-    network: Network,
-) -> Iterator[Finding]:
-    subject = f"ldapserver {server.id}, {host}"
-    search = server.filter_for(EmailAddress(NOBODY, domain))
-    key = ("ldap", str(server.id), str(host))
-    why = network.once(key, lambda: _try(server, host, search, options, network))
-    if why:
-        advice = f"see which step fails: automx ldap test someone@{domain}"
-        yield Finding(domain, Level.ERROR, subject, why, advice)
+    def checks(self) -> Iterator[Check]:
+        """Yield a check for each host; each host is asked once for all domains that name it."""
+        for host in hosts(self.server, self.options):
+            yield partial(self._check, host)
 
+    def _check(self, host: Host) -> Iterator[Finding]:
+        key = ("ldap", str(self.server.id), str(host))
+        if reason := self.network.once(key, lambda: self._search(host)):
+            advice = f"see which step fails: automx ldap test someone@{self.domain}"
+            yield self.error(f"ldapserver {self.server.id}, {host}", reason, advice)
 
-def _try(
-    server: LdapServer,
-    host: Host,
-    search_filter: str,
-    options: DirectorySettings,
-    network: Network,
-) -> str:
-    """Log in and search for nobody; return what went wrong, or "".
+    def _search(self, host: Host) -> str:
+        """Log in and search for an address that no person has; return what failed, or "".
 
-    The host's name is looked up as automx does it, by the system.
-    """
-    connection = Connection(host, tls_context(options))
-    deadline = network.deadline()
-    # Octets that drip in begin ldap3's waiting anew.
-    watch = threading.Timer(network.timeout, connection.close)
-    watch.daemon = True
-    watch.start()
-    try:
-        connection.log_in(server, bind_password(server, options), deadline)
-        connection.search(server.search_base, search_filter, server.attributes, deadline)
-    except HostError as error:
-        # What was closed for its slowness says something else.
-        return "no answer in time" if time.monotonic() > deadline else str(error)
-    finally:
-        watch.cancel()
-        connection.close()
-    return ""
+        The host's name is looked up by the system, as in a request for settings.
+        """
+        server = self.server
+        search_filter = server.filter_for(EmailAddress(UNKNOWN, self.domain))
+        connection = Connection(host, tls_context(self.options))
+        deadline = self.network.deadline()
+        # ldap3 waits anew for each byte of a slow host.
+        watch = threading.Timer(self.network.timeout, connection.close)
+        watch.daemon = True
+        watch.start()
+        try:
+            connection.log_in(server, bind_password(server, self.options), deadline)
+            connection.search(server.search_base, search_filter, server.attributes, deadline)
+        except HostError as error:
+            # After the timer has closed a connection, the error names another reason.
+            return "no answer in time" if time.monotonic() > deadline else str(error)
+        finally:
+            watch.cancel()
+            connection.close()
+        return ""

@@ -1,14 +1,15 @@
-"""Names, connections and TLS, each within a time, by a name server of one's choice."""
+"""DNS, connections and TLS as a mail client uses them, each within a time."""
 
 import errno
+import io
 import ipaddress
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 import dns.exception
 import dns.message
@@ -16,54 +17,51 @@ import dns.rcode
 import dns.rdatatype
 import dns.resolver
 
+from automx.deadline import after, remaining
 from automx.errors import SettingsError
 
 _Value = TypeVar("_Value")
 
 MAX_ALIASES = 8  # CNAME records in a row
-# Automatic renewal comes earlier: a certificate that ends so soon has been forgotten.
-NEAR_END = timedelta(days=14)
 
-# How OpenSSL says that the other side did not begin with TLS.
+# OpenSSL's reasons for a server that does not answer with TLS.
 _NO_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"}
 _NO_TLS |= {"PACKET_LENGTH_TOO_LONG", "HTTPS_PROXY_REQUEST"}
-# This machine has no way to such an address, which says nothing about others.
+# This machine has no route to such an address, but other machines may have one.
 _NO_ROUTE = {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
 class NetworkError(Exception):
-    """A step that failed; the text tells why, ``advice`` what to do, or "" if that is not known."""
+    """A failed use of the network; ``advice`` says what to do, "" if that is not known."""
 
-    def __init__(self, text: str, advice: str = "") -> None:
+    def __init__(self, text: str = "no answer in time", advice: str = "") -> None:
         super().__init__(text)
         self.advice = advice
 
 
 class NameServerError(NetworkError):
-    """A question about a name got no usable answer."""
+    """A name server gave no usable answer."""
 
 
-class SilentError(NetworkError):
-    """The other side accepted a connection and did not say in time what was expected."""
-
-    def __init__(self, advice: str = "") -> None:
-        super().__init__("no answer in time", advice)
+class NoAnswerError(NetworkError):
+    """A server accepted a connection, but did not answer in time."""
 
 
 class NoTlsError(NetworkError):
-    """The other side does not speak TLS."""
+    """A server does not speak TLS."""
 
 
 class CertificateError(NetworkError):
-    """TLS worked, but the certificate is not to be trusted, or not the name's."""
+    """TLS works, but the certificate is not trusted, or is for other names."""
 
 
 class Network:
-    """Asks the network as a client would; safe for threads. What was asked once is remembered.
+    """Uses the network as a mail client does; safe for threads. Answers are remembered.
 
-    ``timeout`` (seconds) bounds each question to the name servers, and each connection together
-    with all that is said on it. ``ca_file`` holds authorities (PEM) to trust beside those of the
-    system. Raises SettingsError if the file, or the system's list of name servers, is of no use.
+    ``name_server`` is an IP address, "" for those of the system. ``timeout`` (seconds) limits each
+    query to the name servers, and each connection with everything that is sent on it. ``ca_file``
+    holds authorities (PEM) to trust beside those of the system. Raises SettingsError if the file
+    holds none, or if the system has no name server.
     """
 
     def __init__(
@@ -92,39 +90,38 @@ class Network:
         except (OSError, ssl.SSLError) as error:
             raise SettingsError(f"{ca_file} holds no authorities in PEM") from error
         self._lock = threading.Lock()
-        self._ready: dict[tuple[str, ...], threading.Event] = {}
-        self._answers: dict[tuple[str, ...], object] = {}
+        self._answers: dict[tuple[str, ...], Future[Any]] = {}
 
     def once(self, key: tuple[str, ...], work: Callable[[], _Value]) -> _Value:
-        """Return or raise what ``work`` does; it is done once for each key."""
+        """Return or raise what ``work`` does; it runs once for each key."""
         with self._lock:
-            ready = self._ready.get(key)
-            is_first = ready is None
-            if ready is None:
-                ready = self._ready[key] = threading.Event()
+            is_first = key not in self._answers
+            answer: Future[_Value] = self._answers.setdefault(key, Future())
         if is_first:
             try:
-                self._answers[key] = work()
-            except Exception as error:  # whoever asks gets it
-                self._answers[key] = error
-            finally:
-                ready.set()
-        ready.wait()
-        answer = self._answers[key]
-        if isinstance(answer, Exception):
-            # Each time it is raised, its traceback would grow.
-            raise answer.with_traceback(None)
-        return answer  # type: ignore[return-value] # what work() returned
+                answer.set_result(work())
+            except Exception as error:  # every caller gets it
+                answer.set_exception(error)
+        if failure := answer.exception():
+            raise failure.with_traceback(None)  # else each raise would make its traceback longer
+        return answer.result()
 
     def exists(self, name: str) -> bool:
-        """Tell whether there is a name, or a name below it. Raises NameServerError."""
+        """Return whether there is a name, or a name below it. Raises NameServerError."""
         return self._resolve(name, "SOA") is not None
+
+    def is_usable(self, domain: str) -> bool:
+        """Return whether a domain exists and its name servers answer."""
+        try:
+            return self.exists(domain)
+        except NameServerError:
+            return False
 
     def records(self, name: str, type_: str) -> list[str]:
         """Return the data of the records of a name as in a zone file, [] if there are none.
 
-        Aliases are followed, unless it is they that are asked for. The strings of a TXT record are
-        joined, without quotes. Raises NameServerError.
+        Aliases are followed, except for the type CNAME. The strings of a TXT record are joined,
+        without quotes. Raises NameServerError.
         """
         return self._resolve(name, type_) or []
 
@@ -134,7 +131,7 @@ class Network:
     def _follow(self, name: str, type_: str) -> list[str] | None:
         """Return the data at the end of the aliases, None if a name does not exist.
 
-        A server that only knows its own zones leaves aliases to other zones to whoever asks.
+        A server that only knows its own zones does not follow aliases to other zones.
         """
         name = f"{name}."
         for _ in range(MAX_ALIASES):
@@ -149,7 +146,7 @@ class Network:
             if end == name:
                 return []
             name = end
-        raise NameServerError("the CNAME records lead in a circle")
+        raise NameServerError("the CNAME records form a loop")
 
     def _ask(self, name: str, type_: str) -> dns.resolver.Answer | None:
         try:
@@ -184,56 +181,47 @@ class Network:
             raise NetworkError("the name has no address", advice)
         reasons = []
         for index, address in enumerate(addresses):
-            # What is left is shared: a silent address must not use up the time of the next one.
-            share = remaining(deadline) / (len(addresses) - index)
             try:
+                # An address that does not answer must leave time for the next ones.
+                share = remaining(deadline) / (len(addresses) - index)
                 return socket.create_connection((address, port), share)
             except OSError as error:
                 reasons.append(f"{address} port {port}: {_reason(error)}")
         raise NetworkError("; ".join(reasons))
 
     def dead_addresses(self, name: str, port: int) -> list[str]:
-        """Return, for a host some of whose addresses accept connections, why others do not.
+        """Return why addresses of a host refuse connections, as far as it has several.
 
-        A client that tries these first waits for nothing. Raises NetworkError.
+        Clients that try such an address first lose time. Raises NetworkError.
         """
-        return self.once(("dead", name, str(port)), lambda: self._dead_addresses(name, port))
 
-    def _dead_addresses(self, name: str, port: int) -> list[str]:
-        reasons = []
-        addresses = self.addresses(name)
-        for address in addresses if len(addresses) > 1 else ():
-            try:
-                socket.create_connection((address, port), self.timeout).close()
-            except OSError as error:
-                if error.errno not in _NO_ROUTE:
-                    reasons.append(f"{address} port {port}: {_reason(error)}")
-        return reasons
+        def work() -> list[str]:
+            reasons = []
+            addresses = self.addresses(name)
+            for address in addresses if len(addresses) > 1 else ():
+                try:
+                    socket.create_connection((address, port), self.timeout).close()
+                except OSError as error:
+                    if error.errno not in _NO_ROUTE:
+                        reasons.append(f"{address} port {port}: {_reason(error)}")
+            return reasons
+
+        return self.once(("dead", name, str(port)), work)
 
     def encrypt(self, sock: socket.socket, name: str, deadline: float) -> ssl.SSLSocket:
-        """Put TLS on a connection, with a check of the certificate for the name.
+        """Return a connection with TLS, its certificate checked for the name.
 
         Raises CertificateError, NoTlsError and NetworkError; the connection is closed then.
         """
         try:
             sock.settimeout(remaining(deadline))
             return self._context.wrap_socket(sock, server_hostname=name)
-        except ssl.SSLCertVerificationError as error:
-            sock.close()
-            raise _certificate_error(error, name) from error
-        except TimeoutError:
-            sock.close()
-            raise SilentError from None
         except (OSError, ValueError) as error:
             sock.close()
-            reason = getattr(error, "reason", None) or ""
-            if reason in _NO_TLS:
-                raise NoTlsError("the server does not speak TLS there") from error
-            words = reason.replace("_", " ").lower() or _reason(error)
-            raise NetworkError(f"TLS: {words}") from error
+            raise _tls_error(error, name) from error
 
-    def https(self, name: str, port: int = 443) -> datetime:
-        """Return when the certificate of a web server ends.
+    def not_after(self, name: str, port: int = 443) -> datetime:
+        """Return the end of the validity of the certificate of a server that begins with TLS.
 
         Raises CertificateError, NoTlsError and NetworkError.
         """
@@ -243,25 +231,48 @@ class Network:
             with self.encrypt(self.connect(name, port, deadline), name, deadline) as sock:
                 return certificate_end(sock)
 
-        return self.once(("https", name, str(port)), work)
+        return self.once(("tls", name, str(port)), work)
 
     def deadline(self) -> float:
-        """Return when a step that begins now must have ended."""
-        return time.monotonic() + self.timeout
+        """Return the end (monotonic time) of a connection that begins now."""
+        return after(self.timeout)
 
 
-def remaining(deadline: float) -> float:
-    """Return the seconds that are left; raises SilentError if there are none."""
-    seconds = deadline - time.monotonic()
-    if seconds <= 0:
-        raise SilentError
-    return seconds
+class _Reader(io.RawIOBase):
+    """What a socket receives before a deadline, however slowly single bytes arrive."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock = sock
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._sock.settimeout(remaining(self._deadline))
+        return self._sock.recv_into(buffer)
+
+
+def reader(sock: socket.socket, deadline: float) -> io.BufferedReader:
+    """Return a file to read from a socket; reading raises OSError."""
+    return io.BufferedReader(_Reader(sock, deadline))
 
 
 def certificate_end(sock: ssl.SSLSocket) -> datetime:
-    """Return until when the certificate on the other side is valid."""
+    """Return the end of the validity of the other side's certificate."""
     certificate = sock.getpeercert() or {}
     return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
+
+
+def _tls_error(error: OSError | ValueError, name: str) -> NetworkError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _certificate_error(error, name)
+    if isinstance(error, TimeoutError):
+        return NoAnswerError()
+    reason = getattr(error, "reason", None) or ""
+    if reason in _NO_TLS:
+        return NoTlsError("the server does not speak TLS there")
+    return NetworkError(f"TLS: {reason.replace('_', ' ').lower() or _reason(error)}")
 
 
 def _certificate_error(error: ssl.SSLCertVerificationError, name: str) -> CertificateError:
@@ -285,7 +296,7 @@ def _refusal(error: dns.resolver.NoNameservers) -> str:
     """Return what the last name server said."""
     for *_, reason, response in reversed(error.kwargs.get("errors", [])):
         if isinstance(reason, dns.message.ChainTooLong):
-            return "the CNAME records lead in a circle"
+            return "the CNAME records form a loop"
         if response is not None:
             return f"the name server answers {dns.rcode.to_text(response.rcode())}"
     return "the name server cannot be reached"

@@ -1,155 +1,136 @@
 """Whether the zone of a domain holds the records that ``automx dns`` prints."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 from automx import dns
-from automx.check.finding import Finding, Level, Step
-from automx.check.network import NameServerError, Network
+from automx.check.finding import Check, DomainChecks, Finding, Level
+from automx.check.network import NameServerError
 from automx.clientconfig import ClientConfig
 from automx.formats import pacc
 
 _SEE_SERVERS = "see the name servers of the zone"
+_NOT_CHECKED = "its names and URLs were not checked"
 
 
-def steps(config: ClientConfig, network: Network, host: str) -> Iterator[Step]:
-    """Yield what is to be done for a domain; ``host`` is this service's name, or ""."""
-    domain = config.domain
-    expected: dict[tuple[str, str], list[dns.Record]] = defaultdict(list)
-    for record in dns.records(config, host or "HOST"):
-        expected[record.name, record.type].append(record)
-    yield partial(_zone, domain, network)
-    digest = f"{pacc.TXT_NAME}.{domain}"
-    publishes = (digest, "TXT") in expected
-    checks: list[tuple[str, Step]] = []
-    for label in dns.SERVICE_HOSTS:
-        if label != pacc.HOST_PREFIX or publishes:
-            name = f"{label}.{domain}"
-            checks.append((name, partial(_service_host, domain, network, name, host)))
-    for (name, type_), records in expected.items():
-        if name == f"{dns.AUTODISCOVER}.{domain}":
-            if host:
-                checks.append((name, partial(_autodiscover, domain, network, name, host)))
-        elif type_ == "SRV":
-            checks.append((name, partial(_services, domain, network, name, records)))
-        elif type_ == "TXT":
-            checks.append((name, partial(_text, domain, network, name, records[0])))
-    if not publishes:
-        checks.append((digest, partial(_no_digest, domain, network, digest)))
-    for name, check in checks:
-        yield partial(_careful, domain, network, name, check)
+@dataclass(frozen=True, slots=True)
+class RecordChecks(DomainChecks):
+    """The checks of the records; ``host`` is the public name of this service, or ""."""
+
+    config: ClientConfig
+    host: str
+
+    def checks(self) -> Iterator[Check]:
+        """Yield a check of the zone, and one for each name and type."""
+        expected: dict[tuple[str, str], list[dns.Record]] = defaultdict(list)
+        for record in dns.records(self.config, self.host or "HOST"):
+            expected[record.name, record.type].append(record)
+        yield self._zone
+        digest = f"{pacc.TXT_NAME}.{self.domain}"
+        has_digest = (digest, "TXT") in expected
+        for label in dns.SERVICE_HOSTS:
+            if label != pacc.HOST_PREFIX or has_digest:
+                yield partial(self._at, f"{label}.{self.domain}", self._service_host)
+        for (name, type_), records in expected.items():
+            if name == f"{dns.AUTODISCOVER}.{self.domain}":
+                if self.host:
+                    yield partial(self._at, name, self._autodiscover)
+            elif type_ == "SRV":
+                yield partial(self._at, name, partial(self._srv, records))
+            elif type_ == "TXT":
+                yield partial(self._at, name, partial(self._txt, records[0]))
+        if not has_digest:
+            yield partial(self._at, digest, self._no_digest)
+
+    def _zone(self) -> Iterator[Finding]:
+        """Report once, for all names, a domain that does not exist or cannot be looked up."""
+        try:
+            if not self.network.exists(self.domain):
+                advice = f"register it, or delete its row; {_NOT_CHECKED}"
+                yield self.error(self.domain, "the domain does not exist in DNS", advice)
+        except NameServerError as error:
+            yield self.error(self.domain, str(error), f"{_SEE_SERVERS}; {_NOT_CHECKED}")
+
+    def _at(self, name: str, check: Callable[[str], Iterator[Finding]]) -> Iterator[Finding]:
+        """Check a name, unless the domain as a whole is not usable."""
+        if self.network.is_usable(self.domain):
+            try:
+                yield from check(name)
+            except NameServerError as error:
+                yield self.error(name, str(error), _SEE_SERVERS)
+
+    def _service_host(self, name: str) -> Iterator[Finding]:
+        """Check that a name has an address; the checks of URLs compare what answers there."""
+        # Few clients use PACC yet, and all of them have other ways.
+        level = Level.WARNING if name.startswith(f"{pacc.HOST_PREFIX}.") else Level.ERROR
+        found = self.network.addresses(name)
+        if found:
+            yield from self.ipv6_only(name, found)
+            return
+        text, wanted = "the name has no address", "add to the zone"
+        if alias := self.network.records(name, "CNAME"):
+            text = f"the name is an alias of {alias[0].removesuffix('.')}, which has no address"
+            wanted = "the zone should have"
+        advice = f"{wanted}: {name}. IN CNAME {self.host or 'HOST'}."
+        yield Finding(self.domain, level, name, text, advice)
+
+    def _autodiscover(self, name: str) -> Iterator[Finding]:
+        """Check the record that Outlook looks up if the host autodiscover fails: it is optional."""
+        for data in self.network.records(name, "SRV"):
+            port, target = data.split()[2:]
+            target = target.removesuffix(".").lower()
+            hosts = (self.host, f"autodiscover.{self.domain}")
+            ours = {address for host in hosts for address in self.network.addresses(host)}
+            if target == self.host and port == "443":
+                continue
+            if port != "443" or not ours.intersection(self.network.addresses(target)):
+                advice = f"the zone should have: {name}. IN SRV 0 0 443 {self.host}."
+                yield self.warning(name, f"the SRV record leads to {target}:{port}", advice)
+
+    def _srv(self, records: list[dns.Record], name: str) -> Iterator[Finding]:
+        wanted = "; ".join(f"{name}. IN SRV {record.data}" for record in records)
+        expected = {_target(record.data) for record in records}
+        found = {_target(data) for data in self.network.records(name, "SRV")}
+        not_offered = {_target(dns.NOT_OFFERED)}
+        if found == expected or (not found and expected == not_offered):
+            return
+        if not found:
+            yield self.warning(name, "there is no SRV record", f"add to the zone: {wanted}")
+            return
+        text = f"the SRV record leads to {', '.join(sorted(found))}"
+        if expected == not_offered:
+            text += ", which is in no row of the table server"
+        elif found == not_offered:
+            text = "the SRV record says that the service is not offered"
+        yield self.error(name, text, f"the zone should have: {wanted}")
+
+    def _txt(self, record: dns.Record, name: str) -> Iterator[Finding]:
+        """Check a TXT record; while documents change, a name may have several digests."""
+        prefix = record.text.partition("=")[0]
+        texts = self.network.records(name, "TXT")
+        found = [text for text in texts if text.partition("=")[0] == prefix]
+        if record.text in found:
+            return
+        wanted = f"{name}. IN TXT {record.data}"
+        if not found:
+            yield self.warning(name, "there is no TXT record", f"add to the zone: {wanted}")
+        elif name.startswith(pacc.TXT_NAME):
+            text = "the digest is not that of the document, so clients refuse the document"
+            yield self.error(name, text, f"add to the zone: {wanted}")
+        else:
+            text = f"the TXT record says {', '.join(found)}"
+            yield self.error(name, text, f"the zone should have: {wanted}")
+
+    def _no_digest(self, name: str) -> Iterator[Finding]:
+        if any(text.startswith("v=UAAC1") for text in self.network.records(name, "TXT")):
+            text = "there is a digest, but no PACC document: PACC cannot describe these servers"
+            advice = "delete the TXT record, or offer IMAP at port 993 and SMTP at 465 with TLS"
+            yield self.warning(name, text, advice)
 
 
-def is_usable(network: Network, domain: str) -> bool:
-    """Tell whether it makes sense to ask for names below a domain."""
-    try:
-        return network.exists(domain)
-    except NameServerError:
-        return False
-
-
-def _zone(domain: str, network: Network) -> Iterator[Finding]:
-    """Say once, for all names, that nothing is known of a domain."""
-    try:
-        if not network.exists(domain):
-            text = "the domain does not exist in DNS"
-            advice = "register it, or delete its row; its names and URLs were not looked at"
-            yield Finding(domain, Level.ERROR, domain, text, advice)
-    except NameServerError as error:
-        advice = f"{_SEE_SERVERS}; its names and URLs were not looked at"
-        yield Finding(domain, Level.ERROR, domain, str(error), advice)
-
-
-def _careful(domain: str, network: Network, name: str, check: Step) -> Iterator[Finding]:
-    """Check a name unless the zone as a whole is not usable; tell what a name server refused."""
-    if not is_usable(network, domain):
-        return
-    try:
-        yield from check()
-    except NameServerError as error:
-        yield Finding(domain, Level.ERROR, name, str(error), _SEE_SERVERS)
-
-
-def _service_host(domain: str, network: Network, name: str, host: str) -> Iterator[Finding]:
-    """Where a name leads does not matter here: what answers there is compared byte by byte."""
-    # Few clients ask by PACC yet, and all of them ask otherwise, too.
-    level = Level.WARNING if name.startswith(f"{pacc.HOST_PREFIX}.") else Level.ERROR
-    found = network.addresses(name)
-    alias = network.records(name, "CNAME")
-    if not found and alias:
-        text = f"the name is an alias of {alias[0].removesuffix('.')}, which has no address"
-        advice = f"the zone should have: {name}. IN CNAME {host or 'HOST'}."
-        yield Finding(domain, level, name, text, advice)
-    elif not found:
-        advice = f"add to the zone: {name}. IN CNAME {host or 'HOST'}."
-        yield Finding(domain, level, name, "the name has no address", advice)
-    elif all(":" in address for address in found):
-        text = "the name has IPv6 addresses only, which many clients cannot reach"
-        yield Finding(domain, Level.WARNING, name, text, "add an IPv4 address")
-
-
-def _autodiscover(domain: str, network: Network, name: str, host: str) -> Iterator[Finding]:
-    """Outlook asks for this record when the host autodiscover fails; it need not be there."""
-    for data in network.records(name, "SRV"):
-        port, target = data.split()[2:]
-        target = target.removesuffix(".").lower()
-        ours = {*network.addresses(host), *network.addresses(f"autodiscover.{domain}")}
-        if target == host and port == "443":
-            continue
-        if port != "443" or not ours.intersection(network.addresses(target)):
-            text = f"the SRV record leads to {target}:{port}"
-            advice = f"the zone should have: {name}. IN SRV 0 0 443 {host}."
-            yield Finding(domain, Level.WARNING, name, text, advice)
-
-
-def _services(
-    domain: str, network: Network, name: str, records: list[dns.Record]
-) -> Iterator[Finding]:
-    wanted = "; ".join(f"{name}. IN SRV {record.data}" for record in records)
-    expected = {_place(record.data) for record in records}
-    found = {_place(data) for data in network.records(name, "SRV")}
-    nowhere = {_place(dns.NOT_OFFERED)}
-    if found == expected or (not found and expected == nowhere):
-        return
-    if not found:
-        advice = f"add to the zone: {wanted}"
-        yield Finding(domain, Level.WARNING, name, "there is no SRV record", advice)
-        return
-    text = f"the SRV record leads to {', '.join(sorted(found))}"
-    if expected == nowhere:
-        text += ", which no row of the table server knows"
-    elif found == nowhere:
-        text = "the SRV record says that this is not offered"
-    yield Finding(domain, Level.ERROR, name, text, f"the zone should have: {wanted}")
-
-
-def _place(data: str) -> str:
-    """Return host and port of an SRV record, in the form in which people write them."""
+def _target(data: str) -> str:
+    """Return host and port of an SRV record as HOST:PORT, "nowhere" for the root."""
     port, target = data.split()[2:]
     return "nowhere" if target == "." else f"{target.removesuffix('.').lower()}:{port}"
-
-
-def _text(domain: str, network: Network, name: str, record: dns.Record) -> Iterator[Finding]:
-    """Several digests may stand side by side while documents change."""
-    prefix = record.text.partition("=")[0]
-    found = [text for text in network.records(name, "TXT") if text.partition("=")[0] == prefix]
-    if record.text in found:
-        return
-    wanted = f"{name}. IN TXT {record.data}"
-    if not found:
-        advice = f"add to the zone: {wanted}"
-        yield Finding(domain, Level.WARNING, name, "there is no TXT record", advice)
-    elif name.startswith(pacc.TXT_NAME):
-        text = "the digest is not that of the document, so clients refuse it"
-        yield Finding(domain, Level.ERROR, name, text, f"add to the zone: {wanted}")
-    else:
-        text = f"the TXT record says {', '.join(found)}"
-        yield Finding(domain, Level.ERROR, name, text, f"the zone should have: {wanted}")
-
-
-def _no_digest(domain: str, network: Network, name: str) -> Iterator[Finding]:
-    if any(text.startswith("v=UAAC1") for text in network.records(name, "TXT")):
-        text = "a digest stands there, but PACC cannot tell of these servers: there is no document"
-        advice = "delete the TXT record, or offer IMAP at port 993 and SMTP at port 465 with TLS"
-        yield Finding(domain, Level.WARNING, name, text, advice)

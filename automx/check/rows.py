@@ -1,151 +1,108 @@
-"""Rows that no client can use, or that nobody should."""
+"""Rows that clients cannot use, that no domain uses, or that are unsafe."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from itertools import islice
-from typing import Any
 
-from sqlalchemy import ColumnElement, Select, select
-from sqlalchemy.orm import Session
-
-from automx import lookup
+from automx import lookup, references
 from automx.check.finding import Finding, Level
 from automx.clientconfig import ClientConfig, SocketType
-from automx.errors import AddressError
-from automx.kinds import domain_a_label
-from automx.models import (
-    DavServer,
-    Documentation,
-    Domain,
-    LdapServer,
-    Provider,
-    ProviderDetail,
-    Server,
-    davserver_domain,
-    server_domain,
-)
+from automx.database import Session
 
-MAX_NAMED = 20  # findings of one kind
+MAX_SHOWN = 20  # findings of one kind
 
-# Without these, people's clients still work.
-_SIDE_TABLES = {ProviderDetail.__tablename__, Documentation.__tablename__}
-
-# The first label of a name that a wildcard is asked for.
-_ANY = "automx-check"
+# Clients work without these.
+_OPTIONAL_TABLES = {"provider_detail", "documentation"}
+_TO_USE = {
+    "server": "link it to a domain in server_domain",
+    "davserver": "link it to a domain in davserver_domain",
+    "ldapserver": "name it in domain.ldapserver_id",
+    "provider": "name it in domain.provider_id",
+}
 
 
-def check(session: Session) -> Iterator[Finding]:
-    """Yield what is suspicious in the tables, whichever domain it concerns.
+def check_rows(session: Session) -> Iterator[Finding]:
+    """Yield what is wrong in the tables, for all domains.
 
     Raises DatabaseError.
     """
     yield from _limited("bad rows", _bad(session))
     yield from _limited("unused rows", _unused(session))
-    yield from _limited("domains without servers", _alone(session))
-    yield from _limited("domains with missing rows", _missing(session))
+    yield from _limited("domains without servers", _without_servers(session))
+    yield from _limited("domains with missing rows", _dangling(session))
     yield from _limited("names of domains", _names(session))
 
 
 def _limited(kind: str, findings: Iterator[Finding]) -> Iterator[Finding]:
-    yield from islice(findings, MAX_NAMED)
-    if more := list(findings):
-        worst = max(finding.level for finding in more)
-        yield Finding("", worst, kind, f"{len(more)} more are not shown", "correct the first ones")
+    yield from islice(findings, MAX_SHOWN)
+    worst, number = Level.OK, 0
+    for finding in findings:
+        worst, number = max(worst, finding.level), number + 1
+    if number:
+        yield Finding("", worst, kind, f"{number} more are not shown", "correct the first ones")
 
 
 def _bad(session: Session) -> Iterator[Finding]:
     for table, row_id, text in lookup.bad_rows(session):
-        level = Level.WARNING if table in _SIDE_TABLES else Level.ERROR
+        level = Level.WARNING if table in _OPTIONAL_TABLES else Level.ERROR
         yield Finding("", level, _row(table, row_id), text, "correct the row")
 
 
 def _unused(session: Session) -> Iterator[Finding]:
-    uses: tuple[tuple[type[Any], ColumnElement[Any], str], ...] = (
-        (Server, server_domain.c.server_id, "link it to a domain in server_domain"),
-        (DavServer, davserver_domain.c.davserver_id, "link it to a domain in davserver_domain"),
-        (LdapServer, Domain.__table__.c.ldapserver_id, "name it in domain.ldapserver_id"),
-        (Provider, Domain.__table__.c.provider_id, "name it in domain.provider_id"),
-    )
-    for model, reference, advice in uses:
-        used = select(reference).where(reference.is_not(None))
-        query = select(model.id).where(model.id.not_in(used)).order_by(model.id)
-        for row_id in session.scalars(query):
-            subject = _row(model.__tablename__, row_id)
-            yield Finding(
-                "", Level.WARNING, subject, "no domain uses this row", f"{advice}, or delete it"
-            )
+    for table, row_id in references.unused_rows(session):
+        text, advice = "no domain uses this row", f"{_TO_USE[table]}, or delete it"
+        yield Finding("", Level.WARNING, _row(table, row_id), text, advice)
 
 
-def _alone(session: Session) -> Iterator[Finding]:
-    linked = select(server_domain.c.domain_id).join(
-        Server.__table__, Server.id == server_domain.c.server_id
-    )
-    for row in _domains(session, select(Domain.id, Domain.name).where(Domain.id.not_in(linked))):
-        advice = "link servers to it in server_domain"
-        text = f"{row.name} has no mail server"
-        yield Finding("", Level.ERROR, _row("domain", row.id), text, advice)
+def _without_servers(session: Session) -> Iterator[Finding]:
+    for row_id, name in references.domains_without_servers(session):
+        text, advice = f"{name} has no mail server", "link servers to it in server_domain"
+        yield Finding("", Level.ERROR, _row("domain", row_id), text, advice)
 
 
-def _missing(session: Session) -> Iterator[Finding]:
-    columns = Domain.__table__.c
-    for name, column, model in (
-        ("provider", columns.provider_id, Provider),
-        ("ldapserver", columns.ldapserver_id, LdapServer),
-    ):
-        query = select(Domain.id, Domain.name, column.label("named"))
-        query = query.where(column.is_not(None), column.not_in(select(model.id)))
-        for row in _domains(session, query):
-            text = f"{row.name} names {name} {row.named}, which does not exist"
-            advice = f"correct {column.name}"
-            yield Finding("", Level.ERROR, _row("domain", row.id), text, advice)
-
-
-def _domains(session: Session, query: Select[*tuple[Any, ...]]) -> Sequence[Any]:
-    return session.execute(query.order_by(Domain.id)).all()
+def _dangling(session: Session) -> Iterator[Finding]:
+    for row_id, name, table, missing in references.dangling_references(session):
+        text = f"{name} names {table} {missing}, which does not exist"
+        yield Finding("", Level.ERROR, _row("domain", row_id), text, f"correct {table}_id")
 
 
 def _names(session: Session) -> Iterator[Finding]:
-    """Yield the names of domains that no client can ask for, and those that mean the same."""
-    first: dict[str, int] = {}
-    for row_id, name in list(lookup.domain_names(session)):
-        subject = _row("domain", row_id)
-        try:
-            a_label = domain_a_label(name)
-        except AddressError:
-            text, advice = f"{name!r} is no domain name", "correct the name"
-            yield Finding("", Level.ERROR, subject, text, advice)
+    """Yield the names that are no domain names, that are there twice, or that are never found."""
+    for found in references.non_normal_names(session):
+        if not found.a_label:
+            text, advice = f"{found.name!r} is no domain name", "correct the name"
+        elif found.duplicate_of is not None:
+            text = f"{found.name} is the same domain as that of id {found.duplicate_of}"
+            advice = "delete one of the two rows"
+        elif not found.is_found:
+            text = f"{found.name!r} is never found: look-ups use other spellings of it"
+            advice = f"set name to {found.a_label}"
+        else:
             continue
-        if first.setdefault(a_label, row_id) != row_id:
-            text = f"{name} is the same domain as that of id {first[a_label]}"
-            yield Finding("", Level.ERROR, subject, text, "delete one of the two rows")
-        elif name.lower() != a_label or not name.isascii():
-            asked = a_label.replace("*", _ANY, 1)
-            if lookup.deciding_row(session, asked) != row_id:
-                text = f"{name!r} is never found: it is not written as it is looked for"
-                yield Finding("", Level.ERROR, subject, text, f"set name to {a_label}")
+        yield Finding("", Level.ERROR, _row("domain", found.id), text, advice)
 
 
 def check_config(config: ClientConfig) -> Iterator[Finding]:
-    """Yield what is suspicious in the settings of a domain."""
+    """Yield what is wrong with the settings of a domain."""
+    error = partial(Finding, config.domain, Level.ERROR)
+    warning = partial(Finding, config.domain, Level.WARNING)
     for missing, servers in (("incoming", config.incoming), ("outgoing", config.outgoing)):
         if not servers:
             text = f"there is no usable {missing} mail server"
-            advice = "add one: most clients want one of each kind"
-            yield Finding(config.domain, Level.ERROR, "database", text, advice)
+            yield error("database", text, "add one: most clients need one of each kind")
     for server in config.mail_servers:
         subject = f"{server.type} {server.hostname}:{server.port} {server.socket_type}"
         if server.socket_type is SocketType.PLAIN:
             text = "passwords are sent without encryption; Thunderbird for Android refuses this"
             advice = "let the server offer TLS, and set socket_type to SSL or STARTTLS"
-            yield Finding(config.domain, Level.WARNING, subject, text, advice)
+            yield warning(subject, text, advice)
         if server in config.outgoing and server.port == 25:
-            text = "many networks let nobody reach port 25"
-            advice = "let people submit mail at port 465 (SSL) or 587 (STARTTLS)"
-            yield Finding(config.domain, Level.WARNING, subject, text, advice)
+            advice = "let clients submit mail at port 465 (SSL) or 587 (STARTTLS)"
+            yield warning(subject, "many networks block port 25", advice)
     for service in config.services:
-        subject = f"{service.type} {service.url}"
         if not service.url.startswith("https:"):
-            text = "passwords are sent without encryption"
-            yield Finding(config.domain, Level.WARNING, subject, text, "serve it by https")
+            subject = f"{service.type} {service.url}"
+            yield warning(subject, "passwords are sent without encryption", "serve it by https")
 
 
 def _row(table: str, row_id: int) -> str:

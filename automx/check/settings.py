@@ -1,4 +1,4 @@
-"""Settings that work, and yet should not stay as they are."""
+"""Settings that work, but are unsafe, and the certificate that signs profiles."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -8,14 +8,14 @@ from automx.config import Settings, SigningSettings
 from automx.errors import SettingsError
 
 
-def check(settings: Settings, now: datetime) -> Iterator[Finding]:
+def check_settings(settings: Settings, now: datetime) -> Iterator[Finding]:
     """Yield what is wrong with the settings, and with the certificate that signs profiles."""
     if settings.web_endpoint.startswith("http:"):
         text = "clients that make accounts ask by https only"
         advice = "give the https URL of the web server in front of automx"
         yield Finding("", Level.WARNING, "web_endpoint", text, advice)
     if not settings.directory.verify:
-        text = "anyone on the way to a directory can read and forge"
+        text = "an attacker between automx and a directory can read and change the answers"
         advice = "name the directory's authority by ldap_ca_file, and set this to yes"
         yield Finding("", Level.WARNING, "ldap_verify", text, advice)
     if settings.signing.certificate:
@@ -33,10 +33,7 @@ def _signing(files: SigningSettings, now: datetime) -> Iterator[Finding]:
         yield Finding("", Level.ERROR, subject, str(error), advice)
         return
     if trouble := identity.trouble(now):
-        is_valid = (
-            identity.certificate.not_valid_before_utc
-            <= now
-            < identity.certificate.not_valid_after_utc
-        )
+        certificate = identity.certificate
+        is_valid = certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc
         level = Level.WARNING if is_valid else Level.ERROR
         yield Finding("", level, subject, trouble, "put a renewed certificate into the file")

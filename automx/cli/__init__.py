@@ -1,34 +1,66 @@
-"""The command line. Heavy imports wait inside the commands, so that ``automx --help`` is quick."""
+"""The command line. The module of a command is imported when the command is run."""
+
+from importlib import import_module
 
 import click
 
 from automx import __version__
-from automx.cli.account import account
-from automx.cli.check import check
-from automx.cli.config import config
-from automx.cli.db import db
-from automx.cli.dclogin import dclogin, mobileconfig_qr
-from automx.cli.dns import dns
-from automx.cli.ldap import ldap_
-from automx.cli.mailadm import import_mailadm
-from automx.cli.prune import prune
-from automx.cli.seed import export, purge, seed
-from automx.cli.serve import serve
-from automx.cli.show import show
-from automx.cli.text import complain, reason
-from automx.cli.token import token
+from automx.cli.terminal import complain
 from automx.errors import AutomxError
+
+# Each command: "module:attribute", and its first sentence for ``automx --help``.
+COMMANDS = {
+    "account": ("account:account", "Make, show and delete accounts."),
+    "check": ("check:check", "Check settings, database and domains as clients do."),
+    "config": ("config:config", "Print the effective settings and their sources."),
+    "db": ("db:db", "Create, update and show the database schema."),
+    "dclogin": ("dclogin:dclogin", "Make a QR code that logs Delta Chat in to ADDRESS."),
+    "dns": ("dns:dns", "Print the DNS records for the zone of DOMAIN."),
+    "export": ("seed:export", "Write a document that seeds an equal database."),
+    "import-mailadm": ("mailadm:import_mailadm", "Import tokens and users of mailadm."),
+    "ldap": ("ldap:ldap", "Try the directories that know people's login names."),
+    "mobileconfig-qr": ("dclogin:mobileconfig_qr", "Make a QR code of the profile of ADDRESS."),
+    "prune": ("prune:prune", "Warn, disable, delete and clean up accounts."),
+    "purge": ("seed:purge", "Delete all providers, domains and servers."),
+    "seed": ("seed:seed", "Add the rows of a seed document."),
+    "serve": ("serve:serve", "Answer mail clients until SIGTERM or Ctrl-C."),
+    "show": ("show:show", "Print exactly what the client of ADDRESS would get."),
+    "token": ("token:token", "Make, print, change and withdraw tokens."),
+}
 
 
 class Commands(click.Group):
-    """Tells errors that automx raises on purpose in one line: status 1, no traceback."""
+    """The group of all commands, loaded lazily (click: "Lazily Loading Subcommands")."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, whose module is imported now; None if there is no such command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(f"automx.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands for ``--help`` without an import."""
+        limit = formatter.width - 6 - max(map(len, COMMANDS))
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, click.Command(name, help=text).get_short_help_str(limit))
+                    for name, (_, text) in COMMANDS.items()
+                ]
+            )
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command that was asked for."""
+        """Run the command; an error that automx raises on purpose is one line and status 1."""
         try:
             return super().invoke(ctx)
         except AutomxError as error:
-            complain(reason(error))
+            complain(error.reason)
             raise click.exceptions.Exit(1) from error
 
 
@@ -36,12 +68,3 @@ class Commands(click.Group):
 @click.version_option(__version__, prog_name="automx")
 def main() -> None:
     """Set up every mail client from one database."""
-
-
-COMMANDS = (
-    account, check, config, db, dclogin, dns, export, import_mailadm, ldap_, mobileconfig_qr,
-    prune, purge, seed, serve, show, token,
-)  # fmt: skip
-
-for command in COMMANDS:
-    main.add_command(command)

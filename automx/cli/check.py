@@ -1,6 +1,6 @@
 """``automx check``: the doctor."""
 
-import json
+import logging
 import os
 import shutil
 import sys
@@ -9,37 +9,38 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from ipaddress import ip_address
 
 import click
 
 from automx import __version__
+from automx import check as doctor
+from automx.address import parse_domain
+from automx.check import Finding, Level
+from automx.check.finding import WORDS
+from automx.cli.context import Context, json_option, pass_context
+from automx.config import Settings
+from automx.dns import is_host_name
 from automx.errors import AutomxError
 
-if TYPE_CHECKING:
-    from automx.check import Finding
-    from automx.config import Settings
-
-_COLORS = ("green", "yellow", "red")
-_WORDS = ("ok", "warning", "error")
+_COLORS = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
 _INTERRUPTED = 130  # what a shell calls a program that Ctrl-C has ended
 
-_TIMEOUT = """Seconds for each question to a name server, and for each connection with all that is
-said on it. With N domains, the whole run ends after (15 + N) times as long, however many servers
-are silent."""
+_TIMEOUT = """Seconds for each DNS query and for each connection. With N domains, the whole run
+takes at most (15 + N) times as long."""
 
 
 @dataclass
 class _Report:
-    """What is known so far; ``domains`` are those that were asked for."""
+    """The findings so far; ``domains`` are those of the command line."""
 
     domains: list[str] = field(default_factory=list)
-    common: "list[Finding]" = field(default_factory=list)
-    by_domain: "dict[str, list[Finding]]" = field(default_factory=dict)
+    common: list[Finding] = field(default_factory=list)
+    by_domain: dict[str, list[Finding]] = field(default_factory=dict)
     is_interrupted: bool = False
 
     @property
-    def findings(self) -> "list[Finding]":
+    def findings(self) -> list[Finding]:
         """All findings: those of no domain first, then domain by domain, the worst first."""
         parts = [self.common, *(self.by_domain.get(domain, []) for domain in self.domains)]
         return [finding for part in parts for finding in sorted(part, key=lambda f: -f.level)]
@@ -49,11 +50,21 @@ class _Report:
         """The exit status."""
         return max((finding.level for finding in self.findings), default=0)
 
+    def document(self) -> dict[str, object]:
+        """Return the report for programs."""
+        return {
+            "version": __version__,
+            "status": self.status,
+            "complete": not self.is_interrupted,
+            "domains": self.domains,
+            "findings": [finding.document() for finding in self.findings],
+        }
+
 
 @click.command
 @click.argument("domains", nargs=-1, metavar="[DOMAIN]...")
 @click.option("--all", "all_domains", is_flag=True, help="Look at all domains of the database.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing about what is in order.")
 @click.option(
     "--timeout",
@@ -69,19 +80,22 @@ class _Report:
     type=click.Path(exists=True, dir_okay=False),
     help="Authorities (PEM) to trust beside those of the system.",
 )
+@pass_context
 def check(
+    context: Context,
     domains: tuple[str, ...],
     all_domains: bool,
-    as_json: bool,
     quiet: bool,
     timeout: float,
     name_server: str | None,
     host: str | None,
     ca_file: str | None,
 ) -> None:
-    """Look at settings and database, and at each DOMAIN as mail clients see it.
+    """Check settings, database and domains as clients do.
 
-    Without DOMAIN and --all, the network is not asked.
+    Each DOMAIN is asked by DNS, HTTPS and the protocols of mail, as mail clients ask it.
+
+    Without DOMAIN and --all, no network is used.
 
     Exit status: 0 all is well, 1 there are warnings, 2 there are errors.
     """
@@ -90,16 +104,13 @@ def check(
     address, port = _name_server(name_server)
     report = _Report()
     with _errors_in(report):
-        from automx import check as doctor
-        from automx import config, database
-
-        settings = config.load()
+        settings = context.settings
         service = _host(host, settings)
         network = doctor.Network(
             name_server=address, port=port, ca_file=ca_file or "", timeout=timeout
         )
         report.common += doctor.check_settings(settings, network.now)
-        with _silent_log(), database.open_session(settings.db_uri) as session:
+        with _silent_log(), context.session() as session:
             report.common += doctor.check_rows(session)
             asked = None if all_domains else domains
             targets = doctor.load_targets(session, asked)
@@ -112,8 +123,8 @@ def check(
                     advance()
                 else:
                     report.common += found
-    if as_json:
-        click.echo(json.dumps(_as_dict(report), indent=2))
+    if context.as_json:
+        context.write_json(report.document(), ascii_only=True)  # a text may hold anything
     else:
         _print(report, quiet=quiet, all_domains=all_domains)
     sys.exit(_INTERRUPTED if report.is_interrupted else report.status)
@@ -121,15 +132,13 @@ def check(
 
 @contextmanager
 def _errors_in(report: _Report) -> Iterator[None]:
-    """Turn what ends the work early into a finding: what was found before is not lost."""
-    from automx.check import Finding, Level
-
+    """Turn an error that ends the work into a finding, so that earlier findings are printed."""
     try:
         yield
     except AutomxError as error:
-        text = error.cause if error.status >= 500 and error.cause else str(error)
         subject = "database" if error.status == 503 else "settings"
-        report.common.append(Finding("", Level.ERROR, subject, text, "nothing else was looked at"))
+        advice = "nothing else was looked at"
+        report.common.append(Finding("", Level.ERROR, subject, error.reason, advice))
     except KeyboardInterrupt:
         report.is_interrupted = True
     except Exception as error:  # status 1, Python's own, would be taken for warnings
@@ -140,9 +149,7 @@ def _errors_in(report: _Report) -> Iterator[None]:
 
 @contextmanager
 def _silent_log() -> Iterator[None]:
-    """Keep the log quiet: what it would say of rows is among the findings."""
-    import logging
-
+    """Silence the log: its messages about rows are among the findings."""
     logger = logging.getLogger("automx")
     handler = logging.NullHandler()
     logger.addHandler(handler)
@@ -154,7 +161,7 @@ def _silent_log() -> Iterator[None]:
 
 @contextmanager
 def _progress(length: int) -> Iterator[Callable[[], None]]:
-    """Show a bar to a person, and to nobody else; what is given advances it."""
+    """Show a progress bar on a terminal; yield the function that advances it."""
     if not sys.stderr.isatty():
         yield lambda: None
         return
@@ -162,11 +169,8 @@ def _progress(length: int) -> Iterator[Callable[[], None]]:
         yield lambda: bar.update(1)
 
 
-def _host(text: str | None, settings: "Settings") -> str:
+def _host(text: str | None, settings: Settings) -> str:
     """Return the public host name of this service as A-label, "" if it is not known."""
-    from automx.address import parse_domain
-    from automx.dns import is_host_name
-
     text = text or settings.public_host
     name = parse_domain(text) if text else ""
     return name if is_host_name(name) else ""
@@ -174,8 +178,6 @@ def _host(text: str | None, settings: "Settings") -> str:
 
 def _name_server(text: str | None) -> tuple[str, int]:
     """Return address and port of a name server, ("", 53) for those of the system."""
-    from ipaddress import ip_address
-
     if text is None:
         return "", 53
     host, colon, port = text.rpartition(":")
@@ -192,25 +194,6 @@ def _name_server(text: str | None) -> tuple[str, int]:
     return host, number
 
 
-def _as_dict(report: _Report) -> dict[str, object]:
-    return {
-        "version": __version__,
-        "status": report.status,
-        "complete": not report.is_interrupted,
-        "domains": report.domains,
-        "findings": [
-            {
-                "domain": finding.domain,
-                "level": _WORDS[finding.level],
-                "subject": finding.subject,
-                "text": finding.text,
-                "advice": finding.advice,
-            }
-            for finding in report.findings
-        ],
-    }
-
-
 def _print(report: _Report, *, quiet: bool, all_domains: bool) -> None:
     """Print a line for each finding, and for whatever is in order, and their numbers."""
     width = max((min(len(domain), 40) for domain in report.domains), default=1)
@@ -219,7 +202,7 @@ def _print(report: _Report, *, quiet: bool, all_domains: bool) -> None:
     for domain, found in blocks:
         if not found and not quiet and (not domain or domain in report.by_domain):
             text = "everything is in order" if domain else "settings and database are in order"
-            _line(0, domain, width, text, "")
+            _line(Level.OK, domain, width, text, "")
         for finding in sorted(found, key=lambda finding: -finding.level):
             if finding.level or not quiet:
                 text = f"{finding.subject}: {finding.text}"
@@ -237,9 +220,9 @@ def _print(report: _Report, *, quiet: bool, all_domains: bool) -> None:
         _echo(f"No domain was looked at. {hint}")
 
 
-def _line(level: int, domain: str, width: int, text: str, advice: str) -> None:
+def _line(level: Level, domain: str, width: int, text: str, advice: str) -> None:
     """Print one line; for a terminal, it is broken, and what to do has a line of its own."""
-    word = click.style(f"{_WORDS[level]:<7}", fg=_COLORS[level])
+    word = click.style(f"{WORDS[level]:<7}", fg=_COLORS[level])
     begin = f"  {_printable(domain) or '-':<{width}}  "
     text, advice = _printable(text), _printable(f"-> {advice}" if advice else "")
     if not sys.stdout.isatty():

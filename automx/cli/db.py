@@ -2,6 +2,9 @@
 
 import click
 
+from automx import migrations
+from automx.config import load
+
 
 @click.group()
 def db() -> None:
@@ -15,9 +18,6 @@ def upgrade(revision: str) -> None:
 
     Creates the schema in an empty database and adopts a database of automx2.
     """
-    from automx import migrations
-    from automx.config import load
-
     db_uri = load().db_uri
     for step in migrations.upgrade(db_uri, revision):
         click.echo(f"Upgraded to {step.revision}: {step.title}")
@@ -31,9 +31,6 @@ def downgrade(revision: str) -> None:
 
     Tables that hold rows are left in place.
     """
-    from automx import migrations
-    from automx.config import load
-
     db_uri = load().db_uri
     for step in migrations.downgrade(db_uri, revision):
         click.echo(f"Undone {step.revision}: {step.title}")
@@ -43,17 +40,10 @@ def downgrade(revision: str) -> None:
 @db.command()
 def current() -> None:
     """Print the revision of the database."""
-    from automx import migrations
-    from automx.config import load
-
-    db_uri = load().db_uri
-    revision = migrations.current(db_uri)
-    if revision is None:
-        click.echo("none (run automx db upgrade)")
-    elif revision == migrations.head():
-        click.echo(f"{revision} (up to date)")
-    else:
-        click.echo(f"{revision} (run automx db upgrade)")
+    revision = migrations.current(load().db_uri)
+    is_newest = revision == migrations.head()
+    state = "up to date" if is_newest else "run automx db upgrade"
+    click.echo(f"{revision or 'none'} ({state})")
 
 
 @db.command()
@@ -65,6 +55,4 @@ def current() -> None:
 )
 def schema(dialect: str) -> None:
     """Print the SQL that creates the schema in an empty database."""
-    from automx import migrations
-
     click.echo(migrations.schema_sql(dialect), nl=False)

@@ -1,18 +1,18 @@
 """``automx dclogin`` and ``automx mobileconfig-qr``: QR codes that set up one person's client."""
 
 import sys
-from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 import click
 
+from automx.address import EmailAddress, unicode_domain
+from automx.cli.context import Context, pass_context
 from automx.cli.qr import Card, QrOutput, qr_options
 from automx.cli.show import personal_config
-from automx.cli.text import read_secret
-
-if TYPE_CHECKING:
-    from automx.address import EmailAddress
-    from automx.config import Settings
+from automx.cli.terminal import read_secret
+from automx.config import Settings
+from automx.formats import mobileconfig
+from automx.formats.dclogin import SCAN_STEPS, login_text
 
 _PROFILE_STEPS = (
     "Open the camera of your iPhone or iPad, hold it over this code and tap the link.",
@@ -31,19 +31,18 @@ _PROFILE_STEPS = (
     help="Leave the servers out: Delta Chat asks this service for them. The code is smaller.",
 )
 @qr_options("--qr")
-def dclogin(address: str, password_stdin: bool, discover: bool, output: QrOutput) -> None:
-    """Make the QR code that logs Delta Chat in to the mailbox ADDRESS.
+@pass_context
+def dclogin(
+    context: Context, address: str, password_stdin: bool, discover: bool, output: QrOutput
+) -> None:
+    """Make a QR code that logs Delta Chat in to ADDRESS.
 
     It holds the password and all settings, for people who cannot type a host name. The password is
     asked for, or read from standard input.
     """
-    from automx.address import EmailAddress
-    from automx.config import load
-    from automx.formats.dclogin import SCAN_STEPS, login_text
-
     person = EmailAddress.parse(address)
-    config = personal_config(person, load())
-    login_text(person, "", config)  # nobody types a password in vain
+    config = personal_config(context, person)
+    login_text(person, "", config)  # raises its errors before the password is typed
     password = read_secret("password") if password_stdin else _ask_password()
     text = login_text(person, password, None if discover else config)
     notes = (
@@ -51,7 +50,7 @@ def dclogin(address: str, password_stdin: bool, discover: bool, output: QrOutput
         "This code holds the password: whoever scans it can read the mail. Keep it like a key.",
     )
     card = Card(config.provider_name, SCAN_STEPS, notes)
-    output.write(text, card, {"address": str(person), "dclogin_url": text})
+    output.write(context, text, card, {"address": str(person), "dclogin_url": text})
 
 
 @click.command("mobileconfig-qr")
@@ -63,36 +62,33 @@ def dclogin(address: str, password_stdin: bool, discover: bool, output: QrOutput
     "setting public_host, else https://autoconfig.DOMAIN.",
 )
 @qr_options("--qr")
-def mobileconfig_qr(address: str, url: str | None, output: QrOutput) -> None:
-    """Make the QR code of the profile that sets up ADDRESS on an iPhone or iPad."""
-    from automx.address import EmailAddress
-    from automx.config import load
-    from automx.formats import mobileconfig
+@pass_context
+def mobileconfig_qr(context: Context, address: str, url: str | None, output: QrOutput) -> None:
+    """Make a QR code of the profile of ADDRESS.
 
+    The profile sets up the mailbox on an iPhone or iPad.
+    """
     person = EmailAddress.parse(address)
-    settings = load()
-    config = personal_config(person, settings)
-    mobileconfig.render(config, person)  # nobody prints a code that leads to an error
-    base = _checked_url(url) if url is not None else _own_url(person, settings)
+    config = personal_config(context, person)
+    mobileconfig.render(config, person)  # raises its errors before a code is printed
+    base = _checked_url(url) if url is not None else _own_url(person, context.settings)
     text = f"{base}/mobileconfig/?emailaddress={quote(str(person), safe='@')}"
     card = Card(config.provider_name, _PROFILE_STEPS, (f"For {_for_people(person)}.",))
-    output.write(text, card, {"address": str(person), "url": text})
+    output.write(context, text, card, {"address": str(person), "url": text})
 
 
-def _for_people(address: "EmailAddress") -> str:
-    from automx.address import unicode_domain
-
+def _for_people(address: EmailAddress) -> str:
     return f"{address.local_part}@{unicode_domain(address.domain)}"
 
 
 def _ask_password() -> str:
-    """Return the password that a person types without seeing it."""
+    """Return the password that is typed on the terminal, which does not show it."""
     if not sys.stdin.isatty():
         raise click.UsageError("There is no terminal to ask for the password: --password-stdin")
     return read_secret("password")
 
 
-def _own_url(address: "EmailAddress", settings: "Settings") -> str:
+def _own_url(address: EmailAddress, settings: Settings) -> str:
     """Return where a phone finds the profile, without a final slash."""
     endpoint = urlsplit(settings.web_endpoint)
     if endpoint.hostname == settings.public_host:  # with its port

@@ -1,44 +1,52 @@
 """``automx ldap``: directories."""
 
 import time
-from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-if TYPE_CHECKING:
-    from automx.address import EmailAddress
-    from automx.config import DirectorySettings
-    from automx.directory.connection import Connection, Host
-    from automx.directory.pool import Person
-    from automx.directory.row import LdapServer
+from automx.address import EmailAddress
+from automx.cli.context import Context, pass_context
+from automx.cli.terminal import complain
+from automx.config import DirectorySettings
+from automx.directory import pool
+from automx.directory.connection import Connection, Host, HostError, LogInStep, TlsMode
+from automx.directory.pool import Person
+from automx.directory.row import LdapServer
+from automx.lookup import find
+
+_ADVICE = {
+    "Connect": "check host name, port and firewall, and whether the host speaks LDAPS there",
+    "StartTLS": "let the directory offer StartTLS, or see ldap_starttls",
+    "Bind": "check bind_user and bind_password, or ldap_bind_password_file",
+    "Search": "check search_base, and what bind_user may read",
+}
+_CERTIFICATE_ADVICE = (
+    "check that the host's certificate is valid, names the host as the row does, and comes from an"
+    " authority of the system or of ldap_ca_file"
+)
 
 
-@click.group("ldap")
-def ldap_() -> None:
+@click.group
+def ldap() -> None:
     """Try the directories that know people's login names."""
 
 
-@ldap_.command()
+@ldap.command()
 @click.argument("address")
-def test(address: str) -> None:
-    """Walk through the look-up of ADDRESS, and say at the first failing step what to do."""
-    from automx.address import EmailAddress
-    from automx.config import load
-    from automx.database import open_session
-    from automx.directory import pool
-    from automx.lookup import find
-
+@pass_context
+def test(context: Context, address: str) -> None:
+    """Look up ADDRESS step by step; print advice for the first step that fails."""
     person = EmailAddress.parse(address)
-    settings = load()
-    options = settings.directory
-    with open_session(settings.db_uri) as session:
+    options = context.settings.directory
+    with context.session() as session:
         found = find(session, person.domain)
     server = found.ldap_server
     if server is None:
-        _fail(
-            f"The domain {person.domain} names no ldapserver",
-            "set domain.ldapserver_id if its people shall be looked up",
+        complain(
+            f"the domain {person.domain} names no ldapserver: set domain.ldapserver_id if its"
+            " people shall be looked up"
         )
+        raise click.exceptions.Exit(1)
     _say("Row", f"ldapserver {server.id}, for the domain {person.domain}")
     hosts = pool.hosts(server, options)
     _say("Hosts", ", ".join(f"{host} ({host.tls})" for host in hosts))
@@ -55,53 +63,44 @@ def test(address: str) -> None:
 
 
 def _try(
-    host: "Host", server: "LdapServer", options: "DirectorySettings", address: "EmailAddress"
-) -> "Person | None":
-    """Ask one host, step by step; return None after telling which step failed, and what to do."""
-    from automx.directory import pool
-    from automx.directory.connection import BrokenError, Connection, HostError, TlsMode
-
+    host: Host, server: LdapServer, options: DirectorySettings, address: EmailAddress
+) -> Person | None:
+    """Ask one host and print each step; return None if a step failed, after advice for it."""
     _say(f"Host {host}", str(host.tls))
     deadline = time.monotonic() + options.timeout
     connection = Connection(host, pool.tls_context(options))
-    step, advice = (
-        "Connect",
-        "check host name, port and firewall, and whether the host speaks LDAPS there",
-    )
+    step = "Connect"  # the one at work
+
+    def report(done: LogInStep, trouble: str) -> None:
+        nonlocal step
+        match done:
+            case "Connect":
+                _say("  Connect", "ok")
+                step = "Bind" if host.tls in {TlsMode.LDAPS, TlsMode.NONE} else "StartTLS"
+            case "StartTLS":
+                _say("  StartTLS", f"refused ({trouble}); going on without encryption")
+            case "TLS":
+                _say("  TLS", _certificate(connection))
+                step = "Bind"
+            case "Bind":
+                _say("  Bind", f"ok, as {server.bind_user or 'anonymous'}")
+                step = "Search"
+
     try:
-        connection.connect(deadline)
-        _say("  Connect", "ok")
-        if host.tls in {TlsMode.STARTTLS, TlsMode.TRY_STARTTLS}:
-            step, advice = "StartTLS", "let the directory offer StartTLS, or see ldap_starttls"
-            try:
-                connection.start_tls(deadline)
-            except HostError as error:
-                if host.tls is TlsMode.STARTTLS or isinstance(error, BrokenError):
-                    raise
-                _say("  StartTLS", f"refused ({error}); going on without encryption")
-                connection.close()
-                connection.connect(deadline)
-        _say("  TLS", _certificate(connection))
-        step, advice = "Bind", "check bind_user and bind_password, or ldap_bind_password_file"
-        connection.bind(server.bind_user, pool.bind_password(server, options), deadline)
-        _say("  Bind", f"ok, as {server.bind_user or 'anonymous'}")
-        step, advice = "Search", "check search_base, and what bind_user may read"
+        connection.log_in(server, pool.bind_password(server, options), deadline, report)
         search_filter = server.filter_for(address)
         entries = connection.search(server.search_base, search_filter, server.attributes, deadline)
     except HostError as error:
         _say(f"  {step}", click.style("failed", fg="red") + f": {error}")
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            advice = (
-                "check that the host's certificate is valid, names the host as the row does, and"
-            )
-            advice += " comes from an authority of the system or of ldap_ca_file"
+        is_bad_certificate = "CERTIFICATE_VERIFY_FAILED" in str(error)
+        advice = _CERTIFICATE_ADVICE if is_bad_certificate else _ADVICE[step]
         _say("", f"What to do: {advice}.")
         return None
     finally:
         connection.close()
     _say("  Entries", ", ".join(entry["dn"] for entry in entries) or "none")
     if len(entries) != 1:
-        why = "must find one entry only" if entries else "finds nobody with this address"
+        why = "must find one entry only" if entries else "finds no entry with this address"
         _say("", f"The person is taken for unknown: the filter {why}.")
         return pool.NOBODY
     for name, values in entries[0]["raw_attributes"].items():
@@ -109,7 +108,7 @@ def _try(
     return pool.person(server, entries[0])
 
 
-def _certificate(connection: "Connection") -> str:
+def _certificate(connection: Connection) -> str:
     """Return names and dates of the certificate of a connection."""
     if not connection.is_encrypted:
         return "not encrypted"
@@ -122,8 +121,3 @@ def _certificate(connection: "Connection") -> str:
 
 def _say(what: str, text: str) -> None:
     click.echo(f"{what:<12} {text}".rstrip())
-
-
-def _fail(what: str, advice: str) -> NoReturn:
-    click.echo(f"{what}: {advice}.", err=True)
-    raise click.exceptions.Exit(1)

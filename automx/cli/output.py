@@ -1,4 +1,4 @@
-"""What commands write to: standard output, or a file that is replaced when all is written."""
+"""The output of commands: standard output, or a file that is replaced when all is written."""
 
 import os
 import sys

@@ -1,32 +1,22 @@
-"""``automx prune``: what has to be done for accounts as time passes."""
+"""``automx prune``: warns, disables, deletes and cleans up accounts."""
 
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import click
 
-from automx.cli.text import (
-    EXIT_STATUS,
-    complain,
-    echo_json,
-    iso,
-    json_option,
-    parse_moment,
-    reason,
-    this_second,
-    to_minute,
-    with_progress,
-)
+from automx.accounts.accounts import Account
+from automx.accounts.prune import Done, Policy, pending, run
+from automx.backends import Backends
+from automx.backends.command import run_hook
+from automx.cli.context import Context, json_option, pass_context
+from automx.cli.terminal import EXIT_STATUS, complain, with_progress
+from automx.config import Settings
+from automx.moments import iso, parse_moment, to_minute
 
-if TYPE_CHECKING:
-    from automx.accounts.accounts import Account
-    from automx.accounts.prune import Done, Policy
-    from automx.config import Settings
-
-# What is done, what was done; by automx.accounts.prune.Action, in the order of a summary.
+# Infinitive and past of each action, in the order of the summary.
 _WORDS = {
     "warn": ("warn", "warned"),
     "prolong": ("prolong", "prolonged"),
@@ -36,35 +26,41 @@ _WORDS = {
 }
 
 
+def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
+    """Return the value of --now; BadParameter if it is no moment."""
+    try:
+        return parse_moment(text) if text is not None else None
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command(epilog=EXIT_STATUS)
 @click.option("--dry-run", is_flag=True, help="Change nothing: only print what would be done.")
 @click.option(
     "--now",
     "time",
     metavar="TIME",
+    callback=_moment,
     help="Act as if it were this time (UTC), such as 2026-12-31 or 2026-12-31T18:00. Without"
-    " --dry-run, a time to come ends accounts before their expiry.",
+    " --dry-run, a time in the future ends accounts before their expiry.",
 )
 @json_option
-def prune(dry_run: bool, time: str | None, as_json: bool) -> None:
-    """Warn of the end of accounts, disable and delete expired ones, clean up.
+@pass_context
+def prune(context: Context, dry_run: bool, time: datetime | None) -> None:
+    """Warn, disable, delete and clean up accounts.
 
-    Cleaned up is what was left half done when a program was killed or a mail server did not
-    answer. To be run every few minutes, by a timer; it may run several times at once. What fails
-    is tried again by the next run.
+    People are warned before the end of an account; expired accounts are disabled, then deleted.
 
-    The settings account_warn_before, account_warn_command and account_grace say what is done when.
+    Accounts are cleaned up that were left half done by a killed program or a mail server without
+    an answer. Run this every few minutes by a timer; several runs at once do no harm. The next run
+    tries again what failed.
+
+    The times are set by account_warn_before, account_warn_command and account_grace.
     """
-    from automx.accounts.prune import pending, run
-    from automx.backends import Backends
-    from automx.config import load
-    from automx.database import open_session
-
-    now = this_second() if time is None else parse_moment(time, "'--now'")
-    settings = load()
-    policy = _policy(settings, now)
+    now = time or context.now
+    policy = _policy(context.settings, now)
     steps: list[Done] = []
-    with open_session(settings.db_uri) as session, closing(Backends(settings.accounts)) as backends:
+    with context.session() as session, closing(Backends(context.settings.accounts)) as backends:
         actions = pending(session, now=now, policy=policy)
         work = run(session, actions, backends, now=now, policy=policy, dry_run=dry_run)
         for done in with_progress(work, len(actions)):
@@ -73,23 +69,19 @@ def prune(dry_run: bool, time: str | None, as_json: bool) -> None:
                 account, infinitive = done.account, _WORDS[done.action][0]
                 complain(
                     f"could not {infinitive} {account.address} (token {account.token}):"
-                    f" {reason(done.error)}"
+                    f" {done.error.reason}"
                 )
-            elif not as_json:
+            elif not context.as_json:
                 click.echo(_line(done, policy, now, dry_run))
     failed = sum(1 for done in steps if done.error)
-    if as_json:
-        document = {"now": iso(now), "dry_run": dry_run, "failed": failed}
-        echo_json(document | {"steps": [_document(done) for done in steps]})
-    else:
-        click.echo(_summary(steps, dry_run))
+    document: dict[str, object] = {"now": iso(now), "dry_run": dry_run, "failed": failed}
+    document["steps"] = [done.document() for done in steps]
+    context.write(document, lambda: _summary(steps, dry_run))
     if failed:
         raise click.exceptions.Exit(1)
 
 
-def _policy(settings: "Settings", now: datetime) -> "Policy":
-    from automx.accounts.prune import Policy
-
+def _policy(settings: Settings, now: datetime) -> Policy:
     if settings.accounts.warn_before and not settings.accounts.warn_command:
         complain("account_warn_before has no effect: account_warn_command is not set")
     return Policy(
@@ -99,12 +91,10 @@ def _policy(settings: "Settings", now: datetime) -> "Policy":
     )
 
 
-def _warner(settings: "Settings", now: datetime) -> Callable[["Account"], None]:
-    """Return what tells the program of account_warn_command that an account ends."""
+def _warner(settings: Settings, now: datetime) -> Callable[[Account], None]:
+    """Return the function that runs account_warn_command for an account that ends soon."""
 
-    def warn(account: "Account") -> None:
-        from automx.backends.command import run_hook
-
+    def warn(account: Account) -> None:
         if account.expires_at is None:
             return
         document = {
@@ -120,26 +110,26 @@ def _warner(settings: "Settings", now: datetime) -> Callable[["Account"], None]:
     return warn
 
 
-def _line(done: "Done", policy: "Policy", now: datetime, dry_run: bool) -> str:
+def _line(done: Done, policy: Policy, now: datetime, dry_run: bool) -> str:
     infinitive, past = _WORDS[done.action]
     verb = f"would {infinitive}" if dry_run else past
     account = done.account
     return f"{verb} {account.address} ({_circumstances(done, policy, now)}, token {account.token})"
 
 
-def _circumstances(done: "Done", policy: "Policy", now: datetime) -> str:
-    """Return why something was done, or what comes of it."""
+def _circumstances(done: Done, policy: Policy, now: datetime) -> str:
+    """Return the reason of an action, or what follows from it."""
     account = done.account
     match done.action.value, account.state.value:
         case "prolong", _:
             until = f"until {to_minute(done.expires_at)}" if done.expires_at else "for ever"
             return f"may still be in use; {until}"
         case "settle", "creating":
-            return "its making was cut off"
+            return "its creation was interrupted"
         case "settle", _:
-            return "its making failed"
+            return "its creation failed"
         case "delete", "deleting":
-            return "its deletion was cut off"
+            return "its deletion was interrupted"
     if account.expires_at is None:
         return "without expiry"
     verb = "expires" if account.expires_at > now else "expired"
@@ -149,20 +139,8 @@ def _circumstances(done: "Done", policy: "Policy", now: datetime) -> str:
     return text
 
 
-def _document(done: "Done") -> dict[str, object]:
-    account = done.account
-    expires_at = done.expires_at if done.action == "prolong" else account.expires_at
-    return {
-        "action": done.action.value,
-        "address": account.address,
-        "token": account.token,
-        "expires": iso(expires_at),
-        "error": reason(done.error) if done.error else None,
-    }
-
-
-def _summary(steps: list["Done"], dry_run: bool) -> str:
-    """Return how much was done, in one line."""
+def _summary(steps: list[Done], dry_run: bool) -> str:
+    """Return the number of accounts by action, in one line."""
     counts = Counter(done.action.value for done in steps if not done.error)
     parts = [
         f"{infinitive} {counts[action]}" if dry_run else f"{counts[action]} {past}"

@@ -1,7 +1,6 @@
-"""Options of all commands that make a QR code, and what they do with it."""
+"""Options and output of all commands that make a QR code."""
 
 import functools
-import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +9,15 @@ from pathlib import PurePath
 
 import click
 
+from automx.cli.context import Context, json_option
 from automx.cli.output import open_output
+from automx.cli.terminal import complain
+from automx.formats import qr
 
 
 @dataclass(frozen=True)
 class Card:
-    """What stands on a card around the code: see automx.formats.qr.card()."""
+    """The texts of a card around the code: see automx.formats.qr.card()."""
 
     title: str
     steps: Sequence[str]
@@ -24,18 +26,19 @@ class Card:
 
 @dataclass(frozen=True)
 class QrOutput:
-    """What a person wants of a QR code; ``option`` is the one that names the file."""
+    """How a QR code is written: to ``file``, else to the terminal; ``option`` names the file."""
 
     option: str
     file: str | None
     is_card: bool
-    as_json: bool
 
-    def write(self, text: str, card: Card, record: Mapping[str, object]) -> None:
-        """Write the QR code of a text to the file that was named, else to the terminal.
+    def write(
+        self, context: Context, text: str, card: Card, document: Mapping[str, object]
+    ) -> None:
+        """Write the QR code of a text to the file, else to the terminal.
 
-        ``card`` stands around the code if a card is wanted; a drawing has its title. ``record``,
-        with the name of the file if there is one, is printed if JSON is wanted. Raises
+        ``card`` stands around the code if a card is wanted; a drawing has its title. ``document``,
+        with the name of the file if there is one, is printed with ``--json``. Raises
         BadRequestError if the text is too long for a QR code, ClickException if the file cannot
         be written.
         """
@@ -43,17 +46,13 @@ class QrOutput:
             content = self._content(text, card)
             with open_output(self.file) as output:
                 output.write(content)
-        if self.as_json:
-            record = dict(record) if self.file is None else {**record, "file": self.file}
-            click.echo(json.dumps(record, indent=2, ensure_ascii=False))
-        elif self.file is not None:
-            click.echo(f"Wrote {self.file}.")
+            document = {**document, "file": self.file}
+        if self.file is not None or context.as_json:
+            context.write(document, lambda: f"Wrote {self.file}.")
         else:
             self._show(text)
 
     def _content(self, text: str, card: Card) -> bytes:
-        from automx.formats import qr
-
         if self.is_card:
             document = qr.card(text, title=card.title, steps=card.steps, notes=card.notes)
             return document.encode()
@@ -62,23 +61,20 @@ class QrOutput:
         return qr.svg(text, title=card.title).encode()
 
     def _show(self, text: str) -> None:
-        from automx.formats import qr
-
         lines = qr.terminal(text)
         click.echo(text)
         # The colours stay in a pipe, too: behind ssh or less, there is a terminal again.
         click.echo(f"\n{lines}", nl=False, color=True)
         width = qr.terminal_width(text)
         if sys.stdout.isatty() and shutil.get_terminal_size().columns < width:
-            click.echo(
-                f"automx: the QR code needs {width} columns; make the terminal wider, or write it "
-                f"to a file: {self.option} FILE",
-                err=True,
+            complain(
+                f"the QR code needs {width} columns; make the terminal wider, or write it to a"
+                f" file: {self.option} FILE"
             )
 
 
 def qr_options(option: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add --card, --json and an option for a file to a command, which gets them as ``output``."""
+    """Add --card, --json and an option for a file to a command, which gets a QrOutput."""
 
     def add_options(command: Callable[..., None]) -> Callable[..., None]:
         @click.option(
@@ -89,14 +85,12 @@ def qr_options(option: str) -> Callable[[Callable[..., None]], Callable[..., Non
             help="Write the QR code to FILE, a .png or .svg, which its owner alone may read.",
         )
         @click.option("--card", is_flag=True, help="Make FILE, an .svg, a card of A6 to print.")
-        @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+        @json_option
         @functools.wraps(command)
-        def with_output(
-            *, file: str | None, card: bool, as_json: bool, **arguments: object
-        ) -> None:
+        def with_output(*, file: str | None, card: bool, **arguments: object) -> None:
             if card and (file is None or _extension(file) != ".svg"):
                 raise click.UsageError(f"--card needs the name of an .svg file: {option} FILE.svg")
-            command(**arguments, output=QrOutput(option, file, card, as_json))
+            command(**arguments, output=QrOutput(option, file, card))
 
         return with_output
 

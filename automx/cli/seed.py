@@ -5,27 +5,31 @@ from pathlib import Path
 
 import click
 
+from automx import export as exporting
+from automx import seed as seeding
+from automx import seeddocument
+from automx.cli.context import Context, pass_context
 from automx.cli.output import open_output
+from automx.cli.terminal import complain
+from automx.errors import SeedError
 
 
 @click.command
 @click.argument("file", required=False)
 @click.option("--sample", is_flag=True, help="Add the sample: example.com, .net and .org.")
 @click.option("--if-empty", is_flag=True, help="Do nothing if the database has a provider.")
-def seed(file: str | None, sample: bool, if_empty: bool) -> None:
-    """Add the rows of a seed document: FILE, or - for standard input."""
+@pass_context
+def seed(context: Context, file: str | None, sample: bool, if_empty: bool) -> None:
+    """Add the rows of a seed document.
+
+    The document is FILE, or standard input for "-".
+    """
     if (file is None) != sample:
         raise click.UsageError("Name either a FILE (- for standard input) or --sample.")
-    from automx import seed as seeding
-    from automx import seeddocument
-    from automx.config import load
-    from automx.database import open_session
-
-    db_uri = load().db_uri
     document = (
         seeddocument.SAMPLE if file is None else seeddocument.parse(_content(file), _name(file))
     )
-    with open_session(db_uri) as session:
+    with context.session() as session:
         if if_empty and not seeding.is_empty(session):
             click.echo("The database has a provider already; nothing was added.")
             return
@@ -36,33 +40,30 @@ def seed(file: str | None, sample: bool, if_empty: bool) -> None:
 @click.command
 @click.argument("file", required=False)
 @click.option("--with-secrets", is_flag=True, help="Include the passwords of LDAP servers.")
-def export(file: str | None, with_secrets: bool) -> None:
-    """Write a document that seeds an equal database: to FILE, else to standard output."""
-    from automx import export as exporting
-    from automx.config import load
-    from automx.database import open_session
+@pass_context
+def export(context: Context, file: str | None, with_secrets: bool) -> None:
+    """Write a document that seeds an equal database.
 
-    with open_session(load().db_uri) as session, open_output(file) as output:
+    It is written to FILE, else to standard output.
+    """
+    with context.session() as session, open_output(file) as output:
         exporting.begin_snapshot(session)
-        for piece in exporting.export(session, with_secrets=with_secrets, warn=_warn):
+        for piece in exporting.export(session, with_secrets=with_secrets, warn=complain):
             output.write(piece.encode())
 
 
 @click.command
 @click.option("--yes", is_flag=True, help="Really do it.")
-def purge(yes: bool) -> None:
+@pass_context
+def purge(context: Context, yes: bool) -> None:
     """Delete all providers, domains and servers."""
-    from automx import seed as seeding
-    from automx.config import load
-    from automx.database import open_session
-
-    with open_session(load().db_uri) as session:
+    with context.session() as session:
         counts = seeding.count(session)
         if yes:
             seeding.purge(session)
     if not yes:
-        click.echo(f"automx: this would delete {counts}; say --yes to do it", err=True)
-        sys.exit(2)
+        complain(f"this would delete {counts}; say --yes to do it")
+        raise click.exceptions.Exit(2)
     click.echo(f"Deleted {counts}.")
 
 
@@ -71,13 +72,7 @@ def _name(file: str) -> str:
 
 
 def _content(file: str) -> bytes:
-    from automx.errors import SeedError
-
     try:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise SeedError(f"{_name(file)} cannot be read: {error.strerror}") from error
-
-
-def _warn(line: str) -> None:
-    click.echo(f"automx: {line}", err=True)

@@ -8,6 +8,12 @@ import time
 import urllib.request
 
 import click
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+from granian.server import Server
+
+from automx.config import load
 
 # Seconds that requests in flight get after SIGTERM.
 GRACE = 30
@@ -31,14 +37,10 @@ THREADS = 8
 )
 @click.option("--examples", is_flag=True, help="Print four URLs to try with the sample data.")
 def serve(host: str, port: int, workers: int, examples: bool) -> None:
-    """Answer mail clients until SIGTERM or Ctrl-C; requests in flight are finished then."""
-    from granian.constants import HTTPModes, Interfaces
-    from granian.http import HTTP1Settings
-    from granian.log import LogLevels
-    from granian.server import Server
+    """Answer mail clients until SIGTERM or Ctrl-C.
 
-    from automx.config import load
-
+    Requests in flight are finished then.
+    """
     # A fork would copy the locks of the thread that announces the server, held or not.
     multiprocessing.set_start_method("spawn")
     load()  # wrong settings stop the program here, not in each worker
@@ -82,7 +84,7 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _announce(host: str, port: int, examples: bool) -> None:
-    """Wait until the server answers, then tell systemd and the person who started it."""
+    """Wait until the server answers, then notify systemd and print its URL."""
     loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared only
     base = f"http://[{loopback}]:{port}" if ":" in loopback else f"http://{loopback}:{port}"
     while True:
@@ -112,7 +114,7 @@ Stop it with Ctrl-C.
 
 
 def _notify(state: str) -> None:
-    """Tell systemd about the service's state (sd_notify(3)); without systemd, do nothing."""
+    """Notify systemd of the state of the service (sd_notify(3)); without systemd, do nothing."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path.startswith(("/", "@")):
         return

@@ -1,15 +1,16 @@
-"""``automx show``: what a person's client would get."""
+"""``automx show``: the settings that a person's client gets."""
 
-from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from automx.address import EmailAddress
-    from automx.clientconfig import ClientConfig
-    from automx.config import Settings
+from automx.address import EmailAddress
+from automx.cli.context import Context, pass_context
+from automx.cli.terminal import table
+from automx.clientconfig import ClientConfig
+from automx.directory.pool import NOBODY, Directories
+from automx.formats import autoconfig, autodiscover, mobileconfig
+from automx.lookup import find
 
 
 @click.command
@@ -22,51 +23,36 @@ if TYPE_CHECKING:
     show_default=True,
     help="The document that a client of this kind gets, or a summary for people.",
 )
-def show(address: str, format_: str) -> None:
+@pass_context
+def show(context: Context, address: str, format_: str) -> None:
     """Print exactly what the client of ADDRESS would get."""
-    from automx.address import EmailAddress
-    from automx.config import load
-
     person = EmailAddress.parse(address)
-    click.echo(_FORMATS[format_](personal_config(person, load()), person), nl=False)
+    config = personal_config(context, person)
+    match format_:
+        case "text":
+            click.echo(_text(config, person))
+        case "autoconfig":
+            click.echo(autoconfig.render(config), nl=False)
+        case "autodiscover":
+            click.echo(autodiscover.render(config, person), nl=False)
+        case "mobileconfig":
+            click.echo(mobileconfig.render(config, person), nl=False)
 
 
-def personal_config(address: "EmailAddress", settings: "Settings") -> "ClientConfig":
-    """Return the settings of a person, with the login name that a directory tells.
+def personal_config(context: Context, address: EmailAddress) -> ClientConfig:
+    """Return the settings of a person, with the login name that a directory has.
 
     Raises UnknownDomainError, BadRecordError, DatabaseError or DirectoryError as look-ups do.
     """
-    from automx.database import open_session
-    from automx.directory.pool import NOBODY, Directories
-    from automx.lookup import find
-
-    with open_session(settings.db_uri) as session:
+    with context.session() as session:
         found = find(session, address.domain)
-    with closing(Directories(settings.directory)) as directories:
+    with closing(Directories(context.settings.directory)) as directories:
         server = found.ldap_server
         known = (directories.find(server, address) if server else None) or NOBODY
     return found.config.for_person(known.login_name, known.display_name)
 
 
-def _autoconfig(config: "ClientConfig", _: "EmailAddress") -> bytes:
-    from automx.formats import autoconfig
-
-    return autoconfig.render(config)
-
-
-def _autodiscover(config: "ClientConfig", address: "EmailAddress") -> bytes:
-    from automx.formats import autodiscover
-
-    return autodiscover.render(config, address)
-
-
-def _mobileconfig(config: "ClientConfig", address: "EmailAddress") -> bytes:
-    from automx.formats import mobileconfig
-
-    return mobileconfig.render(config, address)
-
-
-def _text(config: "ClientConfig", address: "EmailAddress") -> str:
+def _text(config: ClientConfig, address: EmailAddress) -> str:
     """Return one line for each server, in columns, best first."""
     config = config.for_address(address)
     rows = [
@@ -80,18 +66,6 @@ def _text(config: "ClientConfig", address: "EmailAddress") -> str:
         )
         for server in (*config.incoming, *config.outgoing, *config.sieve)
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [f"{address}, {config.provider_name}"]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append("  ".join(cells).rstrip())
+    lines = [f"{address}, {config.provider_name}", table(rows)]
     lines += [f"{s.type.upper()}  {s.url}  login {s.user_name}" for s in config.services]
-    return "\n".join(lines) + "\n"
-
-
-_FORMATS: dict[str, Callable[["ClientConfig", "EmailAddress"], bytes | str]] = {
-    "text": _text,
-    "autoconfig": _autoconfig,
-    "autodiscover": _autodiscover,
-    "mobileconfig": _mobileconfig,
-}
+    return "\n".join(lines)

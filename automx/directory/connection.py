@@ -3,12 +3,12 @@
 import select
 import socket
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 from automx.deadline import remaining
 from automx.directory.row import LdapServer, ldap3
@@ -16,6 +16,9 @@ from automx.directory.row import LdapServer, ldap3
 IDLE_SECONDS = 60.0  # how long an unused connection is kept: firewalls forget them silently
 
 _SUCCESS, _SIZE_LIMIT_EXCEEDED = 0, 4  # result codes of RFC 4511, appendix A
+
+
+LogInStep = Literal["Connect", "StartTLS", "TLS", "Bind"]
 
 
 class HostError(Exception):
@@ -61,20 +64,32 @@ class Connection:
         self._context = context
         self._ldap: Any = None
 
-    def log_in(self, server: LdapServer, password: str, deadline: float) -> None:
-        """Connect, encrypt as the host is to be asked, and bind as the row says."""
+    def log_in(
+        self,
+        server: LdapServer,
+        password: str,
+        deadline: float,
+        report: Callable[[LogInStep, str], None] = lambda step, trouble: None,
+    ) -> None:
+        """Connect, encrypt as the host is to be asked, and bind as the row says.
+
+        ``report`` is called after each step, with an error text if a step failed that is optional.
+        """
         self.connect(deadline)
-        if self.host.tls is TlsMode.STARTTLS:
-            self.start_tls(deadline)
-        elif self.host.tls is TlsMode.TRY_STARTTLS:
+        report("Connect", "")
+        if self.host.tls in {TlsMode.STARTTLS, TlsMode.TRY_STARTTLS}:
             try:
                 self.start_tls(deadline)
-            except BrokenError:
-                raise  # such as a wrong certificate: a host that shows it must not get the password
-            except HostError:
+            except HostError as error:
+                # A host with a wrong certificate is a BrokenError: it must not get the password.
+                if self.host.tls is TlsMode.STARTTLS or isinstance(error, BrokenError):
+                    raise
+                report("StartTLS", str(error))
                 self.close()
                 self.connect(deadline)
+        report("TLS", "")
         self.bind(server.bind_user, password, deadline)
+        report("Bind", "")
 
     def connect(self, deadline: float) -> None:
         """Connect, by TLS from the beginning if the host is to be asked by LDAPS."""

@@ -78,7 +78,7 @@ def check_filter(search_filter: str) -> None:
     from ldap3.operation.search import parse_filter
 
     try:
-        parse_filter(text, None, False, False, None, False)
+        parse_filter(text, None, False, False, None, False)  # type: ignore[no-untyped-call] # no stub
     except LDAPException as error:
         raise ValueError(str(error)) from error
 

@@ -22,7 +22,7 @@ from automx.views.failure import Failure
 from automx.views.http import argument, body, found_config, personal_document
 from automx.views.limits import LIMITS, Limits
 from automx.views.mobileconfig import profile_response
-from automx.views.session import db
+from automx.views.session import current_session
 
 BACKENDS = "automx.backends"  # the key of the Backends in app.extensions
 
@@ -58,7 +58,7 @@ def create() -> Response:
     if secret:
         limits.count_token()
     now = datetime.now(UTC)
-    session = db.session()
+    session = current_session()
     token = tokens.find(session, secret)
     found = None
     if g.wants_profile:  # checked first: a profile must not fail once the account is made

@@ -4,7 +4,7 @@ from flask import Blueprint, Response
 
 from automx.errors import DatabaseError
 from automx.migrations import SchemaState, state
-from automx.views.session import db
+from automx.views.session import current_session
 
 blueprint = Blueprint("health", __name__)
 
@@ -24,7 +24,7 @@ def readyz() -> Response:
 
 def check_ready() -> None:
     """Raise DatabaseError if the database does not answer or has another schema."""
-    found = state(db.session().connection())
+    found = state(current_session().connection())
     if found is not SchemaState.CURRENT:
         raise DatabaseError(cause=found.value)
 

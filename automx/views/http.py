@@ -12,7 +12,7 @@ from automx.cache import ConfigCache, FoundConfig
 from automx.directory.pool import NOBODY, Directories, Person
 from automx.errors import AddressError, BadRequestError, UnknownDomainError
 from automx.lookup import find
-from automx.views.session import db
+from automx.views.session import current_session
 
 # The keys of the ConfigCache, the Directories and the Signer in app.extensions.
 CACHE = "automx.domains"
@@ -73,7 +73,7 @@ def asked_domain() -> str:
 def found_config(domain: str) -> FoundConfig:
     """Return the settings of a domain, from the cache if they are fresh. Raises as lookup.find."""
     cache: ConfigCache = current_app.extensions[CACHE]
-    return cache.get(domain, lambda name: find(db.session(), name))
+    return cache.get(domain, lambda name: find(current_session(), name))
 
 
 def known_person(found: FoundConfig, address: EmailAddress) -> Person:

@@ -9,7 +9,7 @@ from werkzeug.exceptions import MethodNotAllowed
 from automx.config import Settings
 from automx.errors import ForbiddenError, SeedError
 from automx.views.http import CACHE, body, host_name
-from automx.views.session import db
+from automx.views.session import current_session
 
 # automx.seed is imported where it is used: it takes 3 MiB, and few workers seed.
 
@@ -74,7 +74,7 @@ def get() -> Response:
 
     if request.method == "HEAD":  # Flask calls the view of GET, which would seed
         raise MethodNotAllowed(["GET", "POST", "DELETE"])
-    if not is_empty(db.session()):
+    if not is_empty(current_session()):
         return _line("The database holds data already; nothing was changed.")
     return _seed(SAMPLE)
 
@@ -95,18 +95,18 @@ def delete() -> Response:
     """Delete all rows of automx2's tables."""
     from automx.seed import purge
 
-    purge(db.session())
+    purge(current_session())
     return _commit("All data were deleted.")
 
 
 def _seed(document: object) -> Response:
     from automx.seed import populate
 
-    return _commit(f"Added: {populate(db.session(), document)}.")
+    return _commit(f"Added: {populate(current_session(), document)}.")
 
 
 def _commit(text: str) -> Response:
-    db.session.commit()
+    current_session().commit()
     current_app.extensions[CACHE].clear()
     return _line(text)
 

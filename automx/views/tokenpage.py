@@ -22,7 +22,7 @@ from automx.views.dcaccount import offers_profile, reason
 from automx.views.failure import Failure
 from automx.views.http import argument, found_config, html_page
 from automx.views.limits import LIMITS, Limits
-from automx.views.session import db
+from automx.views.session import current_session
 
 _HEADLINES = {
     400: "This QR code does not work",
@@ -41,9 +41,9 @@ def page() -> Response:
     limits: Limits = current_app.extensions[LIMITS]
     limits.count_client()
     secret = argument(request.args, "t")
-    token = tokens.find(db.session(), secret)
+    token = tokens.find(current_session(), secret)
     token.check_usable(datetime.now(UTC))
-    accounts.check_domain(db.session(), token)
+    accounts.check_domain(current_session(), token)
     found = found_config(token.domain)
     text = dclogin.account_text(settings.web_endpoint or request.base_url, secret, token.name)
     return _page(

@@ -10,7 +10,7 @@ from automx.clientconfig import ServiceType
 from automx.errors import UnknownDomainError
 from automx.formats import pacc
 from automx.views.http import argument, asked_domain, found_config, host_name, public_document
-from automx.views.session import db
+from automx.views.session import current_session
 
 blueprint = Blueprint("wellknown", __name__)
 
@@ -33,7 +33,7 @@ def service(name: str) -> Response:
 def logo() -> Response:
     """Answer with the logo of the provider of ``domain``, by default the one of the host name."""
     name = argument(request.args, "domain")
-    found = lookup.logo(db.session(), parse_domain(name) if name else asked_domain())
+    found = lookup.logo(current_session(), parse_domain(name) if name else asked_domain())
     if found is None:
         raise UnknownDomainError("There is no logo here.")
     content_type, body = found

@@ -5,7 +5,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.processes import Server, automx, serving
+from tests.commandline import automx
+from tests.processes import Server, serving
 
 NAME = "Müller & Söhne"
 DETAILS = {

@@ -19,7 +19,8 @@ from tests.clients.deltachat import (
 from tests.clients.front import Front, front
 from tests.clients.hoster import hoster, settings
 from tests.clients.mailhost import MailHost, mail_host
-from tests.processes import REPOSITORY, automx, wait_until
+from tests.commandline import automx
+from tests.processes import REPOSITORY, wait_until
 from tests.tls import Authority, Certificate
 
 DOMAIN = "chat.test"

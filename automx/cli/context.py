@@ -1,0 +1,58 @@
+"""What each command works with: the time, the settings, the database, the form of its output."""
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+
+import click
+
+from automx.config import Settings, load
+from automx.database import Session, open_session
+from automx.moments import this_second
+
+
+@dataclass
+class Context:
+    """The context of one command; ``now`` is when it began, to the second."""
+
+    as_json: bool = False
+    now: datetime = field(default_factory=this_second)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The effective settings, read at the first use. Raises SettingsError."""
+        return load()
+
+    def session(self) -> AbstractContextManager[Session]:
+        """Open a session for a ``with`` block: commit at its end, roll back on an error."""
+        return open_session(self.settings.db_uri)
+
+    def write(self, document: object, text: Callable[[], str]) -> None:
+        """Print the document with ``--json``, else the text."""
+        if self.as_json:
+            self.write_json(document)
+        else:
+            click.echo(text())
+
+    def write_json(self, document: object, *, ascii_only: bool = False) -> None:
+        """Print a document as JSON."""
+        click.echo(json.dumps(document, indent=2, ensure_ascii=ascii_only))
+
+
+pass_context = click.make_pass_decorator(Context, ensure=True)
+
+
+def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:
+    context.ensure_object(Context).as_json = value
+
+
+json_option = click.option(
+    "--json",
+    is_flag=True,
+    expose_value=False,
+    callback=_set_json,
+    help="Print JSON, for programs.",
+)

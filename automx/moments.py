@@ -1,0 +1,66 @@
+"""Moments in UTC, to the second: read from a text, written for programs and for people."""
+
+from datetime import UTC, date, datetime, time, timedelta
+
+_UNITS = [("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)]
+
+
+def this_second() -> datetime:
+    """Return the current time as the database stores it."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def parse_moment(text: str, *, time_of_date: time = time.min) -> datetime:
+    """Return the moment in ``text``: a date, or a date and a time (ISO 8601), UTC by default.
+
+    A date alone gets the time ``time_of_date``. Raises ValueError with a sentence for people.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        example = "such as 2026-12-31 or 2026-12-31T18:00Z"
+        raise ValueError(f"{text!r} is no time {example}.") from None
+    if not 2000 <= moment.year < 3000:
+        raise ValueError(f"{text!r} is not between 2000 and 2999.")
+    try:
+        moment = datetime.combine(date.fromisoformat(text), time_of_date)
+    except ValueError:
+        pass  # it has a time
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def iso(moment: datetime | None) -> str | None:
+    """Return a moment for programs: ISO 8601 in UTC, to the second; None for None."""
+    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def to_minute(moment: datetime) -> str:
+    """Return a moment for people, such as ``2026-12-31 18:00 UTC``."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def dated(moment: datetime, now: datetime) -> str:
+    """Return a moment for people and its distance from ``now``."""
+    return f"{to_minute(moment)} ({away(moment, now)})"
+
+
+def away(moment: datetime, now: datetime) -> str:
+    """Return the distance of a moment from ``now``, such as ``in 3 days`` or ``5 hours ago``."""
+    seconds = round((moment - now).total_seconds())
+    if not seconds:
+        return "now"
+    units = (unit for unit in _UNITS if abs(seconds) >= 2 * unit[1])
+    unit, length = next(units, ("second", 1))
+    words = _number(round(abs(seconds) / length), unit)
+    return f"in {words}" if seconds > 0 else f"{words} ago"
+
+
+def length_of(duration: timedelta) -> str:
+    """Return a duration of whole seconds in words, such as ``90 minutes`` or ``1 day``."""
+    seconds = int(duration.total_seconds())
+    unit, length = next(unit for unit in _UNITS if seconds % unit[1] == 0)
+    return _number(seconds // length, unit)
+
+
+def _number(number: int, unit: str) -> str:
+    return f"{number} {unit}{'s' * (number != 1)}"

@@ -1,0 +1,28 @@
+"""Tokens in tests: making one, its uses, and what people read when it makes no account."""
+
+from automx.accounts import tokens
+from automx.accounts.tokens import Token
+from automx.database import Session
+from tests.mailboxes import NOW
+
+UNKNOWN = "This QR code is not known here. Please ask for a new one."
+MISSING = "This link is incomplete: its token is missing. Please scan the QR code again."
+REVOKED = "This QR code has been withdrawn. Please ask for a new one."
+EXPIRED = "This QR code is no longer valid. Please ask for a new one."
+EXHAUSTED = "This QR code has been used as often as it may be. Please ask for a new one."
+
+
+def add(
+    session: Session, name: str = "party", domain: str = "example.com", **fields: object
+) -> Token:
+    """Make a token and commit it."""
+    token = tokens.add(session, name, domain, now=NOW, **fields)
+    session.commit()
+    return token
+
+
+def usecount(session: Session) -> int:
+    """Return the uses of the only token."""
+    (token,) = tokens.all_tokens(session)
+    session.rollback()
+    return token.usecount
