@@ -5,8 +5,10 @@ The U-label is made for people and for the look-up of database rows. The local p
 (RFC 5321, section 2.4) and may hold any letter (RFC 6531).
 """
 
+import ipaddress
 import re
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote
@@ -18,9 +20,8 @@ from automx.errors import AddressError
 # The placeholders of Autoconfig, which automx2 uses in its database as well.
 PLACEHOLDER = re.compile("%EMAIL(?:ADDRESS|LOCALPART|DOMAIN)%")
 
-MAX_ADDRESS_OCTETS = (
-    320  # 64 for the local part, "@", 255 for the domain (RFC 5321, section 4.5.3.1)
-)
+# 64 for the local part, "@", 255 for the domain (RFC 5321, section 4.5.3.1).
+MAX_ADDRESS_OCTETS = 320
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
 # atext of RFC 5322 and dots; mail clients do not accept quoted local parts.
@@ -62,6 +63,13 @@ def unicode_domain(domain: str) -> str:
         )
     except (idna.IDNAError, UnicodeError) as error:
         raise AddressError("The domain name is not valid.") from error
+
+
+def is_ip(host: str) -> bool:
+    """Tell whether the name of a host is an IP address."""
+    with suppress(ValueError):
+        return bool(ipaddress.ip_address(host))
+    return False
 
 
 def spellings(name: str) -> list[str]:

@@ -68,6 +68,12 @@ class MailServer:
     user_name: str
     authentication: tuple[Authentication, ...]
 
+    @property
+    def takes_password(self) -> bool:
+        """Whether a client can log in with a password."""
+        methods = {Authentication.PASSWORD_CLEARTEXT, Authentication.PASSWORD_ENCRYPTED}
+        return not methods.isdisjoint(self.authentication)
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -179,22 +185,24 @@ class ClientConfig:
         mail_servers = tuple(server for server in servers if server.hostname)
         return replace(self, mail_servers=mail_servers, services=tuple(services))
 
+    def servers(self, *types: ServerType) -> tuple[MailServer, ...]:
+        """Return the mail servers of some types, best first."""
+        return tuple(server for server in self.mail_servers if server.type in types)
+
     @property
     def incoming(self) -> tuple[MailServer, ...]:
         """The IMAP and POP3 servers, best first."""
-        types = {ServerType.IMAP, ServerType.POP3}
-        return tuple(server for server in self.mail_servers if server.type in types)
+        return self.servers(ServerType.IMAP, ServerType.POP3)
 
     @property
     def outgoing(self) -> tuple[MailServer, ...]:
         """The SMTP servers, best first."""
-        return tuple(server for server in self.mail_servers if server.type is ServerType.SMTP)
+        return self.servers(ServerType.SMTP)
 
     @property
     def sieve(self) -> tuple[MailServer, ...]:
         """The ManageSieve servers, best first."""
-        types = {ServerType.MANAGESIEVE}
-        return tuple(server for server in self.mail_servers if server.type in types)
+        return self.servers(ServerType.MANAGESIEVE)
 
 
 def best_first(servers: Iterable[MailServer]) -> list[MailServer]:

@@ -1,6 +1,5 @@
 """The database: engines, sessions, which errors are outages, and the file of SQLite."""
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from automx.config.files import fingerprint
 from automx.errors import DatabaseError, SettingsError
 
 _Item = TypeVar("_Item")
@@ -289,20 +289,13 @@ def drop_stale_connections(engine: Engine) -> None:
     if engine.dialect.name != "sqlite" or not path.startswith("/"):
         return
 
-    def identity() -> tuple[int, ...] | None:
-        try:
-            status = os.stat(path)  # noqa: PTH116 - a Path for each request is not worth its time
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
     @event.listens_for(engine, "connect")
     def remember(_: object, record: ConnectionPoolEntry) -> None:
-        record.info["identity"] = identity()
+        record.info["file"] = fingerprint(path)
         record.info["is_new"] = True
 
     @event.listens_for(engine, "checkout")
     def check(_: object, record: ConnectionPoolEntry, __: object) -> None:
         # Others may have written since a connection was made for this very checkout.
-        if not record.info.pop("is_new", False) and record.info["identity"] != identity():
+        if not record.info.pop("is_new", False) and record.info["file"] != fingerprint(path):
             raise exc.DisconnectionError

@@ -5,13 +5,12 @@ RFC 8620 (JMAP), RFC 5804 (ManageSieve), draft-ietf-mailmaint-autoconfig, [MS-OX
 draft-ietf-mailmaint-pacc.
 """
 
-import ipaddress
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
-from automx.address import expand, parse_domain, shared_url
+from automx.address import expand, is_ip, parse_domain, shared_url
 from automx.clientconfig import ClientConfig, MailServer, ServerType, ServiceType, SocketType
 from automx.errors import AddressError
 from automx.formats import pacc
@@ -64,11 +63,7 @@ def records(config: ClientConfig, host: str) -> list[Record]:
 
     ``host`` is the public name of this service, an A-label.
     """
-    return [
-        *_service(config, host),
-        *_mail(config),
-        *_dav(config),
-    ]
+    return [*_service(config, host), *_mail(config), *_dav(config)]
 
 
 def zone(config: ClientConfig, found: list[Record]) -> str:
@@ -83,11 +78,7 @@ def zone(config: ClientConfig, found: list[Record]) -> str:
 
 def is_host_name(text: str) -> bool:
     """Return whether a text is a host name, which records can point to, and no IP address."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return True
-    return False
+    return not is_ip(text)
 
 
 def _service(config: ClientConfig, host: str) -> Iterator[Record]:
@@ -112,14 +103,11 @@ def _mail(config: ClientConfig) -> Iterator[Record]:
     no encryption: no record can describe them, and NOT_OFFERED would be wrong.
     """
     for (type_, socket_type), service in _MAIL_SERVICES.items():
+        is_ssl = socket_type is SocketType.SSL  # else STARTTLS, or no encryption
         servers = [
             server
-            for server in config.mail_servers
-            if server.type is type_
-            and (
-                server.socket_type is socket_type
-                or {server.socket_type, socket_type} == {SocketType.PLAIN, SocketType.STARTTLS}
-            )
+            for server in config.servers(type_)
+            if is_ssl == (server.socket_type is SocketType.SSL)
         ]
         encrypted = [server for server in servers if server.socket_type is socket_type]
         yield from _srv(config, service, encrypted)

@@ -98,7 +98,6 @@ class SeedError(BadRequestError):
 class BadRecordError(AutomxError):
     """The rows of a domain cannot be served; ``cause`` names table, id and column."""
 
-    status = 500
     public = "The settings of this domain are incomplete; its administrator has to look into it."
 
 

@@ -16,19 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import (
-    Connection,
-    Engine,
-    column,
-    create_engine,
-    event,
-    exc,
-    inspect,
-    select,
-    table,
-    text,
-)
-from sqlalchemy.engine import URL
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspect, select, text
 from sqlalchemy.pool import NullPool
 
 from automx.database import driver_errors, file_of, reason, require_file, url_of
@@ -151,11 +139,6 @@ def state(connection: Connection) -> SchemaState:
     return SchemaState.CURRENT if version == head() else SchemaState.OLDER
 
 
-def is_current(connection: Connection) -> bool:
-    """Tell whether a database has the schema that this program needs; state() tells more."""
-    return state(connection) is SchemaState.CURRENT
-
-
 def schema_sql(dialect: str) -> str:
     """Return the SQL that makes the schema in an empty database, version table included.
 
@@ -164,7 +147,7 @@ def schema_sql(dialect: str) -> str:
     if dialect not in DIALECTS:
         raise BadRequestError(f"There is no dialect {dialect}: choose {', '.join(DIALECTS)}")
     output = io.StringIO()
-    _alembic("upgrade", "head", sql=True, dialect_name=dialect, output_buffer=output)
+    _alembic("upgrade", "head", dialect, sql=True, output_buffer=output)
     # Alembic asks for the row that it has inserted; nobody reads it here.
     return re.sub(r"\s+RETURNING [^;]*", "", output.getvalue())
 
@@ -175,11 +158,14 @@ def _run(command: str, revision: str, connection: Connection) -> list[Applied]:
     def note(*, step: Any, **_: object) -> None:
         steps.append(Applied(step.up_revision_id, step.up_revision.doc.rstrip(".")))
 
-    _alembic(command, revision, connection=connection, on_version_apply=note)
+    dialect = connection.dialect.name
+    _alembic(command, revision, dialect, connection=connection, on_version_apply=note)
     return steps
 
 
-def _alembic(command: str, revision: str, *, sql: bool = False, **options: object) -> None:
+def _alembic(
+    command: str, revision: str, dialect: str, *, sql: bool = False, **options: object
+) -> None:
     """Run a command of Alembic; ``options`` reach ``context.configure`` in ``env.py``."""
     import alembic.command
     from alembic.config import Config
@@ -187,25 +173,21 @@ def _alembic(command: str, revision: str, *, sql: bool = False, **options: objec
     logging.getLogger("alembic").setLevel(logging.WARNING)
     config = Config()
     config.set_main_option("script_location", str(script_location()).replace("%", "%%"))
-    options |= {"version_table": VERSION_TABLE, "transactional_ddl": not _autocommits(options)}
-    config.attributes["options"] = options
+    config.attributes["options"] = options | {
+        "dialect_name": dialect,
+        "version_table": VERSION_TABLE,
+        # MariaDB commits before and after each statement that changes the schema.
+        "transactional_ddl": dialect not in {"mysql", "mariadb"},
+    }
     run: Callable[..., None] = getattr(alembic.command, command)
     run(config, revision, sql=sql)
-
-
-def _autocommits(options: dict[str, Any]) -> bool:
-    """Tell whether the database commits before and after each statement that changes the schema."""
-    connection: Connection | None = options.get("connection")
-    name = connection.dialect.name if connection else options["dialect_name"]
-    return name in {"mysql", "mariadb"}
 
 
 def _version(connection: Connection) -> str | None:
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    version: str | None = connection.scalar(
-        select(column("version_num")).select_from(table(VERSION_TABLE))
-    )
+    query = select(text("version_num")).select_from(text(VERSION_TABLE))
+    version: str | None = connection.scalar(query)
     return version
 
 

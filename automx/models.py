@@ -41,19 +41,17 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value and value.replace(tzinfo=UTC)
 
 
-server_domain = Table(
-    "server_domain",
-    metadata,
-    Column("server_id", ForeignKey("server.id"), primary_key=True),
-    Column("domain_id", ForeignKey("domain.id"), primary_key=True),
-)
+def _links(table: str) -> Table:
+    """Return the table that says which rows of a table serve which domains."""
+    return Table(
+        f"{table}_domain",
+        metadata,
+        Column(f"{table}_id", ForeignKey(f"{table}.id"), primary_key=True),
+        Column("domain_id", ForeignKey("domain.id"), primary_key=True),
+    )
 
-davserver_domain = Table(
-    "davserver_domain",
-    metadata,
-    Column("davserver_id", ForeignKey("davserver.id"), primary_key=True),
-    Column("domain_id", ForeignKey("domain.id"), primary_key=True),
-)
+
+server_domain, davserver_domain = _links("server"), _links("davserver")
 
 # Who runs the mail servers; ``name`` is what people read.
 Provider = Table(

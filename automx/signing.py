@@ -5,9 +5,8 @@ of a web server can be used. Renewed files are read again without a restart.
 """
 
 import logging
-import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from automx.config import SigningSettings
+from automx.config.files import fingerprint
 from automx.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -84,12 +84,6 @@ def _key(files: SigningSettings) -> RSAPrivateKey | EllipticCurvePrivateKey:
     return key
 
 
-def _state(files: SigningSettings) -> Sequence[object]:
-    """Return a value that is different after a file was replaced."""
-    paths = (path for path in (files.certificate, files.key, files.chain) if path)
-    return [_identity_of(path) for path in paths]
-
-
 class Signer:
     """Signs with the identity in files, read again when they change. Safe for threads.
 
@@ -102,7 +96,7 @@ class Signer:
         self._files = files
         self._now = now
         self._lock = threading.Lock()
-        self._state: Sequence[object] = ()
+        self._state: list[tuple[int, ...] | None] = []
         self._identity: Identity | None = None
         self._complaint = ("", datetime.min.replace(tzinfo=UTC))
         self._current()  # logs problems at the start
@@ -113,12 +107,13 @@ class Signer:
         return content if identity is None else sign(content, identity)
 
     def _current(self) -> Identity | None:
-        state = _state(self._files)
+        files = self._files
+        state = [fingerprint(path) for path in (files.certificate, files.key, files.chain)]
         with self._lock:
             if state != self._state:
                 self._state = state
                 try:
-                    self._identity = read(self._files)
+                    self._identity = read(files)
                 except SettingsError as error:
                     goes_on = "the former one signs" if self._identity else "nothing is signed"
                     log.error("the signing certificate cannot be used, %s: %s", goes_on, error)
@@ -154,11 +149,3 @@ def _content(key: str, path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise SettingsError(f"{key}: {path} cannot be read: {error.strerror}") from error
-
-
-def _identity_of(path: str) -> object:
-    try:
-        status = os.stat(path)  # noqa: PTH116 - a Path for each request is slower
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from automx.config import KEYS, LOG_LEVELS, files, load, make, masked
+from automx.config import KEYS, LOG_LEVELS, files, load, make
 from automx.errors import SettingsError
 from docs import reference
 from tests.processes import REPOSITORY
@@ -216,7 +216,7 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         signing_key_passphrase="hidden %s",
         signing_chain=str(automx_conf),
     )
-    shown = {key: masked(key, value) for key, value in settings.values().items()}
+    shown = {key: KEYS[key].show(value) for key, value in settings.values().items()}
     assert "hidden" not in str(shown)
     assert shown["ldap_bind_password_file"] == "3:*** 4:***"
     assert shown["account_command"] == "/bin/sh -e '/srv/my accounts' --home=/x"
@@ -687,7 +687,7 @@ def test_a_relative_sqlite_file_is_one_of_the_current_folder(
     ],
 )
 def test_a_password_is_masked_for_readers(uri: str, shown: str) -> None:
-    assert masked("db_uri", uri) == shown
+    assert KEYS["db_uri"].show(uri) == shown
 
 
 def test_secrets_do_not_show_in_a_settings_object() -> None:
@@ -722,7 +722,7 @@ def test_contribs_file_and_the_table_of_the_documentation_are_those_of_make_refe
 def test_contribs_file_lists_every_key_with_its_default(environ: dict[str, str]) -> None:
     text = (REPOSITORY / "contrib" / "automx.conf").read_text()
     listed = dict(re.findall(r"^#(\w+) = ?(.*)$", text, re.MULTILINE))
-    defaults = {key: masked(key, value) for key, value in load(environ).values().items()}
+    defaults = {key: KEYS[key].show(value) for key, value in load(environ).values().items()}
     # The default of db_uri depends on the environment.
     assert listed | {"db_uri": ""} == defaults | {"db_uri": ""}
     assert list(listed) == list(KEYS)

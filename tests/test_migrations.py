@@ -711,7 +711,6 @@ def test_a_newer_schema_is_left_alone(any_database_uri: str) -> None:
     upgrade(any_database_uri)
     assert state(any_database_uri) is SchemaState.CURRENT
     with connected(any_database_uri) as connection:
-        assert migrations.is_current(connection)
         connection.execute(sa.text("UPDATE automx_version SET version_num = '0815'"))
     before = dump(any_database_uri)
 
@@ -725,8 +724,6 @@ def test_a_newer_schema_is_left_alone(any_database_uri: str) -> None:
 
     assert state(any_database_uri) is SchemaState.NEWER
     assert dump(any_database_uri) == before
-    with connected(any_database_uri) as connection:
-        assert not migrations.is_current(connection)
 
 
 def test_a_database_without_our_schema_is_told_from_an_older_one(

@@ -2,7 +2,7 @@
 
 import click
 
-from automx.config import load, masked
+from automx.config import KEYS, load
 
 
 @click.command
@@ -13,4 +13,5 @@ def config() -> None:
     """
     settings = load()
     for name, value in settings.values().items():
-        click.echo(f"{name} = {masked(name, value)}".rstrip() + f"  # {settings.sources[name]}")
+        line = f"{name} = {KEYS[name].show(value)}".rstrip()
+        click.echo(f"{line}  # {settings.sources[name]}")

@@ -306,8 +306,3 @@ def default_db_uri(environ: Mapping[str, str]) -> str:
     else:
         folder = files.home(environ) / ".local" / "share" / "automx"
     return f"sqlite:///{folder.absolute() / 'automx.sqlite'}"
-
-
-def masked(name: str, value: object) -> str:
-    """Return a setting's value for a person to read, without its secret."""
-    return KEYS[name].show(value)

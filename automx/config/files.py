@@ -10,6 +10,7 @@ file of its own, named by ``<key>_file``.
 import configparser
 import difflib
 import logging
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +42,15 @@ def read(environ: Mapping[str, str], names: Mapping[str, str]) -> _Texts:
 def home(environ: Mapping[str, str]) -> Path:
     """Return the home folder of the user."""
     return Path(environ["HOME"]) if environ.get("HOME") else Path.home()
+
+
+def fingerprint(path: str) -> tuple[int, ...] | None:
+    """Return a value that is another one after a file was replaced; None if there is no file."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a Path for each request is slower
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _from_file(environ: Mapping[str, str], names: Mapping[str, str]) -> _Texts:

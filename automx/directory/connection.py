@@ -169,9 +169,8 @@ class Connection:
         return entries if result["result"] == _SUCCESS else (entries * 2)[:2]
 
     def certificate(self) -> Mapping[str, Any]:
-        """Return the host's certificate as ``ssl`` describes it, {} if it was not checked."""
-        sock = self._ldap.socket
-        return (sock.getpeercert() or {}) if isinstance(sock, ssl.SSLSocket) else {}
+        """Return the certificate of an encrypted connection as ``ssl`` does, {} if not checked."""
+        return self._ldap.socket.getpeercert() or {}
 
     def is_fresh(self) -> bool:
         """Tell whether the connection may be used again: young enough, and not closed meanwhile."""

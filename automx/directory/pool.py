@@ -9,24 +9,26 @@ import logging
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
+from operator import attrgetter
 from threading import BoundedSemaphore, Lock
 from time import monotonic
 from typing import Any
 
-from cachetools import TTLCache
+from cachetools import TTLCache, cachedmethod
 
 from automx import deadline
-from automx.address import PLACEHOLDER, EmailAddress
+from automx.address import PLACEHOLDER, EmailAddress, is_ip
 from automx.clientconfig import FORBIDDEN
 from automx.config import DirectorySettings
 from automx.directory.connection import BrokenError, Connection, Host, HostError, TlsMode
-from automx.directory.row import HostName, LdapServer, is_ip
+from automx.directory.row import LdapServer
 from automx.errors import SettingsError, UnavailableError
 
 log = logging.getLogger(__name__)
+
+_Clock = Callable[[], float]
 
 RETRY_SECONDS = 5.0  # how long a host that failed is passed over
 LOOKUPS = 4  # how many look-ups of a directory run at once, so that one cannot take all threads
@@ -52,7 +54,20 @@ class DirectoryError(UnavailableError):
 
 def hosts(server: LdapServer, settings: DirectorySettings) -> list[Host]:
     """Return the hosts of a row, with what they do not say taken from its columns and settings."""
-    return [_host(host, server, settings) for host in server.hosts]
+    found = []
+    for host in server.hosts:
+        is_ldaps = host.scheme == "ldaps" if host.scheme else server.use_ssl
+        # The columns' port belongs to the columns' way of encryption.
+        is_alike = server.port and is_ldaps == server.use_ssl
+        default = server.port if is_alike else 636 if is_ldaps else 389
+        if is_ldaps:
+            tls = TlsMode.LDAPS
+        elif settings.starttls == "no" or (settings.starttls == "yes" and _is_loopback(host.name)):
+            tls = TlsMode.NONE
+        else:
+            tls = TlsMode.STARTTLS if settings.starttls == "yes" else TlsMode.TRY_STARTTLS
+        found.append(Host(host.name, host.port or default, tls))
+    return found
 
 
 def bind_password(server: LdapServer, settings: DirectorySettings) -> str:
@@ -63,38 +78,30 @@ def bind_password(server: LdapServer, settings: DirectorySettings) -> str:
 class Directories:
     """All directories of a process, with their connections and what they said; threads share it."""
 
-    def __init__(
-        self, settings: DirectorySettings, *, now: Callable[[], float] = monotonic
-    ) -> None:
+    def __init__(self, settings: DirectorySettings, *, now: _Clock = monotonic) -> None:
         self.settings = settings
         self._now = now
         self._lock = Lock()
         self._directories: dict[int, _Directory] = {}
-        self._people: TTLCache[tuple[LdapServer, str], Person] | None = None
-        if settings.cache_seconds > 0 and settings.cache_size > 0:
-            self._people = TTLCache(settings.cache_size, settings.cache_seconds, now)
+        self._people: TTLCache[tuple[LdapServer, str], Person | None]
+        self._people = TTLCache(settings.cache_size, settings.cache_seconds, now)
         # The system's authorities are loaded when they are needed; a wrong file is told at once.
         self._context = tls_context(settings) if settings.ca_file else None
         if not settings.verify:
             log.warning("ldap_verify = no: anyone on the way to a directory can read and forge")
 
+    @cachedmethod(
+        cache=attrgetter("_people"),
+        key=lambda _, server, address: (server, str(address).lower()),
+        lock=attrgetter("_lock"),
+    )
     def find(self, server: LdapServer, address: EmailAddress) -> Person | None:
         """Return what a directory says of an address, or None if it does not know it.
 
         Answers come from memory if they are fresh enough. Raises DirectoryError if no host answers
         in time.
         """
-        key = (server, str(address).lower())
-        if self._people is not None:
-            with self._lock:
-                known = self._people.get(key)
-            if known is not None:
-                return known if known is not NOBODY else None
-        person = self._directory(server).find(address)
-        if self._people is not None:
-            with self._lock:
-                self._people[key] = person or NOBODY
-        return person
+        return self._directory(server).find(address)
 
     def close(self) -> None:
         """Close all connections."""
@@ -133,23 +140,23 @@ def tls_context(settings: DirectorySettings) -> ssl.SSLContext:
     return context
 
 
+@dataclass(eq=False)
 class _HostState:
     """A host with its idle connections, and whether it is worth asking."""
 
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        self.idle: list[Connection] = []
-        self.is_down = False
-        self.failed_at = 0.0
-        self.retry_at = 0.0
-        self.is_probed = False
+    host: Host
+    idle: list[Connection] = field(default_factory=list)
+    failed_at: float | None = None  # None as long as it answers
+    retry_at: float = 0
+    is_probed: bool = False
 
 
 @dataclass(eq=False)
 class _Attempt:
-    """A look-up in progress, so that whoever waits for it can end it."""
+    """A look-up in progress; the thread that waits for it can end it."""
 
     began: float
+    end: float
     connection: Connection | None = None
     state: _HostState | None = None
     is_abandoned: bool = False
@@ -159,11 +166,7 @@ class _Directory:
     """The hosts of one row."""
 
     def __init__(
-        self,
-        server: LdapServer,
-        settings: DirectorySettings,
-        context: ssl.SSLContext,
-        now: Callable[[], float],
+        self, server: LdapServer, settings: DirectorySettings, context: ssl.SSLContext, now: _Clock
     ) -> None:
         self.server = server
         self._password = bind_password(server, settings)
@@ -182,16 +185,16 @@ class _Directory:
     def find(self, address: EmailAddress) -> Person | None:
         end = deadline.after(self._timeout)
         self._take_turn(end)
-        attempt = _Attempt(monotonic())
+        attempt = _Attempt(monotonic(), end)
         states: list[_HostState] = []
+        with self._lock:
+            self._attempts.append(attempt)
         try:
             states = self._states_to_ask()
-            with self._lock:
-                self._attempts.append(attempt)
-            future = self._threads.submit(self._find, address, states, attempt, end)
-            return self._wait(future, attempt, end)
+            future = self._threads.submit(self._find, address, states, attempt)
+            return self._wait(future, attempt)
         finally:
-            with self._lock, suppress(ValueError):
+            with self._lock:
                 self._attempts.remove(attempt)
             self._turns.release()
             for state in states:
@@ -212,11 +215,9 @@ class _Directory:
             if is_stalled or now > end:
                 raise DirectoryError
 
-    def _wait(
-        self, future: "Future[Person | None]", attempt: _Attempt, end: float
-    ) -> Person | None:
+    def _wait(self, future: "Future[Person | None]", attempt: _Attempt) -> Person | None:
         try:
-            return future.result(deadline.left(end))
+            return future.result(deadline.left(attempt.end))
         except TimeoutError:
             attempt.is_abandoned = True
             if not future.cancel() and attempt.state is not None:
@@ -232,12 +233,9 @@ class _Directory:
         nobody waits for it; where none answers, one request at a time tries.
         """
         with self._lock:
-            up = [state for state in self._states if not state.is_down]
-            due = [
-                state
-                for state in self._states
-                if state.is_down and not state.is_probed and state.retry_at <= self._now()
-            ]
+            up = [state for state in self._states if state.failed_at is None]
+            down = [state for state in self._states if state.failed_at is not None]
+            due = [state for state in down if not state.is_probed and state.retry_at <= self._now()]
             for state in due:
                 state.is_probed = True
         if up:
@@ -249,29 +247,26 @@ class _Directory:
         return due
 
     def _find(
-        self,
-        address: EmailAddress,
-        states: Sequence[_HostState],
-        attempt: _Attempt,
-        end: float,
+        self, address: EmailAddress, states: Sequence[_HostState], attempt: _Attempt
     ) -> Person | None:
-        try:
-            search_filter = self.server.filter_for(address)
-        except UnicodeEncodeError:
-            return None  # nobody has such an address
+        search_filter = self.server.filter_for(address)
         for index, state in enumerate(states):
             # What is left is shared: a silent host must not use up the time of the next one.
-            share = deadline.left(end) / (len(states) - index)
+            share = deadline.left(attempt.end) / (len(states) - index)
             attempt.state = state
             try:
                 entries = self._search(search_filter, state, attempt, deadline.after(share))
             except HostError as error:
-                if attempt.is_abandoned:  # whoever waited has said so, and it may be long ago
+                if attempt.is_abandoned:  # _wait() has logged it, perhaps long ago
                     break
                 self._failed(state, str(error))
                 continue
             self._answered(state, attempt.began)
-            return self._person(address, entries)
+            if len(entries) > 1:
+                several = "ldapserver %s: several entries fit %s; none is used"
+                log.warning(several, self.server.id, address)
+                return None
+            return person(self.server, entries[0]) if entries else None
         raise DirectoryError
 
     def _search(
@@ -279,20 +274,17 @@ class _Directory:
     ) -> list[Any]:
         """Search by an idle connection if one is left, else or if it breaks by a new one."""
         while True:
-            connection = self._take_idle(state)
-            is_new = connection is None
-            if connection is None:
-                connection = Connection(state.host, self._context)
-            attempt.connection = connection
+            idle = self._take_idle(state)
+            attempt.connection = connection = idle or Connection(state.host, self._context)
             try:
-                if is_new:
+                if idle is None:
                     connection.log_in(self.server, self._password, end)
                 entries = connection.search(
                     self.server.search_base, search_filter, self.server.attributes, end
                 )
             except HostError as error:
                 connection.close()
-                if is_new or not isinstance(error, BrokenError):
+                if idle is None or not isinstance(error, BrokenError):
                     raise
             else:
                 attempt.connection = None
@@ -334,8 +326,7 @@ class _Directory:
 
     def _failed(self, state: _HostState, why: str) -> None:
         with self._lock:
-            is_news = not state.is_down
-            state.is_down = True
+            is_news = state.failed_at is None
             state.failed_at = monotonic()
             state.retry_at = self._now() + RETRY_SECONDS
         if is_news:
@@ -344,19 +335,11 @@ class _Directory:
     def _answered(self, state: _HostState, began: float) -> None:
         with self._lock:
             # What was asked before the host failed may still be answered as it goes down.
-            is_news = state.is_down and began > state.failed_at
+            is_news = state.failed_at is not None and began > state.failed_at
             if is_news:
-                state.is_down = False
+                state.failed_at = None
         if is_news:
             log.warning("ldapserver %s: %s answers again", self.server.id, state.host)
-
-    def _person(self, address: EmailAddress, entries: Sequence[Any]) -> Person | None:
-        if len(entries) > 1:
-            log.warning(
-                "ldapserver %s: several entries fit %s; none is used", self.server.id, address
-            )
-            return None
-        return person(self.server, entries[0]) if entries else None
 
 
 def person(server: LdapServer, entry: Mapping[str, Any]) -> Person:
@@ -377,20 +360,6 @@ def person(server: LdapServer, entry: Mapping[str, Any]) -> Person:
         return text
 
     return Person(first(server.attr_uid), first(server.attr_cn) if server.attr_cn else "")
-
-
-def _host(host: HostName, server: LdapServer, settings: DirectorySettings) -> Host:
-    is_ldaps = host.scheme == "ldaps" if host.scheme else server.use_ssl
-    # The columns' port belongs to the columns' way of encryption.
-    is_alike = server.port and is_ldaps == server.use_ssl
-    default = server.port if is_alike else 636 if is_ldaps else 389
-    if is_ldaps:
-        tls = TlsMode.LDAPS
-    elif settings.starttls == "no" or (settings.starttls == "yes" and _is_loopback(host.name)):
-        tls = TlsMode.NONE
-    else:
-        tls = TlsMode.STARTTLS if settings.starttls == "yes" else TlsMode.TRY_STARTTLS
-    return Host(host.name, host.port or default, tls)
 
 
 def _is_loopback(name: str) -> bool:

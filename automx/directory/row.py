@@ -3,14 +3,12 @@
 The settings that concern directories are applied later, by :mod:`automx.directory.pool`.
 """
 
-import ipaddress
 import re
-from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, NamedTuple
 
-from automx.address import EmailAddress
+from automx.address import EmailAddress, is_ip
 
 _importing = Lock()
 
@@ -96,17 +94,9 @@ def ldap3() -> Any:
         return ldap3
 
 
-def is_ip(name: str) -> bool:
-    """Tell whether the name of a host is an IP address."""
-    with suppress(ValueError):
-        return bool(ipaddress.ip_address(name))
-    return False
-
-
 def _escape(text: str) -> str:
     """Return a value for a filter; all but the plainest characters are escaped (RFC 4515).
 
-    ldap3 would drop blanks at the ends of a value. Raises UnicodeEncodeError for half of a
-    surrogate pair.
+    ldap3 would drop blanks at the ends of a value.
     """
     return "".join(chr(octet) if octet in _PLAIN else f"\\{octet:02x}" for octet in text.encode())

@@ -6,14 +6,7 @@ that has an attribute, and Thunderbird for Android takes white space around a le
 of the value.
 """
 
-from automx.clientconfig import (
-    ClientConfig,
-    MailServer,
-    OAuth2,
-    ProviderDetails,
-    Service,
-    ServiceType,
-)
+from automx.clientconfig import ClientConfig, MailServer, OAuth2, Service, ServiceType
 from automx.formats import xml
 from automx.formats.template import Template
 from automx.formats.xml import Element, add
@@ -45,7 +38,11 @@ def render(config: ClientConfig) -> bytes:
             _dav_server(add(provider, "incomingServer", type="jmap"), service)
     for server in config.outgoing:
         _mail_server(add(provider, "outgoingServer", type=server.type), server)
-    _documentation(provider, config.details)
+    pages: dict[str, Element] = {}  # an element for each page has its titles in all languages
+    for page in config.details.documentation:
+        if page.url not in pages:
+            pages[page.url] = add(provider, "documentation", url=page.url)
+        add(pages[page.url], "descr", page.text, lang=page.language)
     for service in config.services:
         if name := _DAV_ELEMENTS.get(service.type):
             _dav_server(add(root, name, type=service.type), service)
@@ -76,15 +73,6 @@ def _dav_server(element: Element, server: Service) -> None:
     add(element, "authentication", "basic", system="http")
     add(element, "authentication", "basic")
     add(element, "username", server.user_name)
-
-
-def _documentation(provider: Element, details: ProviderDetails) -> None:
-    """Write one element for each page, with its titles in all languages."""
-    elements: dict[str, Element] = {}
-    for page in details.documentation:
-        if page.url not in elements:
-            elements[page.url] = add(provider, "documentation", url=page.url)
-        add(elements[page.url], "descr", page.text, lang=page.language)
 
 
 def _oauth2(root: Element, oauth2: OAuth2) -> None:

@@ -8,7 +8,8 @@ settings of one schema only. The JSON of newer clients has no published specific
 
 from dataclasses import dataclass
 from datetime import datetime
-from xml.parsers import expat
+from typing import Any
+from xml.etree import ElementTree
 
 from automx.address import EmailAddress, expand_url
 from automx.clientconfig import (
@@ -58,6 +59,8 @@ class InvalidRequestError(BadRequestError):
 class SchemaNotServedError(BadRequestError):
     """The client accepts only a schema that this server does not serve."""
 
+    public = "This response schema is not served here."
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -73,67 +76,56 @@ def parse_request(body: bytes) -> Request:
     Raises InvalidRequestError for no XML, a document type, another namespace or a missing address,
     and SchemaNotServedError for another response schema.
     """
-    texts = _texts(body)
-    namespaces = (REQUEST_NS, MOBILESYNC_REQUEST_NS)
-    found = [space for space in namespaces if (f"{space} Autodiscover",) in texts]
-    if not found:
+    root = _root(body)
+    space, _, name = root.tag.rpartition("}")
+    namespace = space.removeprefix("{")
+    if name != "Autodiscover" or namespace not in {REQUEST_NS, MOBILESYNC_REQUEST_NS}:
         raise InvalidRequestError(f"The request is not an Autodiscover element of {REQUEST_NS}.")
-    request = (f"{found[0]} Autodiscover", f"{found[0]} Request")
-    if request not in texts:
+    request = root.find("Request", {"": namespace})
+    if request is None:
         raise InvalidRequestError("The element Request is missing.")
-    schema = texts.get((*request, f"{found[0]} AcceptableResponseSchema"), "").strip()
+    schema = request.findtext("AcceptableResponseSchema", "", {"": namespace}).strip()
     if not schema:
-        schema = OUTLOOK_NS if found[0] == REQUEST_NS else MOBILESYNC_NS
+        schema = OUTLOOK_NS if namespace == REQUEST_NS else MOBILESYNC_NS
     if schema not in {OUTLOOK_NS, MOBILESYNC_NS}:
-        raise SchemaNotServedError("This response schema is not served here.")
-    address = texts.get((*request, f"{found[0]} EMailAddress"), "").strip()
+        raise SchemaNotServedError
+    address = request.findtext("EMailAddress", "", {"": namespace}).strip()
     if not address:
         raise InvalidRequestError("The element EMailAddress is missing.")
     return Request(address, mobilesync=schema == MOBILESYNC_NS)
 
 
-def _texts(body: bytes) -> dict[tuple[str, ...], str]:
-    """Return the texts of the elements of the first three levels, by the path of their names.
+class _Tree(ElementTree.TreeBuilder):
+    """The elements of a request, which has no document type, and so no entities."""
 
-    The parser is expat: lxml never frees the element names of its input, so that hostile requests
-    could fill the memory. Without a document type, there are no entities. Raises
-    InvalidRequestError.
-    """
-    texts: dict[tuple[str, ...], str] = {}
-    path: list[str] = []
-    element: tuple[str, ...] | None = None  # its text is being read
+    _depth = 0
 
-    def start(name: str, _: object) -> None:
-        nonlocal element
-        path.append(name)
-        if len(path) > _MAX_DEPTH:
+    def start(self, *args: Any) -> ElementTree.Element:
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
             raise InvalidRequestError("The request is nested too deeply.")
-        element = tuple(path) if len(path) <= 3 else None
-        if element:
-            texts[element] = ""
+        return super().start(*args)
 
-    def text(data: str) -> None:
-        if element:
-            texts[element] += data
+    def end(self, tag: str) -> ElementTree.Element:
+        self._depth -= 1
+        return super().end(tag)
 
-    def end(_: str) -> None:
-        nonlocal element
-        path.pop()
-        element = None
-
-    def refuse(*_: object) -> None:
+    def doctype(self, *_: object) -> None:
         raise InvalidRequestError("The request must not have a document type.")
 
-    parser = expat.ParserCreate(namespace_separator=" ")
-    parser.StartElementHandler = start
-    parser.CharacterDataHandler = text
-    parser.EndElementHandler = end
-    parser.StartDoctypeDeclHandler = refuse
+
+def _root(body: bytes) -> ElementTree.Element:
+    """Return the root element of a request. Raises InvalidRequestError.
+
+    The parser is that of the standard library: lxml never frees the element names of its input, so
+    that hostile requests could fill the memory.
+    """
+    parser = ElementTree.XMLParser(target=_Tree())  # noqa: S314 - _Tree refuses document types
     try:
-        parser.Parse(body, True)
-    except (expat.ExpatError, ValueError, LookupError) as error:
+        parser.feed(body)
+        return parser.close()
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise InvalidRequestError("The request is not an XML document.") from error
-    return texts
 
 
 def render(config: ClientConfig, address: EmailAddress | None = None) -> bytes:
@@ -168,7 +160,7 @@ def render_mobilesync(config: ClientConfig, address: EmailAddress) -> bytes:
     """
     url = activesync_url(config, address)
     if url is None:
-        raise SchemaNotServedError("This response schema is not served here.")
+        raise SchemaNotServedError
     root, response = _document(MOBILESYNC_NS)
     add(response, "Culture", "en:us")
     user = add(response, "User")

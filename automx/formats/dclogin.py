@@ -4,17 +4,10 @@ Standard: the URI schemes of Delta Chat
 (https://github.com/deltachat/interface/blob/main/uri-schemes.md).
 """
 
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from automx.address import EmailAddress
-from automx.clientconfig import (
-    Authentication,
-    ClientConfig,
-    MailServer,
-    ServerType,
-    SocketType,
-    best_first,
-)
+from automx.clientconfig import ClientConfig, MailServer, ServerType, best_first
 from automx.errors import BadRecordError, SettingsError
 
 # Instructions for both texts, in the words of Delta Chat 2.
@@ -24,12 +17,6 @@ SCAN_STEPS = (
     "Hold the camera over this code and follow the app.",
 )
 
-_SECURITY = {
-    SocketType.SSL: "ssl",
-    SocketType.STARTTLS: "starttls",
-    SocketType.PLAIN: "plain",
-}
-_WITH_PASSWORD = {Authentication.PASSWORD_CLEARTEXT, Authentication.PASSWORD_ENCRYPTED}
 
 # Cores before 2.0 do not decode the address, so characters that a URL allows are not encoded.
 _SAFE_IN_ADDRESS = "!$&'*+=_-.~@"
@@ -45,7 +32,7 @@ def account_text(web_endpoint: str, token: str, name: str) -> str:
     if parts.scheme != "https":
         is_set = f"not {web_endpoint}" if web_endpoint else "and is not set"
         raise SettingsError(f"web_endpoint must be an https URL, {is_set}")
-    query = f"t={quote(token, safe='')}&n={quote(name, safe='')}"
+    query = urlencode({"t": token, "n": name}, quote_via=quote)
     return f"DCACCOUNT:https://{parts.netloc}{parts.path or '/'}?{query}"
 
 
@@ -65,20 +52,16 @@ def login_text(address: EmailAddress, password: str, config: ClientConfig | None
                 f"{prefix}h": server.hostname,
                 f"{prefix}p": str(server.port),
                 f"{prefix}u": server.user_name,
-                f"{prefix}s": _SECURITY[server.socket_type],
+                f"{prefix}s": server.socket_type.lower(),
             }
     # The client decodes the query as a form, where "+" is a space, so all of it is encoded.
-    query = "&".join(f"{key}={quote(value, safe='')}" for key, value in arguments.items())
+    query = urlencode(arguments, quote_via=quote)
     return f"dclogin://{quote(str(address), safe=_SAFE_IN_ADDRESS)}/?{query}"
 
 
 def _best(config: ClientConfig, type_: ServerType) -> MailServer:
     """Return the best server of a type that takes a password. Raises BadRecordError."""
-    servers = [
-        server
-        for server in config.mail_servers
-        if server.type is type_ and not _WITH_PASSWORD.isdisjoint(server.authentication)
-    ]
+    servers = [server for server in config.servers(type_) if server.takes_password]
     if not servers:
         kind = type_.upper()
         cause = f"domain {config.domain}: no usable {kind} server that takes a password"

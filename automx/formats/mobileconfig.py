@@ -58,7 +58,7 @@ def render(
     content = [_mail(config, address, password)]
     services = (server for server in config.services if server.type in _DAV_KEYS)
     content += (_dav(config, address, server, password) for server in services)
-    profile = _payload("Configuration", address, config, config.provider_name) | {
+    profile = _payload("Configuration", address, config.provider_name) | {
         "PayloadContent": content,
         "PayloadDescription": f"Sets up {address} on this device.",
         "PayloadOrganization": config.provider_name,
@@ -77,7 +77,7 @@ def template(config: ClientConfig) -> Template:
 def _mail(config: ClientConfig, address: EmailAddress, password: str) -> dict[str, object]:
     incoming, outgoing = best_first(config.incoming)[0], best_first(config.outgoing)[0]
     is_imap = incoming.type is ServerType.IMAP
-    payload = _payload("com.apple.mail.managed", address, config, f"Mail {address}") | {
+    payload = _payload("com.apple.mail.managed", address, f"Mail {address}") | {
         "EmailAccountDescription": str(address),
         "EmailAccountName": config.display_name or str(address),
         "EmailAccountType": "EmailTypeIMAP" if is_imap else "EmailTypePOP",
@@ -110,7 +110,8 @@ def _dav(
     payload_type, key = _DAV_KEYS[server.type]
     url = urlsplit(expand_url(server.url, config.domain, address) or "")
     use_ssl = url.scheme == "https"
-    payload = _payload(payload_type, address, config, f"{key} {address}", _subject(server)) | {
+    subject = f"{server.type} {server.url}"  # differs between the services of an address
+    payload = _payload(payload_type, address, f"{key} {address}", subject) | {
         f"{key}AccountDescription": f"{config.provider_short_name} {address}",
         f"{key}HostName": (url.hostname or "").lower(),  # hostname keeps the case behind a "%"
         f"{key}Port": url.port or (443 if use_ssl else 80),
@@ -124,21 +125,18 @@ def _dav(
     return payload
 
 
-def _subject(server: Service) -> str:
-    """Return a text that is different for each DAV server of an address."""
-    return f"{server.type} {server.url}"
-
-
 def _payload(
-    payload_type: str,
-    address: EmailAddress,
-    config: ClientConfig,
-    display_name: str,
-    subject: str = "",
+    payload_type: str, address: EmailAddress, display_name: str, subject: str = ""
 ) -> dict[str, object]:
-    """Return the keys that all payloads have."""
-    uuid = _uuid(address, subject or payload_type)
-    reversed_domain = ".".join(reversed(config.domain.split(".")))
+    """Return the keys that all payloads have.
+
+    The UUID depends only on the address, in lower case, and the subject. It is of version 8
+    (RFC 9562, section 5.8): the last part is a hash of the subject, the others are a hash of the
+    address.
+    """
+    subject_hash = sha256((subject or payload_type).encode()).hexdigest()[:12].upper()
+    uuid = f"{_uuid_of(address)}-{subject_hash}"
+    reversed_domain = ".".join(reversed(address.domain.split(".")))
     return {
         "PayloadDisplayName": display_name,
         "PayloadIdentifier": f"{reversed_domain}.automx.{uuid}",
@@ -146,15 +144,6 @@ def _payload(
         "PayloadUUID": uuid,
         "PayloadVersion": 1,
     }
-
-
-def _uuid(address: EmailAddress, subject: str) -> str:
-    """Return a UUID that depends only on the address, in lower case, and the subject.
-
-    It is of version 8 (RFC 9562, section 5.8): the last part is a hash of the subject, the others
-    are a hash of the address.
-    """
-    return f"{_uuid_of(address)}-{sha256(subject.encode()).hexdigest()[:12].upper()}"
 
 
 def _uuid_of(address: EmailAddress) -> str:

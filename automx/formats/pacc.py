@@ -10,14 +10,7 @@ import base64
 import hashlib
 import json
 
-from automx.clientconfig import (
-    Authentication,
-    ClientConfig,
-    MailServer,
-    ServerType,
-    ServiceType,
-    SocketType,
-)
+from automx.clientconfig import ClientConfig, MailServer, ServerType, ServiceType, SocketType
 from automx.errors import UnknownDomainError
 
 CONTENT_TYPE = "application/json"
@@ -33,7 +26,6 @@ _NAMES = {
     ServerType.SMTP: ("smtp", "submit"),
 }
 _URL_TYPES = (ServiceType.JMAP, ServiceType.CALDAV, ServiceType.CARDDAV, ServiceType.WEBDAV)
-_PASSWORDS = {Authentication.PASSWORD_CLEARTEXT, Authentication.PASSWORD_ENCRYPTED}
 
 
 class NothingToPublishError(UnknownDomainError):
@@ -53,16 +45,12 @@ def render(config: ClientConfig) -> bytes:
             protocols.setdefault(service.type.value, {"url": service.url})
     if not protocols:
         raise NothingToPublishError(cause=f"domain {config.domain}: nothing to publish by PACC")
-    methods = {method for server in published for method in server.authentication}
-    authentication: dict[str, object] = {"password": not methods or bool(methods & _PASSWORDS)}
+    takes_password = not published or any(server.takes_password for server in published)
+    authentication: dict[str, object] = {"password": takes_password}
     oauth2 = config.details.oauth2
     if oauth2 is not None and oauth2.issuer.startswith("https:"):
         authentication["oauth-public"] = {"issuer": oauth2.issuer}
-    document = {
-        "authentication": authentication,
-        "info": _info(config),
-        "protocols": protocols,
-    }
+    document = {"authentication": authentication, "info": _info(config), "protocols": protocols}
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 

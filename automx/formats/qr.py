@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from automx.errors import BadRequestError
@@ -113,15 +112,11 @@ def _code(text: str, level: str) -> "segno.QRCode":
 
 def _path(code: "segno.QRCode") -> str:
     """Return the dark modules as the path of an SVG whose unit is a module, quiet zone included."""
-    runs = []
-    for y, row in enumerate(code.matrix, QUIET_ZONE):
-        x = QUIET_ZONE
-        for is_dark, modules in groupby(row):
-            width = len(list(modules))
-            if is_dark:
-                runs.append(f"M{x} {y}h{width}v1h-{width}z")
-            x += width
-    return "".join(runs)
+    return "".join(
+        f"M{QUIET_ZONE + run.start()} {y}h{len(run[0])}v1h-{len(run[0])}z"
+        for y, row in enumerate(code.matrix, QUIET_ZONE)
+        for run in re.finditer(b"\x01+", row)
+    )
 
 
 def _line(text: str) -> str:

@@ -7,6 +7,7 @@ row holds (clientconfig.FORBIDDEN).
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 
@@ -31,6 +32,7 @@ SLOTS: dict[str, _Value] = {
 }
 
 
+@dataclass(eq=False)
 class Template:
     """The documents of one format for all people of a domain.
 
@@ -38,15 +40,9 @@ class Template:
     address, such as a hash of it.
     """
 
-    def __init__(
-        self,
-        render: _Render,
-        config: ClientConfig,
-        derived: Callable[[EmailAddress], str] | None = None,
-    ) -> None:
-        self._render = render
-        self._config = config
-        self._derived = derived
+    render: _Render
+    config: ClientConfig
+    derived: Callable[[EmailAddress], str] | None = None
 
     def fill(self, address: EmailAddress, login_name: str = "", display_name: str = "") -> bytes:
         """Return the document of a person whose address is in the domain.
@@ -71,11 +67,11 @@ class Template:
 
     def _prepared(self, login_name: str) -> tuple[list[str], dict[str, _Value]]:
         """Return the document in pieces, each a slot or a text without slots, and its slots."""
-        address = _Slots(_LOCAL_PART, self._config.domain)
+        address = _Slots(_LOCAL_PART, self.config.domain)
         values = dict(SLOTS)
-        if derived := self._derived:
+        if derived := self.derived:
             values[derived(address)] = lambda address, *_: derived(address)
-        text = self._render(self._config.for_person(login_name, _DISPLAY_NAME), address).decode()
+        text = self.render(self.config.for_person(login_name, _DISPLAY_NAME), address).decode()
         pieces = re.split(f"({'|'.join(values)})", text)
         return pieces, {slot: value for slot, value in values.items() if slot in pieces}
 
