@@ -13,6 +13,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 
+from automx import create_app
 from automx.config import load
 
 # Seconds that requests in flight get after SIGTERM.
@@ -43,7 +44,7 @@ def serve(host: str, port: int, workers: int, examples: bool) -> None:
     """
     # A fork would copy the locks of the thread that announces the server, held or not.
     multiprocessing.set_start_method("spawn")
-    load()  # wrong settings stop the program here, not in each worker
+    create_app(load())  # what is wrong stops the program here, not each worker again and again
     _check_port(host, port)
     server = Server(
         "automx.cli.worker:app",
