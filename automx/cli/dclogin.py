@@ -6,7 +6,7 @@ from urllib.parse import quote, urlsplit
 import click
 
 from automx.address import EmailAddress, unicode_domain
-from automx.cli.context import Context, pass_context
+from automx.cli.context import Context
 from automx.cli.qr import Card, QrOutput, qr_options
 from automx.cli.show import personal_config
 from automx.cli.terminal import read_secret
@@ -31,7 +31,6 @@ _PROFILE_STEPS = (
     help="Leave the servers out: Delta Chat asks this service for them. The code is smaller.",
 )
 @qr_options("--qr")
-@pass_context
 def dclogin(
     context: Context, address: str, password_stdin: bool, discover: bool, output: QrOutput
 ) -> None:
@@ -62,7 +61,6 @@ def dclogin(
     "setting public_host, else https://autoconfig.DOMAIN.",
 )
 @qr_options("--qr")
-@pass_context
 def mobileconfig_qr(context: Context, address: str, url: str | None, output: QrOutput) -> None:
     """Make a QR code of the profile of ADDRESS.
 

@@ -8,7 +8,7 @@ import click
 
 from automx.accounts import mailadm, mailadmfile
 from automx.accounts.mailadm import Report
-from automx.cli.context import Context, json_option, pass_context
+from automx.cli.context import Context, with_json
 
 
 @click.command(
@@ -31,8 +31,7 @@ from automx.cli.context import Context, json_option, pass_context
     type=click.Path(path_type=Path),
     help="Write mailcow's key into FILE, a new one, which its owner alone may read.",
 )
-@json_option
-@pass_context
+@with_json
 def import_mailadm(
     context: Context,
     database: Path,

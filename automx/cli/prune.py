@@ -11,7 +11,7 @@ from automx.accounts.accounts import Account
 from automx.accounts.prune import Done, Policy, pending, run
 from automx.backends import Backends
 from automx.backends.command import run_hook
-from automx.cli.context import Context, json_option, pass_context
+from automx.cli.context import Context, with_json
 from automx.cli.terminal import EXIT_STATUS, complain, with_progress
 from automx.config import Settings
 from automx.moments import iso, parse_moment, to_minute
@@ -44,8 +44,7 @@ def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime
     help="Act as if it were this time (UTC), such as 2026-12-31 or 2026-12-31T18:00. Without"
     " --dry-run, a time in the future ends accounts before their expiry.",
 )
-@json_option
-@pass_context
+@with_json
 def prune(context: Context, dry_run: bool, time: datetime | None) -> None:
     """Warn, disable, delete and clean up accounts.
 

@@ -12,7 +12,7 @@ from automx import lookup
 from automx.accounts import tokens
 from automx.accounts.tokens import Obstacle, Token
 from automx.address import EmailAddress, unicode_domain
-from automx.cli.context import Context, json_option, pass_context
+from automx.cli.context import Context, with_json
 from automx.cli.qr import Card, QrOutput, qr_options
 from automx.cli.terminal import EXIT_STATUS, complain, read_secret, table
 from automx.config import BACKENDS
@@ -78,8 +78,7 @@ def token() -> None:
 @click.option(
     "--token-stdin", is_flag=True, help="Read its secret from standard input, not a random one."
 )
-@json_option
-@pass_context
+@with_json
 def add(
     context: Context, /, name: str, domain: str | None, token_stdin: bool, **options: Any
 ) -> None:
@@ -102,8 +101,7 @@ def add(
 
 
 @token.command("list", epilog=EXIT_STATUS)
-@json_option
-@pass_context
+@with_json
 def list_(context: Context) -> None:
     """Print all tokens; their secrets only with --json."""
     endpoint = context.settings.web_endpoint
@@ -118,8 +116,7 @@ def list_(context: Context) -> None:
 
 @token.command(epilog=EXIT_STATUS)
 @click.argument("name")
-@json_option
-@pass_context
+@with_json
 def show(context: Context, name: str) -> None:
     """Print all fields of the token NAME, its secret included."""
     with context.session() as session:
@@ -136,8 +133,7 @@ def show(context: Context, name: str) -> None:
     help="Whether accounts are kept past their expiry while people log in.",
 )
 @click.option("--unrevoke", is_flag=True, help="Undo automx token revoke.")
-@json_option
-@pass_context
+@with_json
 def mod(context: Context, /, name: str, unrevoke: bool, **options: Any) -> None:
     """Change the token NAME; the count of its uses stays.
 
@@ -154,8 +150,7 @@ def mod(context: Context, /, name: str, unrevoke: bool, **options: Any) -> None:
 
 @token.command(epilog=EXIT_STATUS)
 @click.argument("name")
-@json_option
-@pass_context
+@with_json
 def revoke(context: Context, name: str) -> None:
     """Let the token NAME make no more accounts; those that it made stay."""
     _edit(context, name, {"is_revoked": True}, "Revoked")
@@ -163,8 +158,7 @@ def revoke(context: Context, name: str) -> None:
 
 @token.command("del", epilog=EXIT_STATUS)
 @click.argument("name")
-@json_option
-@pass_context
+@with_json
 def delete(context: Context, name: str) -> None:
     """Delete the token NAME, which must not have accounts any more."""
     with context.session() as session:
@@ -176,7 +170,6 @@ def delete(context: Context, name: str) -> None:
 @token.command(epilog=EXIT_STATUS)
 @click.argument("name")
 @qr_options("--output")
-@pass_context
 def qr(context: Context, name: str, output: QrOutput) -> None:
     """Print the QR code of the token NAME, or write it to a file.
 
