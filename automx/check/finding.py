@@ -1,7 +1,7 @@
 """What the doctor finds, and what the checks of a domain share."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 
@@ -18,8 +18,10 @@ class Level(IntEnum):
     WARNING = 1  # it works for most clients, or not for long
     ERROR = 2  # clients fail
 
-
-WORDS = {Level.OK: "ok", Level.WARNING: "warning", Level.ERROR: "error"}
+    @property
+    def word(self) -> str:
+        """The level for people and programs."""
+        return self.name.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +39,11 @@ class Finding:
 
     def document(self) -> dict[str, object]:
         """Return the finding for programs."""
-        return {
-            "domain": self.domain,
-            "level": WORDS[self.level],
-            "subject": self.subject,
-            "text": self.text,
-            "advice": self.advice,
-        }
+        return asdict(self) | {"level": self.level.word}
 
 
-# A part of the work on a domain that needs no other part.
-Check = Callable[[], Iterable[Finding]]
+# A part of the work on a domain that needs no other part; it gives findings and further checks.
+Check = Callable[[], "Iterable[Finding | Check]"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 import errno
 import io
-import ipaddress
 import socket
 import ssl
 import threading
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import dns.exception
+import dns.inet
 import dns.message
 import dns.rcode
 import dns.rdatatype
@@ -69,7 +69,7 @@ class Network:
         *,
         name_server: str = "",
         port: int = 53,
-        ca_file: str = "",
+        ca_file: str | None = None,
         timeout: float = 5,
         now: datetime | None = None,
     ) -> None:
@@ -165,10 +165,9 @@ class Network:
 
         Raises NameServerError.
         """
-        try:
-            return [str(ipaddress.ip_address(name))]
-        except ValueError:
-            return [*self.records(name, "A"), *self.records(name, "AAAA")]
+        if dns.inet.is_address(name):
+            return [name]
+        return [*self.records(name, "A"), *self.records(name, "AAAA")]
 
     def connect(self, name: str, port: int, deadline: float) -> socket.socket:
         """Return a connection to the first address of a host that accepts it.
