@@ -750,7 +750,7 @@ def test_a_bug_in_one_check_takes_no_other_with_it(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(check.web, "check_service", broken)
     trouble = Finding("example.com", Level.WARNING, "subject", "text", "advice")
     network = Network(name_server="127.0.0.1", timeout=1)
-    targets = [Target("example.com", None, (trouble,))]
+    targets = [Target("example.com", trouble)]
     found = dict(
         check.check_domains(targets, network, host="h.test", ldap_options=DirectorySettings())
     )
@@ -767,8 +767,9 @@ def test_whatever_hangs_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         yield from ()
 
     monkeypatch.setattr(check.web, "check_service", hanging)
+    trouble = Finding("example.com", Level.WARNING, "subject", "text", "advice")
     network = Network(name_server="127.0.0.1", timeout=0.1)
-    targets = [Target("example.com", None)]
+    targets = [Target("example.com", trouble)]
     found = dict(
         check.check_domains(targets, network, host="h.test", ldap_options=DirectorySettings())
     )
@@ -776,7 +777,7 @@ def test_whatever_hangs_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "the checks of this domain did not end within 1.6 s"
     advice = "check fewer domains at once, or set a lower --timeout"
     late = Finding("", Level.ERROR, "automx check", text, advice)
-    assert found == {"example.com": [], "": [late]}
+    assert found == {"example.com": [trouble], "": [late]}
 
 
 def test_what_is_asked_at_once_is_asked_once_and_fails_for_all() -> None:

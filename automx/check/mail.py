@@ -118,10 +118,8 @@ class _Client:
     def _begins_with_tls(self) -> bool:
         try:
             self.network.not_after(self.hostname, self.server.port)
-        except CertificateError:
-            return True
-        except NetworkError:
-            return False
+        except NetworkError as error:
+            return isinstance(error, CertificateError)
         return True
 
     def _connect(self) -> datetime | None:
