@@ -6,12 +6,12 @@ import click
 
 from automx.address import EmailAddress
 from automx.cli.context import Context, pass_context
-from automx.cli.terminal import complain
 from automx.config import DirectorySettings
 from automx.directory import pool
 from automx.directory.connection import Connection, Host, HostError, LogInStep, TlsMode
 from automx.directory.pool import Person
 from automx.directory.row import LdapServer
+from automx.errors import AutomxError
 from automx.lookup import find
 
 _ADVICE = {
@@ -42,11 +42,10 @@ def test(context: Context, address: str) -> None:
         found = find(session, person.domain)
     server = found.ldap_server
     if server is None:
-        complain(
+        raise AutomxError(
             f"the domain {person.domain} names no ldapserver: set domain.ldapserver_id if its"
             " people shall be looked up"
         )
-        raise click.exceptions.Exit(1)
     _say("Row", f"ldapserver {server.id}, for the domain {person.domain}")
     hosts = pool.hosts(server, options)
     _say("Hosts", ", ".join(f"{host} ({host.tls})" for host in hosts))

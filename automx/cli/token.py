@@ -215,29 +215,30 @@ def _fields(options: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """Return the fields of a token that options give, by the names that tokens.edit() knows."""
     fields = {name: value for name, value in options.items() if value is not None}
     if "valid_until" in fields:
-        fields["valid_until"] = _valid_until(fields["valid_until"], now)
+        try:
+            fields["valid_until"] = _valid_until(fields["valid_until"], now)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="'--valid-until'") from None
     if fields.get("backend") == "default":
         fields["backend"] = ""
     return fields
 
 
 def _valid_until(text: str, now: datetime) -> datetime | None:
-    """Return the moment that a value of --valid-until means; BadParameter if it is none."""
-    option = "'--valid-until'"
+    """Return the moment that a value of --valid-until means, None for never.
+
+    Raises ValueError with a sentence for people.
+    """
     if text == "never":
         return None
     if re.fullmatch(r"\d+[a-z]", text):
         try:
             return now + parse_duration(text)
         except ValueError as error:
-            raise click.BadParameter(f"A duration is {error}.", param_hint=option) from None
-    try:
-        moment = parse_moment(text, time_of_date=time(23, 59, 59))
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint=option) from None
+            raise ValueError(f"A duration is {error}.") from None
+    moment = parse_moment(text, time_of_date=time(23, 59, 59))
     if moment <= now:
-        hint = "automx token revoke ends a token now"
-        raise click.BadParameter(f"{text!r} is past; {hint}.", param_hint=option)
+        raise ValueError(f"{text!r} is past; automx token revoke ends a token now.")
     return moment
 
 
