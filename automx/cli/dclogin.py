@@ -42,7 +42,9 @@ def dclogin(
     person = EmailAddress.parse(address)
     config = personal_config(context, person)
     login_text(person, "", config)  # raises its errors before the password is typed
-    password = read_secret("password") if password_stdin else _ask_password()
+    if not password_stdin and not sys.stdin.isatty():
+        raise click.UsageError("There is no terminal to ask for the password: --password-stdin")
+    password = read_secret("password")
     text = login_text(person, password, None if discover else config)
     notes = (
         f"For {_for_people(person)}.",
@@ -77,13 +79,6 @@ def mobileconfig_qr(context: Context, address: str, url: str | None, output: QrO
 
 def _for_people(address: EmailAddress) -> str:
     return f"{address.local_part}@{unicode_domain(address.domain)}"
-
-
-def _ask_password() -> str:
-    """Return the password that is typed on the terminal, which does not show it."""
-    if not sys.stdin.isatty():
-        raise click.UsageError("There is no terminal to ask for the password: --password-stdin")
-    return read_secret("password")
 
 
 def _own_url(address: EmailAddress, settings: Settings) -> str:

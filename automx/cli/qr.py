@@ -87,12 +87,10 @@ def qr_options(option: str) -> Callable[[Callable[..., None]], Callable[..., Non
         @click.option("--card", is_flag=True, help="Make FILE, an .svg, a card of A6 to print.")
         @with_json
         @functools.wraps(command)
-        def with_output(
-            context: Context, /, *, file: str | None, card: bool, **arguments: object
-        ) -> None:
+        def with_output(context: Context, file: str | None, card: bool, **options: object) -> None:
             if card and (file is None or _extension(file) != ".svg"):
                 raise click.UsageError(f"--card needs the name of an .svg file: {option} FILE.svg")
-            command(context, **arguments, output=QrOutput(option, file, card))
+            command(context, **options, output=QrOutput(option, file, card))
 
         return with_output
 
