@@ -22,9 +22,11 @@ from pathlib import Path
 import pytest
 
 from automx import check, dns, lookup
-from automx.check import Finding, Level, Network, Target
+from automx.check import Target
+from automx.check.finding import Finding, Level
 from automx.check.http import ask
-from automx.check.network import NetworkError
+from automx.check.network import Network, NetworkError
+from automx.check.settings import check_settings
 from automx.config import DirectorySettings, make
 from automx.database import open_session
 from automx.errors import BadRecordError
@@ -708,7 +710,7 @@ def test_a_signing_certificate_that_has_ended_is_an_error(tmp_path: Path) -> Non
         signing_certificate=str(ended.certificate),
         signing_key=str(ended.key),
     )
-    [found] = check.check_settings(settings, datetime.datetime.now(datetime.UTC))
+    [found] = check_settings(settings, datetime.datetime.now(datetime.UTC))
     assert found.level is Level.ERROR
 
 

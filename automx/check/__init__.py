@@ -18,24 +18,11 @@ from automx.check.mail import MailChecks
 from automx.check.network import Network
 from automx.check.queue import Queue
 from automx.check.records import RecordChecks
-from automx.check.rows import check_rows
-from automx.check.settings import check_settings
 from automx.check.web import WebChecks
 from automx.config import DirectorySettings
 from automx.database import Session
 from automx.errors import AddressError, BadRecordError, UnknownDomainError
 from automx.kinds import domain_a_label
-
-__all__ = [
-    "Finding",
-    "Level",
-    "Network",
-    "Target",
-    "check_domains",
-    "check_rows",
-    "check_settings",
-    "load_targets",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +36,7 @@ class Target:
 def load_targets(session: Session, domains: Sequence[str] | None) -> list[Target]:
     """Return domains, as a person has typed them, with their settings; each is there once.
 
-    None stands for all rows of the table ``domain`` whose name is a domain name; check_rows()
+    None stands for all rows of the table ``domain`` whose name is a domain name; rows.check_rows()
     reports the others. Raises DatabaseError.
     """
     if domains is None:

@@ -18,11 +18,6 @@ class Level(IntEnum):
     WARNING = 1  # it works for most clients, or not for long
     ERROR = 2  # clients fail
 
-    @property
-    def word(self) -> str:
-        """The level for people and programs."""
-        return self.name.lower()
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -39,7 +34,7 @@ class Finding:
 
     def document(self) -> dict[str, object]:
         """Return the finding for programs."""
-        return asdict(self) | {"level": self.level.word}
+        return asdict(self) | {"level": self.level.name.lower()}
 
 
 # A part of the work on a domain that needs no other part; it gives findings and further checks.

@@ -16,8 +16,11 @@ from typing import Any
 import click
 
 from automx import __version__
-from automx import check as doctor
-from automx.check import Finding, Level
+from automx.check import check_domains, load_targets
+from automx.check.finding import Finding, Level
+from automx.check.network import Network
+from automx.check.rows import check_rows
+from automx.check.settings import check_settings
 from automx.cli.context import Context, json_option, pass_context
 from automx.cli.dns import host_option, public_host
 from automx.errors import AutomxError
@@ -108,13 +111,13 @@ def check(
     try:
         settings = context.settings
         service = public_host(context, host)
-        network = doctor.Network(name_server=address, port=port, **options)
-        report.found[""] += doctor.check_settings(settings, network.now)
+        network = Network(name_server=address, port=port, **options)
+        report.found[""] += check_settings(settings, network.now)
         with context.session() as session:
-            report.found[""] += doctor.check_rows(session)
-            targets = doctor.load_targets(session, None if all_domains else domains)
+            report.found[""] += check_rows(session)
+            targets = load_targets(session, None if all_domains else domains)
         report.domains = [target.domain for target in targets]
-        work = doctor.check_domains(targets, network, host=service, ldap_options=settings.directory)
+        work = check_domains(targets, network, host=service, ldap_options=settings.directory)
         file = sys.stderr if sys.stderr.isatty() else io.StringIO()
         with click.progressbar(length=len(targets), label="Checking", file=file) as bar:
             for domain, found in work:
@@ -179,7 +182,7 @@ def _print(report: _Report, *, quiet: bool, all_domains: bool) -> None:
 
 def _line(finding: Finding, width: int) -> None:
     """Print one line; for a terminal, it is broken, and what to do has a line of its own."""
-    word = click.style(f"{finding.level.word:<7}", fg=_COLORS[finding.level])
+    word = click.style(f"{finding.level.name.lower():<7}", fg=_COLORS[finding.level])
     begin = f"  {_printable(finding.domain) or '-':<{width}}  "
     text = _printable(f"{finding.subject}: {finding.text}" if finding.subject else finding.text)
     advice = _printable(f"-> {finding.advice}" if finding.advice else "")

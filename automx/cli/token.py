@@ -202,13 +202,7 @@ def obstacle(token: Token, now: datetime) -> str | None:
         Obstacle.EXPIRED: f"{mod} --valid-until DATE prolongs it",
         Obstacle.USED_UP: uses,
     }
-    return f"{_reason(token, found, now)} ({advice[found]})"
-
-
-def _reason(token: Token, obstacle: Obstacle, now: datetime) -> str:
-    if obstacle is Obstacle.EXPIRED and token.valid_until is not None:
-        return f"valid until {dated(token.valid_until, now)}"
-    return obstacle
+    return f"{_state(token, now)} ({advice[found]})"
 
 
 def _fields(options: Mapping[str, Any], now: datetime) -> dict[str, Any]:
@@ -303,9 +297,11 @@ def _uses(token: Token) -> str:
 
 def _state(token: Token, now: datetime) -> str:
     """Return whether a token makes accounts, in words."""
-    if found := token.obstacle(now):
-        return _reason(token, found, now)
-    return f"usable until {dated(token.valid_until, now)}" if token.valid_until else "usable"
+    found = token.obstacle(now)
+    if found and found is not Obstacle.EXPIRED:
+        return found
+    until = f" until {dated(token.valid_until, now)}" if token.valid_until else ""
+    return f"{'valid' if found else 'usable'}{until}"
 
 
 def _details(context: Context, token: Token) -> str:
