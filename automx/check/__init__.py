@@ -11,12 +11,11 @@ from functools import partial
 
 from automx import lookup
 from automx.cache import FoundConfig
-from automx.check import rows, web
+from automx.check import queue, rows, web
 from automx.check.directory import DirectoryChecks
 from automx.check.finding import Check, Finding, Level
 from automx.check.mail import MailChecks
 from automx.check.network import Network
-from automx.check.queue import Queue
 from automx.check.records import RecordChecks
 from automx.check.web import WebChecks
 from automx.config import DirectorySettings
@@ -84,7 +83,7 @@ def check_domains(
     }
     if host and targets:
         domains[""] = partial(web.check_service, network, host)
-    return Queue().run(domains, network.timeout * (15 + len(targets)))
+    return queue.run(domains, network.timeout * (15 + len(targets)))
 
 
 def _check_domain(
