@@ -22,9 +22,11 @@ from pathlib import Path
 import pytest
 
 from automx import check, dns, lookup
-from automx.check import Finding, Level, Network, Target
+from automx.check import Target
+from automx.check.finding import Finding, Level
 from automx.check.http import ask
-from automx.check.network import NetworkError
+from automx.check.network import Network, NetworkError
+from automx.check.settings import check_settings
 from automx.config import DirectorySettings, make
 from automx.database import open_session
 from automx.errors import BadRecordError
@@ -708,7 +710,7 @@ def test_a_signing_certificate_that_has_ended_is_an_error(tmp_path: Path) -> Non
         signing_certificate=str(ended.certificate),
         signing_key=str(ended.key),
     )
-    [found] = check.check_settings(settings, datetime.datetime.now(datetime.UTC))
+    [found] = check_settings(settings, datetime.datetime.now(datetime.UTC))
     assert found.level is Level.ERROR
 
 
@@ -750,7 +752,7 @@ def test_a_bug_in_one_check_takes_no_other_with_it(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(check.web, "check_service", broken)
     trouble = Finding("example.com", Level.WARNING, "subject", "text", "advice")
     network = Network(name_server="127.0.0.1", timeout=1)
-    targets = [Target("example.com", None, (trouble,))]
+    targets = [Target("example.com", trouble)]
     found = dict(
         check.check_domains(targets, network, host="h.test", ldap_options=DirectorySettings())
     )
@@ -767,8 +769,9 @@ def test_whatever_hangs_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         yield from ()
 
     monkeypatch.setattr(check.web, "check_service", hanging)
+    trouble = Finding("example.com", Level.WARNING, "subject", "text", "advice")
     network = Network(name_server="127.0.0.1", timeout=0.1)
-    targets = [Target("example.com", None)]
+    targets = [Target("example.com", trouble)]
     found = dict(
         check.check_domains(targets, network, host="h.test", ldap_options=DirectorySettings())
     )
@@ -776,7 +779,7 @@ def test_whatever_hangs_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "the checks of this domain did not end within 1.6 s"
     advice = "check fewer domains at once, or set a lower --timeout"
     late = Finding("", Level.ERROR, "automx check", text, advice)
-    assert found == {"example.com": [], "": [late]}
+    assert found == {"example.com": [trouble], "": [late]}
 
 
 def test_what_is_asked_at_once_is_asked_once_and_fails_for_all() -> None:

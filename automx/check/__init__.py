@@ -11,46 +11,31 @@ from functools import partial
 
 from automx import lookup
 from automx.cache import FoundConfig
-from automx.check import rows, web
+from automx.check import queue, rows, web
 from automx.check.directory import DirectoryChecks
 from automx.check.finding import Check, Finding, Level
 from automx.check.mail import MailChecks
 from automx.check.network import Network
-from automx.check.queue import Queue
 from automx.check.records import RecordChecks
-from automx.check.rows import check_rows
-from automx.check.settings import check_settings
 from automx.check.web import WebChecks
 from automx.config import DirectorySettings
 from automx.database import Session
 from automx.errors import AddressError, BadRecordError, UnknownDomainError
 from automx.kinds import domain_a_label
 
-__all__ = [
-    "Finding",
-    "Level",
-    "Network",
-    "Target",
-    "check_domains",
-    "check_rows",
-    "check_settings",
-    "load_targets",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A domain to check: its settings, or None and the findings about the missing settings."""
+    """A domain to check: its settings, or why it has none."""
 
     domain: str
-    found: FoundConfig | None
-    findings: tuple[Finding, ...] = ()
+    found: FoundConfig | Finding
 
 
 def load_targets(session: Session, domains: Sequence[str] | None) -> list[Target]:
     """Return domains, as a person has typed them, with their settings; each is there once.
 
-    None stands for all rows of the table ``domain`` whose name is a domain name; check_rows()
+    None stands for all rows of the table ``domain`` whose name is a domain name; rows.check_rows()
     reports the others. Raises DatabaseError.
     """
     if domains is None:
@@ -81,7 +66,7 @@ def _target(session: Session, domain: str) -> Target:
             advice = "add one, by automx seed or by SQL"
         except BadRecordError as error:
             text, advice = error.cause or str(error), "correct the rows"
-    return Target(domain, None, (Finding(domain, level, subject, text, advice),))
+    return Target(domain, Finding(domain, level, subject, text, advice))
 
 
 def check_domains(
@@ -92,34 +77,27 @@ def check_domains(
     ``host`` is the public name of this service, or "" if it is not known. All domains end within
     (15 + their number) times the timeout of ``network``.
     """
-    queue = Queue()
-    for target in targets:
-        queue.add(target.domain, partial(_begin, target, network, host, ldap_options))
+    domains: dict[str, Check] = {
+        target.domain: partial(_check_domain, target, network, host, ldap_options)
+        for target in targets
+    }
     if host and targets:
-        queue.add("", lambda: [partial(web.check_service, network, host)])
-    limit = network.timeout * (15 + len(targets))
-    for domain, findings, is_done in queue.run(limit):
-        if not is_done:
-            text = f"the checks of this domain did not end within {limit:g} s"
-            advice = "check fewer domains at once, or set a lower --timeout"
-            findings.append(Finding(domain, Level.ERROR, "automx check", text, advice))
-        yield domain, findings
+        domains[""] = partial(web.check_service, network, host)
+    return queue.run(domains, network.timeout * (15 + len(targets)))
 
 
-def _begin(
+def _check_domain(
     target: Target, network: Network, host: str, ldap_options: DirectorySettings
-) -> list[Check]:
-    """Return the checks of a domain, after the one query that all of them need."""
-    if target.found is None:
-        return [lambda: target.findings]
+) -> Iterator[Finding | Check]:
+    """Yield the checks of a domain, after the one query that all of them need."""
+    if isinstance(target.found, Finding):
+        yield target.found
+        return
     domain, config, server = target.domain, target.found.config, target.found.ldap_server
     network.is_usable(domain)
-    checks: list[Check] = [
-        partial(rows.check_config, config),
-        *RecordChecks(domain, network, config, host).checks(),
-        *WebChecks(domain, network, config, host).checks(),
-        *MailChecks(domain, network, config).checks(),
-    ]
+    yield partial(rows.check_config, config)
+    yield from RecordChecks(domain, network, config, host).checks()
+    yield from WebChecks(domain, network, config, host).checks()
+    yield from MailChecks(domain, network, config).checks()
     if server is not None:
-        checks += DirectoryChecks(domain, network, server, ldap_options).checks()
-    return checks
+        yield from DirectoryChecks(domain, network, server, ldap_options).checks()

@@ -28,10 +28,10 @@ class DirectoryChecks(DomainChecks):
             yield partial(self._check, host)
 
     def _check(self, host: Host) -> Iterator[Finding]:
-        key = ("ldap", str(self.server.id), str(host))
-        if reason := self.network.once(key, lambda: self._search(host)):
+        subject = f"ldapserver {self.server.id}, {host}"
+        if reason := self.network.once(("ldap", subject), lambda: self._search(host)):
             advice = f"see which step fails: automx ldap test someone@{self.domain}"
-            yield self.error(f"ldapserver {self.server.id}, {host}", reason, advice)
+            yield self.error(subject, reason, advice)
 
     def _search(self, host: Host) -> str:
         """Log in and search for an address that no person has; return what failed, or "".

@@ -1,7 +1,7 @@
 """What the doctor finds, and what the checks of a domain share."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 
@@ -19,9 +19,6 @@ class Level(IntEnum):
     ERROR = 2  # clients fail
 
 
-WORDS = {Level.OK: "ok", Level.WARNING: "warning", Level.ERROR: "error"}
-
-
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One line about a domain ("" for database and settings): what is wrong and what to do.
@@ -37,17 +34,11 @@ class Finding:
 
     def document(self) -> dict[str, object]:
         """Return the finding for programs."""
-        return {
-            "domain": self.domain,
-            "level": WORDS[self.level],
-            "subject": self.subject,
-            "text": self.text,
-            "advice": self.advice,
-        }
+        return asdict(self) | {"level": self.level.name.lower()}
 
 
-# A part of the work on a domain that needs no other part.
-Check = Callable[[], Iterable[Finding]]
+# A part of the work on a domain that needs no other part; it gives findings and further checks.
+Check = Callable[[], "Iterable[Finding | Check]"]
 
 
 @dataclass(frozen=True, slots=True)

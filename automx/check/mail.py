@@ -15,7 +15,6 @@ from automx.address import expand
 from automx.check.finding import Check, DomainChecks, Finding, Level
 from automx.check.network import (
     CertificateError,
-    Network,
     NetworkError,
     NoAnswerError,
     NoTlsError,
@@ -73,10 +72,8 @@ class MailChecks(DomainChecks):
 
     def _check(self, server: MailServer, hostname: str) -> Iterator[Finding]:
         subject = f"{server.type} {hostname}:{server.port} {server.socket_type}"
-        key = ("mail", server.type, hostname, str(server.port), server.socket_type)
-        client = _Client(self.network, server, hostname)
         try:
-            end = self.network.once(key, client.not_after)
+            end = self.network.once(("mail", subject), lambda: self._not_after(server, hostname))
         except NetworkError as error:
             yield self.failure(Level.ERROR, subject, error, _SEE_SERVER)
             return
@@ -85,56 +82,45 @@ class MailChecks(DomainChecks):
         yield from self.dead_addresses(subject, "server", hostname, server.port)
         yield from self.ipv6_only(subject, self.network.addresses(hostname))
 
-
-@dataclass(frozen=True, slots=True)
-class _Client:
-    """A client of a mail server."""
-
-    network: Network
-    server: MailServer
-    hostname: str
-
-    def not_after(self) -> datetime | None:
+    def _not_after(self, server: MailServer, hostname: str) -> datetime | None:
         """Connect as a mail client does; return the end of the certificate, None without TLS.
 
         Raises NetworkError with what is wrong, and with advice if the reason is known.
         """
         try:
-            return self._connect()
+            return self._connect(server, hostname)
         except NoTlsError as error:
-            if self.server.socket_type is SocketType.STARTTLS:
+            if server.socket_type is SocketType.STARTTLS:
                 raise
             text = "the server does not begin with TLS on this port"
             advice = "set socket_type to STARTTLS if the server offers it, or correct the port"
             raise NetworkError(text, advice) from error
         except NoAnswerError:
             # A server that begins with TLS waits for the client.
-            if self.server.socket_type is SocketType.SSL or not self._begins_with_tls():
+            if server.socket_type is SocketType.SSL or not self._begins_with_tls(server, hostname):
                 raise
             text = "the server begins with TLS on this port"
             advice = "set socket_type to SSL, or correct the port"
             raise NetworkError(text, advice) from None
 
-    def _begins_with_tls(self) -> bool:
+    def _begins_with_tls(self, server: MailServer, hostname: str) -> bool:
         try:
-            self.network.not_after(self.hostname, self.server.port)
-        except CertificateError:
-            return True
-        except NetworkError:
-            return False
+            self.network.not_after(hostname, server.port)
+        except NetworkError as error:
+            return isinstance(error, CertificateError)
         return True
 
-    def _connect(self) -> datetime | None:
-        protocol = _PROTOCOLS[self.server.type]
+    def _connect(self, server: MailServer, hostname: str) -> datetime | None:
+        protocol = _PROTOCOLS[server.type]
         deadline = self.network.deadline()
-        sock = self.network.connect(self.hostname, self.server.port, deadline)
+        sock = self.network.connect(hostname, server.port, deadline)
         try:
-            if self.server.socket_type is SocketType.SSL:
-                sock = self.network.encrypt(sock, self.hostname, deadline)
+            if server.socket_type is SocketType.SSL:
+                sock = self.network.encrypt(sock, hostname, deadline)
             _read_until(sock, protocol, protocol.greeting, deadline)
-            if self.server.socket_type is SocketType.STARTTLS:
-                self._start_tls(sock, protocol, deadline)
-                sock = self.network.encrypt(sock, self.hostname, deadline)
+            if server.socket_type is SocketType.STARTTLS:
+                _start_tls(sock, server.type, deadline)
+                sock = self.network.encrypt(sock, hostname, deadline)
             return certificate_end(sock) if isinstance(sock, ssl.SSLSocket) else None
         except TimeoutError:
             raise NoAnswerError from None
@@ -143,17 +129,19 @@ class _Client:
         finally:
             sock.close()
 
-    def _start_tls(self, sock: socket.socket, protocol: _Protocol, deadline: float) -> None:
-        """Ask for TLS. Raises NetworkError if the server refuses."""
-        if self.server.type is ServerType.SMTP:
-            sock.sendall(b"EHLO automx.invalid\r\n")
-            _read_until(sock, protocol, b"250 ", deadline)
-        try:
-            sock.sendall(protocol.starttls)
-            _read_until(sock, protocol, protocol.agreed, deadline)
-        except _RefusedError as error:
-            advice = "let the server offer STARTTLS, or set socket_type to what it offers"
-            raise NetworkError(f"no STARTTLS: {error}", advice) from error
+
+def _start_tls(sock: socket.socket, type_: ServerType, deadline: float) -> None:
+    """Ask for TLS. Raises NetworkError if the server refuses."""
+    protocol = _PROTOCOLS[type_]
+    if type_ is ServerType.SMTP:
+        sock.sendall(b"EHLO automx.invalid\r\n")
+        _read_until(sock, protocol, b"250 ", deadline)
+    try:
+        sock.sendall(protocol.starttls)
+        _read_until(sock, protocol, protocol.agreed, deadline)
+    except _RefusedError as error:
+        advice = "let the server offer STARTTLS, or set socket_type to what it offers"
+        raise NetworkError(f"no STARTTLS: {error}", advice) from error
 
 
 def _read_until(sock: socket.socket, protocol: _Protocol, wanted: bytes, deadline: float) -> None:

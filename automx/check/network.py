@@ -2,7 +2,6 @@
 
 import errno
 import io
-import ipaddress
 import socket
 import ssl
 import threading
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import dns.exception
+import dns.inet
 import dns.message
 import dns.rcode
 import dns.rdatatype
@@ -69,7 +69,7 @@ class Network:
         *,
         name_server: str = "",
         port: int = 53,
-        ca_file: str = "",
+        ca_file: str | None = None,
         timeout: float = 5,
         now: datetime | None = None,
     ) -> None:
@@ -153,22 +153,17 @@ class Network:
             return self._resolver.resolve(name, type_, raise_on_no_answer=False)
         except dns.resolver.NXDOMAIN:
             return None
-        except dns.exception.Timeout:
-            raise NameServerError("the name server did not answer in time") from None
-        except dns.resolver.NoNameservers as error:
-            raise NameServerError(_refusal(error)) from error
         except dns.exception.DNSException as error:
-            raise NameServerError(f"DNS: {type(error).__name__}") from error
+            raise NameServerError(_dns_error(error)) from error
 
     def addresses(self, name: str) -> list[str]:
         """Return the IP addresses of a host, IPv4 first; [] if it has none.
 
         Raises NameServerError.
         """
-        try:
-            return [str(ipaddress.ip_address(name))]
-        except ValueError:
-            return [*self.records(name, "A"), *self.records(name, "AAAA")]
+        if dns.inet.is_address(name):
+            return [name]
+        return [*self.records(name, "A"), *self.records(name, "AAAA")]
 
     def connect(self, name: str, port: int, deadline: float) -> socket.socket:
         """Return a connection to the first address of a host that accepts it.
@@ -292,8 +287,12 @@ def _certificate_error(error: ssl.SSLCertVerificationError, name: str) -> Certif
     return CertificateError(f"the certificate {text}", advice)
 
 
-def _refusal(error: dns.resolver.NoNameservers) -> str:
-    """Return what the last name server said."""
+def _dns_error(error: dns.exception.DNSException) -> str:
+    """Return why a name was not looked up; if all name servers failed, what the last one said."""
+    if isinstance(error, dns.exception.Timeout):
+        return "the name server did not answer in time"
+    if not isinstance(error, dns.resolver.NoNameservers):
+        return f"DNS: {type(error).__name__}"
     for *_, reason, response in reversed(error.kwargs.get("errors", [])):
         if isinstance(reason, dns.message.ChainTooLong):
             return "the CNAME records form a loop"

@@ -1,7 +1,6 @@
-"""The checks of all domains that are still to run, and the threads that run them."""
+"""The checks of domains, run side by side in threads; none can stop another one."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping
 from itertools import count
 from queue import Empty, PriorityQueue, SimpleQueue
 from threading import Thread
@@ -12,80 +11,71 @@ from automx.errors import AutomxError
 
 THREADS = 32
 
-_Result = tuple[list[Finding], Sequence[Check]]
-# Rank, number, domain, and a check or the beginning of a domain, which adds checks. Low ranks run
-# first, so that domains end one after another.
-_Task = tuple[int, int, str, Callable[[], _Result] | None]
+# Rank, number, domain, and a check, None for the end of a thread. Low ranks run first, so that
+# domains end one after another.
+_Task = tuple[int, int, str, Check | None]
 _END, _CHECK, _DOMAIN = range(3)
+# Domain, number of the task, findings, number of further checks.
+_Result = tuple[str, int, list[Finding], int]
 
 
-class Queue:
-    """Runs the checks of domains side by side; none can stop another one."""
+def run(domains: Mapping[str, Check], seconds: float) -> Iterator[tuple[str, list[Finding]]]:
+    """Yield each domain with its findings when its first check and all further ones have ended.
 
-    def __init__(self) -> None:
-        self._tasks: PriorityQueue[_Task] = PriorityQueue()
-        self._numbers = count()
-        # domain, number of the task, findings, number of added checks
-        self._done: SimpleQueue[tuple[str, int, list[Finding], int]] = SimpleQueue()
-        self._domains: list[str] = []
-
-    def add(self, domain: str, begin: Callable[[], Sequence[Check]]) -> None:
-        """Add a domain; ``begin`` returns its checks, and runs in a thread as they do."""
-        self._domains.append(domain)
-        self._put(_DOMAIN, domain, lambda: ([], begin()))
-
-    def run(self, seconds: float) -> Iterator[tuple[str, list[Finding], bool]]:
-        """Yield each domain when its checks have ended, with its findings and True.
-
-        After ``seconds``, yield the other domains with the findings so far, and False.
-        """
-        found: dict[str, dict[int, list[Finding]]] = {domain: {} for domain in self._domains}
-        missing = dict.fromkeys(found, 1)  # number of tasks
-        deadline = after(seconds)
+    After ``seconds``, yield the other domains with the findings so far, and an error.
+    """
+    tasks: PriorityQueue[_Task] = PriorityQueue()
+    results: SimpleQueue[_Result] = SimpleQueue()
+    numbers = count()
+    found: dict[str, dict[int, list[Finding]]] = {domain: {} for domain in domains}
+    missing = dict.fromkeys(found, 1)  # number of tasks
+    deadline = after(seconds)
+    for domain, check in domains.items():
+        tasks.put((_DOMAIN, next(numbers), domain, check))
+    for _ in range(THREADS):
+        # The end of the program does not wait for daemon threads, which may hang.
+        Thread(target=_work, args=(tasks, results, numbers), daemon=True).start()
+    try:
+        while missing:
+            domain, number, findings, added = results.get(timeout=left(deadline))
+            found[domain][number] = findings
+            missing[domain] += added - 1
+            if not missing[domain]:
+                del missing[domain]
+                yield domain, _in_order(found.pop(domain))
+    except Empty:
+        text = f"the checks of this domain did not end within {seconds:g} s"
+        advice = "check fewer domains at once, or set a lower --timeout"
+        for domain in missing:
+            late = Finding(domain, Level.ERROR, "automx check", text, advice)
+            yield domain, [*_in_order(found[domain]), late]
+    finally:
         for _ in range(THREADS):
-            # The end of the program does not wait for daemon threads, which may hang.
-            Thread(target=self._work, daemon=True).start()
+            tasks.put((_END, next(numbers), "", None))
+
+
+def _work(
+    tasks: PriorityQueue[_Task], results: SimpleQueue[_Result], numbers: Iterator[int]
+) -> None:
+    """Run checks until the end; their further checks become tasks."""
+    while True:
+        _, number, domain, check = tasks.get()
+        if check is None:
+            return
         try:
-            while missing:
-                done = self._done.get(timeout=left(deadline))
-                domain, number, findings, added = done
-                found[domain][number] = findings
-                missing[domain] += added - 1
-                if not missing[domain]:
-                    del missing[domain]
-                    yield domain, _in_order(found.pop(domain)), True
-        except Empty:
-            for domain in missing:
-                yield domain, _in_order(found[domain]), False
-        finally:
-            for _ in range(THREADS):
-                self._put(_END)
-
-    def _put(self, rank: int, domain: str = "", run: Callable[[], _Result] | None = None) -> None:
-        self._tasks.put((rank, next(self._numbers), domain, run))
-
-    def _work(self) -> None:
-        while True:
-            _, number, domain, run = self._tasks.get()
-            if run is None:
-                return
-            try:
-                findings, checks = run()
-            except Exception as error:  # a bug here must not hide what other checks find
-                text = f"this check itself failed: {type(error).__name__}: {error}"
-                if isinstance(error, AutomxError):
-                    text = error.cause or str(error)
-                advice = "please report this"
-                finding = Finding(domain, Level.ERROR, "automx check", text, advice)
-                findings, checks = [finding], ()
-            # run() must know their number before one of them can end.
-            self._done.put((domain, number, findings, len(checks)))
-            for check in checks:
-                self._put(_CHECK, domain, partial(_run, check))
-
-
-def _run(check: Check) -> _Result:
-    return list(check()), ()
+            found = list(check())
+        except Exception as error:  # a bug here must not hide what other checks find
+            text = f"this check itself failed: {type(error).__name__}: {error}"
+            if isinstance(error, AutomxError):
+                text = error.cause or str(error)
+            advice = "please report this"
+            found = [Finding(domain, Level.ERROR, "automx check", text, advice)]
+        findings = [result for result in found if isinstance(result, Finding)]
+        checks = [result for result in found if not isinstance(result, Finding)]
+        # run() must know their number before one of them can end.
+        results.put((domain, number, findings, len(checks)))
+        for further in checks:
+            tasks.put((_CHECK, next(numbers), domain, further))
 
 
 def _in_order(found: dict[int, list[Finding]]) -> list[Finding]:

@@ -94,17 +94,15 @@ class RecordChecks(DomainChecks):
         expected = {_target(record.data) for record in records}
         found = {_target(data) for data in self.network.records(name, "SRV")}
         not_offered = {_target(dns.NOT_OFFERED)}
-        if found == expected or (not found and expected == not_offered):
-            return
-        if not found:
+        if not found and expected != not_offered:
             yield self.warning(name, "there is no SRV record", f"add to the zone: {wanted}")
-            return
-        text = f"the SRV record leads to {', '.join(sorted(found))}"
-        if expected == not_offered:
-            text += ", which is in no row of the table server"
-        elif found == not_offered:
-            text = "the SRV record says that the service is not offered"
-        yield self.error(name, text, f"the zone should have: {wanted}")
+        elif found and found != expected:
+            text = f"the SRV record leads to {', '.join(sorted(found))}"
+            if expected == not_offered:
+                text += ", which is in no row of the table server"
+            elif found == not_offered:
+                text = "the SRV record says that the service is not offered"
+            yield self.error(name, text, f"the zone should have: {wanted}")
 
     def _txt(self, record: dns.Record, name: str) -> Iterator[Finding]:
         """Check a TXT record; while documents change, a name may have several digests."""

@@ -1,7 +1,7 @@
 """Whether each URL that clients ask gives the document that this service would give."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -70,7 +70,7 @@ class WebChecks(DomainChecks):
 
     def checks(self) -> Iterator[Check]:
         """Yield a check for each host."""
-        for pages in (self._autoconfig, self._autodiscover, self._pacc, self._well_known):
+        for pages in (self._autoconfig(), self._autodiscover(), self._pacc(), self._well_known()):
             yield partial(self._check_host, pages)
         urls = {expand_url(service.url, self.domain, None) for service in self.config.services}
         advice = "see that the server runs, and the URL in the table davserver"
@@ -109,9 +109,9 @@ class WebChecks(DomainChecks):
         json_url = f"{host}/autodiscover/autodiscover.json?{query}"
         yield _Page(json_url, lead, JSON, Level.WARNING)
 
-    def _check_host(self, make_pages: Callable[[], Iterator[_Page]]) -> Iterator[Finding]:
+    def _check_host(self, rendered: Iterator[_Page]) -> Iterator[Finding]:
         """Check TLS once for a host, then its URLs."""
-        pages = list(make_pages())
+        pages = list(rendered)
         if not pages or not self.network.is_usable(self.domain):
             return
         page, host = pages[0], pages[0].host

@@ -11,7 +11,7 @@ from automx.accounts.accounts import Account, State
 from automx.accounts.tokens import Token
 from automx.address import EmailAddress
 from automx.backends import Backends
-from automx.cli.context import Context, json_option, pass_context
+from automx.cli.context import Context, with_json
 from automx.cli.terminal import EXIT_STATUS, complain, read_secret, table, with_progress
 from automx.cli.token import obstacle
 from automx.errors import AutomxError, ForbiddenError
@@ -43,8 +43,7 @@ def account() -> None:
     is_flag=True,
     help="Read the password from standard input, instead of a random one.",
 )
-@json_option
-@pass_context
+@with_json
 def add(context: Context, address: str | None, name: str, password_stdin: bool) -> None:
     """Make an account by a token, as Delta Chat would, and print its password.
 
@@ -85,8 +84,7 @@ def add(context: Context, address: str | None, name: str, password_stdin: bool) 
     type=click.Choice([state.value for state in State]),
     help="Only accounts in this state.",
 )
-@json_option
-@pass_context
+@with_json
 def list_(context: Context, name: str | None, state: str | None) -> None:
     """Print all accounts, the oldest first."""
     with context.session() as session:
@@ -104,8 +102,7 @@ def list_(context: Context, name: str | None, state: str | None) -> None:
 
 @account.command(epilog=EXIT_STATUS)
 @click.argument("address")
-@json_option
-@pass_context
+@with_json
 def show(context: Context, address: str) -> None:
     """Print all fields of the account ADDRESS; its password is not stored."""
     now = context.now
@@ -127,8 +124,7 @@ def show(context: Context, address: str) -> None:
 @account.command("del", epilog=EXIT_STATUS)
 @click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS...")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@json_option
-@pass_context
+@with_json
 def delete(context: Context, addresses: tuple[str, ...], yes: bool) -> None:
     """Delete accounts, their mailboxes and all mail in them.
 

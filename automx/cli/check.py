@@ -1,49 +1,51 @@
 """``automx check``: the doctor."""
 
+import io
 import logging
 import os
 import shutil
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
+from typing import Any
 
 import click
 
 from automx import __version__
-from automx import check as doctor
-from automx.address import parse_domain
-from automx.check import Finding, Level
-from automx.check.finding import WORDS
+from automx.check import check_domains, load_targets
+from automx.check.finding import Finding, Level
+from automx.check.network import Network
+from automx.check.rows import check_rows
+from automx.check.settings import check_settings
 from automx.cli.context import Context, json_option, pass_context
-from automx.config import Settings
-from automx.dns import is_host_name
+from automx.cli.dns import host_option, public_host
 from automx.errors import AutomxError
 
 _COLORS = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
 _INTERRUPTED = 130  # what a shell calls a program that Ctrl-C has ended
 
-_TIMEOUT = """Seconds for each DNS query and for each connection. With N domains, the whole run
-takes at most (15 + N) times as long."""
-
 
 @dataclass
 class _Report:
-    """The findings so far; ``domains`` are those of the command line."""
+    """The findings so far by domain, "" for none; ``domains`` are those to look at."""
 
     domains: list[str] = field(default_factory=list)
-    common: list[Finding] = field(default_factory=list)
-    by_domain: dict[str, list[Finding]] = field(default_factory=dict)
+    found: dict[str, list[Finding]] = field(default_factory=lambda: defaultdict(list, {"": []}))
     is_interrupted: bool = False
+
+    def by_domain(self) -> dict[str, list[Finding]]:
+        """Return the findings of each domain that was looked at, the worst first."""
+        domains = [domain for domain in ("", *self.domains) if domain in self.found]
+        return {domain: sorted(self.found[domain], key=lambda f: -f.level) for domain in domains}
 
     @property
     def findings(self) -> list[Finding]:
         """All findings: those of no domain first, then domain by domain, the worst first."""
-        parts = [self.common, *(self.by_domain.get(domain, []) for domain in self.domains)]
-        return [finding for part in parts for finding in sorted(part, key=lambda f: -f.level)]
+        return [finding for found in self.by_domain().values() for finding in found]
 
     @property
     def status(self) -> int:
@@ -71,10 +73,11 @@ class _Report:
     default=5.0,
     show_default=True,
     type=click.FloatRange(0.1, 120),
-    help=" ".join(_TIMEOUT.split()),
+    help="Seconds for each DNS query and for each connection. With N domains, the whole run takes"
+    " at most (15 + N) times as long.",
 )
 @click.option("--dns", "name_server", help="Ask this name server: an IP address, perhaps :PORT.")
-@click.option("--host", help="Public host name of automx, by default the setting public_host.")
+@host_option
 @click.option(
     "--ca-file",
     type=click.Path(exists=True, dir_okay=False),
@@ -83,13 +86,13 @@ class _Report:
 @pass_context
 def check(
     context: Context,
+    /,
     domains: tuple[str, ...],
     all_domains: bool,
     quiet: bool,
-    timeout: float,
     name_server: str | None,
     host: str | None,
-    ca_file: str | None,
+    **options: Any,
 ) -> None:
     """Check settings, database and domains as clients do.
 
@@ -102,78 +105,40 @@ def check(
     if domains and all_domains:
         raise click.UsageError("Name either domains or --all.")
     address, port = _name_server(name_server)
+    # The log's messages about rows are among the findings.
+    logging.getLogger("automx").addHandler(logging.NullHandler())
     report = _Report()
-    with _errors_in(report):
-        settings = context.settings
-        service = _host(host, settings)
-        network = doctor.Network(
-            name_server=address, port=port, ca_file=ca_file or "", timeout=timeout
-        )
-        report.common += doctor.check_settings(settings, network.now)
-        with _silent_log(), context.session() as session:
-            report.common += doctor.check_rows(session)
-            asked = None if all_domains else domains
-            targets = doctor.load_targets(session, asked)
-        report.domains = [target.domain for target in targets]
-        work = doctor.check_domains(targets, network, host=service, ldap_options=settings.directory)
-        with _progress(len(targets)) as advance:
-            for domain, found in work:
-                if domain:
-                    report.by_domain[domain] = found
-                    advance()
-                else:
-                    report.common += found
-    if context.as_json:
-        context.write_json(report.document(), ascii_only=True)  # a text may hold anything
-    else:
-        _print(report, quiet=quiet, all_domains=all_domains)
-    sys.exit(_INTERRUPTED if report.is_interrupted else report.status)
-
-
-@contextmanager
-def _errors_in(report: _Report) -> Iterator[None]:
-    """Turn an error that ends the work into a finding, so that earlier findings are printed."""
     try:
-        yield
-    except AutomxError as error:
+        settings = context.settings
+        service = public_host(context, host)
+        network = Network(name_server=address, port=port, **options)
+        report.found[""] += check_settings(settings, network.now)
+        with context.session() as session:
+            report.found[""] += check_rows(session)
+            targets = load_targets(session, None if all_domains else domains)
+        report.domains = [target.domain for target in targets]
+        work = check_domains(targets, network, host=service, ldap_options=settings.directory)
+        file = sys.stderr if sys.stderr.isatty() else io.StringIO()
+        with click.progressbar(length=len(targets), label="Checking", file=file) as bar:
+            for domain, found in work:
+                report.found[domain] += found
+                bar.update(1 if domain else 0)
+    except AutomxError as error:  # earlier findings are printed all the same
         subject = "database" if error.status == 503 else "settings"
         advice = "nothing else was looked at"
-        report.common.append(Finding("", Level.ERROR, subject, error.reason, advice))
+        report.found[""].append(Finding("", Level.ERROR, subject, error.reason, advice))
     except KeyboardInterrupt:
         report.is_interrupted = True
     except Exception as error:  # status 1, Python's own, would be taken for warnings
         traceback.print_exc()
         text = f"this check itself failed: {type(error).__name__}: {error}"
-        report.common.append(Finding("", Level.ERROR, "automx check", text, "please report this"))
-
-
-@contextmanager
-def _silent_log() -> Iterator[None]:
-    """Silence the log: its messages about rows are among the findings."""
-    logger = logging.getLogger("automx")
-    handler = logging.NullHandler()
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-
-
-@contextmanager
-def _progress(length: int) -> Iterator[Callable[[], None]]:
-    """Show a progress bar on a terminal; yield the function that advances it."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    with click.progressbar(length=length, label="Checking", file=sys.stderr) as bar:
-        yield lambda: bar.update(1)
-
-
-def _host(text: str | None, settings: Settings) -> str:
-    """Return the public host name of this service as A-label, "" if it is not known."""
-    text = text or settings.public_host
-    name = parse_domain(text) if text else ""
-    return name if is_host_name(name) else ""
+        finding = Finding("", Level.ERROR, "automx check", text, "please report this")
+        report.found[""].append(finding)
+    if context.as_json:
+        context.write_json(report.document(), ascii_only=True)  # a text may hold anything
+    else:
+        _print(report, quiet=quiet, all_domains=all_domains)
+    sys.exit(_INTERRUPTED if report.is_interrupted else report.status)
 
 
 def _name_server(text: str | None) -> tuple[str, int]:
@@ -197,18 +162,13 @@ def _name_server(text: str | None) -> tuple[str, int]:
 def _print(report: _Report, *, quiet: bool, all_domains: bool) -> None:
     """Print a line for each finding, and for whatever is in order, and their numbers."""
     width = max((min(len(domain), 40) for domain in report.domains), default=1)
-    blocks = [("", report.common)]
-    blocks += [(domain, report.by_domain.get(domain, [])) for domain in report.domains]
-    for domain, found in blocks:
-        if not found and not quiet and (not domain or domain in report.by_domain):
-            text = "everything is in order" if domain else "settings and database are in order"
-            _line(Level.OK, domain, width, text, "")
-        for finding in sorted(found, key=lambda finding: -finding.level):
+    for domain, found in report.by_domain().items():
+        what = "everything is" if domain else "settings and database are"
+        for finding in found or [Finding(domain, Level.OK, "", f"{what} in order")]:
             if finding.level or not quiet:
-                text = f"{finding.subject}: {finding.text}"
-                _line(finding.level, domain, width, text, finding.advice)
+                _line(finding, width)
     if report.is_interrupted:
-        done = f"{len(report.by_domain)} of {len(report.domains)} domains"
+        done = f"{len(report.found) - 1} of {len(report.domains)} domains"
         _echo(f"Interrupted: {done} were looked at.")
     elif report.status or not quiet:
         levels = [int(finding.level) for finding in report.findings]
@@ -220,29 +180,27 @@ def _print(report: _Report, *, quiet: bool, all_domains: bool) -> None:
         _echo(f"No domain was looked at. {hint}")
 
 
-def _line(level: Level, domain: str, width: int, text: str, advice: str) -> None:
+def _line(finding: Finding, width: int) -> None:
     """Print one line; for a terminal, it is broken, and what to do has a line of its own."""
-    word = click.style(f"{WORDS[level]:<7}", fg=_COLORS[level])
-    begin = f"  {_printable(domain) or '-':<{width}}  "
-    text, advice = _printable(text), _printable(f"-> {advice}" if advice else "")
+    word = click.style(f"{finding.level.name.lower():<7}", fg=_COLORS[finding.level])
+    begin = f"  {_printable(finding.domain) or '-':<{width}}  "
+    text = _printable(f"{finding.subject}: {finding.text}" if finding.subject else finding.text)
+    advice = _printable(f"-> {finding.advice}" if finding.advice else "")
     if not sys.stdout.isatty():
         _echo(f"{word}{begin}{text} {advice}".rstrip())
         return
     columns = shutil.get_terminal_size().columns
     indent = " " * min(7 + len(begin), columns // 4)
-    paragraphs = [
-        textwrap.fill(
-            part,
-            max(columns, 20),
-            initial_indent=first,
-            subsequent_indent=indent,
-            break_on_hyphens=False,
-            break_long_words=False,
-        )
-        for part, first in ((text, "." * 7 + begin), (advice, indent))
-        if part
-    ]
-    _echo(word + "\n".join(paragraphs)[7:])
+    fill = partial(
+        textwrap.fill,
+        width=max(columns, 20),
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+    _echo(word + fill(text, initial_indent="." * 7 + begin)[7:])
+    if advice:
+        _echo(fill(advice, initial_indent=indent))
 
 
 def _printable(text: str) -> str:

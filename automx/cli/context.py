@@ -56,3 +56,8 @@ json_option = click.option(
     callback=_set_json,
     help="Print JSON, for programs.",
 )
+
+
+def with_json(command: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--json`` to a command, which gets its Context."""
+    return json_option(pass_context(command))

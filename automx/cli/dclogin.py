@@ -6,7 +6,7 @@ from urllib.parse import quote, urlsplit
 import click
 
 from automx.address import EmailAddress, unicode_domain
-from automx.cli.context import Context, pass_context
+from automx.cli.context import Context
 from automx.cli.qr import Card, QrOutput, qr_options
 from automx.cli.show import personal_config
 from automx.cli.terminal import read_secret
@@ -31,7 +31,6 @@ _PROFILE_STEPS = (
     help="Leave the servers out: Delta Chat asks this service for them. The code is smaller.",
 )
 @qr_options("--qr")
-@pass_context
 def dclogin(
     context: Context, address: str, password_stdin: bool, discover: bool, output: QrOutput
 ) -> None:
@@ -43,7 +42,9 @@ def dclogin(
     person = EmailAddress.parse(address)
     config = personal_config(context, person)
     login_text(person, "", config)  # raises its errors before the password is typed
-    password = read_secret("password") if password_stdin else _ask_password()
+    if not password_stdin and not sys.stdin.isatty():
+        raise click.UsageError("There is no terminal to ask for the password: --password-stdin")
+    password = read_secret("password")
     text = login_text(person, password, None if discover else config)
     notes = (
         f"For {_for_people(person)}.",
@@ -62,7 +63,6 @@ def dclogin(
     "setting public_host, else https://autoconfig.DOMAIN.",
 )
 @qr_options("--qr")
-@pass_context
 def mobileconfig_qr(context: Context, address: str, url: str | None, output: QrOutput) -> None:
     """Make a QR code of the profile of ADDRESS.
 
@@ -79,13 +79,6 @@ def mobileconfig_qr(context: Context, address: str, url: str | None, output: QrO
 
 def _for_people(address: EmailAddress) -> str:
     return f"{address.local_part}@{unicode_domain(address.domain)}"
-
-
-def _ask_password() -> str:
-    """Return the password that is typed on the terminal, which does not show it."""
-    if not sys.stdin.isatty():
-        raise click.UsageError("There is no terminal to ask for the password: --password-stdin")
-    return read_secret("password")
 
 
 def _own_url(address: EmailAddress, settings: Settings) -> str:

@@ -8,17 +8,30 @@ from automx.cli.context import Context, pass_context
 from automx.errors import SettingsError
 from automx.lookup import find
 
+host_option = click.option(
+    "--host", help="Public host name of automx, by default the setting public_host."
+)
+
+
+def public_host(context: Context, option: str | None) -> str:
+    """Return the public host name of automx as A-label, "" if it is not known.
+
+    Raises AddressError and SettingsError.
+    """
+    text = option or context.settings.public_host
+    name = parse_domain(text) if text else ""
+    return name if records.is_host_name(name) else ""
+
 
 @click.command
 @click.argument("domain")
 @click.option("--format", "format_", type=click.Choice(["zone", "json"]), default="zone")
-@click.option("--host", help="Public host name of automx, by default the setting public_host.")
+@host_option
 @pass_context
 def dns(context: Context, domain: str, format_: str, host: str | None) -> None:
     """Print the DNS records for the zone of DOMAIN."""
-    text = host or context.settings.public_host
-    name = parse_domain(text) if text else ""
-    if not name or not records.is_host_name(name):
+    name = public_host(context, host)
+    if not name:
         raise SettingsError(
             "the public host name of automx is not known: give it by --host, or set public_host"
         )

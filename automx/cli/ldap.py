@@ -6,12 +6,12 @@ import click
 
 from automx.address import EmailAddress
 from automx.cli.context import Context, pass_context
-from automx.cli.terminal import complain
 from automx.config import DirectorySettings
 from automx.directory import pool
 from automx.directory.connection import Connection, Host, HostError, LogInStep, TlsMode
 from automx.directory.pool import Person
 from automx.directory.row import LdapServer
+from automx.errors import AutomxError
 from automx.lookup import find
 
 _ADVICE = {
@@ -19,11 +19,9 @@ _ADVICE = {
     "StartTLS": "let the directory offer StartTLS, or see ldap_starttls",
     "Bind": "check bind_user and bind_password, or ldap_bind_password_file",
     "Search": "check search_base, and what bind_user may read",
+    "Certificate": "check that the host's certificate is valid, names the host as the row does,"
+    " and comes from an authority of the system or of ldap_ca_file",
 }
-_CERTIFICATE_ADVICE = (
-    "check that the host's certificate is valid, names the host as the row does, and comes from an"
-    " authority of the system or of ldap_ca_file"
-)
 
 
 @click.group
@@ -42,19 +40,17 @@ def test(context: Context, address: str) -> None:
         found = find(session, person.domain)
     server = found.ldap_server
     if server is None:
-        complain(
+        raise AutomxError(
             f"the domain {person.domain} names no ldapserver: set domain.ldapserver_id if its"
             " people shall be looked up"
         )
-        raise click.exceptions.Exit(1)
     _say("Row", f"ldapserver {server.id}, for the domain {person.domain}")
     hosts = pool.hosts(server, options)
     _say("Hosts", ", ".join(f"{host} ({host.tls})" for host in hosts))
     if not options.verify:
         _say("Warning", "ldap_verify = no: certificates are not checked")
     _say("Filter", f"{server.filter_for(person)} below {server.search_base!r}")
-    found_people = [_try(host, server, options, person) for host in hosts]
-    answers = [answer for answer in found_people if answer is not None]
+    answers = [a for host in hosts if (a := _try(host, server, options, person)) is not None]
     if len(answers) < len(hosts):
         raise click.exceptions.Exit(1)
     config = found.config.for_person(answers[0].login_name, answers[0].display_name)
@@ -92,9 +88,8 @@ def _try(
         entries = connection.search(server.search_base, search_filter, server.attributes, deadline)
     except HostError as error:
         _say(f"  {step}", click.style("failed", fg="red") + f": {error}")
-        is_bad_certificate = "CERTIFICATE_VERIFY_FAILED" in str(error)
-        advice = _CERTIFICATE_ADVICE if is_bad_certificate else _ADVICE[step]
-        _say("", f"What to do: {advice}.")
+        reason = "Certificate" if "CERTIFICATE_VERIFY_FAILED" in str(error) else step
+        _say("", f"What to do: {_ADVICE[reason]}.")
         return None
     finally:
         connection.close()

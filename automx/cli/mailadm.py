@@ -3,12 +3,13 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from automx.accounts import mailadm, mailadmfile
 from automx.accounts.mailadm import Report
-from automx.cli.context import Context, json_option, pass_context
+from automx.cli.context import Context, with_json
 
 
 @click.command(
@@ -31,15 +32,9 @@ from automx.cli.context import Context, json_option, pass_context
     type=click.Path(path_type=Path),
     help="Write mailcow's key into FILE, a new one, which its owner alone may read.",
 )
-@json_option
-@pass_context
+@with_json
 def import_mailadm(
-    context: Context,
-    database: Path,
-    dry_run: bool,
-    domain: str | None,
-    backend: str | None,
-    token_file: Path | None,
+    context: Context, /, database: Path, dry_run: bool, token_file: Path | None, **options: Any
 ) -> None:
     """Import tokens and users of mailadm.
 
@@ -51,9 +46,7 @@ def import_mailadm(
     """
     content = mailadmfile.read(database)
     with context.session() as session:
-        report = mailadm.take_over(
-            session, content, now=context.now, domain=domain, backend=backend
-        )
+        report = mailadm.take_over(session, content, now=context.now, **options)
         settings = mailadm.settings(content, report)
         key = settings.pop("mailcow_token", None)
         if token_file is not None:
@@ -75,7 +68,7 @@ def _write_key(path: Path, key: str | None, *, dry_run: bool) -> None:
         raise click.ClickException("mailadm's database has no key of mailcow that can be used.")
     try:
         if path.exists():
-            if path.read_text("utf-8").strip() != key:
+            if path.read_bytes().strip() != key.encode():
                 raise click.ClickException(f"{path} exists already, and holds something else.")
         elif not dry_run:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -83,8 +76,6 @@ def _write_key(path: Path, key: str | None, *, dry_run: bool) -> None:
                 file.write(f"{key}\n")
     except OSError as error:
         raise click.ClickException(f"{path} cannot be written: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise click.ClickException(f"{path} exists already, and holds something else.") from error
 
 
 def _text(report: Report, settings: Mapping[str, str], dry_run: bool, has_key_left: bool) -> str:

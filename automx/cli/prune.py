@@ -1,9 +1,9 @@
 """``automx prune``: warns, disables, deletes and cleans up accounts."""
 
 from collections import Counter
-from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
+from functools import partial
 
 import click
 
@@ -11,9 +11,9 @@ from automx.accounts.accounts import Account
 from automx.accounts.prune import Done, Policy, pending, run
 from automx.backends import Backends
 from automx.backends.command import run_hook
-from automx.cli.context import Context, json_option, pass_context
+from automx.cli.context import Context, with_json
 from automx.cli.terminal import EXIT_STATUS, complain, with_progress
-from automx.config import Settings
+from automx.config import AccountSettings
 from automx.moments import iso, parse_moment, to_minute
 
 # Infinitive and past of each action, in the order of the summary.
@@ -44,8 +44,7 @@ def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime
     help="Act as if it were this time (UTC), such as 2026-12-31 or 2026-12-31T18:00. Without"
     " --dry-run, a time in the future ends accounts before their expiry.",
 )
-@json_option
-@pass_context
+@with_json
 def prune(context: Context, dry_run: bool, time: datetime | None) -> None:
     """Warn, disable, delete and clean up accounts.
 
@@ -58,9 +57,10 @@ def prune(context: Context, dry_run: bool, time: datetime | None) -> None:
     The times are set by account_warn_before, account_warn_command and account_grace.
     """
     now = time or context.now
-    policy = _policy(context.settings, now)
+    settings = context.settings.accounts
+    policy = _policy(settings, now)
     steps: list[Done] = []
-    with context.session() as session, closing(Backends(context.settings.accounts)) as backends:
+    with context.session() as session, closing(Backends(settings)) as backends:
         actions = pending(session, now=now, policy=policy)
         work = run(session, actions, backends, now=now, policy=policy, dry_run=dry_run)
         for done in with_progress(work, len(actions)):
@@ -81,33 +81,26 @@ def prune(context: Context, dry_run: bool, time: datetime | None) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _policy(settings: Settings, now: datetime) -> Policy:
-    if settings.accounts.warn_before and not settings.accounts.warn_command:
+def _policy(settings: AccountSettings, now: datetime) -> Policy:
+    if settings.warn_before and not settings.warn_command:
         complain("account_warn_before has no effect: account_warn_command is not set")
-    return Policy(
-        warn_before=settings.accounts.warn_before,
-        warn=_warner(settings, now) if settings.accounts.warn_command else None,
-        grace=settings.accounts.grace,
-    )
+    warn = partial(_warn, settings, now) if settings.warn_command else None
+    return Policy(settings.warn_before, warn, settings.grace)
 
 
-def _warner(settings: Settings, now: datetime) -> Callable[[Account], None]:
-    """Return the function that runs account_warn_command for an account that ends soon."""
-
-    def warn(account: Account) -> None:
-        if account.expires_at is None:
-            return
-        document = {
-            "version": 1,
-            "action": "warn",
-            "address": account.address,
-            "token": account.token,
-            "expires_at": iso(account.expires_at),
-            "seconds_left": int((account.expires_at - now).total_seconds()),
-        }
-        run_hook(settings.accounts.warn_command, document, timeout=settings.accounts.timeout)
-
-    return warn
+def _warn(settings: AccountSettings, now: datetime, account: Account) -> None:
+    """Run account_warn_command for an account that ends soon."""
+    if account.expires_at is None:
+        return
+    document = {
+        "version": 1,
+        "action": "warn",
+        "address": account.address,
+        "token": account.token,
+        "expires_at": iso(account.expires_at),
+        "seconds_left": int((account.expires_at - now).total_seconds()),
+    }
+    run_hook(settings.warn_command, document, timeout=settings.timeout)
 
 
 def _line(done: Done, policy: Policy, now: datetime, dry_run: bool) -> str:

@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 import click
 
-from automx.cli.context import Context, json_option
+from automx.cli.context import Context, with_json
 from automx.cli.output import open_output
 from automx.cli.terminal import complain
 from automx.formats import qr
@@ -85,12 +85,12 @@ def qr_options(option: str) -> Callable[[Callable[..., None]], Callable[..., Non
             help="Write the QR code to FILE, a .png or .svg, which its owner alone may read.",
         )
         @click.option("--card", is_flag=True, help="Make FILE, an .svg, a card of A6 to print.")
-        @json_option
+        @with_json
         @functools.wraps(command)
-        def with_output(*, file: str | None, card: bool, **arguments: object) -> None:
+        def with_output(context: Context, file: str | None, card: bool, **options: object) -> None:
             if card and (file is None or _extension(file) != ".svg"):
                 raise click.UsageError(f"--card needs the name of an .svg file: {option} FILE.svg")
-            command(**arguments, output=QrOutput(option, file, card))
+            command(context, **options, output=QrOutput(option, file, card))
 
         return with_output
 

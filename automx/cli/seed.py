@@ -26,9 +26,7 @@ def seed(context: Context, file: str | None, sample: bool, if_empty: bool) -> No
     """
     if (file is None) != sample:
         raise click.UsageError("Name either a FILE (- for standard input) or --sample.")
-    document = (
-        seeddocument.SAMPLE if file is None else seeddocument.parse(_content(file), _name(file))
-    )
+    document = seeddocument.SAMPLE if file is None else _parsed(file)
     with context.session() as session:
         if if_empty and not seeding.is_empty(session):
             click.echo("The database has a provider already; nothing was added.")
@@ -67,12 +65,10 @@ def purge(context: Context, yes: bool) -> None:
     click.echo(f"Deleted {counts}.")
 
 
-def _name(file: str) -> str:
-    return "standard input" if file == "-" else file
-
-
-def _content(file: str) -> bytes:
+def _parsed(file: str) -> object:
+    name = "standard input" if file == "-" else file
     try:
-        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
-        raise SeedError(f"{_name(file)} cannot be read: {error.strerror}") from error
+        raise SeedError(f"{name} cannot be read: {error.strerror}") from error
+    return seeddocument.parse(content, name)

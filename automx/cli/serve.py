@@ -59,15 +59,9 @@ def serve(host: str, port: int, workers: int, examples: bool) -> None:
         workers_kill_timeout=GRACE,
         log_level=LogLevels.error,
     )
-
-    @server.on_startup
-    def announce() -> None:
-        threading.Thread(target=_announce, args=(host, port, examples), daemon=True).start()
-
-    @server.on_shutdown
-    def stopped() -> None:
-        _notify("STOPPING=1")
-
+    announcer = threading.Thread(target=_announce, args=(host, port, examples), daemon=True)
+    server.on_startup(announcer.start)
+    server.on_shutdown(lambda: _notify("STOPPING=1"))
     server.serve()
 
 

@@ -12,7 +12,7 @@ from automx import lookup
 from automx.accounts import tokens
 from automx.accounts.tokens import Obstacle, Token
 from automx.address import EmailAddress, unicode_domain
-from automx.cli.context import Context, json_option, pass_context
+from automx.cli.context import Context, with_json
 from automx.cli.qr import Card, QrOutput, qr_options
 from automx.cli.terminal import EXIT_STATUS, complain, read_secret, table
 from automx.config import BACKENDS
@@ -78,8 +78,7 @@ def token() -> None:
 @click.option(
     "--token-stdin", is_flag=True, help="Read its secret from standard input, not a random one."
 )
-@json_option
-@pass_context
+@with_json
 def add(
     context: Context, /, name: str, domain: str | None, token_stdin: bool, **options: Any
 ) -> None:
@@ -102,8 +101,7 @@ def add(
 
 
 @token.command("list", epilog=EXIT_STATUS)
-@json_option
-@pass_context
+@with_json
 def list_(context: Context) -> None:
     """Print all tokens; their secrets only with --json."""
     endpoint = context.settings.web_endpoint
@@ -118,8 +116,7 @@ def list_(context: Context) -> None:
 
 @token.command(epilog=EXIT_STATUS)
 @click.argument("name")
-@json_option
-@pass_context
+@with_json
 def show(context: Context, name: str) -> None:
     """Print all fields of the token NAME, its secret included."""
     with context.session() as session:
@@ -136,8 +133,7 @@ def show(context: Context, name: str) -> None:
     help="Whether accounts are kept past their expiry while people log in.",
 )
 @click.option("--unrevoke", is_flag=True, help="Undo automx token revoke.")
-@json_option
-@pass_context
+@with_json
 def mod(context: Context, /, name: str, unrevoke: bool, **options: Any) -> None:
     """Change the token NAME; the count of its uses stays.
 
@@ -154,8 +150,7 @@ def mod(context: Context, /, name: str, unrevoke: bool, **options: Any) -> None:
 
 @token.command(epilog=EXIT_STATUS)
 @click.argument("name")
-@json_option
-@pass_context
+@with_json
 def revoke(context: Context, name: str) -> None:
     """Let the token NAME make no more accounts; those that it made stay."""
     _edit(context, name, {"is_revoked": True}, "Revoked")
@@ -163,8 +158,7 @@ def revoke(context: Context, name: str) -> None:
 
 @token.command("del", epilog=EXIT_STATUS)
 @click.argument("name")
-@json_option
-@pass_context
+@with_json
 def delete(context: Context, name: str) -> None:
     """Delete the token NAME, which must not have accounts any more."""
     with context.session() as session:
@@ -176,7 +170,6 @@ def delete(context: Context, name: str) -> None:
 @token.command(epilog=EXIT_STATUS)
 @click.argument("name")
 @qr_options("--output")
-@pass_context
 def qr(context: Context, name: str, output: QrOutput) -> None:
     """Print the QR code of the token NAME, or write it to a file.
 
@@ -209,42 +202,37 @@ def obstacle(token: Token, now: datetime) -> str | None:
         Obstacle.EXPIRED: f"{mod} --valid-until DATE prolongs it",
         Obstacle.USED_UP: uses,
     }
-    return f"{_reason(token, found, now)} ({advice[found]})"
-
-
-def _reason(token: Token, obstacle: Obstacle, now: datetime) -> str:
-    if obstacle is Obstacle.EXPIRED and token.valid_until is not None:
-        return f"valid until {dated(token.valid_until, now)}"
-    return obstacle
+    return f"{_state(token, now)} ({advice[found]})"
 
 
 def _fields(options: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """Return the fields of a token that options give, by the names that tokens.edit() knows."""
     fields = {name: value for name, value in options.items() if value is not None}
     if "valid_until" in fields:
-        fields["valid_until"] = _valid_until(fields["valid_until"], now)
+        try:
+            fields["valid_until"] = _valid_until(fields["valid_until"], now)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="'--valid-until'") from None
     if fields.get("backend") == "default":
         fields["backend"] = ""
     return fields
 
 
 def _valid_until(text: str, now: datetime) -> datetime | None:
-    """Return the moment that a value of --valid-until means; BadParameter if it is none."""
-    option = "'--valid-until'"
+    """Return the moment that a value of --valid-until means, None for never.
+
+    Raises ValueError with a sentence for people.
+    """
     if text == "never":
         return None
     if re.fullmatch(r"\d+[a-z]", text):
         try:
             return now + parse_duration(text)
         except ValueError as error:
-            raise click.BadParameter(f"A duration is {error}.", param_hint=option) from None
-    try:
-        moment = parse_moment(text, time_of_date=time(23, 59, 59))
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint=option) from None
+            raise ValueError(f"A duration is {error}.") from None
+    moment = parse_moment(text, time_of_date=time(23, 59, 59))
     if moment <= now:
-        hint = "automx token revoke ends a token now"
-        raise click.BadParameter(f"{text!r} is past; {hint}.", param_hint=option)
+        raise ValueError(f"{text!r} is past; automx token revoke ends a token now.")
     return moment
 
 
@@ -309,9 +297,11 @@ def _uses(token: Token) -> str:
 
 def _state(token: Token, now: datetime) -> str:
     """Return whether a token makes accounts, in words."""
-    if found := token.obstacle(now):
-        return _reason(token, found, now)
-    return f"usable until {dated(token.valid_until, now)}" if token.valid_until else "usable"
+    found = token.obstacle(now)
+    if found and found is not Obstacle.EXPIRED:
+        return found
+    until = f" until {dated(token.valid_until, now)}" if token.valid_until else ""
+    return f"{'valid' if found else 'usable'}{until}"
 
 
 def _details(context: Context, token: Token) -> str:
