@@ -115,13 +115,18 @@ class _Export:
         columns = self._normal_columns(rows.PROVIDER_DETAIL, row, name)
         given = {column: value for column, value in columns.items() if value is not None}
         details = {column: given[column] for column in rows.CONTACT if column in given}
-        logo = {column.partition("_")[2]: given[column] for column in rows.LOGO if column in given}
-        if isinstance(data := logo.pop("", None), bytes):
-            details["logo"] = logo | {"data": base64.b64encode(data).decode()}
-        if "oauth2_issuer" in given:
-            details["oauth2"] = {
-                column.partition("_")[2]: given[column] for column in rows.OAUTH2 if column in given
-            }
+        for defect in rows.missing_parts(given):
+            self._note(f"{name} will not seed again: {defect}")
+        for group, needed in ((rows.LOGO, "logo"), (rows.OAUTH2, "oauth2_issuer")):
+            parts = {column.partition("_")[2]: given[column] for column in group if column in given}
+            if needed in given:
+                details[needed.partition("_")[0]] = parts
+            elif parts:
+                self._note(f"{name} are seeded without {', '.join(parts)}: there is no {needed}")
+        if "logo" in details:
+            data = details["logo"].pop("")
+            is_image = isinstance(data, bytes)
+            details["logo"]["data"] = base64.b64encode(data).decode() if is_image else data
         table = _TABLES["documentation"]
         pages = select(table).where(table.c.provider_id == provider_id).order_by(table.c.id)
         if found := self.session.execute(pages).mappings().all():

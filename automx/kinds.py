@@ -31,7 +31,8 @@ _KNOWN = re.compile("|".join(_PLACEHOLDERS), re.IGNORECASE)
 # How other programs write placeholders (%WORD%, ${user}, {email}, %u, Dovecot's %Lu), and ours with
 # one percent sign only.
 _UNKNOWN = re.compile(
-    r"%[\w.-]+%|[$%]?\{+[^{}]*\}+|%[LU]?\w(?!\w)|%(?:EMAIL\w+|REALNAME)\b|\b(?:EMAIL\w+|REALNAME)%",
+    r"%[\w.-]+%|[$%]\{[^{}]*\}|\{+ *(?:0|[A-Z]\w+) *\}+|%[LU]?\w(?!\w)"
+    r"|%(?:EMAIL\w+|REALNAME)\b|\b(?:EMAIL\w+|REALNAME)%",
     re.ASCII | re.IGNORECASE,
 )
 _ESCAPE = re.compile(r"%[0-9A-F]{2}", re.IGNORECASE)  # RFC 3986
@@ -72,7 +73,7 @@ def shown(value: object, *, secret: bool = False) -> str:
     if isinstance(value, list):
         return "a list" if value else "an empty list"
     if secret and value is not None:
-        return "something else"
+        return "another value, which is not shown"
     text = json.dumps(value, ensure_ascii=False, default=str)
     text = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
     return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"

@@ -16,7 +16,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Row, Select, bindparam
 from automx import rows
 from automx.address import spellings
 from automx.cache import FoundConfig
-from automx.clientconfig import LOGO_TYPES, ClientConfig, ProviderDetails
+from automx.clientconfig import ClientConfig, ProviderDetails
 from automx.database import Session, read_by_key
 from automx.directory.row import LdapServer
 from automx.errors import BadRecordError, UnknownDomainError
@@ -42,7 +42,7 @@ def find(session: Session, domain: str) -> FoundConfig:
     provider = {"name": row.provider_name, "short_name": row.short_name}
     names, bad = rows.read(rows.PROVIDER, provider)
     for defect in bad:
-        log.error("table provider, id %s: %s", row.provider_id, defect)
+        log.warning("table provider, id %s: %s", row.provider_id, defect)
     config = ClientConfig(
         domain=domain,
         provider_name=names.get("name", domain),
@@ -81,7 +81,7 @@ def bad_rows(session: Session) -> Iterator[tuple[str, int, str]]:
     """Yield table, id and defect of each row that is served in part only, or not at all."""
     for table in rows.TABLES:
         [key] = _TABLES[table].primary_key
-        for row in session.execute(select(*rows.selected(table)).order_by(key)).mappings():
+        for row in read_by_key(session, select(*rows.selected(table)), key):
             _, bad = rows.read_row(table, row)
             if bad:
                 yield table, row[key.name], "; ".join(bad)
@@ -95,11 +95,11 @@ def logo(session: Session, domain: str) -> tuple[str, bytes]:
     row = _domain_row(session, domain)
     if row is None:
         raise UnknownDomainError(cause=f"domain {domain}")
-    query = select(ProviderDetail.c.logo_type, ProviderDetail.c.logo)
-    found = session.execute(query.where(ProviderDetail.c.provider_id == row.details_of)).first()
-    if found is None or found.logo is None or found.logo_type not in LOGO_TYPES:
+    form = _details(session.connection(), row.details_of).logo
+    query = select(ProviderDetail.c.logo).where(ProviderDetail.c.provider_id == row.details_of)
+    if form is None or (data := session.scalar(query)) is None:
         raise UnknownDomainError("There is no logo here.")
-    return found.logo_type, found.logo
+    return form.content_type, data
 
 
 def lower_name(dialect: str) -> ColumnElement[str]:

@@ -65,7 +65,7 @@ SHORTEST_LIFETIME, LONGEST_LIFETIME = parse_duration("30s"), parse_duration("10y
 MAX_USE = 1_000_000_000
 
 _LANGUAGE = kinds.pattern(
-    'a language such as "en" or "pt-BR"', r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,3}"
+    'a language such as "en" or "pt-BR"', r"(?=.{2,35}$)[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*"
 )
 
 
@@ -277,12 +277,20 @@ def read(columns: Mapping[str, Kind], row: Values) -> tuple[dict[str, Any], list
 
 
 def read_row(table: str, row: Values) -> tuple[dict[str, Any], list[str]]:
-    """Return what read() does for a row of one of TABLES; a logo needs all of its columns."""
+    """Return what read() does for a row of one of TABLES, and what its columns lack together."""
     values, bad = read(TABLES[table], row)
-    if values.get("logo_size"):
-        missing = [part for part in _LOGO if values.get(part, "") is None]
-        bad += [f"{part}: it is missing, and a logo needs it" for part in missing]
-    return values, bad
+    return values, bad + (missing_parts(values) if table == "provider_detail" else [])
+
+
+def missing_parts(details: Values) -> list[str]:
+    """Return which columns of a row of ``provider_detail`` are missing beside others."""
+    has_logo = details.get("logo_size") or details.get("logo")
+    parts = ("logo_type", "logo_width", "logo_height")
+    return [
+        f"{part}: it is missing, and a logo needs it"
+        for part in parts
+        if has_logo and details.get(part, "") is None
+    ]
 
 
 def _checked(table: str, row: Values) -> dict[str, Any]:

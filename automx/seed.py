@@ -5,6 +5,7 @@ A document is checked as a whole before the first row is written (see
 """
 
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from sqlalchemy import cast, func, select, text, true
@@ -76,7 +77,7 @@ def populate(session: Session, document: object) -> Counts:
     seed = seeddocument.read(document)
     _check_against_database(session, seed)
     try:
-        with savepoint(session):
+        with savepoint(session), _ids_as_given(session):
             return _insert(session, seed)
     except IntegrityError as error:
         raise ConflictError(
@@ -84,6 +85,21 @@ def populate(session: Session, document: object) -> Counts:
             "nothing was added",
             cause=str(error.orig),
         ) from error
+
+
+@contextmanager
+def _ids_as_given(session: Session) -> Iterator[None]:
+    """Let MariaDB keep the id 0: it would give such a row another one."""
+    if session.engine.dialect.name not in {"mysql", "mariadb"}:
+        yield
+        return
+    change = text("SET sql_mode = :mode")
+    mode = session.scalar(text("SELECT @@sql_mode"))
+    session.execute(change, {"mode": f"{mode},NO_AUTO_VALUE_ON_ZERO"})
+    try:
+        yield
+    finally:
+        session.execute(change, {"mode": mode})
 
 
 def _check_against_database(session: Session, seed: SeedRows) -> None:
@@ -112,9 +128,6 @@ def _existing(session: Session, keys: Collection[tuple[str, int]]) -> Iterator[t
 
 
 def _insert(session: Session, seed: SeedRows) -> Counts:
-    dialect = session.engine.dialect.name
-    if dialect in {"mysql", "mariadb"}:  # which would give a row with the id 0 another one
-        session.execute(text("SET sql_mode = CONCAT(@@sql_mode, ',NO_AUTO_VALUE_ON_ZERO')"))
     for table in _COUNTED:
         ids = _allocate(session, table, [row["id"] for row in seed.rows[table]])
         for row, row_id in zip(seed.rows[table], ids, strict=True):
@@ -133,7 +146,7 @@ def _insert(session: Session, seed: SeedRows) -> Counts:
         _insert_rows(session, table, table_rows)
     for table, links in seed.links.items():
         _link(session, seed, table, links)
-    if dialect == "postgresql":
+    if session.engine.dialect.name == "postgresql":
         _set_sequences(session)
     return Counts(*(len(seed.rows[table]) for table in _COUNTED))
 

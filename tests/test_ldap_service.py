@@ -355,10 +355,10 @@ def test_an_unknown_address_gets_the_same_error_as_a_known_one(
 @pytest.mark.parametrize(
     ("columns", "cause"),
     [
-        ({"search_filter": "(mail=alice)"}, "search_filter has no placeholder"),
-        ({"search_filter": "(mail={0}"}, "search_filter is no LDAP filter"),
-        ({"name": "http://127.0.0.1"}, "name holds 'http://127.0.0.1'"),
-        ({"attr_uid": ""}, "attr_uid is empty"),
+        ({"search_filter": "(mail=alice)"}, "search_filter: expected an LDAP filter"),
+        ({"search_filter": "(mail={0}"}, "search_filter: expected an LDAP filter"),
+        ({"name": "http://127.0.0.1"}, "name: expected a host name"),
+        ({"attr_uid": ""}, "attr_uid: expected a text of 1 to 32 characters"),
     ],
 )
 def test_a_bad_row_is_told_with_its_id_and_harms_its_domain_only(

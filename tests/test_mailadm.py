@@ -352,7 +352,7 @@ def test_an_odd_token_gets_the_nearest_terms_that_are_possible(
         assert report.notes == [
             (
                 "The token oneday is left out: token: expected 1 to 255 ASCII characters without"
-                " blanks, found something else."
+                " blanks, found another value, which is not shown."
             )
         ]
     else:

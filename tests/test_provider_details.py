@@ -20,7 +20,7 @@ from automx.clientconfig import (
     ServerType,
     SocketType,
 )
-from automx.database import Session, create_engine
+from automx.database import Session, create_engine, open_session
 from automx.errors import SeedError, UnknownDomainError
 from automx.export import export
 from automx.formats import autoconfig, autodiscover, dclogin, mobileconfig, pacc
@@ -167,6 +167,17 @@ def test_a_logo_that_nobody_could_show_is_left_out_and_named_in_the_log(
     engine.dispose()
     found = [record.getMessage() for record in caplog.records]
     assert found == ([f"table provider_detail, id 1: {defect}"] if defect else [])
+
+
+def test_a_logo_is_answered_exactly_if_the_settings_name_it(
+    database: Path, execute: Execute, client: FlaskClient
+) -> None:
+    with open_session(f"sqlite:///{database}") as opened:
+        populate(opened, DOCUMENT)
+    execute("UPDATE provider_detail SET logo_type = 'IMAGE/SVG+XML'")
+    assert client.get("/logo?domain=example.com").content_type == "image/svg+xml"
+    execute("UPDATE provider_detail SET logo_width = NULL")
+    assert client.get("/logo?domain=example.com").status_code == 404
 
 
 def test_a_logo_type_may_be_written_in_capitals(session: Session) -> None:

@@ -250,7 +250,7 @@ def test_what_is_served_is_what_a_seed_takes_and_the_doctor_accepts(
     if column == "logo" and not isinstance(value, bytes | None):
         return  # an image is bytes
     caplog.clear()
-    caplog.set_level(logging.ERROR)
+    caplog.set_level(logging.WARNING)
     try:
         insert(session, table, column, value)
     except (sqlalchemy.exc.IntegrityError, UnicodeEncodeError):
@@ -259,7 +259,8 @@ def test_what_is_served_is_what_a_seed_takes_and_the_doctor_accepts(
 
     is_healthy = not list(lookup.bad_rows(session))
     found = looked_up(session)
-    is_served = served_whole(found) and not caplog.records
+    named = [r for r in caplog.records if not r.getMessage().startswith("table domain")]
+    is_served = served_whole(found) and not named
     seed = exported(session)
 
     assert is_healthy == is_served, (kept, found, caplog.text)

@@ -403,7 +403,7 @@ def test_these_values_are_taken(path: str, value: object) -> None:
             "secret" * 30,
             (
                 "ldapservers[0].bind_password: expected a text of 0 to 128 characters without "
-                "control characters, or null, found something else"
+                "control characters, or null, found another value, which is not shown"
             ),
         ),
         (

@@ -1,7 +1,6 @@
 """Whether automx can log in and search at each host of a domain's directory."""
 
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +9,7 @@ from automx.address import EmailAddress
 from automx.check.finding import Check, DomainChecks, Finding
 from automx.check.web import UNKNOWN
 from automx.config import DirectorySettings
+from automx.deadline import left
 from automx.directory.connection import Connection, Host, HostError
 from automx.directory.pool import bind_password, hosts, tls_context
 from automx.directory.row import LdapServer
@@ -51,7 +51,7 @@ class DirectoryChecks(DomainChecks):
             connection.search(server.search_base, search_filter, server.attributes, deadline)
         except HostError as error:
             # After the timer has closed a connection, the error names another reason.
-            return "no answer in time" if time.monotonic() > deadline else str(error)
+            return "no answer in time" if not left(deadline) else str(error)
         finally:
             watch.cancel()
             connection.close()

@@ -12,7 +12,7 @@ from automx.database import Session
 MAX_SHOWN = 20  # findings of one kind
 
 # Clients work without these.
-_OPTIONAL_TABLES = {"provider_detail", "documentation"}
+_OPTIONAL_TABLES = {"provider", "provider_detail", "documentation"}
 _TO_USE = {
     "server": "link it to a domain in server_domain",
     "davserver": "link it to a domain in davserver_domain",

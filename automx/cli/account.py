@@ -13,7 +13,7 @@ from automx.address import EmailAddress
 from automx.backends import Backends
 from automx.cli.context import Context, with_json
 from automx.cli.terminal import EXIT_STATUS, complain, read_secret, table, with_progress
-from automx.cli.token import obstacle
+from automx.cli.token import obstacle_text
 from automx.errors import AutomxError, ForbiddenError
 from automx.formats.dclogin import login_text
 from automx.moments import dated, this_second, to_minute
@@ -162,7 +162,7 @@ def delete(context: Context, addresses: tuple[str, ...], yes: bool) -> None:
 
 def _check_usable(token: Token, now: datetime) -> None:
     """Raise ForbiddenError with the reason for administrators if a token makes no account."""
-    if why_not := obstacle(token, now):
+    if why_not := obstacle_text(token, now):
         raise ForbiddenError(f"The token {token.name} makes no account: {why_not}.")
 
 

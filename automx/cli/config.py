@@ -2,16 +2,18 @@
 
 import click
 
-from automx.config import KEYS, load
+from automx.cli.context import Context, pass_context
+from automx.config import KEYS
 
 
 @click.command
-def config() -> None:
+@pass_context
+def config(context: Context) -> None:
     """Print the effective settings and their sources.
 
     Secrets are masked.
     """
-    settings = load()
+    settings = context.settings
     for name, value in settings.values().items():
         line = f"{name} = {KEYS[name].show(value)}".rstrip()
         click.echo(f"{line}  # {settings.sources[name]}")

@@ -3,7 +3,7 @@
 import click
 
 from automx import migrations
-from automx.config import load
+from automx.cli.context import Context, pass_context
 
 
 @click.group()
@@ -13,12 +13,13 @@ def db() -> None:
 
 @db.command()
 @click.argument("revision", default="head")
-def upgrade(revision: str) -> None:
+@pass_context
+def upgrade(context: Context, revision: str) -> None:
     """Bring the database to REVISION (default: the newest).
 
     Creates the schema in an empty database and adopts a database of automx2.
     """
-    db_uri = load().db_uri
+    db_uri = context.settings.db_uri
     for step in migrations.upgrade(db_uri, revision):
         click.echo(f"Upgraded to {step.revision}: {step.title}")
     click.echo(f"The database is up to date ({migrations.current(db_uri)}).")
@@ -26,21 +27,23 @@ def upgrade(revision: str) -> None:
 
 @db.command()
 @click.argument("revision")
-def downgrade(revision: str) -> None:
+@pass_context
+def downgrade(context: Context, revision: str) -> None:
     """Take the database back to REVISION, or to "base".
 
     Tables that hold rows are left in place.
     """
-    db_uri = load().db_uri
+    db_uri = context.settings.db_uri
     for step in migrations.downgrade(db_uri, revision):
         click.echo(f"Undone {step.revision}: {step.title}")
     click.echo(f"The database is at {migrations.current(db_uri) or 'base'}.")
 
 
 @db.command()
-def current() -> None:
+@pass_context
+def current(context: Context) -> None:
     """Print the revision of the database."""
-    revision = migrations.current(load().db_uri)
+    revision = migrations.current(context.settings.db_uri)
     is_newest = revision == migrations.head()
     state = "up to date" if is_newest else "run automx db upgrade"
     click.echo(f"{revision or 'none'} ({state})")
@@ -50,7 +53,7 @@ def current() -> None:
 @click.option(
     "--dialect",
     required=True,
-    type=click.Choice(["sqlite", "mysql", "postgresql"]),
+    type=click.Choice(migrations.DIALECTS),
     help="For which database.",
 )
 def schema(dialect: str) -> None:

@@ -1,12 +1,11 @@
 """``automx ldap``: directories."""
 
-import time
-
 import click
 
 from automx.address import EmailAddress
 from automx.cli.context import Context, pass_context
 from automx.config import DirectorySettings
+from automx.deadline import after
 from automx.directory import pool
 from automx.directory.connection import Connection, Host, HostError, LogInStep, TlsMode
 from automx.directory.pool import Person
@@ -63,7 +62,7 @@ def _try(
 ) -> Person | None:
     """Ask one host and print each step; return None if a step failed, after advice for it."""
     _say(f"Host {host}", str(host.tls))
-    deadline = time.monotonic() + options.timeout
+    deadline = after(options.timeout)
     connection = Connection(host, pool.tls_context(options))
     step = "Connect"  # the one at work
 

@@ -10,6 +10,7 @@ import click
 from automx.accounts import mailadm, mailadmfile
 from automx.accounts.mailadm import Report
 from automx.cli.context import Context, with_json
+from automx.config import BACKENDS
 
 
 @click.command(
@@ -22,7 +23,7 @@ from automx.cli.context import Context, with_json
 @click.option("--domain", help="The domain of tokens and users, by default mailadm's.")
 @click.option(
     "--backend",
-    type=click.Choice(["none", "mailcow", "command"]),
+    type=click.Choice(BACKENDS),
     help="Who has the mailboxes, by default mailcow.",
 )
 @click.option(

@@ -187,11 +187,11 @@ def qr(context: Context, name: str, output: QrOutput) -> None:
     text = account_text(endpoint, found.token, found.name)
     card = Card(config.provider_name, SCAN_STEPS, _notes(found))
     output.write(context, text, card, found.document(endpoint))
-    if why_not := obstacle(found, context.now):
+    if why_not := obstacle_text(found, context.now):
         complain(f"the token {name} makes no account: {why_not}")
 
 
-def obstacle(token: Token, now: datetime) -> str | None:
+def obstacle_text(token: Token, now: datetime) -> str | None:
     """Return why a token makes no account, and what changes that; None if it makes one."""
     if (found := token.obstacle(now)) is None:
         return None
@@ -316,7 +316,7 @@ def _details(context: Context, token: Token) -> str:
         ("Addresses", _addresses(token)),
         ("Expiry", f"{token.expiry} ({lasts})"),
         ("Uses", _uses(token)),
-        ("State", obstacle(token, now) or _state(token, now)),
+        ("State", obstacle_text(token, now) or _state(token, now)),
         ("Backend", token.backend or f"{settings.accounts.backend} (of the settings)"),
         ("Spare active", "yes" if token.spare_active else "no"),
         ("Created", dated(token.created_at, now)),

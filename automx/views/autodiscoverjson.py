@@ -39,7 +39,7 @@ def lead(address: str = "") -> Response:
 def _known_host(domain: str) -> str:
     """Return the host name of the request if domain or settings have it, else the standard one."""
     standard = f"autodiscover.{domain}"
-    known = {standard, domain, parts().settings.public_host}
+    known = {standard, domain, parts().settings.public_host or standard}
     return host if (host := host_name()) in known else standard
 
 
