@@ -225,7 +225,9 @@ def is_conflict(error: exc.DBAPIError) -> bool:
 
 def reason(error: exc.SQLAlchemyError) -> str:
     """Return what the database says, in one line, without statement and values."""
-    return " ".join(str(getattr(error, "orig", None) or error).split())
+    text = " ".join(str(getattr(error, "orig", None) or error).split())
+    # sqlite3 shows the value of a column that is not UTF-8: it may be a password.
+    return re.sub(r"(Could not decode to UTF-8 column '\w+').*", r"\1", text)
 
 
 def _codes(error: exc.DBAPIError) -> set[object]:

@@ -337,7 +337,9 @@ SERVICE_URL = Kind(
 def _link(value: object) -> str:
     url = _string(value).strip()
     parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or FORBIDDEN_IN_URL.search(url):
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+        raise ValueError
+    if FORBIDDEN_IN_URL.search(url):
         raise ValueError
     return _fitting(url, 1, 255)
 

@@ -68,7 +68,7 @@ def domain_names(session: Session) -> Iterator[tuple[int, str]]:
     """Yield id and name of all rows of the table ``domain``, as they are."""
     key = _TABLES["domain"].c.id
     for row in read_by_key(session, select(key, Domain.c.name), key):
-        yield row["id"], row["name"]
+        yield row["id"], str(row["name"])  # SQLite lets bytes into it
 
 
 def first_domains(session: Session, number: int) -> list[str]:
@@ -97,7 +97,8 @@ def logo(session: Session, domain: str) -> tuple[str, bytes]:
         raise UnknownDomainError(cause=f"domain {domain}")
     form = _details(session.connection(), row.details_of).logo
     query = select(ProviderDetail.c.logo).where(ProviderDetail.c.provider_id == row.details_of)
-    if form is None or (data := session.scalar(query)) is None:
+    data = session.scalar(query)
+    if form is None or not isinstance(data, bytes):  # SQLite lets a text into it
         raise UnknownDomainError("There is no logo here.")
     return form.content_type, data
 

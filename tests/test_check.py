@@ -563,7 +563,8 @@ def on_a_terminal(world: World, *arguments: str, **env: str) -> str:
 
 
 def test_ctrl_c_prints_what_is_known(world: World) -> None:
-    with silent_socket() as port:
+    with silent_socket() as port, socket.socket(type=socket.SOCK_DGRAM) as questions:
+        questions.bind(("127.0.0.1", port))
         # Nothing but the name server's silence keeps the doctor busy.
         command: list[str | Path] = [AUTOMX, "check", "healthy.test", "--dns", f"127.0.0.1:{port}"]
         process = subprocess.Popen(

@@ -62,9 +62,9 @@ class Limits:
     def _count(self, key: str, scope: str) -> None:
         if not self._rate:
             return
+        limiter = self._limiter()  # loads the library in one thread: its modules import in circles
         from limits.errors import StorageError
 
-        limiter = self._limiter()
         try:
             seconds = self._wait(limiter, key, scope)
             if limiter is self._redis:
