@@ -1,6 +1,7 @@
 """``automx show``: the settings that a person's client gets."""
 
 from contextlib import closing
+from importlib import import_module
 
 import click
 
@@ -8,8 +9,6 @@ from automx.address import EmailAddress
 from automx.cli.context import Context, pass_context
 from automx.cli.terminal import table
 from automx.clientconfig import ClientConfig
-from automx.directory.pool import NOBODY, Directories
-from automx.formats import autoconfig, autodiscover, mobileconfig
 from automx.lookup import find
 
 
@@ -28,15 +27,11 @@ def show(context: Context, address: str, format_: str) -> None:
     """Print exactly what the client of ADDRESS would get."""
     person = EmailAddress.parse(address)
     config = personal_config(context, person)
-    match format_:
-        case "text":
-            click.echo(_text(config, person))
-        case "autoconfig":
-            click.echo(autoconfig.render(config), nl=False)
-        case "autodiscover":
-            click.echo(autodiscover.render(config, person), nl=False)
-        case "mobileconfig":
-            click.echo(mobileconfig.render(config, person), nl=False)
+    if format_ == "text":
+        click.echo(_text(config, person))
+        return
+    render = import_module(f"automx.formats.{format_}").render  # each has a library of its own
+    click.echo(render(config) if format_ == "autoconfig" else render(config, person), nl=False)
 
 
 def personal_config(context: Context, address: EmailAddress) -> ClientConfig:
@@ -46,9 +41,12 @@ def personal_config(context: Context, address: EmailAddress) -> ClientConfig:
     """
     with context.session() as session:
         found = find(session, address.domain)
+    if found.ldap_server is None:
+        return found.config
+    from automx.directory.pool import NOBODY, Directories  # noqa: PLC0415 - few domains need it
+
     with closing(Directories(context.settings.directory)) as directories:
-        server = found.ldap_server
-        known = (directories.find(server, address) if server else None) or NOBODY
+        known = directories.find(found.ldap_server, address) or NOBODY
     return found.config.for_person(known.login_name, known.display_name)
 
 
