@@ -66,7 +66,7 @@ def unicode_domain(domain: str) -> str:
 
 
 def is_ip(host: str) -> bool:
-    """Tell whether the name of a host is an IP address."""
+    """Return whether the name of a host is an IP address."""
     with suppress(ValueError):
         return bool(ipaddress.ip_address(host))
     return False
@@ -154,7 +154,7 @@ def shared_url(url: str, domain: str) -> str | None:
 
 
 def _is_international(local_part: str) -> bool:
-    """Tell whether the local part holds letters, marks, digits and symbols only (RFC 6531).
+    """Return whether the local part holds letters, marks, digits and symbols only (RFC 6531).
 
     U+FFFD is refused: decoders put it in the place of bytes that are not UTF-8.
     """

@@ -205,7 +205,7 @@ def read_by_key(
 def outage(error: Exception) -> DatabaseError | None:
     """Return the DatabaseError for what the database is to blame for; None for anything else.
 
-    Its ``cause`` tells what the driver said; it holds neither the password nor the statement.
+    Its ``cause`` is what the driver said, with neither the password nor the statement.
     """
     if isinstance(error, exc.TimeoutError):
         return DatabaseError(cause=f"database: no free connection: {error}")
@@ -219,7 +219,7 @@ def outage(error: Exception) -> DatabaseError | None:
 
 
 def is_conflict(error: exc.DBAPIError) -> bool:
-    """Tell whether a transaction failed only because of another one: it may be run again."""
+    """Return whether a transaction failed only because of another one: it may be run again."""
     return bool(_codes(error) & _CONFLICTS)
 
 
@@ -235,7 +235,7 @@ def _codes(error: exc.DBAPIError) -> set[object]:
 
 
 def _is_outage(error: exc.DBAPIError) -> bool:
-    """Tell whether the database is gone, locked, damaged or without the tables of this program."""
+    """Return whether the database is gone, locked, damaged or without the program's tables."""
     operational = exc.OperationalError | exc.InterfaceError
     if error.connection_invalidated or isinstance(error, operational):
         return True

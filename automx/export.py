@@ -225,7 +225,7 @@ class _Export:
         return found
 
     def _is_counted_from_1(self, table: str) -> bool:
-        """Tell whether the ids are those that rows without id are given in an empty database."""
+        """Return whether the ids are those that rows without id are given in an empty database."""
         column = _TABLES[table].c.id
         least, most = self.session.execute(select(func.min(column), func.max(column))).one()
         return bool(least is None or (least == 1 and most == self.counts[table]))

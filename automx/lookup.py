@@ -60,7 +60,7 @@ def find(session: Session, domain: str) -> FoundConfig:
 
 
 def knows(session: Session, domain: str) -> bool:
-    """Tell whether a row of ``domain`` fits, a wildcard included."""
+    """Return whether a row of ``domain`` fits, a wildcard included."""
     return _domain_row(session, domain) is not None
 
 

@@ -1,4 +1,4 @@
-"""The database schema: brings it up to date, tells its state, prints it as SQL.
+"""The database schema: its upgrade, its state, and its SQL.
 
 The revisions stand in ``alembic/versions``, one file each, named by number. automx keeps its own
 version table, ``automx_version``, so that a database of automx2 can be adopted while automx2's
@@ -148,7 +148,7 @@ def schema_sql(dialect: str) -> str:
         raise BadRequestError(f"There is no dialect {dialect}: choose {', '.join(DIALECTS)}")
     output = io.StringIO()
     _alembic("upgrade", "head", dialect, sql=True, output_buffer=output)
-    # Alembic asks for the row that it has inserted; nobody reads it here.
+    # Alembic asks for the row that it has inserted; it is not read here.
     return re.sub(r"\s+RETURNING [^;]*", "", output.getvalue())
 
 

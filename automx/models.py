@@ -53,7 +53,7 @@ def _links(table: str) -> Table:
 
 server_domain, davserver_domain = _links("server"), _links("davserver")
 
-# Who runs the mail servers; ``name`` is what people read.
+# The operator of mail servers; ``name`` is what people read.
 Provider = Table(
     "provider",
     metadata,

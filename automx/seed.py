@@ -46,7 +46,7 @@ class Counts(NamedTuple):
 
 
 def is_empty(session: Session) -> bool:
-    """Tell whether the database has no provider yet."""
+    """Return whether the database has no provider yet."""
     return session.execute(select(_TABLES["provider"].c.id).limit(1)).first() is None
 
 

@@ -74,7 +74,7 @@ class Mailboxes(Protocol):
         """Tell of a mailbox; None if it is certain that there is none."""
 
     def disable(self, request: Request) -> bool:
-        """Let nobody log in; False if there is no such mailbox."""
+        """Block the login; False if there is no such mailbox."""
 
     def delete(self, request: Request) -> bool:
         """Delete a mailbox; False if there was none."""
@@ -149,7 +149,7 @@ def owner_text(request: Request) -> str:
 
 
 def is_owner(request: Request, text: str) -> bool:
-    """Tell whether a mailbox with this text was made for the account that the request is about."""
+    """Return whether a mailbox with this text was made for the account of the request."""
     return text.startswith("automx ") and text.rpartition(" ")[2] == request.mark
 
 

@@ -174,7 +174,7 @@ class Mailcow:
         try:
             mailbox = self._find(address, owner, end)
         except TryAgainError as error:
-            cause = f"mailcow was told to disable {address}, and then: {error.cause}"
+            cause = f"mailcow was asked to disable {address}, and then: {error.cause}"
             raise UncertainError(cause=cause) from error
         if mailbox is not None and mailbox.is_active:
             raise TryAgainError(cause=f"mailcow left {address} active: {_quoted(entries)}")
@@ -214,10 +214,10 @@ class Mailcow:
         username = answer.get("username", "") if isinstance(answer, dict) else ""
         # mailcow gives null for a mailbox that it did not finish.
         if username is not None and str(username).lower() != address:
-            raise UncertainError(cause=f"mailcow does not tell of {address}: {_quoted(answer)}")
+            raise UncertainError(cause=f"mailcow does not answer for {address}: {_quoted(answer)}")
         active = _number(answer.get("active"))
         if active is None and username is not None:
-            raise UncertainError(cause=f"mailcow does not tell whether {address} is active")
+            raise UncertainError(cause=f"mailcow does not say whether {address} is active")
         tags = answer.get("tags")
         return Mailbox(
             is_active=active == 1,
@@ -265,8 +265,8 @@ class Mailcow:
         except (ValueError, RecursionError):
             outage = _OUTAGE.search(body)
             content_type = response.headers.get("Content-Type", "without a type")[:100]
-            told = outage[0].decode() if outage else f"{content_type}, which is no JSON"
-            raise UncertainError(cause=f"{what}, {told}") from None
+            found = outage[0].decode() if outage else f"{content_type}, which is no JSON"
+            raise UncertainError(cause=f"{what}, {found}") from None
         is_error = isinstance(document, dict) and document.get("type") == "error"
         if status == 200 and not is_error:
             return document

@@ -18,7 +18,7 @@ from automx.formats import autoconfig, autodiscover, pacc
 XML = ("text/xml", "application/xml")  # the only types that Thunderbird reads
 JSON = ("application/json",)
 
-# The local part of addresses that no person has, so that a directory tells nothing personal.
+# The local part of addresses that no person has, so that a directory answers nothing personal.
 UNKNOWN = "automx-check"
 
 _AUTOCONFIG_PATH = "/mail/config-v1.1.xml"

@@ -24,7 +24,7 @@ from automx.config import BACKENDS
 @click.option(
     "--backend",
     type=click.Choice(BACKENDS),
-    help="Who has the mailboxes, by default mailcow.",
+    help="The backend of the mailboxes, by default mailcow.",
 )
 @click.option(
     "--mailcow-token-file",

@@ -46,7 +46,7 @@ _FIELDS = (
     click.option(
         "--backend",
         type=click.Choice([*BACKENDS, "default"]),
-        help="Who makes its mailboxes; default is the account_backend of the settings.",
+        help="The backend of its mailboxes; default is the account_backend of the settings.",
     ),
 )
 

@@ -74,7 +74,7 @@ def _from_file(environ: Mapping[str, str], names: Mapping[str, str]) -> _Texts:
 
 
 def _exists(path: Path, home: Path) -> bool:
-    """Tell whether there is a file; SettingsError if its folder is closed to us."""
+    """Return whether there is a file; SettingsError if its folder is closed to us."""
     try:
         return path.exists()
     except OSError as error:

@@ -22,7 +22,7 @@ LogInStep = Literal["Connect", "StartTLS", "TLS", "Bind"]
 
 
 class HostError(Exception):
-    """A host does not do its work; the text tells the administrator why."""
+    """A host does not do its work; the text is the reason, for the administrator."""
 
 
 class BrokenError(HostError):
@@ -173,7 +173,7 @@ class Connection:
         return self._ldap.socket.getpeercert() or {}
 
     def is_fresh(self) -> bool:
-        """Tell whether the connection may be used again: young enough, and not closed meanwhile."""
+        """Return whether the connection may be used again: it is young, and it is not closed."""
         if monotonic() - self.last_used > IDLE_SECONDS:
             return False
         # Nothing is expected: what can be read is the end, or the announcement of it.

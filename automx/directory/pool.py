@@ -85,7 +85,7 @@ class Directories:
         self._directories: dict[int, _Directory] = {}
         self._people: TTLCache[tuple[LdapServer, str], Person | None]
         self._people = TTLCache(settings.cache_size, settings.cache_seconds, now)
-        # The system's authorities are loaded when they are needed; a wrong file is told at once.
+        # The system's authorities are loaded when they are needed; a wrong file is reported now.
         self._context = tls_context(settings) if settings.ca_file else None
         if not settings.verify:
             log.warning("ldap_verify = no: anyone on the way to a directory can read and forge")
@@ -230,7 +230,7 @@ class _Directory:
         """Return the hosts that are worth asking, in order.
 
         A host that failed is tried again in the background as long as others answer, so that
-        nobody waits for it; where none answers, one request at a time tries.
+        no request waits for it; where none answers, one request at a time tries.
         """
         with self._lock:
             up = [state for state in self._states if state.failed_at is None]

@@ -78,13 +78,13 @@ def create() -> Response:
 
 
 def _is_form_of_page(content: bytes) -> bool:
-    """Tell whether a body is the form on the page of a token."""
+    """Return whether a body is the form on the page of a token."""
     fields = parse_qs(content.decode("latin-1"))
     return request.mimetype == _FORM_TYPE and fields.get("profile") == ["1"]
 
 
 def offers_profile(found: FoundConfig) -> bool:
-    """Tell whether new accounts of a domain may have a profile that is certain to be right.
+    """Return whether new accounts of a domain may have a profile that is certain to be right.
 
     A directory that holds the login names may not know a new account yet.
     """

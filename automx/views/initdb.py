@@ -40,7 +40,7 @@ def protect() -> None:
 
 
 def _is_local() -> bool:
-    """Tell whether a program on this machine sends the request, and no proxy or web page does.
+    """Return whether a program on this machine sends the request, and no proxy or web page does.
 
     A proxy on this machine connects from loopback for all its clients; its headers show it, whether
     ``proxy_count`` trusts it or not: ProxyFix ignores headers that are malformed or name fewer

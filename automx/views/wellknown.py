@@ -43,6 +43,6 @@ def logo() -> Response:
 
 
 def _is_asked(url: str) -> bool:
-    """Tell whether a URL is the one of the request."""
+    """Return whether a URL is the one of the request."""
     parts = urlsplit(url)
     return parts.hostname == host_name() and parts.path.rstrip("/") == request.path

@@ -132,7 +132,7 @@ def _url(path: Path, value: str) -> SplitResult:
 
 
 def is_automatic(message: BinaryIO) -> bool:
-    """Tell whether a program sent a message on its own: RFC 3834, section 5. Reads all of it."""
+    """Return whether a program sent a message on its own: RFC 3834, section 5. Reads all of it."""
     header = bytearray()
     for line in iter(lambda: message.readline(MAX_HEADER), b""):
         if not line.strip(b"\r\n") or len(header) + len(line) > MAX_HEADER:
