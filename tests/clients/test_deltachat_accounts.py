@@ -3,6 +3,7 @@
 import json
 import shlex
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +98,13 @@ def client(
     pins = dict.fromkeys(hosts, certificate.pin)
     with delta_chat(tmp_path_factory.mktemp("deltachat"), hosts, pins) as started:
         yield started
+
+
+@pytest.fixture(autouse=True)
+def next_look() -> None:
+    """Let a second pass: Dovecot reads its file at a login, once a second at most."""
+    began = time.monotonic()
+    wait_until(lambda: time.monotonic() - began > 1.1, "Dovecot's next look")
 
 
 def new_token(env: dict[str, str], name: str, *options: str) -> str:
