@@ -114,6 +114,11 @@ class EmailAddress:
         return f"{self.local_part}@{self.domain}"
 
     @property
+    def for_people(self) -> str:
+        """The address as people read it, with the domain in its U-label form."""
+        return f"{self.local_part}@{unicode_domain(self.domain)}"
+
+    @property
     def url_local_part(self) -> str:
         """The local part, percent-encoded for a URL (RFC 3986): it may hold "/", "?" and "#"."""
         return quote(self.local_part, safe="!$&'()*+,;=:@~")

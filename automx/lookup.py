@@ -95,7 +95,8 @@ def logo(session: Session, domain: str) -> tuple[str, bytes]:
     row = _domain_row(session, domain)
     if row is None:
         raise UnknownDomainError(cause=f"domain {domain}")
-    form = _details(session.connection(), row.details_of).logo
+    details = _row(session.connection(), "provider_detail", row.details_of)
+    form = rows.provider_details(details)[0].logo if details is not None else None
     query = select(ProviderDetail.c.logo).where(ProviderDetail.c.provider_id == row.details_of)
     data = session.scalar(query)
     if form is None or not isinstance(data, bytes):  # SQLite lets a text into it
@@ -194,7 +195,7 @@ def _made(
     return make(dict(zip(columns, values, strict=True)))
 
 
-def _row(connection: Connection, table: str, key: int) -> rows.Values | None:
+def _row(connection: Connection, table: str, key: int | None) -> rows.Values | None:
     return connection.execute(_rows_of(table), {"id": key}).mappings().one_or_none()
 
 

@@ -5,7 +5,7 @@ from urllib.parse import quote, urlsplit
 
 import click
 
-from automx.address import EmailAddress, unicode_domain
+from automx.address import EmailAddress
 from automx.cli.context import Context
 from automx.cli.qr import Card, QrOutput, qr_options
 from automx.cli.show import personal_config
@@ -47,7 +47,7 @@ def dclogin(
     password = read_secret("password")
     text = login_text(person, password, None if discover else config)
     notes = (
-        f"For {_for_people(person)}.",
+        f"For {person.for_people}.",
         "This code holds the password: whoever scans it can read the mail. Keep it like a key.",
     )
     card = Card(config.provider_name, SCAN_STEPS, notes)
@@ -73,12 +73,8 @@ def mobileconfig_qr(context: Context, address: str, url: str | None, output: QrO
     mobileconfig.render(config, person)  # raises its errors before a code is printed
     base = _checked_url(url) if url is not None else _own_url(person, context.settings)
     text = f"{base}/mobileconfig/?emailaddress={quote(str(person), safe='@')}"
-    card = Card(config.provider_name, _PROFILE_STEPS, (f"For {_for_people(person)}.",))
+    card = Card(config.provider_name, _PROFILE_STEPS, (f"For {person.for_people}.",))
     output.write(context, text, card, {"address": str(person), "url": text})
-
-
-def _for_people(address: EmailAddress) -> str:
-    return f"{address.local_part}@{unicode_domain(address.domain)}"
 
 
 def _own_url(address: EmailAddress, settings: Settings) -> str:

@@ -99,7 +99,7 @@ def page() -> Response:
         200,
         "known",
         found.config,
-        text=_for_people(address),
+        text=address.for_people,
         groups=_groups(found.config),
         profile=_with_address("mobileconfig/", address),
         code=_with_address("mobileconfig.svg", address),
@@ -187,10 +187,6 @@ def _groups(config: ClientConfig) -> list[tuple[str, list[str]]]:
 def _with_address(path: str, address: EmailAddress) -> str:
     """Return a URL relative to the page: a proxy may add a prefix to the paths of both."""
     return f"{path}?emailaddress={quote(str(address), safe='@')}"
-
-
-def _for_people(address: EmailAddress) -> str:
-    return f"{address.local_part}@{unicode_domain(address.domain)}"
 
 
 def _services(found: FoundConfig, address: EmailAddress) -> dict[str, list[ShownServer]]:
