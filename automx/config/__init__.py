@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from automx.config import files, kinds
+from automx.config import files, values
 from automx.duration import parse_duration
 from automx.errors import SettingsError
 
@@ -55,7 +55,7 @@ def _key(
 ) -> T:
     """Declare a field of a group; a secret is shown as ``***``, or as ``show`` says."""
     is_plain = not secret and show is None
-    key = Key(name, parse, default, secret, show or (kinds.hidden if secret else kinds.shown))
+    key = Key(name, parse, default, secret, show or (values.hidden if secret else values.shown))
     return field(default_factory=lambda: parse(default), repr=is_plain, metadata={"key": key})
 
 
@@ -84,14 +84,14 @@ class DirectorySettings:
     the row and a path, such as `3:/etc/automx/ldap.3`; several are separated by blanks.
     """
 
-    starttls: str = _key("ldap_starttls", kinds.starttls, "yes")
-    ca_file: str = _key("ldap_ca_file", kinds.readable_file)
-    verify: bool = _key("ldap_verify", kinds.boolean, "yes")
-    timeout: float = _key("ldap_timeout", kinds.positive_seconds, "3")
-    cache_seconds: float = _key("ldap_cache_seconds", kinds.seconds, "60")
-    cache_size: int = _key("ldap_cache_size", kinds.count, "10000")
+    starttls: str = _key("ldap_starttls", values.starttls, "yes")
+    ca_file: str = _key("ldap_ca_file", values.readable_file)
+    verify: bool = _key("ldap_verify", values.boolean, "yes")
+    timeout: float = _key("ldap_timeout", values.positive_seconds, "3")
+    cache_seconds: float = _key("ldap_cache_seconds", values.seconds, "60")
+    cache_size: int = _key("ldap_cache_size", values.count, "10000")
     bind_passwords: Mapping[int, str] = _key(
-        "ldap_bind_password_file", kinds.bind_passwords, show=kinds.without_passwords
+        "ldap_bind_password_file", values.bind_passwords, show=values.without_passwords
     )
 
 
@@ -125,15 +125,15 @@ class AccountSettings:
     `0s`: it deletes the mailbox at once.
     """
 
-    backend: str = _key("account_backend", kinds.one_of(BACKENDS), "none")
-    timeout: float = _key("account_timeout", kinds.call_seconds, "20")
-    command: tuple[str, ...] = _key("account_command", kinds.command)
-    mailcow_endpoint: str = _key("mailcow_endpoint", kinds.web_url)
-    mailcow_token: str = _key("mailcow_token", kinds.token, secret=True)
-    mailcow_ca_file: str = _key("mailcow_ca_file", kinds.readable_file)
+    backend: str = _key("account_backend", values.one_of(BACKENDS), "none")
+    timeout: float = _key("account_timeout", values.call_seconds, "20")
+    command: tuple[str, ...] = _key("account_command", values.command)
+    mailcow_endpoint: str = _key("mailcow_endpoint", values.web_url)
+    mailcow_token: str = _key("mailcow_token", values.token, secret=True)
+    mailcow_ca_file: str = _key("mailcow_ca_file", values.readable_file)
     # Ruff does not see that these two are fields, too.
     warn_before: timedelta = _key("account_warn_before", parse_duration, "0s")  # noqa: RUF009
-    warn_command: tuple[str, ...] = _key("account_warn_command", kinds.command)
+    warn_command: tuple[str, ...] = _key("account_warn_command", values.command)
     grace: timedelta = _key("account_grace", parse_duration, "0s")  # noqa: RUF009
 
 
@@ -149,9 +149,9 @@ class LimitSettings:
     `pip install 'automx[redis]'`.
     """
 
-    rate: str = _key("account_rate_limit", kinds.rate_limit, "30 per minute; 300 per day")
+    rate: str = _key("account_rate_limit", values.rate_limit, "30 per minute; 300 per day")
     storage: str = _key(
-        "rate_limit_storage", kinds.storage, "memory://", secret=True, show=kinds.without_password
+        "rate_limit_storage", values.storage, "memory://", secret=True, show=values.without_password
     )
 
 
@@ -170,10 +170,10 @@ class SigningSettings:
     does not hold them.
     """
 
-    certificate: str = _key("signing_certificate", kinds.readable_file)
-    key: str = _key("signing_key", kinds.readable_file)
+    certificate: str = _key("signing_certificate", values.readable_file)
+    key: str = _key("signing_key", values.readable_file)
     passphrase: str = _key("signing_key_passphrase", str, secret=True)
-    chain: str = _key("signing_chain", kinds.readable_file)
+    chain: str = _key("signing_chain", values.readable_file)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,18 +216,18 @@ class Settings:
     `web_endpoint`.
     """
 
-    db_uri: str = _key("db_uri", kinds.db_uri, secret=True, show=kinds.without_password)
-    db_echo: bool = _key("db_echo", kinds.boolean, "no")
-    loglevel: str = _key("loglevel", kinds.one_of(LOG_LEVELS), "WARNING")
-    proxy_count: int = _key("proxy_count", kinds.proxy_count, "0")
-    domain_cache_seconds: float = _key("domain_cache_seconds", kinds.seconds, "10")
-    initdb_token: str = _key("initdb_token", kinds.token, secret=True)
-    permit_cleartext_passwords: bool = _key("permit_cleartext_passwords", kinds.boolean, "no")
+    db_uri: str = _key("db_uri", values.db_uri, secret=True, show=values.without_password)
+    db_echo: bool = _key("db_echo", values.boolean, "no")
+    loglevel: str = _key("loglevel", values.one_of(LOG_LEVELS), "WARNING")
+    proxy_count: int = _key("proxy_count", values.proxy_count, "0")
+    domain_cache_seconds: float = _key("domain_cache_seconds", values.seconds, "10")
+    initdb_token: str = _key("initdb_token", values.token, secret=True)
+    permit_cleartext_passwords: bool = _key("permit_cleartext_passwords", values.boolean, "no")
     # No key of the file: only automx2's environment variable sets it.
     permit_passwords_in_urls: bool = False
     directory: DirectorySettings = field(default_factory=DirectorySettings)
-    web_endpoint: str = _key("web_endpoint", kinds.web_url)
-    public_host: str = _key("public_host", kinds.host_name)
+    web_endpoint: str = _key("web_endpoint", values.web_url)
+    public_host: str = _key("public_host", values.host_name)
     accounts: AccountSettings = field(default_factory=AccountSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     signing: SigningSettings = field(default_factory=SigningSettings)

@@ -1,4 +1,4 @@
-"""Kinds of settings: functions that return the value of a text, and what is shown of a value.
+"""Values of settings: functions that return the value of a text, and what is shown of a value.
 
 The text has no blanks at its ends. Each function raises ValueError, with what is allowed.
 """
