@@ -7,8 +7,6 @@ import shutil
 import sys
 import textwrap
 import traceback
-from collections import defaultdict
-from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
 from typing import Any
@@ -19,6 +17,7 @@ from automx import __version__
 from automx.check import check_domains, load_targets
 from automx.check.finding import Finding, Level
 from automx.check.network import Network
+from automx.check.report import Report
 from automx.check.rows import check_rows
 from automx.check.settings import check_settings
 from automx.cli.context import Context, json_option, pass_context
@@ -27,40 +26,6 @@ from automx.errors import AutomxError
 
 _COLORS = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
 _INTERRUPTED = 130  # what a shell calls a program that Ctrl-C has ended
-
-
-@dataclass
-class _Report:
-    """The findings so far by domain, "" for none; ``domains`` are those to look at."""
-
-    domains: list[str] = field(default_factory=list)
-    found: dict[str, list[Finding]] = field(default_factory=lambda: defaultdict(list, {"": []}))
-    is_interrupted: bool = False
-
-    def by_domain(self) -> dict[str, list[Finding]]:
-        """Return the findings of each domain that was looked at, the worst first."""
-        domains = [domain for domain in ("", *self.domains) if domain in self.found]
-        return {domain: sorted(self.found[domain], key=lambda f: -f.level) for domain in domains}
-
-    @property
-    def findings(self) -> list[Finding]:
-        """All findings: those of no domain first, then domain by domain, the worst first."""
-        return [finding for found in self.by_domain().values() for finding in found]
-
-    @property
-    def status(self) -> int:
-        """The exit status."""
-        return max((finding.level for finding in self.findings), default=0)
-
-    def document(self) -> dict[str, object]:
-        """Return the report for programs."""
-        return {
-            "version": __version__,
-            "status": self.status,
-            "complete": not self.is_interrupted,
-            "domains": self.domains,
-            "findings": [finding.document() for finding in self.findings],
-        }
 
 
 @click.command
@@ -107,7 +72,7 @@ def check(
     address, port = _name_server(name_server)
     # The log's messages about rows are among the findings.
     logging.getLogger("automx").addHandler(logging.NullHandler())
-    report = _Report()
+    report = Report()
     try:
         settings = context.settings
         service = public_host(context, host)
@@ -135,7 +100,8 @@ def check(
         finding = Finding("", Level.ERROR, "automx check", text, "please report this")
         report.found[""].append(finding)
     if context.as_json:
-        context.write_json(report.document(), ascii_only=True)  # a text may hold anything
+        document = {"version": __version__} | report.document()
+        context.write_json(document, ascii_only=True)  # a text may hold anything
     else:
         _print(report, quiet=quiet, all_domains=all_domains)
     sys.exit(_INTERRUPTED if report.is_interrupted else report.status)
@@ -159,7 +125,7 @@ def _name_server(text: str | None) -> tuple[str, int]:
     return host, number
 
 
-def _print(report: _Report, *, quiet: bool, all_domains: bool) -> None:
+def _print(report: Report, *, quiet: bool, all_domains: bool) -> None:
     """Print a line for each finding, and for whatever is in order, and their numbers."""
     width = max((min(len(domain), 40) for domain in report.domains), default=1)
     for domain, found in report.by_domain().items():
