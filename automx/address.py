@@ -72,6 +72,17 @@ def is_ip(host: str) -> bool:
     return False
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine: ``localhost`` or a loopback address."""
+    if host.lower() == "localhost":
+        return True
+    with suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        # A socket for both families shows 127.0.0.1 as ::ffff:127.0.0.1.
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    return False
+
+
 def spellings(name: str) -> list[str]:
     """Return the spellings of a domain or wildcard in a database after its function lower().
 

@@ -108,6 +108,8 @@ class OAuth2:
     client_id: str
 
 
+IMPLICIT_TLS_PORTS = {ServerType.IMAP: 993, ServerType.POP3: 995, ServerType.SMTP: 465}  # RFC 8314
+
 # Image formats that browsers and mail clients can show.
 LOGO_TYPES = ("image/png", "image/svg+xml", "image/jpeg", "image/webp")
 

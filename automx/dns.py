@@ -76,11 +76,6 @@ def zone(config: ClientConfig, found: list[Record]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def is_host_name(text: str) -> bool:
-    """Return whether a text is a host name, which records can point to, and no IP address."""
-    return not is_ip(text)
-
-
 def _service(config: ClientConfig, host: str) -> Iterator[Record]:
     """Yield the records that point to this service."""
     try:
@@ -120,7 +115,7 @@ def _srv(config: ClientConfig, service: str, servers: list[MailServer]) -> Itera
     targets = [
         (server.port, hostname)
         for server in servers
-        if (hostname := expand(server.hostname, config.domain, None)) and is_host_name(hostname)
+        if (hostname := expand(server.hostname, config.domain, None)) and not is_ip(hostname)
     ]
     for priority, (port, hostname) in enumerate(dict.fromkeys(targets)):
         data = f"{priority} 1 {port} {hostname}."
@@ -138,7 +133,7 @@ def _dav(config: ClientConfig) -> Iterator[Record]:
             hostname = parse_domain(parts.hostname or "")
         except AddressError:
             continue
-        if not is_host_name(hostname):
+        if is_ip(hostname):
             continue
         described.add(service)
         name = f"{service}.{config.domain}"

@@ -14,6 +14,7 @@ from sqlalchemy import Boolean, ColumnElement, Integer, func, type_coerce
 from automx import kinds
 from automx.address import parse_domain
 from automx.clientconfig import (
+    IMPLICIT_TLS_PORTS,
     LOGO_TYPES,
     Authentication,
     Documentation,
@@ -191,11 +192,10 @@ USER_NAME = "%EMAILADDRESS%"
 def server_defaults(type_: str, port: int | None = None) -> dict[str, Any]:
     """Return the columns of a mail server of which only the type, and perhaps the port, is said."""
     port = MAIL_PORTS[type_] if port is None else port
-    is_implicit = port in {465, 993, 995}  # RFC 8314
     return {
         "prio": 10,
         "port": port,
-        "socket_type": "SSL" if is_implicit else "STARTTLS",
+        "socket_type": "SSL" if port in IMPLICIT_TLS_PORTS.values() else "STARTTLS",
         "user_name": USER_NAME,
         "authentication": "plain",
     }

@@ -2,13 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import IntEnum
 
 from automx.check.network import Network, NetworkError
-
-# Automatic renewal comes earlier, so it has failed for a certificate that ends this soon.
-NEAR_END = timedelta(days=14)
+from automx.signing import NEAR_END
 
 
 class Level(IntEnum):

@@ -21,7 +21,6 @@ JSON = ("application/json",)
 # The local part of addresses that no person has, so that a directory answers nothing personal.
 UNKNOWN = "automx-check"
 
-_AUTOCONFIG_PATH = "/mail/config-v1.1.xml"
 _FORWARD = "let the web server there pass this host and path on to automx"
 _SEE_WEB_SERVER = "see the web server in front of automx"
 
@@ -79,12 +78,12 @@ class WebChecks(DomainChecks):
                 yield partial(_certificate, self, f"https://{netloc}", advice)
 
     def _autoconfig(self) -> Iterator[_Page]:
-        url = f"https://autoconfig.{self.domain}{_AUTOCONFIG_PATH}"
+        url = f"https://autoconfig.{self.domain}{autoconfig.PATH}"
         yield _Page(url, autoconfig.render(self.config), XML, Level.ERROR)
 
     def _well_known(self) -> Iterator[_Page]:
         """Yield what clients ask when the host autoconfig fails."""
-        url = f"https://{self.domain}/.well-known/autoconfig{_AUTOCONFIG_PATH}"
+        url = f"https://{self.domain}/.well-known/autoconfig{autoconfig.PATH}"
         yield _Page(url, autoconfig.render(self.config), XML, Level.WARNING)
 
     def _pacc(self) -> Iterator[_Page]:

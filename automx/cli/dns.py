@@ -3,7 +3,7 @@
 import click
 
 from automx import dns as records
-from automx.address import parse_domain
+from automx.address import is_ip, parse_domain
 from automx.cli.context import Context, pass_context
 from automx.errors import SettingsError
 from automx.lookup import find
@@ -20,7 +20,7 @@ def public_host(context: Context, option: str | None) -> str:
     """
     text = option or context.settings.public_host
     name = parse_domain(text) if text else ""
-    return name if records.is_host_name(name) else ""
+    return "" if is_ip(name) else name
 
 
 @click.command

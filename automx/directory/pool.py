@@ -10,7 +10,6 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from operator import attrgetter
 from threading import BoundedSemaphore, Lock
 from time import monotonic
@@ -19,7 +18,7 @@ from typing import Any
 from cachetools import TTLCache, cachedmethod
 
 from automx import deadline
-from automx.address import PLACEHOLDER, EmailAddress, is_ip
+from automx.address import PLACEHOLDER, EmailAddress, is_loopback
 from automx.clientconfig import FORBIDDEN
 from automx.config import DirectorySettings
 from automx.directory.connection import BrokenError, Connection, Host, HostError, TlsMode
@@ -62,7 +61,7 @@ def hosts(server: LdapServer, settings: DirectorySettings) -> list[Host]:
         default = server.port if is_alike else 636 if is_ldaps else 389
         if is_ldaps:
             tls = TlsMode.LDAPS
-        elif settings.starttls == "no" or (settings.starttls == "yes" and _is_loopback(host.name)):
+        elif settings.starttls == "no" or (settings.starttls == "yes" and is_loopback(host.name)):
             tls = TlsMode.NONE
         else:
             tls = TlsMode.STARTTLS if settings.starttls == "yes" else TlsMode.TRY_STARTTLS
@@ -360,7 +359,3 @@ def person(server: LdapServer, entry: Mapping[str, Any]) -> Person:
         return text
 
     return Person(first(server.attr_uid), first(server.attr_cn) if server.attr_cn else "")
-
-
-def _is_loopback(name: str) -> bool:
-    return name.lower() == "localhost" or (is_ip(name) and ip_address(name).is_loopback)

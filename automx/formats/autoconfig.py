@@ -12,6 +12,7 @@ from automx.formats.template import Template
 from automx.formats.xml import Element, add
 
 CONTENT_TYPE = "application/xml; charset=utf-8"
+PATH = "/mail/config-v1.1.xml"
 
 _DAV_ELEMENTS = {
     ServiceType.CALDAV: "calendar",

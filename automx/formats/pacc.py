@@ -10,7 +10,14 @@ import base64
 import hashlib
 import json
 
-from automx.clientconfig import ClientConfig, MailServer, ServerType, ServiceType, SocketType
+from automx.clientconfig import (
+    IMPLICIT_TLS_PORTS,
+    ClientConfig,
+    MailServer,
+    ServerType,
+    ServiceType,
+    SocketType,
+)
 from automx.errors import UnknownDomainError
 
 CONTENT_TYPE = "application/json"
@@ -19,7 +26,6 @@ HOST_PREFIX = "ua-auto-config"
 TXT_NAME = "_ua-auto-config"
 LOGO_PATH = "/logo"
 
-_PORTS = {ServerType.IMAP: 993, ServerType.POP3: 995, ServerType.SMTP: 465}
 _NAMES = {
     ServerType.IMAP: ("imap",),
     ServerType.POP3: ("pop3",),
@@ -62,7 +68,9 @@ def digest_record(document: bytes) -> str:
 
 def _is_published(server: MailServer) -> bool:
     """Return whether this format can describe a server."""
-    return server.socket_type is SocketType.SSL and server.port == _PORTS.get(server.type)
+    return server.socket_type is SocketType.SSL and server.port == IMPLICIT_TLS_PORTS.get(
+        server.type
+    )
 
 
 def _info(config: ClientConfig) -> dict[str, object]:

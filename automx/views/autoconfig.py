@@ -17,8 +17,8 @@ from automx.views.http import (
 blueprint = Blueprint("autoconfig", __name__)
 
 
-@blueprint.get("/mail/config-v1.1.xml")
-@blueprint.get("/.well-known/autoconfig/mail/config-v1.1.xml")
+@blueprint.get(autoconfig.PATH)
+@blueprint.get(f"/.well-known/autoconfig{autoconfig.PATH}")
 def by_address_or_host() -> Response:
     """Answer for the domain of ``emailaddress``, by default for that of the host name."""
     address = asked_address()

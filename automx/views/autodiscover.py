@@ -40,7 +40,7 @@ def any_case(wsgi_app: "WSGIApplication") -> "WSGIApplication":
     return call
 
 
-@blueprint.post("/autodiscover/autodiscover.xml")
+@blueprint.post(autodiscover.XML_PATH)
 def post() -> Response:
     """Answer the request document in the body."""
     if (request.content_type or "").partition(";")[0].strip().lower() not in _XML_TYPES:
@@ -58,7 +58,7 @@ def post() -> Response:
     return personal_document(document, autodiscover.CONTENT_TYPE)
 
 
-@blueprint.get("/autodiscover/autodiscover.xml")
+@blueprint.get(autodiscover.XML_PATH)
 def get() -> Response:
     """Answer with the settings of the domain: Delta Chat asks this way."""
     address = asked_address()

@@ -1,11 +1,11 @@
 """Seeding by HTTP, as in automx2: from this machine only, or with a token."""
 
 import hmac
-import ipaddress
 
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
+from automx.address import is_loopback
 from automx.errors import ForbiddenError, SeedError
 from automx.views.http import body, host_name, parts
 from automx.views.session import current_session
@@ -52,17 +52,7 @@ def _is_local() -> bool:
         return False
     if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
         return False
-    host = host_name()
-    return _is_loopback(request.remote_addr or "") and (host == "localhost" or _is_loopback(host))
-
-
-def _is_loopback(text: str) -> bool:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    # A socket for both families shows 127.0.0.1 as ::ffff:127.0.0.1.
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    return is_loopback(request.remote_addr or "") and is_loopback(host_name())
 
 
 @blueprint.get("/initdb/")

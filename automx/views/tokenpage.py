@@ -10,10 +10,9 @@ from flask import Response, render_template, request
 from markupsafe import Markup
 
 from automx.accounts import accounts, tokens
-from automx.accounts.tokens import Token
 from automx.address import unicode_domain
-from automx.duration import format_duration
 from automx.formats import dclogin, qr
+from automx.moments import length_of
 from automx.views.dcaccount import offers_profile, reason
 from automx.views.failure import Failure
 from automx.views.http import argument, found_config, html_page, parts
@@ -25,7 +24,6 @@ _HEADLINES = {
     403: "This QR code does not work",
     429: "A little too fast",
 }
-_UNITS = {"s": "second", "m": "minute", "h": "hour", "d": "day", "w": "week", "y": "year"}
 _POLICY = (
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action {}; frame-ancestors 'none'"
 )
@@ -48,7 +46,7 @@ def page() -> Response:
         color=found.config.details.color,
         provider=found.config.provider_name,
         domain=unicode_domain(token.domain),
-        lasts=_in_words(token),
+        lasts=None if token.lifetime is None else length_of(token.lifetime),
         code=Markup(qr.svg(text, title="QR code")),  # noqa: S704 - made of numbers
         link=text.replace("DCACCOUNT:", "dcaccount:", 1),
         steps=dclogin.SCAN_STEPS,
@@ -69,12 +67,3 @@ def _page(status: int, headline: str, *, color: str = "", **values: object) -> R
     html = render_template("token.html", headline=headline, style=style, **values)
     policy = _POLICY.format("'self'" if values.get("offers_profile") else "'none'")
     return html_page(html, status, policy=policy, robots="noindex, nofollow")
-
-
-def _in_words(token: Token) -> str | None:
-    """Return the lifetime of an account, such as "1 day"; None if it has no end."""
-    if token.lifetime is None:
-        return None
-    text = format_duration(token.lifetime)
-    number = int(text[:-1])
-    return f"{number} {_UNITS[text[-1]]}{'s' * (number != 1)}"
