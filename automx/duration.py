@@ -4,6 +4,7 @@ import re
 from datetime import timedelta
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
+_WORDS = {"s": "second", "m": "minute", "h": "hour", "d": "day", "w": "week", "y": "year"}
 _DURATION = re.compile(r"(\d{1,9})([smhdwy])", re.ASCII)
 
 LONGEST = timedelta(days=100 * 365)
@@ -31,3 +32,10 @@ def format_duration(duration: timedelta) -> str:
         if seconds and seconds % length == 0:
             return f"{seconds // length}{letter}"
     return f"{seconds}s"
+
+
+def in_words(duration: timedelta) -> str:
+    """Return a duration of whole seconds in words, such as ``90 minutes`` or ``2 weeks``."""
+    text = format_duration(duration)
+    number = int(text[:-1])
+    return f"{number} {_WORDS[text[-1]]}{'s' * (number != 1)}"

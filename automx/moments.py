@@ -1,6 +1,6 @@
 """Moments in UTC, to the second: read from a text, written for programs and for people."""
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 
 _UNITS = [("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)]
 
@@ -51,16 +51,6 @@ def away(moment: datetime, now: datetime) -> str:
         return "now"
     units = (unit for unit in _UNITS if abs(seconds) >= 2 * unit[1])
     unit, length = next(units, ("second", 1))
-    words = _number(round(abs(seconds) / length), unit)
+    number = round(abs(seconds) / length)
+    words = f"{number} {unit}{'s' * (number != 1)}"
     return f"in {words}" if seconds > 0 else f"{words} ago"
-
-
-def length_of(duration: timedelta) -> str:
-    """Return a duration of whole seconds in words, such as ``90 minutes`` or ``1 day``."""
-    seconds = int(duration.total_seconds())
-    unit, length = next(unit for unit in _UNITS if seconds % unit[1] == 0)
-    return _number(seconds // length, unit)
-
-
-def _number(number: int, unit: str) -> str:
-    return f"{number} {unit}{'s' * (number != 1)}"

@@ -16,10 +16,10 @@ from automx.cli.context import Context, with_json
 from automx.cli.qr import Card, QrOutput, qr_options
 from automx.cli.terminal import EXIT_STATUS, complain, read_secret, table
 from automx.config import BACKENDS
-from automx.duration import parse_duration
+from automx.duration import in_words, parse_duration
 from automx.errors import SettingsError, UnknownDomainError
 from automx.formats.dclogin import SCAN_STEPS, account_text
-from automx.moments import dated, length_of, parse_moment, to_minute
+from automx.moments import dated, parse_moment, to_minute
 
 _FIELDS = (
     click.option(
@@ -270,7 +270,7 @@ def _notes(token: Token) -> list[str]:
         notes = [f"This code makes a mailbox of its own for each person, at {domain}."]
     if token.lifetime is not None:
         unused = " without use" if token.spare_active else ""
-        notes.append(f"The mailbox and its mail end after {length_of(token.lifetime)}{unused}.")
+        notes.append(f"The mailbox and its mail end after {in_words(token.lifetime)}{unused}.")
     if token.valid_until is not None:
         notes.append(f"The code can be used until {to_minute(token.valid_until)}.")
     return notes
@@ -309,7 +309,7 @@ def _details(context: Context, token: Token) -> str:
     now = context.now
     settings = context.settings
     lifetime = token.lifetime
-    lasts = f"each account lasts {length_of(lifetime)}" if lifetime else "accounts have no end"
+    lasts = f"each account lasts {in_words(lifetime)}" if lifetime else "accounts have no end"
     rows = [
         ("Name", token.name),
         ("Token", f"{token.token} (secret)"),

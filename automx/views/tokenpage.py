@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from automx.accounts import accounts, tokens
 from automx.address import unicode_domain
+from automx.duration import in_words
 from automx.formats import dclogin, qr
-from automx.moments import length_of
 from automx.views.dcaccount import offers_profile, reason
 from automx.views.failure import Failure
 from automx.views.http import argument, found_config, html_page, parts
@@ -46,7 +46,7 @@ def page() -> Response:
         color=found.config.details.color,
         provider=found.config.provider_name,
         domain=unicode_domain(token.domain),
-        lasts=None if token.lifetime is None else length_of(token.lifetime),
+        lasts=None if token.lifetime is None else in_words(token.lifetime),
         code=Markup(qr.svg(text, title="QR code")),  # noqa: S704 - made of numbers
         link=text.replace("DCACCOUNT:", "dcaccount:", 1),
         steps=dclogin.SCAN_STEPS,
