@@ -475,7 +475,7 @@ def kill_one_by_one(server: Server, load: Load, dice: random.Random, number: int
 
 @pytest.mark.parametrize(
     ("accounts_database", "kills"),
-    [("sqlite", 50), ("postgresql", 10), ("mariadb", 10)],
+    [("sqlite", 20), ("postgresql", 10), ("mariadb", 10)],
     indirect=["accounts_database"],
 )
 def test_what_was_killed_is_brought_in_order(

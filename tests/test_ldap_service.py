@@ -444,6 +444,7 @@ def test_a_server_with_workers_gives_login_names_and_survives_restarts_of_the_di
             slowest = max(slowest, time.monotonic() - start)
             assert status == 503 or "<username>alice</username>" in body
             statuses[status] = statuses.get(status, 0) + 1
+            ended.wait(0.01)  # leaves the processor to the server
 
     def more(status: int) -> None:
         reached = statuses.get(status, 0) + 30

@@ -601,11 +601,7 @@ migrations.upgrade(sys.argv[1])
 @pytest.mark.parametrize(
     ("engine", "statement", "done"),
     [
-        ("sqlite", "DROP TABLE server", []),
-        ("sqlite", "CREATE TABLE account", []),
         ("sqlite", "CREATE TABLE documentation", []),
-        ("postgresql", "DROP COLUMN", []),
-        ("postgresql", "CREATE TABLE account", []),
         ("postgresql", "CREATE TABLE documentation", []),
         ("mariadb", "ALTER TABLE server", []),
         ("mariadb", "CREATE TABLE account", ["0001"]),

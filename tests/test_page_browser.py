@@ -51,6 +51,15 @@ FOCUSED = """() => {
   return element.ariaLabel || label || element.textContent.trim();
 }"""
 
+# Where everything is that can be touched.
+TARGETS = """() => [...document.querySelectorAll("a, button, summary, input:not([type=hidden])")]
+  .filter((element) => element.checkVisibility())
+  .map((element) => ({
+    ...element.getBoundingClientRect().toJSON(),
+    isInFooter: element.matches("footer a"),
+    html: element.outerHTML,
+  }))"""
+
 
 @pytest.fixture(scope="module")
 def database_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -117,7 +126,7 @@ class Visit:
 
     def open(self, query: str = "", *, everything: bool = False) -> Page:
         """Open the page, and all that can be unfolded."""
-        self.page.goto(f"{self.server.url}/{query}", wait_until="networkidle")
+        self.page.goto(f"{self.server.url}/{query}")
         if everything:
             closed = self.page.locator("details:not([open]) > summary")
             while closed.count():
@@ -159,16 +168,17 @@ class Visits:
 
 def violations(page: Page) -> list[str]:
     """Return what axe-core finds wrong, with the elements that it finds wrong."""
-    found = Axe().run(page).response["violations"]
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
     return [f"{rule['id']}: {node['html']}" for rule in found for node in rule["nodes"]]
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 360), ("dark", 1280)])
 @pytest.mark.parametrize("state", STATES)
-def test_nothing_bars_anybody(visits: Visits, state: str, scheme: str, width: int) -> None:
+def test_nothing_bars_anybody(visits: Visits, state: str) -> None:
     """axe-core looks at each state with everything unfolded."""
-    visit = visits(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    page = visit.open(STATES[state], everything=True)
+    page = visits(viewport={"width": 360, "height": 800}).open(STATES[state], everything=True)
+    assert violations(page) == []
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.emulate_media(color_scheme="dark")
     assert violations(page) == []
 
 
@@ -195,14 +205,13 @@ def test_a_narrow_phone_is_wide_enough_and_thumbs_are_not_too_thick(
     visit = visits(viewport={"width": 360, "height": 740}, has_touch=True, locale=language)
     page = visit.open(STATES[state], everything=True)
     assert page.evaluate("document.documentElement.scrollWidth") == 360
-    targets = page.locator("a, button, summary, input:not([type=hidden])")
-    for target in targets.filter(visible=True).all():
-        box = target.bounding_box()
-        assert box
-        assert box["height"] >= 44
-        assert box["width"] >= 44 or target.evaluate("one => one.matches('footer a')")
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= 360
+    boxes = page.evaluate(TARGETS)
+    assert bool(boxes) == (state != "unknown token")
+    for box in boxes:
+        assert box["height"] >= 44, box
+        assert box["width"] >= 44 or box["isInFooter"], box
+        assert box["left"] >= 0, box
+        assert box["right"] <= 360, box
 
 
 def test_a_keyboard_is_enough(visits: Visits) -> None:
@@ -324,6 +333,7 @@ def test_the_page_is_small_and_stands_still(visits: Visits, state: str, width: i
     visit = visits(viewport={"width": width, "height": 5000})  # all of it is on the screen
     visit.context.add_init_script(WATCH_SHIFTS)
     page = visit.open(STATES[state])
+    page.wait_for_load_state("networkidle")
     assert 5_000 < visit.bytes < BUDGET
     page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
     assert page.evaluate("window.shifted") == 0
