@@ -71,7 +71,7 @@ class Mailboxes(Protocol):
         """Make a mailbox; False if somebody has that name already."""
 
     def find(self, request: Request) -> Mailbox | None:
-        """Tell of a mailbox; None if it is certain that there is none."""
+        """Return what is known of a mailbox; None if it is certain that there is none."""
 
     def disable(self, request: Request) -> bool:
         """Block the login; False if there is no such mailbox."""

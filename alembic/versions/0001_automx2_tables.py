@@ -309,7 +309,7 @@ def ignore_case_of_domains() -> None:
 
 
 def is_indexed(table: str, column: str) -> bool:
-    """Tell whether an index of MySQL or MariaDB begins with a column."""
+    """Return whether an index of MySQL or MariaDB begins with a column."""
     return bool(
         op.get_bind().scalar(
             sa.text(

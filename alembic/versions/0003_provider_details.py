@@ -98,7 +98,7 @@ def downgrade() -> None:
 
 
 def can_refer_to_provider() -> bool:
-    """Tell whether the table of automx2 can be referred to: MyISAM's cannot."""
+    """Return whether the table of automx2 can be referred to: MyISAM's cannot."""
     if context.is_offline_mode() or op.get_bind().dialect.name not in {"mysql", "mariadb"}:
         return True
     options = sa.inspect(op.get_bind()).get_table_options("provider")
