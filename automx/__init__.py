@@ -19,6 +19,7 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     from flask import Flask
 
     from automx import backends, cache, config, views
+    from automx.accounts.keystates import KeyStates
     from automx.directory import pool
     from automx.views import http, limits, log, session
 
@@ -35,7 +36,7 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
         settings,
         cache.ConfigCache(settings.domain_cache_seconds),
         pool.Directories(settings.directory),
-        backends.Backends(settings.accounts),
+        backends.Backends(settings.accounts, KeyStates(lambda: session.db.engine)),
         limits.Limits(settings.limits),
         signer,
     )

@@ -106,7 +106,7 @@ class UnavailableError(AutomxError):
 
     status = 503
     public = "The service is not available at the moment. Please try again later."
-    retry_after = 10  # seconds
+    retry_after: int | None = 10  # seconds
 
 
 class DatabaseError(UnavailableError):
@@ -129,7 +129,7 @@ class TryAgainError(UnavailableError):
     """A backend refused, or could not be asked; nothing was changed."""
 
     public = "The mail server cannot do this at the moment. Please try again later."
-    retry_after = 60
+    retry_after: int | None = 60
 
 
 class NotReachedError(TryAgainError):
@@ -137,6 +137,17 @@ class NotReachedError(TryAgainError):
 
     status = 504
     public = "The mail server cannot be reached at the moment. Please try again later."
+
+
+class MisconfiguredError(TryAgainError):
+    """A backend refuses because of its settings, or of ours; nothing was changed.
+
+    Waiting does not help: an administrator has to change something.
+    """
+
+    status = 500
+    public = "The mail server refuses this; its administrator has to look into it."
+    retry_after = None
 
 
 class UncertainError(UnavailableError):
@@ -151,6 +162,10 @@ class SilentError(UncertainError):
 
     status = 504
     public = "The mail server did not answer in time. Please try again later."
+
+
+class MailLeftError(AutomxError):
+    """A mailbox is deleted, and its mail is still on the disk of the mail server."""
 
 
 class SettingsError(AutomxError):

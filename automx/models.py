@@ -6,10 +6,12 @@ what is here only reads and writes.
 """
 
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import (
     Boolean,
     Column,
+    ColumnElement,
     DateTime,
     Dialect,
     ForeignKey,
@@ -19,7 +21,11 @@ from sqlalchemy import (
     String,
     Table,
     TypeDecorator,
+    literal,
 )
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 metadata = MetaData()
 
@@ -38,7 +44,39 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return the moment with its time zone."""
-        return value and value.replace(tzinfo=UTC)
+        if value is None:
+            return None
+        moment = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+        return moment.replace(microsecond=0)
+
+
+class second_of(FunctionElement[datetime]):  # noqa: N801 - a function of SQL
+    """A moment in SQL, to be compared with another one: both as UtcDateTime reads them.
+
+    A moment that was written by hand may have a fraction of a second, or none. SQLite compares
+    moments as texts, in which the fraction makes a difference even if it is 0.
+    """
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+    def __init__(self, moment: ColumnElement[datetime | None] | datetime) -> None:
+        super().__init__(literal(moment, UtcDateTime()) if isinstance(moment, datetime) else moment)
+
+
+@compiles(second_of)
+def _as_it_is(element: second_of, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(second_of, "sqlite")
+def _as_text(element: second_of, compiler: SQLCompiler, **options: Any) -> str:
+    return f"datetime({compiler.process(element.clauses, **options)})"
+
+
+@compiles(second_of, "postgresql")
+def _truncated(element: second_of, compiler: SQLCompiler, **options: Any) -> str:
+    return f"date_trunc('second', {compiler.process(element.clauses, **options)})"
 
 
 def _links(table: str) -> Table:
@@ -197,4 +235,14 @@ Account = Table(
     Column("expires_at", UtcDateTime, index=True),
     Column("changed_at", UtcDateTime, nullable=False),
     Column("warned_at", UtcDateTime),
+)
+
+# Whether the server of a backend accepts a key, as backends.keys explains it; ``digest`` is a
+# SHA-256, so that the table holds no secret.
+BackendKey = Table(
+    "backend_key",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
 )

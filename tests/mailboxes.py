@@ -9,7 +9,7 @@ import contextlib
 import functools
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,7 +36,7 @@ INSERT INTO domain VALUES (1, 'example.com', 1, NULL);
 INSERT INTO domain VALUES (2, 'Example.NET', 1, NULL);
 """
 
-_CLEARED = ("account", "token", "server_domain", "domain", "server", "provider")
+_CLEARED = ("backend_key", "account", "token", "server_domain", "domain", "server", "provider")
 
 
 @dataclass
@@ -47,6 +47,7 @@ class Box:
     password: str = field(repr=False, default="")
     is_active: bool = True
     last_login: datetime | None = None
+    sees_logins: bool = True
 
 
 @dataclass
@@ -83,7 +84,7 @@ class Mailboxes:
             box = self.boxes.get(address)
             if box is None:
                 return None
-            return Mailbox(box.is_active, box.owner == owner, box.last_login)
+            return Mailbox(box.is_active, box.owner == owner, box.last_login, box.sees_logins)
 
     def disable(self, address: str, owner: Owner) -> None:
         with self._call("disable", address):
@@ -93,6 +94,9 @@ class Mailboxes:
     def delete(self, address: str, owner: Owner) -> None:
         with self._call("delete", address):
             self.boxes.pop(address, None)
+
+    def faults(self, domains: Sequence[str]) -> Iterator[str]:
+        yield from ()
 
     def close(self) -> None:
         pass

@@ -38,6 +38,9 @@ _ADDRESS = re.compile(
 )
 
 
+_LOGINS = tuple(f"last_{name}_login" for name in ("imap", "smtp", "pop3", "sso"))
+
+
 def _set_event() -> threading.Event:
     event = threading.Event()
     event.set()
@@ -60,6 +63,7 @@ class Domain:
     mailboxes: int = 1000
     maxquota: int = 100_000
     quota: int = 1_000_000
+    active: int = 1
 
 
 @dataclass
@@ -122,7 +126,8 @@ class FakeMailcow:
     ``trouble`` is how it fails: "dockerapi", "redis", "mariadb" or "php-fpm" (that service is
     down), "empty" (an exception in its PHP code before it did anything), "empty-after" (after it
     did), "silent" and "silent-after" (no answer), "lost" and "lost-after" (the connection ends
-    without an answer), "drip" (one octet in a tenth of a second).
+    without an answer), "drip" (one octet in a tenth of a second). ``troubled`` is the method of
+    the requests that it concerns, "" for all.
     """
 
     url: str = ""
@@ -137,19 +142,25 @@ class FakeMailcow:
     policy: Policy = field(default_factory=Policy)
     template_quota: int = 0  # MiB
     trouble: str = ""
+    troubled: str = ""
     maildir_trouble: str | None = None  # why Dovecot's container cannot move the mail away
     is_upgraded: bool = False  # the next request to a page changes the schema
     replies: dict[str, Reply] = field(default_factory=dict)  # "add/mailbox" -> another answer
+    default: Reply | None = None  # the answer to everything: the path is wrong
     before_insert: Callable[[], object] = lambda: None  # runs between the last check and the INSERT
     hold: threading.Event = field(default_factory=_set_event)  # answers wait until it is set
+    waiting: int = 0  # requests whose answers wait
     requests: list[Request] = field(default_factory=list)
     refused: int = 0  # answers with 401, each of which Fail2ban hears of
     connections: int = 0  # how many were opened
+    sees_logins: bool = True  # SHOW_LAST_LOGIN
+    # Address -> fields of get/mailbox: sasl_log keeps log-ins when a mailbox is deleted.
+    logins: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.keys.setdefault(self.key, Key())
         self.keys.setdefault(self.read_only_key, Key("ro"))
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._sessions: dict[str, str] = {}  # cookie -> access
 
     @property
@@ -210,29 +221,36 @@ class FakeMailcow:
         }
         if tags:
             mailbox["tags"] = list(tags)
-        with self._lock:
-            self.mailboxes[address] = mailbox | fields
+        with self.lock:
+            self.mailboxes[address] = mailbox | self.logins.get(address, {}) | fields
+
+    def trouble_with(self, method: str) -> str:
+        """Return how requests of a method fail."""
+        return self.trouble if self.troubled in {"", method} else ""
 
     def answer(self, request: Request) -> tuple[Reply, str]:
         """Return the answer to a request, and the cookie of the session."""
-        with self._lock:
+        with self.lock:
             self.requests.append(request)
-        if self.trouble == "php-fpm":
+        trouble = self.trouble_with(request.method)
+        if trouble == "php-fpm":
             return Reply(502, PREPARING.encode(), "text/html"), ""
-        if self.trouble in OUTAGES:
-            text = f"<center style='font-family:sans-serif;'>{OUTAGES[self.trouble]}</center> "
+        if trouble in OUTAGES:
+            text = f"<center style='font-family:sans-serif;'>{OUTAGES[trouble]}</center> "
             return Reply(500, text.encode(), "text/html; charset=UTF-8"), ""
         path = request.path.removeprefix("/api/v1/")
+        if self.default is not None:
+            return self.default, ""
         if path in self.replies:
             return self.replies[path], ""
         session = _cookie(request) or secrets.token_hex(16)
-        if self.trouble == "empty":
+        if trouble == "empty":
             return Reply(200, b""), session
         access, refusal = self._access(request, session)
         if refusal:
             return refusal, session
         reply = self._route(request, path, access)
-        if self.trouble == "empty-after":
+        if trouble == "empty-after":
             return Reply(200, b""), session
         return reply, session
 
@@ -247,12 +265,12 @@ class FakeMailcow:
         client = ipaddress.ip_address(request.client)
         if key.allow_from and not any(client in ipaddress.ip_network(n) for n in key.allow_from):
             return "", self._refuse(f"api access denied for ip {request.client}")
-        with self._lock:
+        with self.lock:
             self._sessions[session] = key.access
         return key.access, None
 
     def _refuse(self, why: str) -> Reply:
-        with self._lock:
+        with self.lock:
             self.refused += 1
         return _error(401, why)
 
@@ -292,7 +310,7 @@ class FakeMailcow:
         if not access:
             return Reply(200, b"")
         change = {"add": self._add, "edit": self._edit, "delete": self._delete}[action]
-        with self._lock:
+        with self.lock:
             is_first, self.is_upgraded = self.is_upgraded, False
         begin = [_entry("info", "db_init_complete", log="init_db_schema")] if is_first else []
         entries = change(sent)
@@ -306,12 +324,14 @@ class FakeMailcow:
         if not access:
             return Reply(200, b"")
         found: Any = {}
-        with self._lock:
+        with self.lock:
             if category == "mailbox" and name == "all":
                 domain = unquote_plus(urlsplit(path).path).partition("/all/")[2]
                 found = [m for m in self.mailboxes.values() if domain in {"", m["domain"]}]
             elif category == "mailbox":
                 found = self.mailboxes.get(name.lower(), {})
+                if found and not self.sees_logins:
+                    found = found | dict.fromkeys(_LOGINS, 0)
                 tags = parse_qs(urlsplit(path).query).get("tags", [])
                 if tags:
                     found = [found] if any(tag in found.get("tags", ()) for tag in tags) else []
@@ -329,7 +349,8 @@ class FakeMailcow:
             "mboxes_left": self.domains[name].mailboxes - len(mailboxes),
             "domain_name": name,
             "max_num_mboxes_for_domain": self.domains[name].mailboxes,
-            "active": 1,
+            "active": self.domains[name].active,
+            "active_int": self.domains[name].active,
         }
 
     def _add(self, sent: Any) -> list[Any] | None:
@@ -346,7 +367,7 @@ class FakeMailcow:
         domain = self.domains.get(name)
         if domain is None:
             return refuse("access_denied")
-        with self._lock:
+        with self.lock:
             for taken, code in (
                 (self.mailboxes, "object_exists"),
                 (self.aliases, "is_alias"),
@@ -362,7 +383,7 @@ class FakeMailcow:
         if not self.policy.allows(password):
             return refuse("password_complexity")
         quota = int(attributes.get("quota", self.template_quota))
-        with self._lock:
+        with self.lock:
             others = [m for m in self.mailboxes.values() if m["domain"] == name]
         used = sum(m["quota"] for m in others) // MEBIBYTE
         if len(others) >= domain.mailboxes:
@@ -374,7 +395,7 @@ class FakeMailcow:
         self.before_insert()
         active = int(attributes.get("active", 1))
         tags = attributes.get("tags") or []
-        with self._lock:
+        with self.lock:
             if address in self.mailboxes:  # a duplicate of the primary key is an exception
                 return None
             self.add(
@@ -396,34 +417,56 @@ class FakeMailcow:
         ]
 
     def _edit(self, sent: Any) -> list[Any]:
-        items, attributes = sent.get("items"), sent.get("attr") or {}
+        items, attributes = sent.get("items") or [], sent.get("attr") or {}
         entries = []
         for item in items if isinstance(items, list) else [items]:
-            with self._lock:
-                mailbox = self.mailboxes.get(str(item).lower())
-                if not _ADDRESS.fullmatch(str(item)):
-                    entries.append(_entry("danger", "username_invalid", item, log="mailbox"))
-                elif mailbox is None:
-                    entries.append(_entry("danger", "access_denied", log="mailbox"))
-                else:
-                    if "active" in attributes:
-                        mailbox["active"] = mailbox["active_int"] = int(attributes["active"])
-                    entries.append(_entry("success", "mailbox_modified", item, log="mailbox"))
+            with self.lock:
+                refusal = self._edit_refusal(str(item), attributes)
+                if refusal:
+                    entries.append(_entry("danger", *refusal, log="mailbox"))
+                    continue
+                mailbox = self.mailboxes[str(item).lower()]
+                if "active" in attributes:
+                    mailbox["active"] = mailbox["active_int"] = int(attributes["active"])
+                if "quota" in attributes:
+                    mailbox["quota"] = int(attributes["quota"]) * MEBIBYTE
+                entries.append(_entry("success", "mailbox_modified", item, log="mailbox"))
         return entries
+
+    def _edit_refusal(self, item: str, attributes: Any) -> tuple[str, *tuple[object, ...]] | None:
+        """Return the code of a refusal and its arguments; None if there is none.
+
+        The quota is checked even if it is not sent.
+        """
+        if not _ADDRESS.fullmatch(item):
+            return "username_invalid", item
+        mailbox = self.mailboxes.get(item.lower())
+        domain = self.domains.get(item.lower().partition("@")[2])
+        if mailbox is None or mailbox["username"] is None or domain is None:
+            return ("access_denied",)
+        quota = int(attributes.get("quota", mailbox["quota"] // MEBIBYTE))
+        others = [m for m in self.mailboxes.values() if m["domain"] == mailbox["domain"]]
+        left = domain.quota - sum(m["quota"] for m in others if m is not mailbox) // MEBIBYTE
+        if quota > left:
+            return "mailbox_quota_left_exceeded", left
+        if quota > domain.maxquota:
+            return "mailbox_quota_exceeded", domain.maxquota
+        return None
 
     def _delete(self, sent: Any) -> list[Any]:
         items = list(sent.values()) if isinstance(sent, dict) else sent
         entries = []
         for item in items if isinstance(items, list) else [items]:
             address = str(item).lower()
-            with self._lock:
+            with self.lock:
                 if address not in self.mailboxes:
                     entries.append(_entry("danger", "access_denied", log="mailbox"))
                     continue
                 if self.maildir_trouble is not None:
                     text = f"Could not move maildir to garbage collector: {self.maildir_trouble}"
                     entries.append(_entry("warning", text, log="mailbox"))
-                del self.mailboxes[address]
+                mailbox = self.mailboxes.pop(address)
+                self.logins[address] = {name: mailbox[name] for name in _LOGINS if name in mailbox}
                 self.passwords.pop(address, None)
                 self.aliases = {
                     alias: goal for alias, goal in self.aliases.items() if goal != address
@@ -529,11 +572,15 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.command, self.path, headers, body, self.client_address[0])
-        trouble = mailcow.trouble
+        trouble = mailcow.trouble_with(self.command)
         if trouble in {"silent", "lost"}:
             mailcow.requests.append(request)
         else:
+            with mailcow.lock:
+                mailcow.waiting += 1
             mailcow.hold.wait()
+            with mailcow.lock:
+                mailcow.waiting -= 1
             reply, session = mailcow.answer(request)
         if trouble.startswith("silent"):
             self.server.ended.wait()

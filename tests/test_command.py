@@ -163,8 +163,9 @@ def test_statuses_of_success(shell: Program, action: str, status: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        ({"active": True, "ours": True, "last_login": None}, Mailbox(True, True)),
-        ({"active": False, "ours": True}, Mailbox(False, True)),
+        ({"active": True, "ours": True, "last_login": None}, Mailbox(True, True, None, False)),
+        ({"active": False, "ours": True}, Mailbox(False, True, None, False)),
+        ({"active": True, "ours": True, "last_login": 0}, Mailbox(True, True)),
         (
             {"active": True, "ours": False, "last_login": 1790000000, "more": [1]},
             Mailbox(True, False, datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)),
@@ -199,13 +200,15 @@ def test_a_mailbox_that_is_told_of_wrongly(
     assert cause(error, words).startswith(f"account_command, find: {expected}: {{'status': 'found'")
 
 
-@pytest.mark.parametrize("wrong", ["1790000000", 1790000000.0, True, 0, -1, 1790000000000, []])
+@pytest.mark.parametrize("wrong", ["1790000000", 1790000000.0, True, False, -1, 1790000000000, []])
 def test_a_last_login_that_is_no_time(shell: Program, wrong: object) -> None:
     answer = {"status": "found", "active": True, "ours": True, "last_login": wrong}
     words = shell(says(answer))
     with pytest.raises(UncertainError) as error:
         call(words, "find")
-    expected = f"account_command, find: last_login must be null or a Unix time in seconds: {answer}"
+    expected = (
+        f"account_command, find: last_login must be null, 0 or a Unix time in seconds: {answer}"
+    )
     assert cause(error, words) == expected
 
 

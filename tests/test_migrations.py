@@ -34,6 +34,7 @@ TITLES = {
     "0001": "automx2's seven tables, and what makes a domain quick to find",
     "0002": "Tokens and accounts of Delta Chat",
     "0003": "Details of providers: what people and newer protocols want to know of them",
+    "0004": "Keys of mail servers: whether they are accepted",
 }
 REVISIONS = list(TITLES)
 KNOWN = ", ".join(REVISIONS)
@@ -70,9 +71,12 @@ DETAIL_COLUMNS = {
     ],
     "documentation": ["id", "provider_id", "url", "lang", "text"],
 }
+KEY_COLUMNS = {"backend_key": ["digest", "state", "changed_at"]}
 # What each revision adds.
-ADDED = dict(zip(REVISIONS, (AUTOMX2_COLUMNS, ACCOUNT_COLUMNS, DETAIL_COLUMNS), strict=True))
-COLUMNS = AUTOMX2_COLUMNS | ACCOUNT_COLUMNS | DETAIL_COLUMNS
+ADDED = dict(
+    zip(REVISIONS, (AUTOMX2_COLUMNS, ACCOUNT_COLUMNS, DETAIL_COLUMNS, KEY_COLUMNS), strict=True)
+)
+COLUMNS = AUTOMX2_COLUMNS | ACCOUNT_COLUMNS | DETAIL_COLUMNS | KEY_COLUMNS
 DAV_TABLES = {"davserver", "davserver_domain"}
 OUR_INDEXES = {
     "ix_domain_lower_name",
@@ -488,6 +492,7 @@ def test_what_others_added_to_the_table_of_servers_stays(any_database_uri: str) 
         ("account", "address"),
         ("provider_detail", "color"),
         ("documentation", "id"),
+        ("backend_key", "changed_at"),
     ],
 )
 def test_a_table_of_another_program_is_refused_and_left_alone(
@@ -1126,7 +1131,8 @@ def test_the_commands_tell_in_a_line_what_they_did(any_database_uri: str) -> Non
     assert automx("db", "upgrade", env=env) == f"The database is up to date ({head}).\n"
     assert automx("db", "current", env=env) == f"{head} (up to date)\n"
     assert automx("db", "downgrade", "0001", env=env) == (
-        f"Undone 0003: {TITLES['0003']}\nUndone 0002: {TITLES['0002']}\nThe database is at 0001.\n"
+        "".join(f"Undone {revision}: {TITLES[revision]}\n" for revision in REVISIONS[:0:-1])
+        + "The database is at 0001.\n"
     )
     assert automx("db", "downgrade", "base", env=env) == (
         f"Undone 0001: {TITLES['0001']}\nThe database is at base.\n"

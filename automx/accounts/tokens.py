@@ -26,7 +26,7 @@ from automx.errors import (
     UnknownTokenError,
 )
 from automx.formats.dclogin import account_text
-from automx.models import Account
+from automx.models import Account, second_of
 from automx.models import Token as TokenRow
 from automx.moments import iso
 
@@ -227,7 +227,9 @@ def claim(token_id: int, now: datetime) -> Update:
         .where(
             TokenRow.c.id == token_id,
             TokenRow.c.is_revoked.is_(False),
-            or_(TokenRow.c.valid_until.is_(None), TokenRow.c.valid_until > now),
+            or_(
+                TokenRow.c.valid_until.is_(None), second_of(TokenRow.c.valid_until) > second_of(now)
+            ),
             or_(TokenRow.c.maxuse == 0, TokenRow.c.usecount < TokenRow.c.maxuse),
         )
         .values(usecount=TokenRow.c.usecount + 1)

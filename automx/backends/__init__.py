@@ -1,25 +1,40 @@
 """Backends: the programs that make, disable and delete the mailboxes of accounts.
 
 A backend knows nothing of tokens and rows. A method that returns has done its work. Its errors say
-whether the mailbox may have changed: after TakenError and TryAgainError (and so NotReachedError) it
-has certainly not; after UncertainError (and so SilentError) it may have.
+whether the mailbox may have changed: after TakenError and TryAgainError (and so NotReachedError and
+MisconfiguredError) it has certainly not; after UncertainError (and so SilentError) it may have.
 """
 
 import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from typing import Protocol
 
+from automx.backends.keys import KeyMemory, ProcessMemory
 from automx.config import BACKENDS, AccountSettings
 from automx.errors import SettingsError
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The owner of a mailbox: the name of a token, and the mark, which is unique for an account."""
+    """The owner of a mailbox: the name of a token, and the mark.
+
+    The mark is unique for an account, or that of mailadm_mark().
+    """
 
     token: str
     mark: str
+
+
+def mailadm_mark(token: str) -> str:
+    """Return the mark of accounts that mailadm made by a token of this name.
+
+    In mailcow, mailadm has marked their mailboxes with the name of the token only. A digest of it
+    fits into the column ``mark``, however long the name is.
+    """
+    return f"mailadm:{sha256(token.encode()).hexdigest()[:24]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +42,13 @@ class Mailbox:
     """What a backend knows of a mailbox.
 
     ``is_ours``: it was made for the owner in question, as far as the backend knows. ``last_login``
-    (UTC) is None if it is not known, or if there was none.
+    (UTC) is None if there was none. If not ``sees_logins``, the backend knows nothing of log-ins.
     """
 
     is_active: bool
     is_ours: bool
     last_login: datetime | None = None
+    sees_logins: bool = True
 
 
 class Backend(Protocol):
@@ -49,20 +65,36 @@ class Backend(Protocol):
         """Return what is known of a mailbox; None only if it is certain that there is none."""
 
     def disable(self, address: str, owner: Owner) -> None:
-        """Prevent logins; the mail stays. A missing mailbox is no error."""
+        """Prevent logins; the mail stays. A missing mailbox is no error.
+
+        The caller has asked find() whether the mailbox is the owner's, here and for delete().
+        """
 
     def delete(self, address: str, owner: Owner) -> None:
-        """Delete a mailbox. Returns only when the backend has said that there is none any more."""
+        """Delete a mailbox. Returns only when the backend has said that there is none any more.
+
+        Raises MailLeftError if the mailbox is deleted, but its mail is not.
+        """
+
+    def faults(self, domains: Sequence[str]) -> Iterator[str]:
+        """Yield what prevents new mailboxes of these domains, in sentences for the administrator.
+
+        Changes nothing. Raises as the other methods if the backend itself cannot be used.
+        """
 
     def close(self) -> None:
         """Close connections."""
 
 
 class Backends:
-    """The backends of the settings, each opened when it is first used. Safe for threads."""
+    """The backends of the settings, each opened when it is first used. Safe for threads.
 
-    def __init__(self, settings: AccountSettings) -> None:
+    ``keys`` remembers keys for all processes; by default, this one remembers them alone.
+    """
+
+    def __init__(self, settings: AccountSettings, keys: KeyMemory | None = None) -> None:
         self._settings = settings
+        self._keys = keys or ProcessMemory()
         self._opened: dict[str, Backend] = {}
         self._lock = threading.Lock()
 
@@ -78,7 +110,7 @@ class Backends:
         name = self.name(name)
         with self._lock:
             if name not in self._opened:
-                self._opened[name] = _open(name, self._settings)
+                self._opened[name] = _open(name, self._settings, self._keys)
             return self._opened[name]
 
     def close(self) -> None:
@@ -89,7 +121,7 @@ class Backends:
             self._opened.clear()
 
 
-def _open(name: str, settings: AccountSettings) -> Backend:
+def _open(name: str, settings: AccountSettings, keys: KeyMemory) -> Backend:
     """Open a backend. Each one is imported when it is used: httpx takes time and memory."""
     if name == "none":
         from automx.backends.none import NoBackend
@@ -103,6 +135,7 @@ def _open(name: str, settings: AccountSettings) -> Backend:
             settings.mailcow_token,
             timeout=settings.timeout,
             ca_file=settings.mailcow_ca_file,
+            keys=keys,
         )
     if name == "command":
         from automx.backends.command import Command

@@ -12,7 +12,7 @@ import re
 import selectors
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -69,9 +69,11 @@ class Command:
             _fail("find", f"active and ours must be true or false: {answer}")
         last_login = answer.get("last_login")
         if last_login is None:
+            return Mailbox(is_active, is_ours, sees_logins=False)
+        if type(last_login) is not int or not 0 <= last_login <= _LAST_SECOND:
+            _fail("find", f"last_login must be null, 0 or a Unix time in seconds: {answer}")
+        if last_login == 0:  # there was none
             return Mailbox(is_active, is_ours)
-        if type(last_login) is not int or not 0 < last_login <= _LAST_SECOND:
-            _fail("find", f"last_login must be null or a Unix time in seconds: {answer}")
         return Mailbox(is_active, is_ours, datetime.fromtimestamp(last_login, UTC))
 
     def disable(self, address: str, owner: Owner) -> None:
@@ -81,6 +83,10 @@ class Command:
     def delete(self, address: str, owner: Owner) -> None:
         """Delete a mailbox. Raises TryAgainError, UncertainError."""
         self._ask("delete", address, owner)
+
+    def faults(self, domains: Sequence[str]) -> Iterator[str]:
+        """Yield nothing: the protocol has no action that asks without making a mailbox."""
+        yield from ()
 
     def close(self) -> None:
         """Nothing is open between two calls."""

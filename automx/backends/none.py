@@ -3,24 +3,30 @@
 So automx makes, disables and deletes nothing, and keeps only the rows of accounts.
 """
 
+from collections.abc import Iterator, Sequence
+
 from automx.backends import Mailbox, Owner
 
 
 class NoBackend:
-    """Does nothing. Each mailbox may exist, and its last login is not known."""
+    """Does nothing. Each mailbox may exist; nothing is known of log-ins."""
 
     def create(self, address: str, password: str, owner: Owner) -> None:
         """Make no mailbox."""
 
     def find(self, address: str, owner: Owner) -> Mailbox | None:
         """Return a mailbox that may be in use."""
-        return Mailbox(is_active=True, is_ours=True)
+        return Mailbox(is_active=True, is_ours=True, sees_logins=False)
 
     def disable(self, address: str, owner: Owner) -> None:
         """Leave the mailbox as it is."""
 
     def delete(self, address: str, owner: Owner) -> None:
         """Leave the mailbox as it is."""
+
+    def faults(self, domains: Sequence[str]) -> Iterator[str]:
+        """Yield nothing."""
+        yield from ()
 
     def close(self) -> None:
         """Nothing is open."""
