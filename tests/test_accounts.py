@@ -21,6 +21,7 @@ from automx.errors import (
     BadRecordError,
     ConflictError,
     ForbiddenError,
+    MailLeftError,
     NoFreeAddressError,
     NotReachedError,
     SettingsError,
@@ -605,7 +606,7 @@ def test_an_account_is_deleted_with_its_mailbox_and_its_use_is_not_given_back(
 
     accounts.remove(session, accounts.get(session, made.address), backends(mailboxes), now=NOW)
 
-    assert mailboxes.calls == [("delete", made.address)]
+    assert mailboxes.calls == [("find", made.address), ("delete", made.address)]
     assert list(states(session)) == list(mailboxes.boxes) == [kept.address]
     assert usecount(session) == 2
 
@@ -618,6 +619,36 @@ def test_a_mailbox_that_is_gone_already_is_no_error(
 
     accounts.remove(session, accounts.get(session, made.address), backends(mailboxes), now=NOW)
 
+    assert rows(session, "account") == []
+
+
+def test_a_mailbox_that_was_made_anew_for_somebody_else_is_not_deleted(
+    session: Session, mailboxes: Mailboxes, create: Create
+) -> None:
+    made = create(add(session))
+    hers = mailboxes.boxes[made.address] = Box(Owner("party", "other"), "hers")
+
+    def delete() -> None:
+        account = accounts.get(session, made.address)
+        accounts.remove(session, account, backends(mailboxes), now=NOW)
+
+    assert fails(ConflictError, delete) == (
+        f"The account is deleted. The mailbox {made.address} was not made for it, and stays."
+    )
+    assert (rows(session, "account"), mailboxes.boxes) == ([], {made.address: hers})
+
+
+def test_an_account_whose_mail_stays_on_the_disk_is_deleted_and_that_is_told(
+    session: Session, mailboxes: Mailboxes, create: Create
+) -> None:
+    made = create(add(session))
+    mailboxes.fail("delete", MailLeftError(cause="on the disk"), is_done=True)
+
+    def delete() -> None:
+        account = accounts.get(session, made.address)
+        accounts.remove(session, account, backends(mailboxes), now=NOW)
+
+    fails(MailLeftError, delete)
     assert rows(session, "account") == []
 
 
@@ -638,7 +669,7 @@ def test_an_account_that_could_not_be_deleted_stays_as_it_was(
     made = create(add(session))
     session.execute(sa.text(f"UPDATE account SET state = '{state}'"))
     session.commit()
-    before = dump(session)
+    before, boxes = dump(session), dict(mailboxes.boxes)
 
     def delete() -> None:
         account = accounts.get(session, made.address)
@@ -648,6 +679,7 @@ def test_an_account_that_could_not_be_deleted_stays_as_it_was(
         mailboxes.fail("delete", error, is_done=is_done)
         fails(type(error), delete)
         assert dump(session) == before
+        mailboxes.boxes.update(boxes)
 
     delete()
     assert (rows(session, "account"), mailboxes.boxes) == ([], {})

@@ -207,7 +207,7 @@ def test_a_failed_deletion_leaves_the_account_and_the_others_go(
     assert result.returncode == 1
     assert result.stdout == "Deleted 1@example.com.\nDeleted 3@example.com.\n"
     assert result.stderr == (
-        "automx: 2@example.com could not be deleted: account_command, delete: exit status 3:"
+        "automx: 2@example.com could not be deleted: account_command, find: exit status 3:"
         " the disk is full\n"
     )
     (left,) = json.loads(automx("account", "list", "--json", env=env))

@@ -213,7 +213,7 @@ def test_what_fails_is_told_and_tried_again(
     assert result.stderr == (
         f"automx: could not warn ending@example.com (token week): {hook.program}: exit status 3:"
         " the disk is full\n"
-        f"automx: could not delete first@example.com (token week): account_command, delete: exit"
+        f"automx: could not delete first@example.com (token week): account_command, find: exit"
         " status 3: the disk is full\n"
     )
     again = attempt("prune", NOW, env=env)
@@ -237,7 +237,7 @@ def test_json_tells_each_step(env: dict[str, str], server: MailProgram, add: Add
     server.fail_for(add("broken", "deleting", expires=None, changed="10 11:00"))
     result = attempt("prune", NOW, "--json", env=env)
     assert result.returncode == 1
-    error = "account_command, delete: exit status 3: the disk is full"
+    error = "account_command, find: exit status 3: the disk is full"
     assert result.stderr == (f"automx: could not delete broken@example.com (token week): {error}\n")
     assert json.loads(result.stdout) == {
         "now": "2026-12-10T12:00:00Z",

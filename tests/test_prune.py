@@ -15,6 +15,7 @@ from automx.database import Session
 from automx.errors import (
     AutomxError,
     BadRecordError,
+    MailLeftError,
     NotReachedError,
     SettingsError,
     SilentError,
@@ -138,7 +139,9 @@ def test_an_account_is_warned_disabled_and_deleted_each_once(service: Service) -
         33 * DAY: [("delete", "alice")],
     }
     assert hook.told == [("alice", NOW + 30 * DAY)]
-    assert [action for action, _ in service.mailboxes.calls] == ["create", "disable", "delete"]
+    assert [action for action, _ in service.mailboxes.calls] == [
+        *("create", "find", "disable", "find", "delete"),
+    ]
     assert (service.states(), service.mailboxes.boxes, service.usecount) == ({}, {}, 1)
 
 
@@ -214,6 +217,9 @@ def test_a_dry_run_tells_what_would_be_done_and_changes_nothing(service: Service
         service.set(name, state=name if name != "expired" else "active")
     service.account("soon", now=NOW + 5 * DAY)
     service.account("spared", token="spare")
+    service.box("spared").last_login = NOW + 20 * DAY
+    service.account("taken")
+    service.box("taken").owner = Owner("party", "other")
     before = service.all()
     service.mailboxes.calls.clear()
 
@@ -227,9 +233,11 @@ def test_a_dry_run_tells_what_would_be_done_and_changes_nothing(service: Service
         ("settle", "undoing"),
         ("warn", "soon"),
         ("prolong", "spared"),
+        ("forget", "taken"),
     ]
     assert service.all() == before
-    assert (service.mailboxes.calls, hook.told) == ([("find", "spared@example.com")], [])
+    assert {action for action, _ in service.mailboxes.calls} == {"find"}
+    assert hook.told == []
     assert service.prune(30 * DAY) == would
 
 
@@ -356,7 +364,9 @@ def test_a_step_that_fails_is_told_and_done_by_the_next_run(
     service.policy = Policy(grace=grace)
     service.token(expiry="1d")
     service.account()
-    before = dump(service.session)
+    (before,), boxes = rows(service.session, "account"), dict(service.mailboxes.boxes)
+    if action == "disable":
+        before |= {"state": "disabling", "changed_at": (NOW + DAY).replace(tzinfo=None)}
 
     for error in ERRORS:
         for is_done in (False, True):
@@ -365,10 +375,145 @@ def test_a_step_that_fails_is_told_and_done_by_the_next_run(
             assert (done.action, done.error, done.account.address) == (
                 *(action, error, "alice@example.com"),
             )
-            assert dump(service.session) == before
+            assert rows(service.session, "account") == [before]
+            service.mailboxes.boxes.update(boxes)
 
     assert service.prune(DAY) == [(action, "alice")]
     assert service.states() == ({"alice": "disabled"} if grace else {})
+
+
+def test_a_mailbox_that_cannot_be_disabled_is_deleted_after_the_grace(service: Service) -> None:
+    service.policy = Policy(grace=3 * DAY)
+    service.token(expiry="1d")
+    service.account()
+    service.mailboxes.fail("disable", *(TryAgainError() for _ in range(10)))
+
+    assert service.prune(DAY) == [("!disable", "alice")]
+    assert service.prune(4 * DAY - timedelta(seconds=1)) == [("!disable", "alice")]
+    assert service.states() == {"alice": "disabling"}
+    assert service.prune(4 * DAY, dry_run=True) == [("delete", "alice")]
+    assert service.prune(4 * DAY) == [("delete", "alice")]
+    assert (service.states(), service.mailboxes.boxes) == ({}, {})
+
+
+def test_a_mailbox_that_is_disabled_at_last_has_its_grace_from_then_on(service: Service) -> None:
+    service.policy = Policy(grace=3 * DAY)
+    service.token(expiry="1d")
+    service.account()
+    service.mailboxes.fail("disable", TryAgainError())
+
+    assert service.prune(DAY) == [("!disable", "alice")]
+    assert service.prune(3 * DAY) == [("disable", "alice")]
+    assert service.prune(6 * DAY - timedelta(seconds=1)) == []
+    assert service.prune(6 * DAY) == [("delete", "alice")]
+
+
+def test_no_grace_passes_while_the_backend_does_not_answer(service: Service) -> None:
+    service.policy = Policy(grace=DAY)
+    service.token(expiry="1d")
+    service.account()
+    before = dump(service.session)
+    service.mailboxes.fail("find", NotReachedError())
+
+    assert service.prune(DAY) == [("!disable", "alice")]
+    assert dump(service.session) == before
+    assert service.prune(9 * DAY) == [("disable", "alice")]
+
+
+def test_mail_that_stays_on_the_disk_is_told_and_the_account_goes(service: Service) -> None:
+    service.token(expiry="1d")
+    service.account()
+    service.mailboxes.fail("delete", MailLeftError(cause="still on the disk"), is_done=True)
+
+    (done,) = service.done(DAY)
+
+    assert done.error is not None
+    assert done.error.reason == "still on the disk"
+    assert service.states() == {}
+    assert service.prune(DAY) == []
+
+
+# Mailboxes that somebody else has made
+
+
+@pytest.mark.parametrize("is_spared", [False, True])
+@pytest.mark.parametrize("state", ["active", "disabling", "disabled", "deleting"])
+def test_a_mailbox_that_was_made_anew_for_somebody_else_stays(
+    service: Service, state: str, is_spared: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.policy = Policy(grace=DAY)
+    service.token(expiry="1d", spare_active=is_spared)
+    service.account()
+    service.set("alice", state=state)
+    hers = service.mailboxes.boxes["alice@example.com"] = Box(Owner("party", "other"), "hers")
+    hers.last_login = NOW + 5 * DAY
+
+    assert service.prune(5 * DAY, dry_run=True) == [("forget", "alice")]
+    assert service.prune(5 * DAY) == [("forget", "alice")]
+    assert service.states() == {}
+    assert service.mailboxes.boxes == {"alice@example.com": hers}
+    assert hers.is_active
+    assert [record.getMessage() for record in caplog.records] == [
+        "alice@example.com: the mailbox was not made for this account, and stays"
+    ]
+
+
+def test_the_person_of_a_mailbox_that_was_made_anew_is_not_warned(service: Service) -> None:
+    hook = Hook()
+    service.policy = Policy(warn_before=7 * DAY, warn=hook)
+    spared(service, timedelta(0))
+    service.box().owner = Owner("party", "other")
+
+    assert service.prune(24 * DAY, dry_run=True) == service.prune(24 * DAY) == []
+    assert (hook.told, service.states()) == ([], {"alice": "active"})
+
+
+# Rows that were changed by SQL
+
+
+MOMENTS = ["2026-11-22 10:00:00", "2026-11-22T10:00:00", "2026-11-22 10:00:00.75"]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    ("state", "column", "action"),
+    [
+        ("active", "expires_at", "disable"),
+        ("active", "changed_at", "disable"),
+        ("active", "warned_at", "disable"),
+        ("disabling", "changed_at", "disable"),
+        ("disabled", "changed_at", "delete"),
+        ("deleting", "changed_at", "delete"),
+        ("creating", "changed_at", "settle"),
+        ("undoing", "changed_at", "settle"),
+    ],
+)
+@pytest.mark.parametrize("accounts_database", ["sqlite", "postgresql"], indirect=True)
+def test_a_moment_that_was_written_by_hand_does_not_prevent_an_action(
+    service: Service, moment: str, state: str, column: str, action: str
+) -> None:
+    service.policy = Policy(grace=DAY if action == "disable" else timedelta(0))
+    service.token(expiry="1d")
+    service.account()
+    service.set("alice", state=state, **{column: moment})
+
+    expected = [(action, "alice")]
+    after = DAY + 20 * MINUTE
+    assert service.prune(after, dry_run=True) == service.prune(after) == expected
+    assert service.prune(after) == []
+    assert service.states() == ({"alice": "disabled"} if action == "disable" else {})
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_an_expiry_that_was_written_by_hand_counts_from_its_second_on(
+    service: Service, moment: str
+) -> None:
+    service.token(expiry="1w")
+    service.account()
+    service.set("alice", expires_at=moment)
+
+    assert service.prune(DAY - timedelta(seconds=1)) == []
+    assert service.prune(DAY) == [("delete", "alice")]
 
 
 def test_a_deletion_that_fails_after_the_grace_needs_no_second_grace(service: Service) -> None:
@@ -502,13 +647,50 @@ def test_who_never_logs_in_any_more_is_not_spared(service: Service) -> None:
     assert service.prune(30 * DAY) == [("delete", "alice")]
 
 
-def test_whose_last_login_is_unknown_counts_as_active(service: Service) -> None:
+def test_who_has_never_logged_in_is_not_spared(service: Service) -> None:
     spared(service, None)
+
+    assert service.prune(30 * DAY, dry_run=True) == [("delete", "alice")]
+    assert service.prune(30 * DAY) == [("delete", "alice")]
+
+
+def test_without_a_login_a_longer_expiry_of_the_token_counts_from_the_creation(
+    service: Service,
+) -> None:
+    spared(service, None)
+    tokens.edit(service.session, "party", {"expiry": "40d"})
+    service.session.commit()
+
+    assert service.prune(30 * DAY) == [("prolong", "alice")]
+    assert expiry(service) == 40 * DAY
+    assert service.prune(40 * DAY) == [("delete", "alice")]
+
+
+def test_logins_to_an_earlier_mailbox_of_the_name_do_not_count(service: Service) -> None:
+    spared(service, -DAY)
+
+    assert service.prune(30 * DAY) == [("delete", "alice")]
+
+
+def test_who_cannot_be_seen_to_log_in_counts_as_active(service: Service) -> None:
+    spared(service, None)
+    service.box().sees_logins = False
 
     assert service.prune(30 * DAY) == [("prolong", "alice")]
     assert expiry(service) == 60 * DAY
     assert service.prune(60 * DAY) == [("prolong", "alice")]
     assert expiry(service) == 90 * DAY
+
+
+def test_who_logs_in_before_the_account_could_be_disabled_is_spared(service: Service) -> None:
+    service.policy = Policy(grace=3 * DAY)
+    spared(service, timedelta(0))
+    service.mailboxes.fail("disable", TryAgainError())
+
+    assert service.prune(30 * DAY) == [("!disable", "alice")]
+    service.box().last_login = NOW + 30 * DAY
+    assert service.prune(31 * DAY) == [("prolong", "alice")]
+    assert (service.states(), expiry(service)) == ({"alice": "active"}, 60 * DAY)
 
 
 def test_without_a_backend_everybody_counts_as_active(service: Service) -> None:
@@ -554,7 +736,7 @@ def test_a_token_that_does_not_spare_asks_for_no_login(service: Service) -> None
     service.box().last_login = NOW + 30 * DAY
 
     assert service.prune(30 * DAY) == [("delete", "alice")]
-    assert [action for action, _ in service.mailboxes.calls] == ["create", "delete"]
+    assert [action for action, _ in service.mailboxes.calls] == ["create", "find", "delete"]
 
 
 def test_who_is_spared_is_not_warned_and_who_is_not_is_warned(service: Service) -> None:
@@ -755,7 +937,7 @@ def test_a_backend_that_is_silent_three_times_is_asked_ever_more_rarely(service:
     done = service.done(DAY)
 
     assert [item.account.address[0] for item in done] == list(names)
-    asked = [address[0] for _, address in service.mailboxes.calls]
+    asked = [address[0] for action, address in service.mailboxes.calls if action == "delete"]
     assert "".join(asked) == "abcehm"  # then one, two, four, eight are postponed
     causes = [item.error.cause for item in done if item.error]
     assert causes == ["no answer" if name in asked else POSTPONED for name in names]
@@ -802,7 +984,7 @@ def test_a_backend_that_answers_in_between_or_refuses_is_not_silent(service: Ser
     done = service.prune(DAY)
 
     assert done == [*(("!delete", name) for name in "abcdefg"), ("delete", "h")]
-    assert len(service.mailboxes.calls) == 8
+    assert [action for action, _ in service.mailboxes.calls].count("delete") == 8
 
 
 def test_a_state_that_the_code_does_not_know_delays_nothing_else(service: Service) -> None:

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from typing import Any
 
 from sqlalchemy import (
@@ -36,6 +36,7 @@ from automx.errors import (
     AutomxError,
     BadRecordError,
     ConflictError,
+    MailLeftError,
     NoFreeAddressError,
     SilentError,
     TakenError,
@@ -44,6 +45,7 @@ from automx.errors import (
 )
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
+from automx.models import second_of
 from automx.moments import iso
 
 log = logging.getLogger(__name__)
@@ -67,9 +69,22 @@ class State(StrEnum):
 
     CREATING = "creating"
     ACTIVE = "active"
+    DISABLING = "disabling"
     DISABLED = "disabled"
     UNDOING = "undoing"
     DELETING = "deleting"
+
+
+# Of an account with a mailbox: no program is making or deleting it.
+SETTLED = frozenset({State.ACTIVE, State.DISABLING, State.DISABLED})
+
+
+class Outcome(Enum):
+    """What end() has done."""
+
+    DELETED = auto()  # the account, and its mailbox if there was one
+    KEPT = auto()  # the account is deleted; the mailbox was not made for it, and stays
+    SKIPPED = auto()  # nothing: another program has changed the account
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +110,7 @@ class Account:
 
     def is_in_progress(self, now: datetime) -> bool:
         """Return whether another program may be making or deleting the account right now."""
-        is_settled = self.state in {State.ACTIVE, State.DISABLED}
-        return not is_settled and self.changed_at > now - SETTLED_AFTER
+        return self.state not in SETTLED and self.changed_at > now - SETTLED_AFTER
 
     def document(self) -> dict[str, object]:
         """Return the account for programs."""
@@ -174,37 +188,48 @@ def check_domain(session: Session, token: Token) -> None:
 def remove(session: Session, account: Account, backends: Backends, *, now: datetime) -> None:
     """Delete an account and its mailbox, as end() does.
 
-    Raises ConflictError if another program works on the account, and the errors of the backend.
+    Raises ConflictError if another program works on the account, or if there is a mailbox that was
+    not made for it, which stays; and the errors of the backend.
     """
     if account.is_in_progress(now):
         raise ConflictError(f"{account.address} is being made or deleted right now.")
-    if not end(session, account, backends, now=now):
-        raise ConflictError(f"{account.address} has just been changed by another program.")
+    match end(session, account, backends, now=now):
+        case Outcome.SKIPPED:
+            raise ConflictError(f"{account.address} has just been changed by another program.")
+        case Outcome.KEPT:
+            raise ConflictError(
+                f"The account is deleted. The mailbox {account.address} was not made for it, and"
+                " stays."
+            )
+        case Outcome.DELETED:
+            pass
 
 
-def end(session: Session, account: Account, backends: Backends, *, now: datetime) -> bool:
-    """Delete the mailbox of an account, then its row; commits before and after the backend's call.
+def end(session: Session, account: Account, backends: Backends, *, now: datetime) -> Outcome:
+    """Delete the mailbox of an account, then its row; commits before and after the backend's calls.
 
-    The mailbox of an account that was never finished is deleted only if it was made for this
-    account, and the token gets its use back, unless it has it already. Returns False, and does
-    nothing, if another program has changed the account meanwhile. Raises the errors of the backend;
-    the account then stays as it was, so that the next try need not wait.
+    The mailbox is deleted only if it was made for this account. The token of an account that was
+    never finished gets its use back, unless it has it already. Raises the errors of the backend;
+    the account then stays as it was, so that the next try need not wait. After MailLeftError it is
+    deleted all the same: there is nothing left to try.
     """
     is_unfinished = account.state in {State.CREATING, State.UNDOING}
     aim = State.UNDOING if is_unfinished else State.DELETING
     taken = change(session, account, state=aim, changed_at=now)
     if taken is None:
-        return False
+        return Outcome.SKIPPED
+    row = delete(AccountRow).where(*unchanged(taken))
     try:
-        backend = backends.get(account.backend)
-        if not is_unfinished or _is_ours(backend, account):
-            backend.delete(account.address, account.owner)
+        outcome = _delete_mailbox(backends.get(account.backend), account)
+    except MailLeftError:
+        commit(session, row)
+        raise
     except BaseException:
         before = aim if is_unfinished else account.state  # the use stays given back
         change(session, taken, state=before, changed_at=account.changed_at)
         raise
-    commit(session, delete(AccountRow).where(*unchanged(taken)))
-    return True
+    commit(session, row)
+    return outcome
 
 
 def get(session: Session, address: str) -> Account:
@@ -242,12 +267,15 @@ def loaded(row: Row[Any]) -> Account:
 
 def unchanged(account: Account) -> tuple[ColumnElement[bool], ...]:
     """Return the condition that an account is as it was read."""
+    warned_at = AccountRow.c.warned_at
     return (
         AccountRow.c.id == account.id,
         AccountRow.c.mark == account.mark,
         AccountRow.c.state == account.state,
-        AccountRow.c.changed_at == account.changed_at,
-        AccountRow.c.warned_at == account.warned_at,
+        second_of(AccountRow.c.changed_at) == second_of(account.changed_at),
+        second_of(warned_at) == second_of(account.warned_at)
+        if account.warned_at
+        else warned_at.is_(None),
     )
 
 
@@ -342,7 +370,7 @@ def _claim(
         tokens.find(session, token.token).check_usable(now)
     except IntegrityError:
         found = select(AccountRow.c.state).where(AccountRow.c.address == name)
-        if address and session.scalar(found) not in {State.ACTIVE, State.DISABLED}:
+        if address and session.scalar(found) not in SETTLED:
             raise TryAgainError(
                 "This address is being made or deleted at the moment. Please try again in half an"
                 " hour."
@@ -372,13 +400,17 @@ def _make_mailbox(session: Session, backend: Backend, account: Account, password
         raise
     if not change(session, account, state=State.ACTIVE):
         log.error("%s is deleted at once: it took too long to make it", account.address)
+        # It was made a moment ago, so it is ours.
         backend.delete(account.address, account.owner)
         raise too_late
 
 
-def _is_ours(backend: Backend, account: Account) -> bool:
-    """Return whether there is a mailbox that was made for this account."""
+def _delete_mailbox(backend: Backend, account: Account) -> Outcome:
+    """Delete the mailbox of an account, if there is one that was made for it."""
     mailbox = backend.find(account.address, account.owner)
     if mailbox is not None and not mailbox.is_ours:
         log.warning("%s: the mailbox was not made for this account, and stays", account.address)
-    return mailbox is not None and mailbox.is_ours
+        return Outcome.KEPT
+    if mailbox is not None:
+        backend.delete(account.address, account.owner)
+    return Outcome.DELETED

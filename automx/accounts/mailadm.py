@@ -21,6 +21,7 @@ from automx.accounts.accounts import State
 from automx.accounts.mailadmfile import Mailadm, OldToken, OldUser
 from automx.accounts.tokens import Token
 from automx.address import EmailAddress, parse_domain
+from automx.backends import mailadm_mark
 from automx.config import KEYS
 from automx.database import Session, savepoint
 from automx.duration import format_duration, parse_duration
@@ -43,6 +44,15 @@ SUBSTITUTES = {False: "mailadm-import", True: "mailadm-import-spared"}
 
 # "never" in mailadm is sys.maxsize seconds: on a machine of 32 bits, this number.
 _FOREVER = 2**31 - 1
+
+# By backend: who counts as a person who still logs in.
+_LOGINS = {
+    "mailcow": "Here, a log-in within the whole expiry is enough; mailadm wants one in its last"
+    " quarter. mailcow does not tell of log-ins by SOGo.",
+    "command": "Here, a log-in within the whole expiry is enough; mailadm wants one in its last"
+    " quarter. An account counts as used for ever if the program does not tell of log-ins.",
+    "none": "With the backend none, automx does not see log-ins: these accounts never end.",
+}
 
 _UNITS = {"y": 365 * 86400, "w": 7 * 86400, "d": 86400, "h": 3600, "s": 1}
 
@@ -214,8 +224,9 @@ class _Import:
             self.found[old.name] = token
         if spared := sorted(token.name for token in self.found.values() if token.spare_active):
             report.notes.append(
-                "As in mailadm, people who still log in keep the accounts of tokens with an expiry"
-                f" of {format_duration(SPARED_FROM)} or more: {', '.join(spared)}."
+                "People who still log in keep the accounts of tokens with an expiry of"
+                f" {format_duration(SPARED_FROM)} or more: {', '.join(spared)}."
+                f" {_LOGINS[report.backend]}"
             )
 
     def _add_token(self, old: OldToken, names: set[str]) -> Token:
@@ -311,13 +322,19 @@ class _Import:
         self.report.expired += expires_at is not None and expires_at <= self.now
         return {
             "token_id": token.id,
-            "mark": secrets.token_hex(8),
+            "mark": self._mark(user),
             "backend": self.report.backend,
             "state": State.ACTIVE,
             "created_at": created_at,
             "expires_at": expires_at,
             "changed_at": self.now,
         }
+
+    def _mark(self, user: OldUser) -> str:
+        """Return the mark by which the backend knows the mailbox of a user."""
+        return (
+            mailadm_mark(user.token) if self.report.backend == "mailcow" else secrets.token_hex(8)
+        )
 
     def _substitute(self, *, is_long: bool) -> Token:
         """Return the token, which makes no accounts, for those whose own token is not here."""

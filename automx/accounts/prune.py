@@ -6,19 +6,21 @@ the same time, and after one that was killed.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import or_
 
 from automx.accounts import accounts, tokens
-from automx.accounts.accounts import Account, State, change, selected
-from automx.backends import Backends
+from automx.accounts.accounts import Account, Outcome, State, change, selected
+from automx.backends import Backends, Mailbox
 from automx.database import Session
 from automx.errors import AutomxError, NotReachedError, SilentError
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
+from automx.models import second_of
 from automx.moments import iso
 
 
@@ -30,6 +32,7 @@ class Action(StrEnum):
     PROLONG = "prolong"  # the account is in use, or may be
     DISABLE = "disable"
     DELETE = "delete"
+    FORGET = "forget"  # the mailbox was not made for the account, and stays; the account goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,11 @@ class PendingAction:
     action: Action
     expiry: str
     spare_active: bool
+
+    @property
+    def may_prolong(self) -> bool:
+        """Whether the account is prolonged if it is in use: nothing has ended it yet."""
+        return self.spare_active and self.account.state in {State.ACTIVE, State.DISABLING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,7 @@ class Done:
 
 def pending(session: Session, *, now: datetime, policy: Policy) -> list[PendingAction]:
     """Return the pending actions, those of the oldest accounts first."""
-    may_end = AccountRow.c.expires_at <= now + policy.warn_before
+    may_end = second_of(AccountRow.c.expires_at) <= second_of(now + policy.warn_before)
     is_known = AccountRow.c.state.in_(list(State))
     query = selected().where(is_known, or_(AccountRow.c.state != State.ACTIVE, may_end))
     query = query.add_columns(TokenRow.c.expiry, TokenRow.c.spare_active).order_by(AccountRow.c.id)
@@ -145,6 +153,8 @@ def _action(account: Account, now: datetime, policy: Policy) -> Action | None:
             return Action.DELETE
         case State.DISABLED:
             return Action.DELETE if account.changed_at <= now - policy.grace else None
+        case State.DISABLING:  # a backend that cannot disable must not prevent the deletion
+            return Action.DELETE if account.changed_at <= now - policy.grace else Action.DISABLE
     if account.expires_at is None:
         return None
     if account.expires_at <= now:
@@ -166,40 +176,97 @@ def _run(
     policy: Policy,
     dry_run: bool,
 ) -> Done | None:
-    """Run one action; None if another program has handled the account meanwhile."""
-    account, action = item.account, item.action
-    done = Done(account, action)
-    if item.spare_active and account.state is State.ACTIVE:
-        active_until = _active_until(item, backends, now)
-        if active_until is None or active_until > max(now, account.expires_at or now):
-            done = Done(account, Action.PROLONG, expires_at=active_until)
-    if dry_run:
+    """Run one action; None if another program has handled the account meanwhile.
+
+    Whether the mailbox was made for the account decides what is done; so a dry run asks, too.
+    """
+    account = item.account
+    done: Done | None = Done(account, item.action)
+    mailbox = None
+    if (
+        item.may_prolong
+        or item.action is Action.DISABLE
+        or (dry_run and item.action is not Action.WARN)
+    ):
+        mailbox = backends.get(account.backend).find(account.address, account.owner)
+        done = _decided(item, mailbox, now)
+    if done is None or dry_run:
         return done
     match done.action:
         case Action.PROLONG:
-            is_done = bool(change(session, account, expires_at=done.expires_at, warned_at=None))
+            is_done = _prolong(session, done, now)
         case Action.WARN:
             is_done = _warn(session, account, policy, now)
         case Action.DISABLE:
-            # After a program that was killed in between, the next one disables the mailbox again.
-            backends.get(account.backend).disable(account.address, account.owner)
-            is_done = bool(change(session, account, state=State.DISABLED, changed_at=now))
-        case Action.SETTLE | Action.DELETE:
-            is_done = accounts.end(session, account, backends, now=now)
+            is_done = _disable(session, account, mailbox, backends, now)
+        case Action.SETTLE | Action.DELETE | Action.FORGET:
+            return _end(session, done, backends, now)
     return done if is_done else None
 
 
-def _active_until(item: PendingAction, backends: Backends, now: datetime) -> datetime | None:
-    """Return when an account counts as unused: one lifetime after its last login; None is never.
+def _decided(item: PendingAction, mailbox: Mailbox | None, now: datetime) -> Done | None:
+    """Return what is to be done for an account with this mailbox; None is nothing."""
+    account = item.account
+    if mailbox is not None and not mailbox.is_ours:
+        if item.action is Action.WARN:  # the person of this mailbox is another one
+            return None
+        is_settled = item.action is Action.SETTLE
+        return Done(account, Action.SETTLE if is_settled else Action.FORGET)
+    if mailbox is not None and item.may_prolong:
+        active_until = _active_until(item, mailbox, now)
+        if active_until is None or active_until > max(now, account.expires_at or now):
+            return Done(account, Action.PROLONG, expires_at=active_until)
+    return Done(account, item.action)
 
-    If the backend knows of no login, the account may be in use now. A missing mailbox is unused.
+
+def _active_until(item: PendingAction, mailbox: Mailbox, now: datetime) -> datetime | None:
+    """Return when an account counts as unused: one lifetime after its last use; None is never.
+
+    The use begins with the creation: mailcow shows log-ins of an earlier mailbox of the same name.
+    If the backend does not see log-ins, the account may be in use now.
     """
     lifetime = tokens.lifetime(item.expiry)
-    account = item.account
-    mailbox = backends.get(account.backend).find(account.address, account.owner)
-    if mailbox is None:
-        return now
-    return None if lifetime is None else (mailbox.last_login or now) + lifetime
+    if lifetime is None:
+        return None
+    created_at = item.account.created_at
+    if not mailbox.sees_logins:
+        return now + lifetime
+    return max(mailbox.last_login or created_at, created_at) + lifetime
+
+
+def _prolong(session: Session, done: Done, now: datetime) -> bool:
+    values: dict[str, Any] = {"expires_at": done.expires_at, "warned_at": None}
+    if done.account.state is not State.ACTIVE:
+        values |= {"state": State.ACTIVE, "changed_at": now}
+    return bool(change(session, done.account, **values))
+
+
+def _disable(
+    session: Session,
+    account: Account,
+    mailbox: Mailbox | None,
+    backends: Backends,
+    now: datetime,
+) -> bool:
+    """Disable a mailbox, if there is one. If that fails, the grace goes on from the first try."""
+    if account.state is not State.DISABLING:
+        taken = change(session, account, state=State.DISABLING, changed_at=now)
+        if taken is None:
+            return False
+        account = taken
+    if mailbox is not None:
+        backends.get(account.backend).disable(account.address, account.owner)
+    return bool(change(session, account, state=State.DISABLED, changed_at=now))
+
+
+def _end(session: Session, done: Done, backends: Backends, now: datetime) -> Done | None:
+    """Delete an account, and its mailbox if that was made for it."""
+    outcome = accounts.end(session, done.account, backends, now=now)
+    if outcome is Outcome.SKIPPED:
+        return None
+    if done.action is Action.SETTLE:
+        return done
+    return replace(done, action=Action.FORGET if outcome is Outcome.KEPT else Action.DELETE)
 
 
 def _warn(session: Session, account: Account, policy: Policy, now: datetime) -> bool:

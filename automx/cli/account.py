@@ -8,12 +8,14 @@ import click
 
 from automx.accounts import accounts, tokens
 from automx.accounts.accounts import Account, State
+from automx.accounts.keystates import KeyStates
 from automx.accounts.tokens import Token
 from automx.address import EmailAddress
 from automx.backends import Backends
 from automx.cli.context import Context, with_json
 from automx.cli.terminal import EXIT_STATUS, complain, read_secret, table, with_progress
 from automx.cli.token import obstacle_text
+from automx.database import Session
 from automx.errors import AutomxError, ForbiddenError
 from automx.formats.dclogin import login_text
 from automx.moments import dated, this_second, to_minute
@@ -21,6 +23,7 @@ from automx.moments import dated, this_second, to_minute
 _STATES = {
     State.CREATING: "being made",
     State.ACTIVE: "active",
+    State.DISABLING: "expired (automx prune disables it)",
     State.DISABLED: "disabled (expired; login is blocked)",
     State.UNDOING: "failed (automx prune cleans up)",
     State.DELETING: "being deleted",
@@ -51,7 +54,7 @@ def add(context: Context, address: str | None, name: str, password_stdin: bool) 
     not stored: it is shown only now.
     """
     now = context.now
-    with context.session() as session, closing(Backends(context.settings.accounts)) as backends:
+    with context.session() as session, closing(_backends(context, session)) as backends:
         token = tokens.get(session, name)
         _check_usable(token, now)
         password = read_secret("password") if password_stdin else None
@@ -135,7 +138,7 @@ def delete(context: Context, addresses: tuple[str, ...], yes: bool) -> None:
     if not yes:
         _confirm(addresses)
     results: list[dict[str, object]] = []
-    with context.session() as session, closing(Backends(context.settings.accounts)) as backends:
+    with context.session() as session, closing(_backends(context, session)) as backends:
 
         def remove(address: str) -> str | None:
             """Delete an account; return what went wrong."""
@@ -158,6 +161,10 @@ def delete(context: Context, addresses: tuple[str, ...], yes: bool) -> None:
         context.write_json(results)
     if not all(result["deleted"] for result in results):
         raise click.exceptions.Exit(1)
+
+
+def _backends(context: Context, session: Session) -> Backends:
+    return Backends(context.settings.accounts, KeyStates(lambda: session.engine))
 
 
 def _check_usable(token: Token, now: datetime) -> None:

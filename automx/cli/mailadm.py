@@ -94,6 +94,11 @@ def _text(report: Report, settings: Mapping[str, str], dry_run: bool, has_key_le
             f"{report.expired} of the accounts have expired: automx prune --dry-run prints what"
             " will be done with them."
         )
+    if report.accounts.added and report.backend == "mailcow":
+        notes.append(
+            "automx disables and deletes an imported mailbox only if it has mailadm's tag in"
+            " mailcow, such as mailadm:TOKEN. Without it, the mailbox stays when its account ends."
+        )
     if notes:
         lines += ["", *(f"- {note}" for note in notes)]
     lines += ["", "Settings for automx.conf:", ""]

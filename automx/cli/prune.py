@@ -8,6 +8,7 @@ from functools import partial
 import click
 
 from automx.accounts.accounts import Account
+from automx.accounts.keystates import KeyStates
 from automx.accounts.prune import Done, Policy, pending, run
 from automx.backends import Backends
 from automx.backends.command import run_hook
@@ -22,6 +23,7 @@ _WORDS = {
     "prolong": ("prolong", "prolonged"),
     "disable": ("disable", "disabled"),
     "delete": ("delete", "deleted"),
+    "forget": ("forget", "forgotten"),
     "settle": ("clean up", "cleaned up"),
 }
 
@@ -60,7 +62,10 @@ def prune(context: Context, dry_run: bool, time: datetime | None) -> None:
     settings = context.settings.accounts
     policy = _policy(settings, now)
     steps: list[Done] = []
-    with context.session() as session, closing(Backends(settings)) as backends:
+    with (
+        context.session() as session,
+        closing(Backends(settings, KeyStates(lambda: session.engine))) as backends,
+    ):
         actions = pending(session, now=now, policy=policy)
         work = run(session, actions, backends, now=now, policy=policy, dry_run=dry_run)
         for done in with_progress(work, len(actions)):
@@ -117,6 +122,8 @@ def _circumstances(done: Done, policy: Policy, now: datetime) -> str:
         case "prolong", _:
             until = f"until {to_minute(done.expires_at)}" if done.expires_at else "for ever"
             return f"may still be in use; {until}"
+        case "forget", _:
+            return "its mailbox was not made for it, and stays"
         case "settle", "creating":
             return "its creation was interrupted"
         case "settle", _:
