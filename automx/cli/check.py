@@ -7,6 +7,8 @@ import shutil
 import sys
 import textwrap
 import traceback
+from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
 from typing import Any
@@ -14,7 +16,11 @@ from typing import Any
 import click
 
 from automx import __version__
+from automx.accounts import tokens
+from automx.accounts.keystates import KeyStates
+from automx.backends import Backends
 from automx.check import check_domains, load_targets
+from automx.check.accounts import check_accounts
 from automx.check.finding import Finding, Level
 from automx.check.network import Network
 from automx.check.report import Report
@@ -22,6 +28,8 @@ from automx.check.rows import check_rows
 from automx.check.settings import check_settings
 from automx.cli.context import Context, json_option, pass_context
 from automx.cli.dns import host_option, public_host
+from automx.config import AccountSettings
+from automx.database import Session
 from automx.errors import AutomxError
 
 _COLORS = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
@@ -63,7 +71,7 @@ def check(
 
     Each DOMAIN is asked by DNS, HTTPS and the protocols of mail, as mail clients ask it.
 
-    Without DOMAIN and --all, no network is used.
+    Without DOMAIN and --all, no network is used, but mailcow is asked if it makes accounts.
 
     Exit status: 0 all is well, 1 there are warnings, 2 there are errors.
     """
@@ -81,6 +89,7 @@ def check(
         with context.session() as session:
             report.found[""] += check_rows(session)
             targets = load_targets(session, None if all_domains else domains)
+            report.found[""] += _accounts(session, settings.accounts, network)
         report.domains = [target.domain for target in targets]
         work = check_domains(targets, network, host=service, ldap_options=settings.directory)
         file = sys.stderr if sys.stderr.isatty() else io.StringIO()
@@ -105,6 +114,15 @@ def check(
     else:
         _print(report, quiet=quiet, all_domains=all_domains)
     sys.exit(_INTERRUPTED if report.is_interrupted else report.status)
+
+
+def _accounts(session: Session, settings: AccountSettings, network: Network) -> list[Finding]:
+    """Return what the backends of accounts say; each question takes as long as one of a client."""
+    found = tokens.all_tokens(session)
+    session.commit()
+    settings = replace(settings, timeout=network.timeout)
+    with closing(Backends(settings, KeyStates(lambda: session.engine))) as backends:
+        return list(check_accounts(found, backends, network.now))
 
 
 def _name_server(text: str | None) -> tuple[str, int]:
