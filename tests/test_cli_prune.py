@@ -18,10 +18,12 @@ from automx.migrations import upgrade
 from tests.commandline import attempt, automx
 from tests.conftest import Execute
 from tests.databases import engine_uri
+from tests.mailcow import MEBIBYTE, Domain, running_mailcow
 from tests.mailprogram import MailProgram, mail_program
 from tests.processes import AUTOMX
 
 NOW = "--now=2026-12-10T12:00Z"
+STAYS = "(its mailbox was not made for it, and stays, token week)"
 
 
 @pytest.fixture
@@ -269,6 +271,58 @@ def test_json_tells_each_step(env: dict[str, str], server: MailProgram, add: Add
     }
     nothing = json.loads(automx("prune", "--now=2026-12-01", "--dry-run", "--json", env=env))
     assert nothing == {"now": "2026-12-01T00:00:00Z", "dry_run": True, "failed": 0, "steps": []}
+
+
+def test_what_is_left_in_mailcow_is_not_told_as_deleted(
+    env: dict[str, str], add: Add, execute: Execute
+) -> None:
+    """One mailbox is deleted without its mail; another one is somebody else's by now."""
+    add("left", "disabled", expires="09 11:00", changed="09 12:00")
+    add("hers", "disabled", expires="09 11:00", changed="09 12:00")
+    add("full", expires="09 11:00")
+    execute("UPDATE account SET backend = 'mailcow'")
+    with running_mailcow() as mailcow:
+        env |= {"AUTOMX_MAILCOW_ENDPOINT": mailcow.url, "AUTOMX_MAILCOW_TOKEN": mailcow.key}
+        mailcow.domains["example.com"] = Domain(maxquota=10)
+        mailcow.add("left@example.com", tags=("automx-account:mark-left",))
+        mailcow.add("hers@example.com", tags=("automx:week",))
+        mailcow.add("full@example.com", tags=("automx-account:mark-full",), quota=50 * MEBIBYTE)
+        mailcow.maildir_trouble = "command failed"
+
+        assert automx("prune", "--dry-run", NOW, env=env).splitlines() == [
+            "would delete left@example.com (expired 2026-12-09 11:00 UTC, token week)",
+            f"would forget hers@example.com {STAYS}",
+            (
+                "would disable full@example.com (expired 2026-12-09 11:00 UTC; to be deleted"
+                " 2026-12-11 12:00 UTC, token week)"
+            ),
+            "Would disable 1, delete 1, forget 1.",
+        ]
+        result = attempt("prune", NOW, env=env)
+
+        assert (result.returncode, result.stdout.splitlines()) == (
+            1,
+            [
+                f"forgotten hers@example.com {STAYS}",
+                (
+                    "disabled full@example.com (expired 2026-12-09 11:00 UTC; to be deleted"
+                    " 2026-12-11 12:00 UTC, token week)"
+                ),
+                "1 disabled, 1 forgotten, 1 failed.",
+            ],
+        )
+        assert (
+            "automx: could not delete left@example.com (token week): the mailbox left@example.com"
+            " is deleted, but its mail is still on the disk of mailcow: "
+            '["Could not move maildir to garbage collector: command failed"]\n'
+        ) in result.stderr
+        assert sorted(mailcow.mailboxes) == ["full@example.com", "hers@example.com"]
+        assert mailcow.mailboxes["hers@example.com"]["active"] == 1
+        assert automx("prune", NOW, env=env) == "Nothing to do.\n"
+
+        mailcow.maildir_trouble = None
+        assert automx("prune", "--now=2026-12-11T12:00", env=env).endswith("1 deleted.\n")
+        assert sorted(mailcow.mailboxes) == ["hers@example.com"]
 
 
 def test_without_a_grace_period_expired_accounts_are_deleted_at_once(
