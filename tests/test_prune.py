@@ -693,6 +693,17 @@ def test_who_logs_in_before_the_account_could_be_disabled_is_spared(service: Ser
     assert (service.states(), expiry(service)) == ({"alice": "active"}, 60 * DAY)
 
 
+def test_who_was_disabled_by_a_step_that_seemed_to_fail_is_not_spared(service: Service) -> None:
+    service.policy = Policy(grace=3 * DAY)
+    spared(service, timedelta(0))
+    service.mailboxes.fail("disable", UncertainError(), is_done=True)
+
+    assert service.prune(30 * DAY) == [("!disable", "alice")]
+    service.box().last_login = NOW + 30 * DAY
+    assert service.prune(31 * DAY, dry_run=True) == [("disable", "alice")]
+    assert service.prune(31 * DAY) == [("disable", "alice")]
+
+
 def test_without_a_backend_everybody_counts_as_active(service: Service) -> None:
     service.token(expiry="30d", spare_active=True, backend="none")
     service.account()

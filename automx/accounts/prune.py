@@ -212,7 +212,9 @@ def _decided(item: PendingAction, mailbox: Mailbox | None, now: datetime) -> Don
             return None
         is_settled = item.action is Action.SETTLE
         return Done(account, Action.SETTLE if is_settled else Action.FORGET)
-    if mailbox is not None and item.may_prolong:
+    # A mailbox that was disabled by a step that seemed to fail cannot be used any more.
+    is_usable = mailbox is not None and (mailbox.is_active or account.state is State.ACTIVE)
+    if mailbox is not None and is_usable and item.may_prolong:
         active_until = _active_until(item, mailbox, now)
         if active_until is None or active_until > max(now, account.expires_at or now):
             return Done(account, Action.PROLONG, expires_at=active_until)
