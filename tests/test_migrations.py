@@ -96,6 +96,7 @@ INSERT_DETAIL = (
     " logo) VALUES ({}, 'https://mail.example.com/', 'image/png', 8, 8, '123')"
 )
 INSERT_PAGE = "INSERT INTO documentation VALUES ({}, {}, 'https://help.example.com/', 'en', 'Help')"
+INSERT_KEY = "INSERT INTO backend_key VALUES ('digest', 'refused', '2026-11-21 10:00:00')"
 BY_POSITION = (
     "INSERT INTO server VALUES (101, 10, 'mail.example.com', 587, 'smtp', 'STARTTLS',"
     " '%EMAILADDRESS%', 'plain')"
@@ -672,6 +673,7 @@ def test_a_downgrade_loses_no_row(any_database_uri: str, generation: str) -> Non
         connection.execute(sa.text(INSERT_ACCOUNT))
         connection.execute(sa.text(INSERT_DETAIL.format(100)))
         connection.execute(sa.text(INSERT_PAGE.format(1, 100)))
+        connection.execute(sa.text(INSERT_KEY))
     before, upgraded = rows(any_database_uri), dump(any_database_uri)
 
     assert downgrade(any_database_uri) == REVISIONS[::-1]
