@@ -83,6 +83,21 @@ def is_loopback(host: str) -> bool:
     return False
 
 
+def parse_host(text: str) -> str:
+    """Return the name of a host as A-label, or its IP address in the usual form, without brackets.
+
+    Raises AddressError if it is neither; an IPv6 address of one link only (``fe80::1%eth0``) is no
+    host for others.
+    """
+    is_bracketed = text.startswith("[") and text.endswith("]")
+    if ":" not in text or "%" in text:
+        return parse_domain(text)
+    try:
+        return str(ipaddress.IPv6Address(text[1:-1] if is_bracketed else text))
+    except ValueError as error:
+        raise AddressError("The host name is not valid.") from error
+
+
 def spellings(name: str) -> list[str]:
     """Return the spellings of a domain or wildcard in a database after its function lower().
 

@@ -47,6 +47,9 @@ class Authentication(StrEnum):
     NONE = "none"
 
 
+_NO_LOGIN = {Authentication.NONE, Authentication.CLIENT_IP_ADDRESS}
+
+
 class ServiceType(StrEnum):
     """The protocol of a service with a URL."""
 
@@ -59,7 +62,10 @@ class ServiceType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """One way to fetch or to submit mail; ``authentication`` is sorted best first, never empty."""
+    """One way to fetch or to submit mail; ``authentication`` is sorted best first, never empty.
+
+    ``user_name`` is "" for a server without login whose row names no user.
+    """
 
     type: ServerType
     hostname: str
@@ -73,6 +79,11 @@ class MailServer:
         """Whether a client can log in with a password."""
         methods = {Authentication.PASSWORD_CLEARTEXT, Authentication.PASSWORD_ENCRYPTED}
         return not methods.isdisjoint(self.authentication)
+
+    @property
+    def needs_login(self) -> bool:
+        """Whether a client has to log in."""
+        return not _NO_LOGIN.issuperset(self.authentication)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +120,7 @@ class OAuth2:
 
 
 IMPLICIT_TLS_PORTS = {ServerType.IMAP: 993, ServerType.POP3: 995, ServerType.SMTP: 465}  # RFC 8314
+STARTTLS_PORTS = (143, 110, 587, 25, 4190)
 
 # Image formats that browsers and mail clients can show.
 LOGO_TYPES = ("image/png", "image/svg+xml", "image/jpeg", "image/webp")
@@ -160,7 +172,9 @@ class ClientConfig:
             return replace(self, display_name=display_name)
         return replace(
             self,
-            mail_servers=tuple(replace(s, user_name=login_name) for s in self.mail_servers),
+            mail_servers=tuple(
+                replace(s, user_name=s.user_name and login_name) for s in self.mail_servers
+            ),
             services=tuple(replace(s, user_name=login_name) for s in self.services),
             display_name=display_name,
         )

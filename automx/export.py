@@ -151,7 +151,7 @@ class _Export:
 
     def _servers(self) -> Iterator[Row]:
         for row in self._rows("server"):
-            item = self._normal("server", row)
+            item = self._normal("server", dict(rows.with_clear_socket_type(row)))
             defaults = rows.server_defaults(item["type"], item["port"])
             del defaults["port"]  # it is written even where it is the standard one
             yield _without(item, defaults)

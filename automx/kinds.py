@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from automx.address import PLACEHOLDER, EmailAddress, parse_domain, unicode_domain
+from automx.address import PLACEHOLDER, EmailAddress, parse_domain, parse_host, unicode_domain
 from automx.clientconfig import FORBIDDEN
 from automx.directory.row import check_filter, read_hosts
 from automx.errors import AddressError
@@ -194,24 +194,30 @@ def _boolean(value: object) -> bool:
 BOOLEAN = Kind("true or false", _boolean)
 
 
-def word(words: Mapping[str, object]) -> Kind:
-    """Return the kind of a word: one of the keys of ``words``, in any case.
+def word(words: Mapping[str, object], synonyms: Mapping[str, object] | None = None) -> Kind:
+    """Return the kind of a word: one of the keys of ``words`` or ``synonyms``, in any case.
 
     Of keys with one meaning, the first is the normal form. An empty value and null mean the key "".
     """
-    normal = _normal_words(words)
+    normal = _normal_words({**words, **(synonyms or {})})
     return Kind(
         f"one of {', '.join(filter(None, words))}",
         lambda value: _word(normal, _or_empty(value).strip()),
     )
 
 
-def word_list(words: Mapping[str, object], length: int) -> Kind:
-    """Return the kind of one or several keys of ``words``, with blanks or commas between."""
-    normal = _normal_words(words)
+def word_list(
+    words: Mapping[str, object], length: int, synonyms: Mapping[str, object] | None = None
+) -> Kind:
+    """Return the kind of one or several words as word() takes them, with blanks or commas between.
+
+    An empty value and null mean the key "".
+    """
+    normal = _normal_words({**words, **(synonyms or {})})
 
     def normalise(value: object) -> str:
-        found = [_word(normal, part) for part in re.split(r"[\s,]+", _string(value).strip())]
+        parts = [part for part in re.split(r"[\s,]+", _or_empty(value)) if part] or [""]
+        found = [_word(normal, part) for part in parts]
         joined = " ".join(dict.fromkeys(found))
         if len(joined) > length:
             raise BadValueError(
@@ -268,20 +274,18 @@ def _suggestion(unknown: str) -> str:
     return "%EMAILLOCALPART%" if is_local else "%EMAILADDRESS%"
 
 
-def user_name(length: int) -> Kind:
-    """Return the kind of a login name, which may hold placeholders; "" is %EMAILADDRESS%."""
+def user_name(length: int, empty: str) -> Kind:
+    """Return the kind of a login name, which may hold placeholders; ``empty`` is what "" means."""
     return _text(
-        0,
-        length,
-        lambda value: _with_placeholders(_plain(_or_empty(value)).strip()) or "%EMAILADDRESS%",
+        0, length, lambda value: _with_placeholders(_plain(_or_empty(value)).strip()) or empty
     )
 
 
 def _host(value: object) -> str:
     lowered = _with_placeholders(_string(value).strip()).lower().removesuffix(".")
     name = _with_placeholders(lowered)  # placeholders stay in upper case
-    parse_domain(PLACEHOLDER.sub("x", name))
-    return _fitting(name, 1, 128)
+    host = parse_host(PLACEHOLDER.sub("x", name))
+    return _fitting(host if ":" in host else name, 1, 128)
 
 
 HOST = Kind('a host name of at most 128 characters such as "mail.example.com"', _host)
@@ -325,7 +329,7 @@ def _service_url(value: object) -> str:
     parts = urlsplit(PLACEHOLDER.sub("x", url if "://" in url else f"https://{url}"))
     if parts.scheme not in {"http", "https"} or parts.port == 0 or FORBIDDEN_IN_URL.search(url):
         raise ValueError
-    parse_domain(parts.hostname or "")
+    parse_host(parts.hostname or "")
     return _fitting(url, 1, 128)
 
 

@@ -5,6 +5,7 @@ their parts here. A row that no client could use raises BadRowError.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,10 +13,11 @@ from urllib.parse import urlsplit
 from sqlalchemy import Boolean, ColumnElement, Integer, func, type_coerce
 
 from automx import kinds
-from automx.address import parse_domain
+from automx.address import parse_host
 from automx.clientconfig import (
     IMPLICIT_TLS_PORTS,
     LOGO_TYPES,
+    STARTTLS_PORTS,
     Authentication,
     Documentation,
     Logo,
@@ -58,6 +60,24 @@ AUTHENTICATIONS = {
     "password-encrypted": Authentication.PASSWORD_ENCRYPTED,
     **{word.value: word for word in Authentication if not word.startswith("password-")},
 }
+# Words of mail clients and of SASL (RFC 4422 and its registry) that have one clear meaning.
+SOCKET_TYPE_SYNONYMS = {
+    "SSL/TLS": SocketType.SSL,
+    "TLS/SSL": SocketType.SSL,
+    "cleartext": SocketType.PLAIN,
+}
+AUTHENTICATION_SYNONYMS = {
+    "LOGIN": Authentication.PASSWORD_CLEARTEXT,
+    "": Authentication.PASSWORD_CLEARTEXT,
+    "CRAM-MD5": Authentication.PASSWORD_ENCRYPTED,
+    "DIGEST-MD5": Authentication.PASSWORD_ENCRYPTED,
+    "SCRAM-SHA-1": Authentication.PASSWORD_ENCRYPTED,
+    "SCRAM-SHA-256": Authentication.PASSWORD_ENCRYPTED,
+    "APOP": Authentication.PASSWORD_ENCRYPTED,
+    "XOAUTH2": Authentication.OAUTH2,
+    "OAUTHBEARER": Authentication.OAUTH2,
+    "EXTERNAL": Authentication.TLS_CLIENT_CERT,
+}
 
 MAX_LOGO = 65_535  # bytes: what a BLOB of MariaDB holds
 
@@ -84,6 +104,8 @@ def _moment(value: object) -> datetime:
     return moment
 
 
+USER_NAME = "%EMAILADDRESS%"  # where nothing is said
+
 ID = kinds.number(-kinds.MAX_INTEGER - 1, kinds.MAX_INTEGER)  # people insert 0, too
 
 PROVIDER = {"name": kinds.label(128), "short_name": kinds.label(32)}
@@ -92,9 +114,9 @@ SERVER = {
     "name": kinds.HOST,
     "port": kinds.number(1, 65535),
     "prio": kinds.number(-kinds.MAX_INTEGER - 1, kinds.MAX_INTEGER),
-    "socket_type": kinds.word(SOCKET_TYPES),
-    "user_name": kinds.user_name(64),
-    "authentication": kinds.word_list(AUTHENTICATIONS, 32),
+    "socket_type": kinds.word(SOCKET_TYPES, SOCKET_TYPE_SYNONYMS),
+    "user_name": kinds.user_name(64, empty=""),
+    "authentication": kinds.word_list(AUTHENTICATIONS, 32, AUTHENTICATION_SYNONYMS),
 }
 DAVSERVER = {
     "type": kinds.word(SERVICE_TYPES),
@@ -102,7 +124,7 @@ DAVSERVER = {
     "port": kinds.number(0, 65535),
     "use_ssl": kinds.BOOLEAN,
     "domain_required": kinds.BOOLEAN,
-    "user_name": kinds.user_name(64),
+    "user_name": kinds.user_name(64, empty=USER_NAME),
 }
 LDAPSERVER = {
     "name": kinds.LDAP_HOSTS,
@@ -186,7 +208,6 @@ TABLES: dict[str, Mapping[str, Kind]] = {
 
 # What a row has where nothing is said.
 MAIL_PORTS = {"imap": 993, "pop": 995, "smtp": 465, "managesieve": 4190}
-USER_NAME = "%EMAILADDRESS%"
 
 
 def server_defaults(type_: str, port: int | None = None) -> dict[str, Any]:
@@ -278,8 +299,23 @@ def read(columns: Mapping[str, Kind], row: Values) -> tuple[dict[str, Any], list
 
 def read_row(table: str, row: Values) -> tuple[dict[str, Any], list[str]]:
     """Return what read() does for a row of one of TABLES, and what its columns lack together."""
-    values, bad = read(TABLES[table], row)
+    values, bad = read(TABLES[table], with_clear_socket_type(row) if table == "server" else row)
     return values, bad + (missing_parts(values) if table == "provider_detail" else [])
+
+
+def with_clear_socket_type(row: Values, port: int | None = None) -> Values:
+    """Return a row of ``server`` in which the socket type TLS is replaced by what it means.
+
+    Some programs say TLS for SSL, others for STARTTLS: the port decides, and at another port than
+    the usual ones, TLS stays. ``port`` is that of a row without one.
+    """
+    word = row.get("socket_type")
+    if not isinstance(word, str) or word.strip().upper() != "TLS":
+        return row
+    found = row.get("port", port)
+    if found in STARTTLS_PORTS:
+        return {**row, "socket_type": "STARTTLS"}
+    return {**row, "socket_type": "SSL"} if found in [*IMPLICIT_TLS_PORTS.values()] else row
 
 
 def missing_parts(details: Values) -> list[str]:
@@ -304,14 +340,17 @@ def mail_server(row: Values) -> MailServer:
     """Return the record of a row of the table ``server``; raises BadRowError."""
     values = _checked("server", row)
     name = values["name"]
-    return MailServer(
+    server = MailServer(
         type=SERVER_TYPES[values["type"]],
-        hostname=name if "%" in name else parse_domain(name),
+        hostname=name if "%" in name else parse_host(name),
         port=values["port"],
         socket_type=SOCKET_TYPES[values["socket_type"]],
         user_name=values["user_name"],
         authentication=tuple(AUTHENTICATIONS[word] for word in values["authentication"].split()),
     )
+    if server.user_name or (server.type is ServerType.SMTP and not server.needs_login):
+        return server
+    return replace(server, user_name=USER_NAME)
 
 
 def service(row: Values) -> Service:

@@ -204,6 +204,8 @@ def _server_row(item: object, path: str) -> Row:
     if type_ in rows.SERVICE_TYPES:
         fields = _fields(item, SERVICE_KEYS, path, ("type", "url"))
         return {"id": None} | rows.service_defaults(fields["url"]) | fields
+    if isinstance(item, dict):
+        item = rows.with_clear_socket_type(item, rows.MAIL_PORTS.get(str(type_)))
     fields = _fields(item, SERVER_KEYS, path, ("type", "name"))
     return {"id": None} | rows.server_defaults(fields["type"], fields.get("port")) | fields
 

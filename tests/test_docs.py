@@ -15,7 +15,14 @@ import pytest
 from automx.cli import main
 from automx.config import KEYS
 from automx.models import metadata
-from automx.rows import AUTHENTICATIONS, SERVER_TYPES, SERVICE_TYPES, SOCKET_TYPES
+from automx.rows import (
+    AUTHENTICATION_SYNONYMS,
+    AUTHENTICATIONS,
+    SERVER_TYPES,
+    SERVICE_TYPES,
+    SOCKET_TYPE_SYNONYMS,
+    SOCKET_TYPES,
+)
 from tests.commandline import automx
 from tests.databases import Instance
 from tests.processes import AUTOMX, REPOSITORY, program
@@ -229,8 +236,14 @@ def test_database_names_every_column_in_its_order(table: str) -> None:
     ("heading", "words"),
     [
         ("Types", {*SERVER_TYPES, *SERVICE_TYPES}),
-        ("Socket types", {word or "(empty)" for word in SOCKET_TYPES}),
-        ("Authentication", set(AUTHENTICATIONS)),
+        (
+            "Socket types",
+            {"TLS", *(word or "(empty)" for word in {**SOCKET_TYPES, **SOCKET_TYPE_SYNONYMS})},
+        ),
+        (
+            "Authentication",
+            {word or "(empty)" for word in {**AUTHENTICATIONS, **AUTHENTICATION_SYNONYMS}},
+        ),
     ],
 )
 def test_database_names_every_word_that_lookup_reads(heading: str, words: set[str]) -> None:

@@ -259,10 +259,32 @@ def test_all_of_a_domain_becomes_one_configuration(session: Session) -> None:
         (5, "plain", "socket_type", SocketType.PLAIN),
         (5, "NONE", "socket_type", SocketType.PLAIN),
         (5, "", "socket_type", SocketType.PLAIN),
+        (5, "Cleartext", "socket_type", SocketType.PLAIN),
+        (5, "SSL/TLS", "socket_type", SocketType.SSL),
+        (5, "tls/ssl", "socket_type", SocketType.SSL),
+        (5, " tls ", "socket_type", SocketType.SSL),  # at port 993
         (7, "plain", "authentication", (Authentication.PASSWORD_CLEARTEXT,)),
         (7, "secure", "authentication", (Authentication.PASSWORD_ENCRYPTED,)),
         (7, "oauth2", "authentication", (Authentication.OAUTH2,)),
         (7, "tls-client-cert", "authentication", (Authentication.TLS_CLIENT_CERT,)),
+        (7, "external", "authentication", (Authentication.TLS_CLIENT_CERT,)),
+        (7, "", "authentication", (Authentication.PASSWORD_CLEARTEXT,)),
+        (7, " ", "authentication", (Authentication.PASSWORD_CLEARTEXT,)),
+        (7, "login", "authentication", (Authentication.PASSWORD_CLEARTEXT,)),
+        (7, "LOGIN PLAIN", "authentication", (Authentication.PASSWORD_CLEARTEXT,)),
+        (7, "CRAM-MD5", "authentication", (Authentication.PASSWORD_ENCRYPTED,)),
+        (7, "digest-md5,scram-sha-256", "authentication", (Authentication.PASSWORD_ENCRYPTED,)),
+        (7, "XOAUTH2", "authentication", (Authentication.OAUTH2,)),
+        (
+            7,
+            "OAUTHBEARER, CRAM-MD5, LOGIN,",
+            "authentication",
+            (
+                Authentication.OAUTH2,
+                Authentication.PASSWORD_ENCRYPTED,
+                Authentication.PASSWORD_CLEARTEXT,
+            ),
+        ),
         (
             7,
             "OAuth2, plain password-cleartext",
@@ -272,6 +294,8 @@ def test_all_of_a_domain_becomes_one_configuration(session: Session) -> None:
         (2, "IMAP.Example.COM.", "hostname", "imap.example.com"),
         (2, "mail.müller.de", "hostname", "mail.xn--mller-kva.de"),
         (2, "192.0.2.1", "hostname", "192.0.2.1"),
+        (2, "2001:DB8:0::1", "hostname", "2001:db8::1"),
+        (2, " [2001:db8::1] ", "hostname", "2001:db8::1"),
         (2, "mail.%EMAILDOMAIN%", "hostname", "mail.%EMAILDOMAIN%"),
         (3, 1, "port", 1),
         (3, 65535, "port", 65535),
@@ -291,6 +315,44 @@ def test_a_column_is_read_generously(
     insert_servers(sqlite_session, server, SMTP)
     first = client_config(sqlite_session, "example.com").mail_servers[0]
     assert getattr(first, attribute) == expected
+
+
+@pytest.mark.parametrize(
+    ("port", "socket_type"),
+    [
+        *((port, SocketType.SSL) for port in (993, 995, 465)),
+        *((port, SocketType.STARTTLS) for port in (143, 110, 587, 25, 4190)),
+        (1993, None),  # TLS may mean both
+    ],
+)
+def test_the_socket_type_tls_means_what_is_usual_at_the_port(
+    sqlite_session: Session, port: int, socket_type: SocketType | None
+) -> None:
+    server = (*IMAP[:3], port, "imap", "TLS", *IMAP[6:])
+    insert_servers(sqlite_session, server, SMTP)
+    found = client_config(sqlite_session, "example.com").incoming
+    assert [server.socket_type for server in found] == ([socket_type] if socket_type else [])
+
+
+@pytest.mark.parametrize(
+    ("type_", "authentication", "user_name"),
+    [
+        ("smtp", "none", ""),
+        ("smtp", "client-IP-address none", ""),
+        ("smtp", "none plain", "%EMAILADDRESS%"),
+        ("smtp", "", "%EMAILADDRESS%"),
+        ("imap", "none", "%EMAILADDRESS%"),
+    ],
+)
+def test_outgoing_mail_without_login_needs_no_user_name(
+    sqlite_session: Session, type_: str, authentication: str, user_name: str
+) -> None:
+    server = (1, 1, "mail.example.com", 587, type_, "STARTTLS", "", authentication)
+    insert_servers(sqlite_session, server, (*SMTP[:1], 20, *SMTP[2:]))
+    config = client_config(sqlite_session, "example.com")
+    assert config.mail_servers[0].user_name == user_name
+    named = "alice" if user_name else ""
+    assert config.for_person("alice").mail_servers[0].user_name == named
 
 
 HOST = 'expected a host name of at most 128 characters such as "mail.example.com"'
@@ -313,6 +375,10 @@ AUTHENTICATION = (
         (2, "mail.example.com:993", f'name: {HOST}, found "mail.example.com:993"'),
         (2, "<b>.example.com", f'name: {HOST}, found "<b>.example.com"'),
         (2, "xn--zzzzzzzz99999.com", f'name: {HOST}, found "xn--zzzzzzzz99999.com"'),
+        (2, "2001:db8::g", f'name: {HOST}, found "2001:db8::g"'),
+        (2, "[2001:db8::1]:993", f'name: {HOST}, found "[2001:db8::1]:993"'),
+        (2, "fe80::1%eth0", f'name: {HOST}, found "fe80::1%eth0"'),
+        (2, "[mail.example.com]", f'name: {HOST}, found "[mail.example.com]"'),
         (2, "%d.com", 'name: "%d" is no placeholder; did you mean %EMAILDOMAIN%?'),
         (3, 0, f"port: {PORT}, found 0"),
         (3, -1, f"port: {PORT}, found -1"),
@@ -325,7 +391,7 @@ AUTHENTICATION = (
         (6, "\ue000", f'user_name: {USER_NAME}, found "\\ue000"'),
         (6, "%u", 'user_name: "%u" is no placeholder; did you mean %EMAILADDRESS%?'),
         (7, "guess", f'authentication: {AUTHENTICATION}, found "guess"'),
-        (7, "", f'authentication: {AUTHENTICATION}, found ""'),
+        (7, "kerberos", f'authentication: {AUTHENTICATION}, found "kerberos"'),
         (7, "a;b", f'authentication: {AUTHENTICATION}, found "a;b"'),
         (7, "plain\ny", f'authentication: {AUTHENTICATION}, found "plain\\ny"'),
     ],

@@ -202,12 +202,14 @@ WORDS = st.sampled_from(
     [
         *("imap", "POP3", "sieve", "managesieve", "smtp", "caldav", "JMAP", "imaps"),
         *("", " ", "ssl", "STARTTLS", "none", "plain", "tls", "NULL"),
+        *("SSL/TLS", "TLS", "cleartext", "login CRAM-MD5", "external,", "xoauth2", ","),
         *("OAuth2 plain", "secure,PLAIN", "plain secure password-cleartext", "oauth2  gssapi"),
         "OAuth2 GSSAPI NTLM TLS-client-cert password-cleartext",
         *("%EMAILADDRESS%", "%emailaddress%", "%EMAILADRESS%", "%u", "%Lu", "${email}", "{0}"),
         *("%EMAILLOCALPART%@%EMAILDOMAIN%", "%EMAILDOMAIN", "100%", "a%b", "%REALNAME%", "%%"),
         *("mail.example.com", "MAIL.Example.COM.", "müller.de", "xn--mller-kva.de", "192.0.2.1"),
         *("imap.%EMAILDOMAIN%", "_imap.example.com", "a b", "-x", "2001:db8::1", "xn--zz99999"),
+        *("[2001:DB8::1]", "fe80::1%eth0", "https://[2001:db8::1]:8443/a/", "[2001:db8::1]/a"),
         *("ldap://a.example.com:389 b", "ldaps://a", "a,b", "[::1]:389", "http://a"),
         *("https://a.example.com/", "http://a.example.com:0/", "a.example.com/dav", "ftp://a/"),
         *("https://a.example.com/%EMAILADDRESS%/%20x", "https://a/%zz/", "https://a/%d/", "//a"),
@@ -243,6 +245,13 @@ VALUES = st.one_of(
 @example(place=("server", "user_name"), value="%EMAILADRESS%")
 @example(place=("server", "type"), value="sieve")
 @example(place=("server", "socket_type"), value="")
+@example(place=("server", "socket_type"), value="TLS")
+@example(place=("server", "socket_type"), value="SSL/TLS")
+@example(place=("server", "authentication"), value="")
+@example(place=("server", "authentication"), value="CRAM-MD5 login")
+@example(place=("server", "user_name"), value="")
+@example(place=("server", "name"), value="[2001:DB8::1]")
+@example(place=("davserver", "url"), value="https://[2001:db8::1]:8443/a/")
 @example(place=("provider_detail", "logo"), value=b"x" * 65_536)
 @example(place=("provider_detail", "oauth2_issuer"), value=" ")
 def test_what_is_served_is_what_a_seed_takes_and_the_doctor_accepts(

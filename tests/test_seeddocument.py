@@ -268,8 +268,8 @@ def test_these_values_are_taken(path: str, value: object) -> None:
         ),
         (
             "servers.0.socket_type",
-            "TLS",
-            'servers[0].socket_type: expected one of SSL, STARTTLS, plain, none, found "TLS"',
+            "TLS1.3",
+            'servers[0].socket_type: expected one of SSL, STARTTLS, plain, none, found "TLS1.3"',
         ),
         (
             "servers.0.authentication",

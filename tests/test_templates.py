@@ -97,6 +97,6 @@ def test_neither_an_address_nor_a_row_holds_a_slot(slot: str) -> None:
     for text in (f"{slot}@example.com", f"a{slot}b@example.com"):
         with pytest.raises(AddressError):
             EmailAddress.parse(text)
-    for kind in (kinds.HOST, kinds.SERVICE_URL, kinds.user_name(64)):
+    for kind in (kinds.HOST, kinds.SERVICE_URL, kinds.user_name(64, empty="")):
         with pytest.raises(kinds.BadValueError):
             kind.read(f"https://{slot}.example.com/" if kind is kinds.SERVICE_URL else f"x{slot}")
