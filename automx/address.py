@@ -152,22 +152,34 @@ class EmailAddress:
 
 def expand_url(url: str, domain: str, address: EmailAddress | None) -> str | None:
     """Return a URL as expand() does, with the local part percent-encoded."""
-    if address is not None:
-        address = EmailAddress(address.url_local_part, address.domain)
-    return expand(url, domain, address)
+    return expand(url, domain, _in_url(address))
 
 
 def expand(text: str, domain: str, address: EmailAddress | None) -> str | None:
     """Return ``text`` with its placeholders replaced; None if it needs an address that is None."""
     if "%" not in text:
         return text
-    values = {"%EMAILDOMAIN%": domain}
-    if address is not None:
-        values["%EMAILADDRESS%"] = str(address)
-        values["%EMAILLOCALPART%"] = address.local_part
+    values = _values(domain, address)
     if any(found not in values for found in PLACEHOLDER.findall(text)):
         return None
     return PLACEHOLDER.sub(lambda match: values[match[0]], text)
+
+
+def fill_in(text: str, domain: str, address: EmailAddress | None) -> str:
+    """Return ``text`` with those placeholders replaced whose value is known; the others stay.
+
+    A text that is exactly %EMAILADDRESS% stays as well: every client fills it in, and a document
+    with it is the same for everybody.
+    """
+    if "%" not in text or text == "%EMAILADDRESS%":
+        return text
+    values = _values(domain, address)
+    return PLACEHOLDER.sub(lambda match: values.get(match[0], match[0]), text)
+
+
+def fill_in_url(url: str, domain: str, address: EmailAddress | None) -> str:
+    """Return a URL as fill_in() does, with the local part percent-encoded."""
+    return fill_in(url, domain, _in_url(address))
 
 
 def shared_url(url: str, domain: str) -> str | None:
@@ -182,6 +194,19 @@ def shared_url(url: str, domain: str) -> str | None:
     before = PLACEHOLDER.split(url.replace("%EMAILDOMAIN%", domain))[0]
     shared = before.rpartition("/")[0] + "/"
     return shared if shared.count("/") > 2 else None
+
+
+def _in_url(address: EmailAddress | None) -> EmailAddress | None:
+    return address and EmailAddress(address.url_local_part, address.domain)
+
+
+def _values(domain: str, address: EmailAddress | None) -> dict[str, str]:
+    """Return what each placeholder stands for, as far as it is known."""
+    values = {"%EMAILDOMAIN%": domain}
+    if address is not None:
+        values["%EMAILADDRESS%"] = str(address)
+        values["%EMAILLOCALPART%"] = address.local_part
+    return values
 
 
 def _is_international(local_part: str) -> bool:

@@ -6,11 +6,12 @@ URLs and user names may hold placeholders (see :mod:`automx.address`).
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from automx.address import EmailAddress, expand, expand_url
+from automx.address import EmailAddress, expand, expand_url, fill_in, fill_in_url
+from automx.errors import BadRecordError
 
 # Characters that no text of a record holds: those that XML cannot hold, other control characters,
 # and those that templates use as slots (formats/template.py).
@@ -47,6 +48,7 @@ class Authentication(StrEnum):
     NONE = "none"
 
 
+_PASSWORDS = {Authentication.PASSWORD_CLEARTEXT, Authentication.PASSWORD_ENCRYPTED}
 _NO_LOGIN = {Authentication.NONE, Authentication.CLIENT_IP_ADDRESS}
 
 
@@ -77,13 +79,22 @@ class MailServer:
     @property
     def takes_password(self) -> bool:
         """Whether a client can log in with a password."""
-        methods = {Authentication.PASSWORD_CLEARTEXT, Authentication.PASSWORD_ENCRYPTED}
-        return not methods.isdisjoint(self.authentication)
+        return not _PASSWORDS.isdisjoint(self.authentication)
 
     @property
     def needs_login(self) -> bool:
         """Whether a client has to log in."""
         return not _NO_LOGIN.issuperset(self.authentication)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the connection is not encrypted."""
+        return self.socket_type is SocketType.PLAIN
+
+    @property
+    def excludes_clients(self) -> bool:
+        """Whether clients that only know passwords and OAuth2 cannot use the server."""
+        return not self.takes_password and Authentication.OAUTH2 not in self.authentication
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,21 +196,67 @@ class ClientConfig:
         With None, only the domain is known: servers and services whose host name or URL needs an
         address are left out, and a user name that needs one is "".
         """
+        return self._filled_in(
+            lambda text: expand(text, self.domain, address) or "",
+            lambda url: expand_url(url, self.domain, address) or "",
+        )
 
-        def expanded(text: str) -> str:
-            return expand(text, self.domain, address) or ""
+    def for_client(self, address: EmailAddress | None) -> "ClientConfig":
+        """Return the settings for a client that fills in placeholders itself, as far as it can.
 
+        All values that are known are filled in; a user name that is exactly %EMAILADDRESS% stays,
+        because every client knows it. With None, only the domain is known.
+        """
+        return self._filled_in(
+            lambda text: fill_in(text, self.domain, address),
+            lambda url: fill_in_url(url, self.domain, address),
+        )
+
+    def _filled_in(self, text: Callable[[str], str], url: Callable[[str], str]) -> "ClientConfig":
+        """Return the settings with all texts replaced, without those that have no host then."""
         servers = (
-            replace(s, hostname=expanded(s.hostname), user_name=expanded(s.user_name))
+            replace(s, hostname=text(s.hostname), user_name=text(s.user_name))
             for s in self.mail_servers
         )
-        services = (
-            replace(s, url=url, user_name=expanded(s.user_name))
-            for s in self.services
-            if (url := expand_url(s.url, self.domain, address))
+        services = (replace(s, url=url(s.url), user_name=text(s.user_name)) for s in self.services)
+        return replace(
+            self,
+            mail_servers=tuple(server for server in servers if server.hostname),
+            services=tuple(service for service in services if service.url),
         )
-        mail_servers = tuple(server for server in servers if server.hostname)
-        return replace(self, mail_servers=mail_servers, services=tuple(services))
+
+    def having(self, is_usable: Callable[[MailServer], bool]) -> "ClientConfig":
+        """Return the settings without the mail servers that a client cannot use."""
+        return replace(self, mail_servers=tuple(filter(is_usable, self.mail_servers)))
+
+    def encrypted(self) -> "ClientConfig":
+        """Return the settings without plain servers whose place an encrypted one can take."""
+        return replace(self, mail_servers=_without(self.mail_servers, lambda s: s.is_plain))
+
+    def general(self) -> "ClientConfig":
+        """Return the settings with the mail servers that a document for all clients may show.
+
+        Some clients take the last server, and some refuse a document that has a server which they
+        cannot use. So no plain server stands beside an encrypted one, and none that excludes
+        clients beside one with a password or OAuth2.
+        """
+        servers = _without(self.encrypted().mail_servers, lambda s: s.excludes_clients)
+        return replace(self, mail_servers=servers)
+
+    def left_out(self) -> list[tuple[MailServer, str]]:
+        """Return the mail servers that general() leaves out, each with the reason."""
+        encrypted, shown = self.encrypted().mail_servers, self.general().mail_servers
+        return [
+            (server, _EXCLUDES_CLIENTS if server in encrypted else _PLAIN)
+            for server in self.mail_servers
+            if server not in shown
+        ]
+
+    def check_complete(self) -> None:
+        """Raise BadRecordError if there is no incoming or no outgoing mail server."""
+        for kind, servers in (("incoming", self.incoming), ("outgoing", self.outgoing)):
+            if not servers:
+                raise BadRecordError(cause=f"domain {self.domain}: no usable {kind} mail server")
 
     def servers(self, *types: ServerType) -> tuple[MailServer, ...]:
         """Return the mail servers of some types, best first."""
@@ -221,8 +278,24 @@ class ClientConfig:
         return self.servers(ServerType.MANAGESIEVE)
 
 
+# Why a server is left out.
+_PLAIN = "it has no encryption, and another server has"
+_EXCLUDES_CLIENTS = "it takes neither a password nor OAuth2, and another server does"
+
+
+def _without(
+    servers: tuple[MailServer, ...], is_worse: Callable[[MailServer], bool]
+) -> tuple[MailServer, ...]:
+    """Return servers without the worse ones, as far as a better one can take their place.
+
+    IMAP can take the place of POP3, but not the other way round.
+    """
+    better = {server.type for server in servers if not is_worse(server)}
+    if ServerType.IMAP in better:
+        better.add(ServerType.POP3)
+    return tuple(s for s in servers if not is_worse(s) or s.type not in better)
+
+
 def best_first(servers: Iterable[MailServer]) -> list[MailServer]:
-    """Return servers sorted: IMAP before POP3, encrypted before plain, else as they are."""
-    return sorted(
-        servers, key=lambda s: (s.type is ServerType.POP3, s.socket_type is SocketType.PLAIN)
-    )
+    """Return servers sorted: IMAP before POP3, else as they are."""
+    return sorted(servers, key=lambda server: server.type is ServerType.POP3)

@@ -12,6 +12,8 @@ from tests.documents import DATA, golden
 
 PATHS = ("/mail/config-v1.1.xml", "/.well-known/autoconfig/mail/config-v1.1.xml")
 ADDRESS = "?emailaddress=alice@example.com"
+# Evolution asks with a local part of its own making.
+EVOLUTION = "?emailaddress=EVOLUTIONUSER%40example.com&emailmd5=0123456789abcdef"
 
 pytestmark = pytest.mark.usefixtures("example")
 
@@ -25,10 +27,28 @@ def schema() -> etree.RelaxNG:
 # The document.
 
 
-def test_the_document_is_as_expected_and_valid(client: FlaskClient, schema: etree.RelaxNG) -> None:
-    answer = client.get(PATHS[0] + ADDRESS)
+@pytest.fixture
+def shared(example: None, execute: Execute) -> None:
+    """Let nothing in the example rows depend on the person but user names that are the address."""
+    execute("""
+        UPDATE server SET user_name = '%EMAILADDRESS%';
+        UPDATE davserver SET url = replace(url, '%EMAILADDRESS%', ''), user_name = 'files';
+    """)
+
+
+@pytest.mark.parametrize(
+    ("query", "document"),
+    [
+        (EVOLUTION, "example.autoconfig.xml"),
+        (ADDRESS, "example-alice.autoconfig.xml"),
+    ],
+)
+def test_the_document_is_as_expected_and_valid(
+    client: FlaskClient, schema: etree.RelaxNG, query: str, document: str
+) -> None:
+    answer = client.get(PATHS[0] + query)
     assert answer.status_code == 200
-    assert answer.text == golden("example.autoconfig.xml")
+    assert answer.text == golden(document)
     schema.assertValid(etree.fromstring(answer.data))
 
 
@@ -72,7 +92,9 @@ def test_only_the_asked_domain_is_listed(client: FlaskClient, execute: Execute) 
         assert root.xpath("string(emailProvider/@id)") == domain
 
 
-@pytest.mark.parametrize("name", ["example.autoconfig.xml", "columns.autoconfig.xml"])
+@pytest.mark.parametrize(
+    "name", ["example.autoconfig.xml", "example-alice.autoconfig.xml", "columns.autoconfig.xml"]
+)
 def test_the_document_is_one_that_the_strictest_clients_can_read(name: str) -> None:
     text = golden(name)
     assert text.startswith("<?xml")
@@ -102,18 +124,126 @@ def test_the_document_is_one_that_the_strictest_clients_can_read(name: str) -> N
         "?emailaddress=Alice%40EXAMPLE.COM",
         "?emailaddress=alice@example.com.",
         "?emailaddress=%20alice@example.com%20",
-        "?emailaddress=EVOLUTIONUSER%40example.com&emailmd5=0123456789abcdef",
+        EVOLUTION,
         "?emailaddress=J%C3%BCrgen@example.com",
         "?emailaddress=o'neil%2Bx@example.com&unknown=%FF",
     ],
 )
+@pytest.mark.usefixtures("shared")
 def test_the_address_decides_and_its_person_does_not_matter(
     client: FlaskClient, query: str
 ) -> None:
+    expected = client.get("/v1.1/example.com").text
+    assert "%EMAILADDRESS%" in expected
     for path in PATHS:
         answer = client.get(path + query, headers={"Host": "autoconfig.hoster.example"})
         assert answer.status_code == 200
-        assert answer.text == golden("example.autoconfig.xml")
+        assert answer.text == expected
+
+
+# Placeholders.
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        # Each is the row's value and what the document holds.
+        ("", {"%EMAILDOMAIN%": "example.com"}),
+        ("", {"%EMAILADDRESS%": "%EMAILADDRESS%"}),
+        ("", {"%EMAILLOCALPART%/%EMAILDOMAIN%": "%EMAILLOCALPART%/example.com"}),
+        ("", {"u-%EMAILADDRESS%": "u-%EMAILADDRESS%"}),
+        (EVOLUTION, {"%EMAILLOCALPART%/%EMAILDOMAIN%": "%EMAILLOCALPART%/example.com"}),
+        (EVOLUTION, {"%EMAILADDRESS%": "%EMAILADDRESS%"}),
+        (ADDRESS, {"%EMAILADDRESS%": "%EMAILADDRESS%"}),
+        (ADDRESS, {"%EMAILLOCALPART%": "alice"}),
+        (ADDRESS, {"%EMAILLOCALPART%@%EMAILDOMAIN%": "alice@example.com"}),
+        (ADDRESS, {"EXAMPLE\\%EMAILLOCALPART%": "EXAMPLE\\alice"}),
+        (ADDRESS, {"u-%EMAILADDRESS%": "u-alice@example.com"}),
+        (ADDRESS, {"%REALNAME%": "%REALNAME%"}),
+        ("?emailaddress=%25EMAILDOMAIN%25@example.com", {"%EMAILLOCALPART%": "%EMAILDOMAIN%"}),
+        ("?emailaddress=O'Neil%2Bx@Example.COM", {"x/%EMAILLOCALPART%": "x/O'Neil+x"}),
+        ("?emailaddress=evolutionuser@example.com", {"%EMAILLOCALPART%": "evolutionuser"}),
+    ],
+)
+def test_what_is_known_of_a_user_name_is_filled_in(
+    client: FlaskClient, execute: Execute, query: str, expected: dict[str, str]
+) -> None:
+    [(written, found)] = expected.items()
+    execute(f"UPDATE server SET user_name = '{written}' WHERE id = 3")
+    root = etree.fromstring(client.get(PATHS[0] + query, headers={"Host": "example.com"}).data)
+    assert root.xpath("string(//outgoingServer/username)") == found
+
+
+@pytest.mark.parametrize(
+    ("query", "host", "url"),
+    [
+        (EVOLUTION, "%EMAILLOCALPART%.wild.test", "https://wild.test/%EMAILADDRESS%/"),
+        ("?emailaddress=", "%EMAILLOCALPART%.wild.test", "https://wild.test/%EMAILADDRESS%/"),
+        (ADDRESS, "alice.wild.test", "https://wild.test/alice@wild.test/"),
+        ("?emailaddress=a/b@example.com", "a/b.wild.test", "https://wild.test/a%2Fb@wild.test/"),
+    ],
+)
+def test_what_is_known_of_a_host_name_and_a_url_is_filled_in(
+    client: FlaskClient, execute: Execute, query: str, host: str, url: str
+) -> None:
+    execute("""
+        UPDATE domain SET name = '*.test';
+        UPDATE server SET name = '%EMAILLOCALPART%.%EMAILDOMAIN%' WHERE type = 'smtp';
+        UPDATE davserver SET url = 'https://%EMAILDOMAIN%/%EMAILADDRESS%/' WHERE type = 'caldav';
+    """)
+    answer = client.get(
+        PATHS[0] + query.replace("example.com", "wild.test"), headers={"Host": "wild.test"}
+    )
+    root = etree.fromstring(answer.data)
+    assert root.xpath("string(//outgoingServer/hostname)") == host
+    assert root.xpath("string(/clientConfig/calendar/url)") == url
+
+
+def test_a_document_with_a_persons_values_is_kept_by_no_cache(
+    make_app: Callable[..., Flask], execute: Execute
+) -> None:
+    client = make_app(domain_cache_seconds=900).test_client()
+    assert client.get(PATHS[0] + ADDRESS).headers["Cache-Control"] == "no-store"
+    assert client.get(PATHS[0] + EVOLUTION).headers["Cache-Control"] == "public, max-age=900"
+    bob = client.get(PATHS[0] + "?emailaddress=bob@example.com").text
+    assert bob == golden("example-alice.autoconfig.xml").replace("alice", "bob")
+
+
+# Servers.
+
+
+@pytest.mark.parametrize(("type_", "missing"), [("smtp", "outgoing"), ("imap", "incoming")])
+def test_there_is_no_document_without_a_server_of_each_direction(
+    client: FlaskClient,
+    execute: Execute,
+    caplog: pytest.LogCaptureFixture,
+    type_: str,
+    missing: str,
+) -> None:
+    execute(f"UPDATE server SET port = 0 WHERE type IN ('{type_}', 'pop')")
+    for url in (PATHS[0] + ADDRESS, PATHS[1] + EVOLUTION, "/v1.1/example.com"):
+        caplog.clear()
+        answer = client.get(url)
+        assert answer.status_code == 500
+        assert answer.text == (
+            "The settings of this domain are incomplete; its administrator has to look into it.\n"
+        )
+        assert f"domain example.com: no usable {missing} mail server" in caplog.text
+
+
+def test_outgoing_mail_without_login_has_no_user_name(
+    client: FlaskClient, execute: Execute, schema: etree.RelaxNG
+) -> None:
+    execute("UPDATE server SET user_name = '', authentication = 'none' WHERE type IN ('smtp')")
+    root = etree.fromstring(client.get(PATHS[0] + ADDRESS).data)
+    (smtp,) = root.iter("outgoingServer")
+    assert [(child.tag, child.text) for child in smtp] == [
+        ("hostname", "smtp.example.com"),
+        ("port", "587"),
+        ("socketType", "STARTTLS"),
+        ("authentication", "none"),
+    ]
+    schema.assertValid(root)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +328,7 @@ def test_what_is_not_known_is_told_in_one_line(
 # How long it may be kept.
 
 
+@pytest.mark.usefixtures("shared")
 def test_the_answer_may_be_kept_by_caches_as_long_as_we_keep_it(
     make_app: Callable[..., Flask],
 ) -> None:
@@ -208,10 +339,12 @@ def test_the_answer_may_be_kept_by_caches_as_long_as_we_keep_it(
     assert "Set-Cookie" not in answer.headers
 
 
+@pytest.mark.usefixtures("shared")
 def test_without_a_cache_of_ours_others_have_to_ask_again(client: FlaskClient) -> None:
     assert client.get(PATHS[0] + ADDRESS).headers["Cache-Control"] == "no-cache"
 
 
+@pytest.mark.usefixtures("shared")
 @pytest.mark.parametrize("url", [PATHS[0] + ADDRESS, PATHS[1] + ADDRESS, "/v1.1/example.com"])
 def test_a_client_that_has_the_document_is_not_sent_it_again(client: FlaskClient, url: str) -> None:
     first = client.get(url)
@@ -227,6 +360,7 @@ def test_a_client_that_has_the_document_is_not_sent_it_again(client: FlaskClient
         assert client.get(url, headers={"If-None-Match": condition}).data == first.data
 
 
+@pytest.mark.usefixtures("shared")
 def test_the_etag_changes_with_the_document_and_only_then(
     client: FlaskClient, execute: Execute
 ) -> None:
@@ -242,6 +376,7 @@ def test_the_etag_changes_with_the_document_and_only_then(
     assert client.get(url).headers["ETag"] == etag
 
 
+@pytest.mark.usefixtures("shared")
 def test_head_gives_the_headers_of_get(client: FlaskClient) -> None:
     get, head = client.get(PATHS[0] + ADDRESS), client.head(PATHS[0] + ADDRESS)
     assert head.status_code == 200

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -85,6 +86,41 @@ def test_each_column_reaches_the_answer(client: FlaskClient, execute: Execute) -
     """)  # noqa: E501 - rows are easier to compare when each stands on one line
     answer = post(client, autodiscover_request("jürgen&amp;co@müller.de"))
     assert answer.text == golden("columns.autodiscover.xml")
+
+
+@pytest.mark.parametrize(
+    ("authentication", "spa", "auth_required"),
+    [
+        ("plain", "off", "on"),
+        ("secure", "off", "on"),
+        ("NTLM", "on", "on"),
+        ("GSSAPI", "on", "on"),
+        ("GSSAPI NTLM TLS-client-cert", "on", "on"),
+        ("NTLM OAuth2", "on", "on"),
+        ("GSSAPI plain", "off", "on"),
+        ("NTLM secure", "off", "on"),
+        ("OAuth2", "off", "on"),
+        ("TLS-client-cert", "off", "on"),
+        ("none", "off", "off"),
+    ],
+)
+def test_spa_is_on_where_there_is_ntlm_or_kerberos_and_no_password(
+    client: FlaskClient, execute: Execute, authentication: str, spa: str, auth_required: str
+) -> None:
+    execute(f"UPDATE server SET authentication = '{authentication}'")
+    answer = post(client, REQUEST).text
+    assert set(re.findall("<SPA>(.*?)</SPA>", answer)) == {spa}
+    assert set(re.findall("<AuthRequired>(.*?)</AuthRequired>", answer)) == {auth_required}
+
+
+def test_outgoing_mail_without_login_has_no_login_name(
+    client: FlaskClient, execute: Execute
+) -> None:
+    execute("UPDATE server SET user_name = '', authentication = 'none' WHERE type = 'smtp'")
+    protocols = re.findall("<Protocol>.*?</Protocol>", post(client, REQUEST).text, re.DOTALL)
+    (smtp,) = [protocol for protocol in protocols if "<Type>SMTP</Type>" in protocol]
+    assert "<AuthRequired>off</AuthRequired>" in smtp
+    assert "LoginName" not in smtp
 
 
 @pytest.mark.parametrize(

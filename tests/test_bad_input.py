@@ -259,7 +259,7 @@ def test_one_bad_row_does_not_keep_the_others_from_being_served(
             "INSERT INTO server_domain VALUES (9, 1)")  # fmt: skip
     answers = list(ask_all(client, "alice@example.com"))
     assert [answer.status for answer in answers] == [200] * 6
-    assert answers[0].text == golden("example.autoconfig.xml")
+    assert answers[0].text == golden("example-alice.autoconfig.xml")
     assert answers[2].text == golden("example-alice.mobileconfig").replace(
         "<string>Alice Example</string>", "<string>alice@example.com</string>"
     )
@@ -445,9 +445,11 @@ GOOD = {
 def test_an_unusual_but_right_request_is_answered(server: Server, name: str) -> None:
     answer = exchange(server, GOOD[name])
     assert answer.status == 200
-    document = (
-        "example-alice.autodiscover.xml" if b"POST" in GOOD[name] else "example.autoconfig.xml"
-    )
+    if b"POST" in GOOD[name]:
+        document = "example-alice.autodiscover.xml"
+    else:
+        is_alice = b"alice" in GOOD[name]
+        document = "example-alice.autoconfig.xml" if is_alice else "example.autoconfig.xml"
     assert answer.text == golden(document)
 
 
@@ -584,14 +586,14 @@ def test_a_sqlite_file_that_is_moved_away_and_back_is_noticed(
     database: Path, example: None, execute: Execute, tmp_path: Path
 ) -> None:
     with serving(environment(database), tmp_path / "log", "--workers", "1") as server:
-        assert get(server).text == golden("example.autoconfig.xml")
+        assert get(server).text == golden("example-alice.autoconfig.xml")
         database.rename(tmp_path / "elsewhere")
         assert_outage(
             server, '(database: unable to open database file; was "automx db upgrade" run?)'
         )
         assert not database.exists()
         (tmp_path / "elsewhere").rename(database)
-        assert get(server).text == golden("example.autoconfig.xml")
+        assert get(server).text == golden("example-alice.autoconfig.xml")
         replacement = tmp_path / "replacement"
         replacement.write_bytes(database.read_bytes())
         with contextlib.closing(sqlite3.connect(replacement)) as connection:
@@ -610,7 +612,7 @@ def test_a_locked_sqlite_file_is_told_after_a_few_seconds(
             start = time.monotonic()
             assert_outage(server, "(database: database is locked)")
             assert time.monotonic() - start < 30
-        assert get(server).text == golden("example.autoconfig.xml")
+        assert get(server).text == golden("example-alice.autoconfig.xml")
 
 
 def test_a_read_only_sqlite_file_is_read_and_cannot_be_written(
@@ -625,7 +627,7 @@ def test_a_read_only_sqlite_file_is_read_and_cannot_be_written(
     log = tmp_path / "log"
     with running(command, log, ready=lambda: listens(port), env=environment(database)) as started:
         server = Server(started.process, started.log, port)
-        assert get(server).text == golden("example.autoconfig.xml")
+        assert get(server).text == golden("example-alice.autoconfig.xml")
         assert get(server, "/readyz").status == 200
         for method in ("DELETE", "POST"):
             seed = json.dumps(SAMPLE | {"domains": [{"name": "a.example"}]}).encode()
@@ -638,7 +640,7 @@ def test_a_read_only_sqlite_file_is_read_and_cannot_be_written(
             )
             assert_told(exchange(server, request), 503, UNAVAILABLE)
         assert server.output.count("(database: attempt to write a readonly database)") == 2
-        assert get(server).text == golden("example.autoconfig.xml")
+        assert get(server).text == golden("example-alice.autoconfig.xml")
 
 
 def stop_postgresql(instance: Instance) -> list[str]:
@@ -663,7 +665,7 @@ def test_a_postgresql_that_is_stopped_and_started_again_is_noticed(tmp_path: Pat
         )
         instance.sql(rows, uri.partition("?")[0].rpartition("/")[2])
         with serving(variables, tmp_path / "log", "--workers", "1") as server:
-            assert get(server).text == golden("example.autoconfig.xml")
+            assert get(server).text == golden("example-alice.autoconfig.xml")
             command = stop_postgresql(instance)
             assert_outage(
                 server, "Is the server running locally and accepting connections on that socket?)"
@@ -674,7 +676,7 @@ def test_a_postgresql_that_is_stopped_and_started_again_is_noticed(tmp_path: Pat
                 return get(server, "/readyz").status == 200
 
             with running(command, tmp_path / "postgres.log", ready=back, cwd=Path("/")) as again:
-                assert get(server).text == golden("example.autoconfig.xml")
+                assert get(server).text == golden("example-alice.autoconfig.xml")
                 again.stop(signal.SIGINT)
 
 
@@ -688,4 +690,4 @@ def test_a_server_starts_without_its_database_and_answers_when_it_is_there(
         )
         (tmp_path / "elsewhere").rename(database)
         assert get(server, "/readyz").status == 200
-        assert get(server).text == golden("example.autoconfig.xml")
+        assert get(server).text == golden("example-alice.autoconfig.xml")

@@ -227,7 +227,7 @@ def test_printed_sql_gives_a_provider_that_clients_are_answered_from(
     )
     document = automx("show", "bob@x.oreilly.example", "--format", "autoconfig", env=env)
     assert "<hostname>imap.oreilly.example</hostname>" in document
-    assert "<username>%EMAILLOCALPART%</username>" in document
+    assert "<username>bob</username>" in document
 
 
 def test_printed_sql_continues_the_ids_of_a_sqlite_database(sqlite3: list[str]) -> None:

@@ -52,7 +52,7 @@ def test_get_changes_nothing_if_there_is_data(client: FlaskClient, example: None
     answer = client.get(PATH)
     assert answer.status_code == 200
     assert answer.text == "The database holds data already; nothing was changed.\n"
-    assert client.get(AUTOCONFIG).text == golden("example.autoconfig.xml")
+    assert client.get(AUTOCONFIG).text == golden("example-alice.autoconfig.xml")
 
 
 @pytest.mark.parametrize("document", [DOCUMENT, SAMPLE])
@@ -117,7 +117,7 @@ def test_a_document_with_a_domain_that_is_there_changes_nothing(
     assert "example.com" in answer.text
     assert answer.text.count("\n") == 1
     assert domains(client) == [200, 404, 404, 404]
-    assert client.get(AUTOCONFIG).text == golden("example.autoconfig.xml")
+    assert client.get(AUTOCONFIG).text == golden("example-alice.autoconfig.xml")
 
 
 def test_delete_purges_all_rows(client: FlaskClient, example: None, execute: Execute) -> None:

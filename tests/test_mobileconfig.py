@@ -175,9 +175,8 @@ def test_a_profile_needs_both_directions(
         ("secure", "EmailAuthCRAMMD5"),
         ("NTLM", "EmailAuthNTLM"),
         ("none", "EmailAuthNone"),
-        ("OAuth2", "EmailAuthPassword"),
         ("OAuth2 secure plain", "EmailAuthCRAMMD5"),
-        ("GSSAPI TLS-client-cert", "EmailAuthPassword"),
+        ("GSSAPI TLS-client-cert plain", "EmailAuthPassword"),
     ],
 )
 def test_the_authentication_is_the_best_one_that_apple_has_a_word_for(
@@ -186,6 +185,59 @@ def test_the_authentication_is_the_best_one_that_apple_has_a_word_for(
     execute(f"UPDATE server SET authentication = '{authentication}' WHERE type = 'imap'")
     mail = mail_of(client.get("/mobileconfig", query_string=ALICE))
     assert mail["IncomingMailServerAuthentication"] == word
+
+
+@pytest.mark.parametrize("method", ["OAuth2", "GSSAPI", "TLS-client-cert", "OAuth2 GSSAPI"])
+@pytest.mark.parametrize("type_", ["imap", "smtp"])
+def test_a_server_whose_methods_a_profile_cannot_say_is_left_out(
+    client: FlaskClient,
+    execute: Execute,
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+    type_: str,
+) -> None:
+    execute(f"""
+        DELETE FROM server WHERE type = 'pop';
+        UPDATE server SET authentication = '{method}' WHERE type = '{type_}';
+    """)
+    answer = client.get("/mobileconfig", query_string=ALICE)
+    assert answer.status_code == 500
+    assert "incomplete" in answer.text
+    assert "domain example.com: a profile cannot say OAuth2, GSSAPI or TLS-client-cert" in (
+        caplog.text
+    )
+    page = client.get("/?address=alice@example.com").text
+    assert "mobileconfig/" not in page
+    assert client.get("/mobileconfig.svg?emailaddress=alice@example.com").status_code == 500
+
+    execute(f"""
+        INSERT INTO server VALUES (9, 99, 'x.example.com', 1, '{type_}', 'SSL', '', 'NTLM');
+        INSERT INTO server_domain VALUES (9, 1);
+    """)
+    mail = mail_of(client.get("/mobileconfig", query_string=ALICE))
+    direction = "Incoming" if type_ == "imap" else "Outgoing"
+    assert mail[f"{direction}MailServerHostName"] == "x.example.com"
+    assert mail[f"{direction}MailServerAuthentication"] == "EmailAuthNTLM"
+    assert "mobileconfig/" in client.get("/?address=alice@example.com").text
+
+    execute(f"""
+        INSERT INTO server VALUES (10, 100, 'y.example.com', 1, '{type_}', 'SSL', '', 'plain');
+        INSERT INTO server_domain VALUES (10, 1);
+    """)
+    mail = mail_of(client.get("/mobileconfig", query_string=ALICE))
+    assert mail[f"{direction}MailServerHostName"] == "y.example.com"
+
+
+def test_outgoing_mail_without_login_has_neither_user_name_nor_password(
+    make_app: Callable[..., Flask], execute: Execute
+) -> None:
+    execute("UPDATE server SET user_name = '', authentication = 'none' WHERE type = 'smtp'")
+    client = make_app(permit_cleartext_passwords=True).test_client()
+    mail = mail_of(client.post("/mobileconfig", data=WITH_PASSWORD))
+    assert mail["OutgoingMailServerAuthentication"] == "EmailAuthNone"
+    assert mail["OutgoingPasswordSameAsIncomingPassword"] is False
+    assert not {"OutgoingMailServerUsername", "OutgoingPassword"} & mail.keys()
+    assert mail["IncomingPassword"] == WITH_PASSWORD["password"]
 
 
 # Passwords.

@@ -38,6 +38,19 @@ def protocols(settings: ClientConfig) -> object:
     return json.loads(pacc.render(settings))["protocols"]
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1"])
+def test_an_ip_address_is_not_published(host: str) -> None:
+    assert protocols(config(replace(IMAP, hostname=host), SMTP)) == {
+        "smtp": {"host": "smtp.example.com"},
+        "submit": {"host": "smtp.example.com"},
+    }
+
+
+def test_a_server_with_neither_password_nor_oauth2_gives_way_to_one_with_a_password() -> None:
+    kerberos = replace(IMAP, hostname="krb.example.com", authentication=(Authentication.GSSAPI,))
+    assert pacc.render(config(kerberos, IMAP, SMTP)) == pacc.render(config(IMAP, SMTP))
+
+
 @pytest.fixture
 def details(database: Path) -> None:
     """Seed the document with all details into the test's database."""

@@ -114,7 +114,6 @@ def test_servers_stand_in_the_order_in_which_people_need_them(client: FlaskClien
         *("smtp.example.com", "465", alice),
         *("https://dav.example.com/calendars/alice@example.com/", alice),
         *("imap.example.com", "4190", "alice"),
-        *("plain.example.com", "143", alice),
         *("alice.pop.example.com", "995", alice),
         *("smtp.example.com", "587", alice),
     ]

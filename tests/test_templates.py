@@ -66,20 +66,13 @@ PERSONS = [("", ""), ("a&l%ice", ""), ("", "Ä <b> & \ue000 %EMAILADDRESS%"), ("
 
 @pytest.mark.parametrize(("login_name", "display_name"), PERSONS)
 @pytest.mark.parametrize("local_part", ADDRESSES)
-@pytest.mark.parametrize("format_", [autodiscover, mobileconfig])
+@pytest.mark.parametrize("format_", [autoconfig, autodiscover, mobileconfig])
 def test_it_is_filled_in_for_every_person(
     format_: ModuleType, local_part: str, login_name: str, display_name: str
 ) -> None:
     address = EmailAddress.parse(f"{local_part}@example.com")
     expected = format_.render(CONFIG.for_person(login_name, display_name), address)
     assert format_.template(CONFIG).fill(address, login_name, display_name) == expected
-
-
-@pytest.mark.parametrize("login_name", ["", "alice", "a&l%ice <x>"])
-def test_in_autoconfig_only_the_login_name_differs(login_name: str) -> None:
-    address = EmailAddress.parse("alice@example.com")
-    expected = autoconfig.render(CONFIG.for_person(login_name))
-    assert autoconfig.template(CONFIG).fill(address, login_name) == expected
 
 
 def test_no_template_holds_a_slot_of_another_person() -> None:

@@ -13,6 +13,7 @@ from automx.check.finding import Check, DomainChecks, Finding, Level
 from automx.check.http import REDIRECTS, Answer, ask, follow
 from automx.check.network import Network, NetworkError
 from automx.clientconfig import ClientConfig, ServiceType
+from automx.errors import BadRecordError
 from automx.formats import autoconfig, autodiscover, pacc
 
 XML = ("text/xml", "application/xml")  # the only types that Thunderbird reads
@@ -78,13 +79,15 @@ class WebChecks(DomainChecks):
                 yield partial(_certificate, self, f"https://{netloc}", advice)
 
     def _autoconfig(self) -> Iterator[_Page]:
-        url = f"https://autoconfig.{self.domain}{autoconfig.PATH}"
-        yield _Page(url, autoconfig.render(self.config), XML, Level.ERROR)
+        with suppress(BadRecordError):  # rows.check_config() reports it
+            url = f"https://autoconfig.{self.domain}{autoconfig.PATH}"
+            yield _Page(url, autoconfig.render(self.config), XML, Level.ERROR)
 
     def _well_known(self) -> Iterator[_Page]:
         """Yield what clients ask when the host autoconfig fails."""
-        url = f"https://{self.domain}/.well-known/autoconfig{autoconfig.PATH}"
-        yield _Page(url, autoconfig.render(self.config), XML, Level.WARNING)
+        with suppress(BadRecordError):
+            url = f"https://{self.domain}/.well-known/autoconfig{autoconfig.PATH}"
+            yield _Page(url, autoconfig.render(self.config), XML, Level.WARNING)
 
     def _pacc(self) -> Iterator[_Page]:
         with suppress(pacc.NothingToPublishError):

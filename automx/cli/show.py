@@ -8,7 +8,7 @@ import click
 from automx.address import EmailAddress
 from automx.cli.context import Context, pass_context
 from automx.cli.terminal import table
-from automx.clientconfig import ClientConfig
+from automx.clientconfig import ClientConfig, MailServer
 from automx.lookup import find
 
 
@@ -31,7 +31,7 @@ def show(context: Context, address: str, format_: str) -> None:
         click.echo(_text(config, person))
         return
     render = import_module(f"automx.formats.{format_}").render  # each has a library of its own
-    click.echo(render(config) if format_ == "autoconfig" else render(config, person), nl=False)
+    click.echo(render(config, person), nl=False)
 
 
 def personal_config(context: Context, address: EmailAddress) -> ClientConfig:
@@ -51,19 +51,24 @@ def personal_config(context: Context, address: EmailAddress) -> ClientConfig:
 
 
 def _text(config: ClientConfig, address: EmailAddress) -> str:
-    """Return one line for each server, in columns, best first."""
+    """Return one line for each server, in columns, best first; then the servers left out."""
     config = config.for_address(address)
-    rows = [
-        (
-            server.type.upper(),
-            server.hostname,
-            f"port {server.port}",
-            server.socket_type,
-            f"login {server.user_name}",
-            ", ".join(server.authentication),
-        )
-        for server in (*config.incoming, *config.outgoing, *config.sieve)
-    ]
-    lines = [f"{address}, {config.provider_name}", table(rows)]
+    shown = config.general()
+    servers = (*shown.incoming, *shown.outgoing, *shown.sieve)
+    lines = [f"{address}, {config.provider_name}", table([*map(_columns, servers)])]
     lines += [f"{s.type.upper()}  {s.url}  login {s.user_name}" for s in config.services]
+    if left_out := config.left_out():
+        rows = [(*_columns(server), reason) for server, reason in left_out]
+        lines += ["", "Not in documents for all clients:", table(rows)]
     return "\n".join(lines)
+
+
+def _columns(server: MailServer) -> tuple[str, ...]:
+    return (
+        server.type.upper(),
+        server.hostname,
+        f"port {server.port}",
+        server.socket_type,
+        f"login {server.user_name}" if server.user_name else "no login",
+        ", ".join(server.authentication),
+    )

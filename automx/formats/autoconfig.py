@@ -6,6 +6,7 @@ that has an attribute, and Thunderbird for Android takes white space around a le
 of the value.
 """
 
+from automx.address import EmailAddress
 from automx.clientconfig import ClientConfig, MailServer, OAuth2, Service, ServiceType
 from automx.formats import xml
 from automx.formats.template import Template
@@ -21,11 +22,15 @@ _DAV_ELEMENTS = {
 }
 
 
-def render(config: ClientConfig) -> bytes:
-    """Return the document for a domain; it is the same for all addresses.
+def render(config: ClientConfig, address: EmailAddress | None = None) -> bytes:
+    """Return the document for an address; with None, that for all addresses of the domain.
 
-    Placeholders stay in the document: every client fills in the address of its user.
+    Placeholders are filled in as far as they are known; others, and a user name that is exactly
+    %EMAILADDRESS%, are filled in by the client. Raises BadRecordError if the domain has no incoming
+    or no outgoing server: Thunderbird refuses such a document and stops its search.
     """
+    config.check_complete()
+    config = config.for_client(address).general()
     root = xml.root("clientConfig", version="1.2")
     # Thunderbird wants a host name here, which cannot hold "_".
     provider = add(root, "emailProvider", id=config.domain.replace("_", "-"))
@@ -54,16 +59,22 @@ def render(config: ClientConfig) -> bytes:
     return xml.to_bytes(root)
 
 
+def is_personal(config: ClientConfig) -> bool:
+    """Return whether the document differs between the addresses of a domain."""
+    return config.for_client(EmailAddress("x", config.domain)) != config.for_client(None)
+
+
 def template(config: ClientConfig) -> Template:
-    """Return the template of a domain; only the login name differs between people."""
-    return Template(lambda config, _: render(config), config)
+    """Return the template of a domain."""
+    return Template(render, config)
 
 
 def _mail_server(element: Element, server: MailServer) -> None:
     add(element, "hostname", server.hostname)
     add(element, "port", str(server.port))
     add(element, "socketType", server.socket_type)
-    add(element, "username", server.user_name)
+    if server.user_name:
+        add(element, "username", server.user_name)
     for method in server.authentication:
         add(element, "authentication", method)
 

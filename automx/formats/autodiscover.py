@@ -49,7 +49,8 @@ _ENCRYPTION = {
     SocketType.STARTTLS: ("on", "TLS"),
     SocketType.PLAIN: ("off", "None"),
 }
-_NO_LOGIN = {Authentication.NONE, Authentication.CLIENT_IP_ADDRESS}
+# With SPA "on", Thunderbird logs in by one of these, with "off" by a password.
+_SPA = {Authentication.NTLM, Authentication.GSSAPI}
 
 
 class InvalidRequestError(BadRequestError):
@@ -130,7 +131,7 @@ def _root(body: bytes) -> ElementTree.Element:
 
 def render(config: ClientConfig, address: EmailAddress | None = None) -> bytes:
     """Return the settings of an address; with None, those of the domain, without login names."""
-    config = config.for_address(address)
+    config = config.for_address(address).general()
     root, response = _document(OUTLOOK_NS)
     user = add(response, "User")
     add(user, "DisplayName", config.display_name or str(address or config.provider_name))
@@ -204,17 +205,17 @@ def _document(response_ns: str) -> tuple[Element, Element]:
 
 def _mail_server(protocol: Element, server: MailServer, *, has_login: bool) -> None:
     ssl, encryption = _ENCRYPTION[server.socket_type]
-    needs_login = not _NO_LOGIN.issuperset(server.authentication)
+    has_spa = not server.takes_password and not _SPA.isdisjoint(server.authentication)
     add(protocol, "Type", _TYPES[server.type])
     add(protocol, "Server", server.hostname)
     add(protocol, "Port", str(server.port))
     add(protocol, "DomainRequired", "off")
-    if has_login:
+    if has_login and server.user_name:
         add(protocol, "LoginName", server.user_name)
-    add(protocol, "SPA", "off")
+    add(protocol, "SPA", "on" if has_spa else "off")
     add(protocol, "SSL", ssl)
     add(protocol, "Encryption", encryption)
-    add(protocol, "AuthRequired", "on" if needs_login else "off")
+    add(protocol, "AuthRequired", "on" if server.needs_login else "off")
     if server.type is ServerType.SMTP:
         add(protocol, "UsePOPAuth", "off")
         add(protocol, "SMTPLast", "off")

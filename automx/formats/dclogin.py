@@ -7,7 +7,7 @@ Standard: the URI schemes of Delta Chat
 from urllib.parse import quote, urlencode, urlsplit
 
 from automx.address import EmailAddress
-from automx.clientconfig import ClientConfig, MailServer, ServerType, best_first
+from automx.clientconfig import ClientConfig, MailServer, ServerType
 from automx.errors import BadRecordError, SettingsError
 
 # Instructions for both texts, in the words of Delta Chat 2.
@@ -61,9 +61,9 @@ def login_text(address: EmailAddress, password: str, config: ClientConfig | None
 
 def _best(config: ClientConfig, type_: ServerType) -> MailServer:
     """Return the best server of a type that takes a password. Raises BadRecordError."""
-    servers = [server for server in config.servers(type_) if server.takes_password]
+    servers = config.having(lambda server: server.takes_password).encrypted().servers(type_)
     if not servers:
         kind = type_.upper()
         cause = f"domain {config.domain}: no usable {kind} server that takes a password"
         raise BadRecordError(cause=cause)
-    return best_first(servers)[0]
+    return servers[0]

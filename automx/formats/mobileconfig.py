@@ -6,7 +6,8 @@ PayloadIdentifier, so identifiers and UUIDs depend on the address alone.
 """
 
 import plistlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from automx.address import EmailAddress, expand, expand_url
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
+    MailServer,
     ServerType,
     Service,
     ServiceType,
@@ -50,11 +52,8 @@ def render(
 
     Without a ``password``, the device asks for it. The device removes the profile of a temporary
     account on ``removal_date`` (with time zone). Raises BadRecordError if the domain has no
-    incoming or no outgoing server: a profile needs one of each.
+    incoming or no outgoing server that a profile can describe: it needs one of each.
     """
-    if not config.incoming or not config.outgoing:
-        missing = "outgoing" if config.incoming else "incoming"
-        raise BadRecordError(cause=f"domain {config.domain}: no usable {missing} mail server")
     content = [_mail(config, address, password)]
     services = (server for server in config.services if server.type in _DAV_KEYS)
     content += (_dav(config, address, server, password) for server in services)
@@ -69,13 +68,20 @@ def render(
     return plistlib.dumps(profile)
 
 
+def is_possible(config: ClientConfig) -> bool:
+    """Return whether a profile can be made of the settings of a domain."""
+    with suppress(BadRecordError):
+        return bool(_servers(config))
+    return False
+
+
 def template(config: ClientConfig) -> Template:
     """Return the template of a domain; render() is far slower than its fill()."""
     return Template(render, config, derived=_uuid_of)
 
 
 def _mail(config: ClientConfig, address: EmailAddress, password: str) -> dict[str, object]:
-    incoming, outgoing = best_first(config.incoming)[0], best_first(config.outgoing)[0]
+    incoming, outgoing = _servers(config)
     is_imap = incoming.type is ServerType.IMAP
     payload = _payload("com.apple.mail.managed", address, f"Mail {address}") | {
         "EmailAccountDescription": str(address),
@@ -88,20 +94,45 @@ def _mail(config: ClientConfig, address: EmailAddress, password: str) -> dict[st
         payload[f"{prefix}MailServerHostName"] = expand(server.hostname, config.domain, address)
         payload[f"{prefix}MailServerPortNumber"] = server.port
         payload[f"{prefix}MailServerUseSSL"] = server.socket_type is not SocketType.PLAIN
-        payload[f"{prefix}MailServerUsername"] = expand(server.user_name, config.domain, address)
+        if server.user_name:
+            user_name = expand(server.user_name, config.domain, address)
+            payload[f"{prefix}MailServerUsername"] = user_name
     same_login = incoming.user_name == outgoing.user_name
     payload["OutgoingPasswordSameAsIncomingPassword"] = same_login
     if password:
         payload["IncomingPassword"] = password
-        if not same_login:
+        if outgoing.needs_login and not same_login:
             payload["OutgoingPassword"] = password
     return payload
 
 
-def _authentication(methods: Sequence[Authentication]) -> str:
-    """Return Apple's word for the best method that has one; OAuth2 and certificates have none."""
-    known = (_AUTHENTICATIONS[method] for method in methods if method in _AUTHENTICATIONS)
-    return next(known, "EmailAuthPassword")
+def _servers(config: ClientConfig) -> tuple[MailServer, MailServer]:
+    """Return the incoming and the outgoing server of a profile.
+
+    OAuth2, Kerberos and certificates have no word in a profile, so servers that offer nothing else
+    are left out. Raises BadRecordError if that leaves none.
+    """
+    config.check_complete()
+    known = config.having(lambda s: not _AUTHENTICATIONS.keys().isdisjoint(s.authentication))
+    known = known.encrypted()
+    for kind, servers in (("incoming", known.incoming), ("outgoing", known.outgoing)):
+        if not servers:
+            methods = "OAuth2, GSSAPI or TLS-client-cert"
+            cause = f"domain {config.domain}: a profile cannot say {methods}, and no {kind} mail"
+            raise BadRecordError(cause=f"{cause} server has another method")
+    incoming = best_first(known.incoming)
+    same_type = [server for server in incoming if server.type is incoming[0].type]
+    return _first(same_type), _first(known.outgoing)
+
+
+def _first(servers: Sequence[MailServer]) -> MailServer:
+    """Return the first server with a password, else the first one."""
+    return next((server for server in servers if server.takes_password), servers[0])
+
+
+def _authentication(methods: Iterable[Authentication]) -> str:
+    """Return Apple's word for the best method that has one."""
+    return next(_AUTHENTICATIONS[method] for method in methods if method in _AUTHENTICATIONS)
 
 
 def _dav(

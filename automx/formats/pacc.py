@@ -2,14 +2,15 @@
 
 Standard: draft-ietf-mailmaint-pacc; submission is published under the names of -02 (``smtp``) and
 of -03 (``submit``). A mail protocol has no port there: it means implicit TLS on 993, 995 or 465, so
-any other server is left out, and so is ManageSieve, which has no such port (RFC 5804). The zone
-holds the SHA-256 of the document: its bytes depend on the rows alone.
+any other server is left out, and so are IP addresses and ManageSieve, which has no such port (RFC
+5804). The zone holds the SHA-256 of the document: its bytes depend on the rows alone.
 """
 
 import base64
 import hashlib
 import json
 
+from automx.address import is_ip
 from automx.clientconfig import (
     IMPLICIT_TLS_PORTS,
     ClientConfig,
@@ -40,7 +41,7 @@ class NothingToPublishError(UnknownDomainError):
 
 def render(config: ClientConfig) -> bytes:
     """Return the document of a domain; raises NothingToPublishError."""
-    config = config.for_address(None)
+    config = config.for_address(None).general()
     published = [server for server in config.mail_servers if _is_published(server)]
     protocols: dict[str, dict[str, str]] = {}
     for server in published:
@@ -68,9 +69,9 @@ def digest_record(document: bytes) -> str:
 
 def _is_published(server: MailServer) -> bool:
     """Return whether this format can describe a server."""
-    return server.socket_type is SocketType.SSL and server.port == IMPLICIT_TLS_PORTS.get(
-        server.type
-    )
+    is_standard = server.port == IMPLICIT_TLS_PORTS.get(server.type)
+    is_ssl = server.socket_type is SocketType.SSL
+    return is_ssl and is_standard and not is_ip(server.hostname)
 
 
 def _info(config: ClientConfig) -> dict[str, object]:

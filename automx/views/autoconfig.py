@@ -16,16 +16,18 @@ from automx.views.http import (
 
 blueprint = Blueprint("autoconfig", __name__)
 
+_MADE_UP = "EVOLUTIONUSER"  # the local part that Evolution asks with
+
 
 @blueprint.get(autoconfig.PATH)
 @blueprint.get(f"/.well-known/autoconfig{autoconfig.PATH}")
 def by_address_or_host() -> Response:
     """Answer for the domain of ``emailaddress``, by default for that of the host name."""
     address = asked_address()
-    if address is None:
-        return _document(found_config(asked_domain()))
-    found = found_config(address.domain)
-    if found.ldap_server is None:
+    found = found_config(address.domain if address else asked_domain())
+    if address is None or address.local_part == _MADE_UP:
+        return _document(found)
+    if found.ldap_server is None and not found.rendered(autoconfig.is_personal):
         return _document(found)
     login_name = known_person(found, address).login_name
     body = found.rendered(autoconfig.template).fill(address, login_name)

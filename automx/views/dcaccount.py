@@ -88,8 +88,8 @@ def offers_profile(found: FoundConfig) -> bool:
 
     A directory that holds the login names may not know a new account yet.
     """
-    is_complete = bool(found.config.incoming and found.config.outgoing)
-    return parts().settings.permit_cleartext_passwords and found.ldap_server is None and is_complete
+    is_permitted = parts().settings.permit_cleartext_passwords and found.ldap_server is None
+    return is_permitted and mobileconfig.is_possible(found.config)
 
 
 def reason(failure: Failure) -> str:

@@ -28,7 +28,7 @@ from automx.errors import (
     UnavailableError,
     UnknownDomainError,
 )
-from automx.formats import pacc, qr
+from automx.formats import mobileconfig, pacc, qr
 from automx.views import languages, pagefiles
 from automx.views.failure import Failure, as_text, record
 from automx.views.health import check_ready
@@ -127,7 +127,8 @@ def failure_page(failure: Failure) -> Response:
 def profile_code() -> Response:
     """Answer with a QR code of the profile's URL, on this host, for ``emailaddress``."""
     address = EmailAddress.parse(argument(request.args, "emailaddress"))
-    found_config(address.domain)  # no code for an unknown domain
+    found = found_config(address.domain)
+    found.rendered(mobileconfig.template).fill(address)  # no code for a profile that fails
     url = request.root_url + _with_address("mobileconfig/", address)
     headers = {"Content-Security-Policy": "default-src 'none'"} | NOSNIFF
     return personal_document(qr.svg(url, title=url), "image/svg+xml", headers)
@@ -174,7 +175,7 @@ def _host_config() -> ClientConfig | None:
 
 def _groups(config: ClientConfig) -> list[tuple[str, list[str]]]:
     """Return the mail programs for the visitor's device and for other devices, with headings."""
-    has_profile = config.incoming and config.outgoing
+    has_profile = mobileconfig.is_possible(config)
     methods = [method for method in _METHODS if has_profile or method not in {"ios", "mac"}]
     agent = request.user_agent.string
     here = next((here for word, here in _PLATFORMS.items() if word in agent), ())
@@ -194,7 +195,7 @@ def _services(found: FoundConfig, address: EmailAddress) -> dict[str, list[Shown
 
     Login names in a directory are left out: they would show whether a mailbox exists.
     """
-    config = found.config.for_address(address)
+    config = found.config.for_address(address).general()
 
     def login(user_name: str) -> str:
         return "" if found.ldap_server else user_name
@@ -207,6 +208,8 @@ def _services(found: FoundConfig, address: EmailAddress) -> dict[str, list[Shown
             "login": login(server.user_name),
             "authentication": " ".join(server.authentication),
         }
+        if not server.user_name:  # the server needs no login
+            del settings["login"]
         return ShownServer(server.type.value, settings)
 
     def service(server: Service) -> ShownServer:
