@@ -7,11 +7,12 @@ Standards: RFC 9051 (IMAP), RFC 1939 and RFC 2595 (POP3), RFC 5321 and RFC 3207 
 import socket
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
 from automx.address import expand
+from automx.check import clients
 from automx.check.finding import Check, DomainChecks, Finding, Level
 from automx.check.network import (
     CertificateError,
@@ -71,7 +72,7 @@ class MailChecks(DomainChecks):
                 yield partial(self._check, server, hostname)
 
     def _check(self, server: MailServer, hostname: str) -> Iterator[Finding]:
-        subject = f"{server.type} {hostname}:{server.port} {server.socket_type}"
+        subject = clients.subject(replace(server, hostname=hostname))
         try:
             end = self.network.once(("mail", subject), lambda: self._not_after(server, hostname))
         except NetworkError as error:

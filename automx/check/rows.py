@@ -5,8 +5,9 @@ from functools import partial
 from itertools import islice
 
 from automx import lookup, references
+from automx.check import clients
 from automx.check.finding import Finding, Level
-from automx.clientconfig import ClientConfig, SocketType
+from automx.clientconfig import ClientConfig
 from automx.database import Session
 
 MAX_SHOWN = 20  # findings of one kind
@@ -90,15 +91,11 @@ def check_config(config: ClientConfig) -> Iterator[Finding]:
         if not servers:
             text = f"there is no usable {missing} mail server"
             yield error("database", text, "add one: most clients need one of each kind")
-    for server in config.mail_servers:
-        subject = f"{server.type} {server.hostname}:{server.port} {server.socket_type}"
-        if server.socket_type is SocketType.PLAIN:
-            text = "passwords are sent without encryption; Thunderbird for Android refuses this"
-            advice = "let the server offer TLS, and set socket_type to SSL or STARTTLS"
-            yield warning(subject, text, advice)
-        if server in config.outgoing and server.port == 25:
+    for server in config.outgoing:
+        if server.port == 25:
             advice = "let clients submit mail at port 465 (SSL) or 587 (STARTTLS)"
-            yield warning(subject, "many networks block port 25", advice)
+            yield warning(clients.subject(server), "many networks block port 25", advice)
+    yield from clients.check_clients(config)
     for service in config.services:
         if not service.url.startswith("https:"):
             subject = f"{service.type} {service.url}"
