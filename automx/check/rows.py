@@ -91,7 +91,7 @@ def check_config(config: ClientConfig) -> Iterator[Finding]:
         if not servers:
             text = f"there is no usable {missing} mail server"
             yield error("database", text, "add one: most clients need one of each kind")
-    for server in config.outgoing:
+    for server in config.general().outgoing:
         if server.port == 25:
             advice = "let clients submit mail at port 465 (SSL) or 587 (STARTTLS)"
             yield warning(clients.subject(server), "many networks block port 25", advice)
