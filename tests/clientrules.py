@@ -304,15 +304,18 @@ CLIENTS = [
 ]
 
 
+def servers() -> dict[str, object]:
+    """Return the servers of each configuration of tests/data, as a seed holds them, by its name."""
+    found = json.loads((DATA / "configurations.json").read_text("utf-8"))
+    return {item["name"]: item["servers"] for item in found}
+
+
 def configurations() -> dict[str, ClientConfig]:
-    """Return the settings of example.com in each configuration of tests/data, by its name."""
-    return {
-        item["name"]: _config(item["servers"])
-        for item in json.loads((DATA / "configurations.json").read_text("utf-8"))
-    }
+    """Return the settings of example.com in each configuration, by its name."""
+    return {name: _config(found) for name, found in servers().items()}
 
 
-def _config(servers: list[dict[str, object]]) -> ClientConfig:
+def _config(servers: object) -> ClientConfig:
     document = {
         "version": 2,
         "provider": "Example Inc.",

@@ -2,7 +2,16 @@
 
 import pytest
 
-from automx.address import EmailAddress, expand, expand_url, parse_domain, unicode_domain
+from automx.address import (
+    EmailAddress,
+    expand,
+    expand_url,
+    fill_in,
+    fill_in_url,
+    parse_domain,
+    parse_host,
+    unicode_domain,
+)
 from automx.errors import AddressError
 
 
@@ -103,3 +112,54 @@ def test_in_a_url_the_local_part_is_written_as_a_url_needs_it() -> None:
         "https://dav.example.com/J%C3%BCrgen%2F..%2F%3Fa%23b%25c+d&e@example.com/"
     )
     assert expand_url("https://%EMAILDOMAIN%/%EMAILLOCALPART%", "example.com", None) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "without_address", "with_address"),
+    [
+        ("%EMAILADDRESS%", "%EMAILADDRESS%", "%EMAILADDRESS%"),
+        ("x%EMAILADDRESS%", "x%EMAILADDRESS%", "xa/b@example.com"),
+        ("%EMAILDOMAIN%", "example.com", "example.com"),
+        ("%EMAILDOMAIN%/%EMAILLOCALPART%", "example.com/%EMAILLOCALPART%", "example.com/a/b"),
+        ("%REALNAME%", "%REALNAME%", "%REALNAME%"),
+        ("100%", "100%", "100%"),
+    ],
+)
+def test_what_is_known_is_filled_in_and_the_rest_stays(
+    text: str, without_address: str, with_address: str
+) -> None:
+    address = EmailAddress.parse("a/b@example.com")
+    assert fill_in(text, "example.com", None) == without_address
+    assert fill_in(text, "example.com", address) == with_address
+    assert fill_in_url(f"https://h/{text}", "example.com", None) == f"https://h/{text}".replace(
+        "%EMAILDOMAIN%", "example.com"
+    )
+
+
+def test_a_url_has_the_local_part_in_its_encoded_form() -> None:
+    address = EmailAddress.parse("a/b@example.com")
+    url = "https://%EMAILDOMAIN%/%EMAILLOCALPART%/%EMAILADDRESS%"
+    assert fill_in_url(url, "example.com", address) == "https://example.com/a%2Fb/a%2Fb@example.com"
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("Mail.Example.COM.", "mail.example.com"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:DB8:0:0::1", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+    ],
+)
+def test_a_host_is_a_name_or_an_ip_address(text: str, host: str) -> None:
+    assert parse_host(text) == host
+    assert parse_host(host) == host
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "[mail.example.com]", "fe80::1%eth0", "2001:db8::1:", "::g", "1.2.3.4:5", "[::1]:5"],
+)
+def test_what_is_neither_a_host_name_nor_an_ip_address_is_refused(text: str) -> None:
+    with pytest.raises(AddressError):
+        parse_host(text)

@@ -31,7 +31,7 @@ function describe(server, untouched) {
     port,
     socket_type: nameOf(Ci.nsMsgSocketType, socketType),
     auth: nameOf(Ci.nsMsgAuthMethod, auth),
-    username,
+    username: username ?? "",
     other: Object.fromEntries(
       Object.entries(rest).filter(([key, value]) => value !== untouched[key])
     ),

@@ -54,11 +54,12 @@ def hoster(
     env: Mapping[str, str] | None = None,
     *,
     detailed: Sequence[str] = (),
+    others: Mapping[str, object] | None = None,
 ) -> Iterator[Server]:
     """Run automx with a database in ``folder`` that knows the domains and, as a seed, servers.
 
     ``env`` holds settings beyond those of settings(). ``detailed`` are domains of a provider of
-    whom everything is told that a database can hold.
+    whom everything is told that a database can hold. ``others`` are domains with other servers.
     """
     env = {**settings(folder), **(env or {})}
     seed = {
@@ -74,6 +75,14 @@ def hoster(
             "details": DETAILS,
             "domains": [{"name": domain} for domain in detailed],
             "servers": [*servers, *OTHER_SERVERS],
+        }
+        automx("seed", "-", env=env, stdin=json.dumps(seed))
+    for domain, its_servers in (others or {}).items():
+        seed = {
+            "version": 2,
+            "provider": NAME,
+            "domains": [{"name": domain}],
+            "servers": its_servers,
         }
         automx("seed", "-", env=env, stdin=json.dumps(seed))
     with serving(env, folder / "automx.log") as server:

@@ -6,9 +6,12 @@ may remember answers.
 
 import base64
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from automx.address import EmailAddress
+from tests import clientrules
 from tests.clients.front import Front, front
 from tests.clients.hoster import NAME, hoster
 from tests.clients.thunderbird import PROVIDERS, Configuration, Server, Thunderbird, thunderbird
@@ -28,11 +31,25 @@ KNOWN = [
 ]
 # One whose document has documentation, webMail, oAuth2 and jmap in it.
 DETAILED = "details.test"
+# Configurations of the table in docs/clients.md that are more than a first server for everybody.
+CONFIGURED = {
+    "fall-backs.test": "TLS, and plain fall-backs",
+    "plain-pop.test": "STARTTLS, and plain POP3",
+    "two-servers.test": "Kerberos and password on two servers",
+    "kerberos.test": "Kerberos only",
+    "ntlm.test": "NTLM only",
+    "no-login.test": "Submission without login only",
+    "ipv6.test": "IPv6 addresses",
+    "domain-login.test": "Login `DOMAIN\\name`",
+    "named-hosts.test": "Hosts named after the domain",
+    "incomplete.test": "No server to send",
+}
 # The domains with a web server: those of the customers have none, those of their hosters do.
 SERVED = [
     *(domain for domain in KNOWN if domain.isascii() and not domain.startswith("customer")),
     "xn--mller-kva.test",
     DETAILED,
+    *CONFIGURED,
     "unknown.test",
     "hoster-1.test",
     "hoster-2.test",
@@ -113,7 +130,8 @@ def by_autodiscover(address: str, *, source: str) -> Configuration:
 @pytest.fixture(scope="module")
 def automx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Automx]:
     folder = tmp_path_factory.mktemp("automx")
-    with hoster(folder, KNOWN, SERVERS, detailed=[DETAILED]) as started:
+    others = {domain: clientrules.servers()[name] for domain, name in CONFIGURED.items()}
+    with hoster(folder, KNOWN, SERVERS, detailed=[DETAILED], others=others) as started:
         yield started
 
 
@@ -154,6 +172,33 @@ def test_finds_its_servers_in_a_document_with_all_details_of_the_provider(
 
     assert found == by_autoconfig(f"alice@{DETAILED}", domain=DETAILED, source="xml-from-isp-https")
     assert web.answered(DETAILED) == {f"autoconfig.{DETAILED}/mail/config-v1.1.xml"}
+
+
+@pytest.mark.parametrize(("domain", "name"), CONFIGURED.items())
+def test_ends_up_with_what_the_table_of_clients_says(
+    client: Thunderbird, web: Front, domain: str, name: str
+) -> None:
+    web.deny(f"autodiscover.{domain}", f"{domain}/autodiscover/autodiscover.xml")
+    address = EmailAddress("alice", domain)
+    config = clientrules.configurations()[name]
+    expected = clientrules.CLIENTS[0].result(config)
+    assert clientrules.CLIENTS[0].name == "Thunderbird"
+
+    found = client.find(str(address))
+
+    if expected == "no: no document":
+        assert found is None
+        return
+    assert found is not None
+    assert f"{found.incoming[0].port}/{found.outgoing[0].port}" == expected
+    shown = replace(config, domain=domain).for_address(address).general()
+    assert [
+        (server.type, server.hostname, server.port, server.username)
+        for server in (*found.incoming, *found.outgoing)
+    ] == [
+        (server.type, server.hostname, server.port, server.user_name)
+        for server in (*shown.incoming, *shown.outgoing)
+    ]
 
 
 def test_finds_its_servers_by_the_well_known_url(client: Thunderbird, web: Front) -> None:
