@@ -64,6 +64,12 @@ def knows(session: Session, domain: str) -> bool:
     return _domain_row(session, domain) is not None
 
 
+def names(session: Session, domain: str) -> bool:
+    """Return whether a row names ``domain``, or a wildcard above it; ``*`` names no domain."""
+    row = _domain_row(session, domain)
+    return row is not None and row.name != "*"
+
+
 def domain_names(session: Session) -> Iterator[tuple[int, str]]:
     """Yield id and name of all rows of the table ``domain``, as they are."""
     key = _TABLES["domain"].c.id

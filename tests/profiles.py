@@ -51,6 +51,11 @@ MAIL: Schema = {
     "OutgoingMailServerUsername": (str, []),
     "OutgoingPassword": (str, []),
     "OutgoingPasswordSameAsIncomingPassword": (bool, []),
+    "SMIMESigningUserOverrideable": (bool, []),
+    "SMIMESigningCertificateUUIDUserOverrideable": (bool, []),
+    "SMIMEEncryptByDefaultUserOverrideable": (bool, []),
+    "SMIMEEncryptionCertificateUUIDUserOverrideable": (bool, []),
+    "SMIMEEnableEncryptionPerMessageSwitch": (bool, []),
 }
 
 

@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 
 from automx.database import Session, create_engine
 from automx.seed import populate
+from tests.conftest import Execute
 from tests.documents import MOBILESYNC_SCHEMA, autodiscover_request, golden
 from tests.examples import DOCUMENT
 
@@ -55,12 +56,22 @@ def test_the_json_leads_to_the_xml(client: FlaskClient, url: str) -> None:
         ("automx.example.net", "automx.example.net"),
         ("evil.example", "autodiscover.example.com"),
         ("autodiscover.evil.example", "autodiscover.example.com"),
+        ("xautodiscover.hoster.example", "autodiscover.example.com"),
+        # SRV records of domains without names of their own lead to those of their hoster.
+        ("autodiscover.hoster.example", "autodiscover.hoster.example"),
+        ("AutoDiscover.HOSTER.example.:443", "autodiscover.hoster.example"),
+        ("autodiscover.sub.wild.example", "autodiscover.sub.wild.example"),
+        ("hoster.example", "autodiscover.example.com"),
         ("autodiscover.example.com:8443", "autodiscover.example.com"),
     ],
 )
 def test_the_url_never_comes_from_a_host_that_nobody_knows(
-    make_app: Callable[..., Flask], host: str, told: str
+    make_app: Callable[..., Flask], execute: Execute, host: str, told: str
 ) -> None:
+    execute(
+        "INSERT INTO domain VALUES (11, 'Hoster.example', 1, NULL);"
+        "INSERT INTO domain VALUES (12, '*.wild.example', 1, NULL), (13, '*', 1, NULL)"
+    )
     client = make_app(web_endpoint="https://automx.example.net/new_email").test_client()
     url = f"{URL}?Email=alice@example.com&Protocol=AutodiscoverV1"
     answer = client.get(url, headers={"Host": host})

@@ -108,7 +108,6 @@ LONG = "The mail address is too long."
         ("zqx@", TWO_PARTS),
         ("zqx@zqx@example.com", ONE_AT),
         ("zqx@@example.com", ONE_AT),
-        ("z qx@example.com", LOCAL_PART),
         ("zqx@exam ple.com", DOMAIN),
         ("<zqx>@example.com", LOCAL_PART),
         ("zqx@<b>.example.com", DOMAIN),
@@ -122,7 +121,6 @@ LONG = "The mail address is too long."
         ("zqx@exa..mple.com", DOMAIN),
         ("zqx@..", DOMAIN),
         ("zqx@' OR 1=1--.com", DOMAIN),
-        ("' OR 'zqx@example.com", LOCAL_PART),
         ("zqx\ufffd@example.com", LOCAL_PART),
         ("zqx\u202e@example.com", LOCAL_PART),
         ("zqx@\u202e.com", DOMAIN),
@@ -424,6 +422,7 @@ GET = f"GET {AUTOCONFIG} HTTP/1.1"
 GET_ALICE = f"GET {AUTOCONFIG}?emailaddress=alice@example.com HTTP/1.1"
 POST = f"POST {AUTODISCOVER} HTTP/1.1"
 HOST = "Host: example.com"
+OTHER = "Host: unknown.example"
 XML = "Content-Type: text/xml"
 CHUNKED = "Transfer-Encoding: chunked"
 REQUEST = autodiscover_request("alice@example.com").encode()
@@ -437,6 +436,7 @@ GOOD = {
     "300 bytes of unknown header": message(GET_ALICE, HOST, f"X: {'x' * 300}"),
     "no Host, but an address": message(GET_ALICE),
     "chunks": message(POST, HOST, XML, CHUNKED, body=chunked(REQUEST, 100)),
+    "no type": message(POST, HOST, f"Content-Length: {len(REQUEST)}", body=REQUEST),
     "chunks of one byte": message(POST, HOST, XML, CHUNKED, body=chunked(REQUEST, 1)),
 }
 
@@ -467,14 +467,20 @@ BAD: dict[str, tuple[bytes, int, str]] = {
     "half an IPv6 address as Host": (message(GET, "Host: [::1"), 404, UNKNOWN),
     "a Host with a bad port": (message(GET, "Host: example.com:99999"), 404, UNKNOWN),
     "a Host that does not decode": (message(GET, "Host: xn--zz99.de"), 404, UNKNOWN),
+    "a Host that does not decode, in a QR code": (
+        message(
+            "GET /mobileconfig.svg?emailaddress=alice@example.com HTTP/1.1", "Host: xn--a.com"
+        ),
+        400, "The host name is not valid.",
+    ),
     "a Host of dots": (message(GET, "Host: ..."), 400, "The request cannot be understood."),
     "a Host of 5 kB": (message(GET, f"Host: {'a.' * 2500}com"), 404, UNKNOWN),
     "an absolute target of another host": (
         message(GET.replace(" /", " http://example.com/"), "Host: example.org"), 404, UNKNOWN,
     ),
-    "an address of 10 kB": (message(GET_ALICE.replace("alice", "a" * 10_000), HOST), 400, LONG),
+    "an address of 10 kB": (message(GET_ALICE.replace("alice", "a" * 10_000), OTHER), 400, LONG),
     "a line break in an address": (
-        message(GET_ALICE.replace("alice", "a%0d%0aSet-Cookie:x"), HOST), 400, LOCAL_PART,
+        message(GET_ALICE.replace("alice", "a%0d%0aSet-Cookie:x"), OTHER), 400, LOCAL_PART,
     ),
     "a path of no encoding": (message("GET /v1.1/%ff%fe HTTP/1.1", HOST), 400, DOMAIN),
     "markup as path": (message("GET /%3Cscript%3E%0d%0aX:%20y HTTP/1.1", HOST), 404, NOWHERE),
@@ -505,10 +511,6 @@ BAD: dict[str, tuple[bytes, int, str]] = {
     "no body": (message(POST, HOST, XML), 400, NO_XML),
     "an empty body": (message(POST, HOST, XML, "Content-Length: 0"), 400, NO_XML),
     "chunks of no size": (message(POST, HOST, XML, CHUNKED, body=b"zz\r\nabc\r\n"), 400, NO_XML),
-    "no type": (
-        message(POST, HOST, f"Content-Length: {len(REQUEST)}", body=REQUEST),
-        400, "The Content-Type must be text/xml.",
-    ),
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import logging
 import plistlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,9 +11,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from automx.address import EmailAddress
+from automx.clientconfig import Service, ServiceType
 from automx.config import load
+from automx.formats import mobileconfig
 from tests.conftest import Execute
 from tests.documents import DATA, golden
+from tests.examples import IMAP, SMTP, config
 from tests.profiles import assert_valid, profile_of
 
 ALICE = {"emailaddress": "alice@example.com", "name": "Alice Example"}
@@ -377,6 +382,8 @@ def test_the_file_name_is_safe_whatever_the_address_is(
         ("emailaddress=a@example.com&name=%00", "The argument name has a character that is"),
         ("emailaddress=a@example.com&name=%EF%BF%BF", "The argument name has a character that is"),
         ("emailaddress=a@example.com&name=" + "n" * 257, "The argument name is too long."),
+        ("emailaddress=a@example.com&only=dav", "The argument only can be mail, or missing."),
+        ("emailaddress=a@example.com&only=mail&only=", "The argument only is given more than"),
         ("emailaddress=a@example.com&password=%07", "The argument password has a character that"),
         ("emailaddress=a@example.com&password=" + "p" * 257, "The argument password is too long."),
     ],
@@ -415,3 +422,86 @@ def test_a_form_of_5_megabytes_is_too_large(client: FlaskClient) -> None:
         content_type="multipart/form-data; boundary=b",
     )
     assert by_parts.status_code == 413
+
+
+# Calendars and address books.
+
+
+def calendars(answer: TestResponse) -> list[dict[str, Any]]:
+    """Return the calendars of the checked profile that an answer holds."""
+    content = profile_of(answer)["PayloadContent"]
+    return [payload for payload in content if payload["PayloadType"] == "com.apple.caldav.account"]
+
+
+def test_two_calendars_with_one_url_and_different_user_names_are_two_accounts(
+    client: FlaskClient, execute: Execute
+) -> None:
+    (before,) = calendars(client.get("/mobileconfig", query_string=ALICE))
+    execute("""
+        INSERT INTO davserver SELECT 11, url, port, type, use_ssl, 1, 'team' FROM davserver WHERE id = 1;
+        INSERT INTO davserver SELECT 12, url, port, type, use_ssl, 1, 'team' FROM davserver WHERE id = 1;
+        INSERT INTO davserver SELECT 13, url, port, type, use_ssl, 1, 'boss' FROM davserver WHERE id = 1;
+        INSERT INTO davserver_domain VALUES (11, 1), (12, 1), (13, 1);
+    """)  # noqa: E501 - rows are easier to compare when each stands on one line
+    first, *others = calendars(client.get("/mobileconfig", query_string=ALICE))
+    assert first == before
+    assert [payload["CalDAVUsername"] for payload in others] == ["team", "boss"]
+
+
+def test_calendars_that_differ_in_the_user_name_alone_are_one_with_a_login_name() -> None:
+    calendar = Service(ServiceType.CALDAV, "https://dav.example.com/", "%EMAILADDRESS%", False)
+    services = (calendar, replace(calendar, user_name="team"))
+    settings = replace(config(IMAP, SMTP), services=services).for_person("login")
+    alice = EmailAddress("alice", "example.com")
+    content = plistlib.loads(mobileconfig.render(settings, alice))["PayloadContent"]
+    assert [payload["PayloadType"] for payload in content] == [
+        "com.apple.mail.managed",
+        "com.apple.caldav.account",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "principal"),
+    [
+        ("https://dav.example.com", None),
+        ("https://dav.example.com/", None),
+        ("https://dav.example.com/?a=1", "/?a=1"),
+        ("https://dav.example.com?a=1", "/?a=1"),
+        ("https://dav.example.com/c;v=1?u=%EMAILADDRESS%&b=+", "/c;v=1?u=alice@example.com&b=+"),
+    ],
+)
+def test_the_url_of_a_calendar_keeps_its_query(
+    client: FlaskClient, execute: Execute, url: str, principal: str | None
+) -> None:
+    execute(f"UPDATE davserver SET url = '{url}' WHERE id = 1")
+    (calendar,) = calendars(client.get("/mobileconfig", query_string=ALICE))
+    assert calendar.get("CalDAVPrincipalURL") == principal
+    assert calendar["CalDAVHostName"] == "dav.example.com"
+
+
+def test_a_profile_for_mail_only_replaces_the_whole_one(make_app: Callable[..., Flask]) -> None:
+    client = make_app(permit_cleartext_passwords=True, domain_cache_seconds=100).test_client()
+    whole = profile_of(client.get("/mobileconfig", query_string=ALICE))
+    mail = whole | {"PayloadContent": whole["PayloadContent"][:1]}
+    for answer in (
+        client.get("/mobileconfig", query_string=ALICE | {"only": "mail"}),
+        client.get("/email.mobileconfig", query_string=ALICE | {"only": "mail"}),
+        client.post("/mobileconfig/", data=ALICE | {"only": "mail"}),
+    ):
+        assert profile_of(answer) == mail
+    answer = client.post("/mobileconfig", data=WITH_PASSWORD | {"only": "mail"})
+    assert passwords(answer) == {" hunter2 & <more> "}
+    assert len(profile_of(answer)["PayloadContent"]) == 1
+    assert profile_of(client.get("/mobileconfig", query_string=ALICE | {"only": ""})) == whole
+
+
+def test_people_may_switch_smime_on(client: FlaskClient) -> None:
+    mail = mail_of(client.get("/mobileconfig", query_string=ALICE))
+    choices = {key: value for key, value in mail.items() if key.startswith("SMIME")}
+    assert choices == {
+        "SMIMESigningUserOverrideable": True,
+        "SMIMESigningCertificateUUIDUserOverrideable": True,
+        "SMIMEEncryptByDefaultUserOverrideable": True,
+        "SMIMEEncryptionCertificateUUIDUserOverrideable": True,
+        "SMIMEEnableEncryptionPerMessageSwitch": True,
+    }

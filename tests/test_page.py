@@ -23,6 +23,7 @@ from tests.agents import AGENTS, IPHONE
 from tests.conftest import Execute
 from tests.documents import golden, unversioned
 from tests.processes import REPOSITORY
+from tests.profiles import profile_of
 
 TITLES = {
     "iPhone and iPad": "ios",
@@ -346,10 +347,20 @@ def test_qr_codes_are_made_for_known_domains_only(client: FlaskClient) -> None:
 
 def test_the_link_to_the_profile_leads_to_the_profile(client: FlaskClient) -> None:
     text = unescape(page(client, "o'neil&sons@example.com").text)
-    (url,) = set(re.findall(r'href="(mobileconfig/[^"]+)"', text))
-    answer = client.get(f"/{url}")
-    assert answer.status_code == 200
-    assert "o'neil&amp;sons@example.com" in answer.text
+    whole, mail_only = dict.fromkeys(re.findall(r'href="(mobileconfig/[^"]+)"', text))
+    for url, types in ((whole, ["mail.managed", "caldav.account"]), (mail_only, ["mail.managed"])):
+        profile = profile_of(client.get(f"/{url}"))
+        content = profile["PayloadContent"]
+        assert [payload["PayloadType"] for payload in content] == [f"com.apple.{t}" for t in types]
+        assert content[0]["EmailAddress"] == "o'neil&sons@example.com"
+
+
+def test_a_choice_of_profiles_is_offered_only_where_there_is_one(
+    client: FlaskClient, execute: Execute
+) -> None:
+    assert "only=mail" in page(client, "alice@example.com").text
+    execute("DELETE FROM davserver_domain")
+    assert "only=mail" not in page(client, "alice@example.com").text
 
 
 def test_a_prefix_that_a_proxy_removes_is_not_missed(make_app: Callable[..., Flask]) -> None:

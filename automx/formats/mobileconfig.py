@@ -6,8 +6,9 @@ PayloadIdentifier, so identifiers and UUIDs depend on the address alone.
 """
 
 import plistlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from urllib.parse import urlsplit
@@ -41,6 +42,16 @@ _DAV_KEYS = {
 }
 
 
+# With these, people can switch S/MIME on for an account that comes from a profile.
+_SMIME_CHOICES = (
+    "SMIMESigningUserOverrideable",
+    "SMIMESigningCertificateUUIDUserOverrideable",
+    "SMIMEEncryptByDefaultUserOverrideable",
+    "SMIMEEncryptionCertificateUUIDUserOverrideable",
+    "SMIMEEnableEncryptionPerMessageSwitch",
+)
+
+
 def render(
     config: ClientConfig,
     address: EmailAddress,
@@ -55,8 +66,8 @@ def render(
     incoming or no outgoing server that a profile can describe: it needs one of each.
     """
     content = [_mail(config, address, password)]
-    services = (server for server in config.services if server.type in _DAV_KEYS)
-    content += (_dav(config, address, server, password) for server in services)
+    for server, subject in _services(config):
+        content.append(_dav(config, address, server, subject, password))
     profile = _payload("Configuration", address, config.provider_name) | {
         "PayloadContent": content,
         "PayloadDescription": f"Sets up {address} on this device.",
@@ -80,6 +91,21 @@ def template(config: ClientConfig) -> Template:
     return Template(render, config, derived=_uuid_of)
 
 
+def has_services(config: ClientConfig) -> bool:
+    """Return whether a profile has calendars or address books."""
+    return any(True for _ in _services(config))
+
+
+def mail_only(config: ClientConfig) -> ClientConfig:
+    """Return settings without calendars and address books."""
+    return replace(config, services=())
+
+
+def mail_template(config: ClientConfig) -> Template:
+    """Return the template of a domain for profiles with mail only."""
+    return template(mail_only(config))
+
+
 def _mail(config: ClientConfig, address: EmailAddress, password: str) -> dict[str, object]:
     incoming, outgoing = _servers(config)
     is_imap = incoming.type is ServerType.IMAP
@@ -99,6 +125,7 @@ def _mail(config: ClientConfig, address: EmailAddress, password: str) -> dict[st
             payload[f"{prefix}MailServerUsername"] = user_name
     same_login = incoming.user_name == outgoing.user_name
     payload["OutgoingPasswordSameAsIncomingPassword"] = same_login
+    payload |= dict.fromkeys(_SMIME_CHOICES, True)
     if password:
         payload["IncomingPassword"] = password
         if outgoing.needs_login and not same_login:
@@ -135,13 +162,28 @@ def _authentication(methods: Iterable[Authentication]) -> str:
     return next(_AUTHENTICATIONS[method] for method in methods if method in _AUTHENTICATIONS)
 
 
+def _services(config: ClientConfig) -> Iterator[tuple[Service, str]]:
+    """Yield calendars and address books, each once, and a text that is different for each.
+
+    iOS refuses a profile with two equal UUIDs. The text has the user name only where the URL does
+    not do: the UUID stays when a row gets another user name.
+    """
+    users: dict[str, list[str]] = {}
+    for server in config.services:
+        if server.type in _DAV_KEYS:
+            subject = f"{server.type} {server.url}"
+            others = users.setdefault(subject, [])
+            if server.user_name not in others:
+                yield server, f"{subject} {server.user_name}" if others else subject
+                others.append(server.user_name)
+
+
 def _dav(
-    config: ClientConfig, address: EmailAddress, server: Service, password: str
+    config: ClientConfig, address: EmailAddress, server: Service, subject: str, password: str
 ) -> dict[str, object]:
     payload_type, key = _DAV_KEYS[server.type]
     url = urlsplit(expand_url(server.url, config.domain, address) or "")
     use_ssl = url.scheme == "https"
-    subject = f"{server.type} {server.url}"  # differs between the services of an address
     payload = _payload(payload_type, address, f"{key} {address}", subject) | {
         f"{key}AccountDescription": f"{config.provider_short_name} {address}",
         f"{key}HostName": (url.hostname or "").lower(),  # hostname keeps the case behind a "%"
@@ -149,8 +191,9 @@ def _dav(
         f"{key}UseSSL": use_ssl,
         f"{key}Username": expand(server.user_name, config.domain, address),
     }
-    if url.path.strip("/"):
-        payload[f"{key}PrincipalURL"] = url.path
+    path = url._replace(scheme="", netloc="", path=url.path or "/", fragment="").geturl()
+    if path.strip("/"):
+        payload[f"{key}PrincipalURL"] = path
     if password:
         payload[f"{key}Password"] = password
     return payload

@@ -15,6 +15,7 @@ from automx.views import (
     mobileconfig,
     pacc,
     pagefiles,
+    paths,
     root,
     site,
     wellknown,
@@ -39,7 +40,7 @@ def register(app: Flask, settings: Settings) -> None:
     app.register_blueprint(root.make_blueprint(settings.web_endpoint))
     app.register_error_handler(Exception, failure.handler(failure.as_text))
     log.register(app)
-    app.wsgi_app = autodiscover.any_case(app.wsgi_app)  # type: ignore[assignment, method-assign] # as below
+    app.wsgi_app = paths.tolerant(app.wsgi_app)  # type: ignore[assignment, method-assign] # as below
     if n := settings.proxy_count:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign] # the way Flask's documentation shows
             app.wsgi_app, x_for=n, x_proto=n, x_host=n, x_prefix=n

@@ -1,13 +1,13 @@
 """Autoconfig (draft-ietf-mailmaint-autoconfig), for an address or for a domain alone."""
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
 from automx.address import parse_domain
 from automx.cache import FoundConfig
 from automx.formats import autoconfig
 from automx.views.http import (
-    asked_address,
-    asked_domain,
+    argument,
+    asked_config,
     found_config,
     known_person,
     personal_document,
@@ -21,10 +21,10 @@ _MADE_UP = "EVOLUTIONUSER"  # the local part that Evolution asks with
 
 @blueprint.get(autoconfig.PATH)
 @blueprint.get(f"/.well-known/autoconfig{autoconfig.PATH}")
+@blueprint.get(f"/v1.1{autoconfig.PATH}")  # Nine, a client for Android
 def by_address_or_host() -> Response:
     """Answer for the domain of ``emailaddress``, by default for that of the host name."""
-    address = asked_address()
-    found = found_config(address.domain if address else asked_domain())
+    found, address = asked_config(argument(request.args, "emailaddress"))
     if address is None or address.local_part == _MADE_UP:
         return _document(found)
     if found.ldap_server is None and not found.rendered(autoconfig.is_personal):

@@ -1,18 +1,16 @@
-"""Autodiscover ([MS-OXDSCLI]), at a path in any case; errors are Error documents."""
+"""Autodiscover ([MS-OXDSCLI]); errors are Error documents."""
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, request
 
 from automx.address import EmailAddress
-from automx.errors import BadRequestError, UnknownDomainError
+from automx.errors import UnknownDomainError
 from automx.formats import autodiscover
 from automx.views.failure import Failure, handler
 from automx.views.http import (
-    asked_address,
-    asked_domain,
+    argument,
+    asked_config,
     body,
     found_config,
     known_person,
@@ -20,31 +18,12 @@ from automx.views.http import (
     public_document,
 )
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
 blueprint = Blueprint("autodiscover", __name__)
-
-_XML_TYPES = {"text/xml", "application/xml"}
-
-
-def any_case(wsgi_app: "WSGIApplication") -> "WSGIApplication":
-    """Wrap an application so that paths below /autodiscover/ match in any case: clients differ."""
-
-    def call(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        path = environ.get("PATH_INFO", "")
-        if path[:14].lower() == "/autodiscover/":
-            environ["PATH_INFO"] = path.lower()
-        return wsgi_app(environ, start_response)
-
-    return call
 
 
 @blueprint.post(autodiscover.XML_PATH)
 def post() -> Response:
-    """Answer the request document in the body."""
-    if (request.content_type or "").partition(";")[0].strip().lower() not in _XML_TYPES:
-        raise BadRequestError("The Content-Type must be text/xml.")
+    """Answer the request document in the body; FairEmail sends another Content-Type than XML."""
     asked = autodiscover.parse_request(body())
     address = EmailAddress.parse(asked.address)
     found = found_config(address.domain)
@@ -61,8 +40,7 @@ def post() -> Response:
 @blueprint.get(autodiscover.XML_PATH)
 def get() -> Response:
     """Answer with the settings of the domain: Delta Chat asks this way."""
-    address = asked_address()
-    found = found_config(address.domain if address else asked_domain())
+    found, _ = asked_config(argument(request.args, "emailaddress"))
     return public_document(found.rendered(autodiscover.render), autodiscover.CONTENT_TYPE)
 
 

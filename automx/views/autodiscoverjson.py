@@ -4,11 +4,13 @@ import json
 
 from flask import Blueprint, Response, request
 
-from automx.address import EmailAddress
-from automx.errors import BadRequestError, UnknownDomainError
+from automx import lookup
+from automx.address import parse_domain
+from automx.errors import AddressError, BadRequestError, UnknownDomainError
 from automx.formats import autodiscover
 from automx.views.failure import Failure, handler
-from automx.views.http import asked_domain, found_config, host_name, parts, personal_document
+from automx.views.http import asked_config, host_name, parts, personal_document
+from automx.views.session import current_session
 
 blueprint = Blueprint("autodiscoverjson", __name__)
 
@@ -24,9 +26,8 @@ class InvalidProtocolError(BadRequestError):
 def lead(address: str = "") -> Response:
     """Answer with the URL of ``protocol`` for ``email``; names of arguments may have any case."""
     arguments = {name.lower(): value for name, value in request.args.items()}
-    text = address or arguments.get("email", "")
-    person = EmailAddress.parse(text) if text.strip() else None
-    config = found_config(person.domain if person else asked_domain()).config
+    found, person = asked_config(address or arguments.get("email", ""))
+    config = found.config
     match arguments.get("protocol", "").lower():
         case "autodiscoverv1":
             url = f"https://{_known_host(config.domain)}{autodiscover.XML_PATH}"
@@ -37,10 +38,22 @@ def lead(address: str = "") -> Response:
 
 
 def _known_host(domain: str) -> str:
-    """Return the host name of the request if domain or settings have it, else the standard one."""
-    standard = f"autodiscover.{domain}"
+    """Return the host name of the request if it is known, else the standard one of the domain.
+
+    Known are those of the domain, of the settings, and ``autodiscover`` in any domain of the
+    database: SRV records of other domains may lead there.
+    """
+    host, standard = host_name(), f"autodiscover.{domain}"
     known = {standard, domain, parts().settings.public_host or standard}
-    return host if (host := host_name()) in known else standard
+    return host if host in known or _is_autodiscover(host) else standard
+
+
+def _is_autodiscover(host: str) -> bool:
+    domain = host.removeprefix("autodiscover.")
+    try:
+        return domain != host and lookup.names(current_session(), parse_domain(domain))
+    except AddressError:
+        return False
 
 
 def error_document(failure: Failure) -> Response:

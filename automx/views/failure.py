@@ -59,7 +59,7 @@ def record(error: Exception) -> Failure:
             text = _TEXTS.get(status, f"{error.name}.")
             headers = {name: value for name, value in error.get_headers() if name == "Allow"}
             if isinstance(error, BadHost):
-                cause = f"Host {request.host!r}"
+                cause = f"Host {request.headers.get('Host')!r}"
         case _:
             log.critical("%s %s: a bug in automx", request.method, request.path, exc_info=error)
             return Failure(500, AutomxError.public, headers, error)

@@ -1,9 +1,11 @@
 """Parts of requests and responses that all protocols share: arguments, body, host name, caching."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from flask import Response, current_app, request
 from werkzeug.datastructures import MultiDict
@@ -26,6 +28,10 @@ PARTS = "automx"  # the key of the Parts in app.extensions
 NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 MAX_BODY = 64 * 1024  # bytes; the longest request of a real client has less than 2 kB
 
+# A header Host (RFC 9110, section 7.2).
+_HOST = re.compile(
+    r"(?:\[(?P<ip>[0-9a-f:.]*:[0-9a-f:.]*)\]|(?P<name>[a-z0-9._-]+))(?::(?P<port>[1-9][0-9]{0,4}))?"
+)
 # The host names at which clients look for the settings of a domain.
 _HOST_PREFIX = re.compile(r"\A(?:autoconfig|autodiscover|ua-auto-config)\.")
 
@@ -71,16 +77,73 @@ def body() -> bytes:
     return data
 
 
-def asked_address() -> EmailAddress | None:
-    """Return the address in the query string, or None; AddressError if it is none."""
-    text = argument(request.args, "emailaddress")
-    return EmailAddress.parse(text) if text.strip() else None
+def asked_address(text: str) -> EmailAddress | None:
+    """Return the address in an argument, None if it is blank; AddressError if it is none.
+
+    A blank in the local part is a "+" that the client has not escaped, as Nextcloud and FairEmail.
+    """
+    local_part, at, domain = text.strip(" ").partition("@")
+    address = local_part.replace(" ", "+") + at + domain
+    return EmailAddress.parse(address) if address else None
+
+
+def address_argument(arguments: "MultiDict[str, str]", *names: str) -> EmailAddress:
+    """Return the address in the first argument of some names that is given.
+
+    Raises BadRequestError if none is, and AddressError for what is no address.
+    """
+    for name in names:
+        if address := asked_address(argument(arguments, name)):
+            return address
+    raise BadRequestError(f"The argument {names[0]} is missing.")
+
+
+def asked_config(text: str) -> tuple[FoundConfig, EmailAddress | None]:
+    """Return the settings of the domain of an address, and the address.
+
+    Without an address, and with one that cannot be read, the domain of the host name decides:
+    clients that do not escape "&" cut off an address there. Raises as lookup.find, and AddressError
+    if neither the address can be read nor the domain of the host name is known.
+    """
+    try:
+        address = asked_address(text)
+    except AddressError:
+        with suppress(UnknownDomainError):
+            return found_config(asked_domain()), None
+        raise
+    return found_config(address.domain if address else asked_domain()), address
 
 
 def host_name() -> str:
-    """Return the host name or IP address of the request, in lower case, without port."""
-    host = request.host.lower()
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    """Return the host name or IP address of the request, in lower case, without port.
+
+    It is "" if the request has none.
+    """
+    return _host()[0]
+
+
+def _host() -> tuple[str, str]:
+    """Return name and port of the header Host; Werkzeug refuses names with "_"."""
+    found = _HOST.fullmatch(request.headers.get("Host", "").lower())
+    if found is None or int(found["port"] or 1) > 65535:
+        return "", ""
+    return found["ip"] or found["name"].removesuffix("."), found["port"] or ""
+
+
+def own_url(path: str) -> str:
+    """Return the URL of a path of this service, which begins "/", at the host that was asked.
+
+    Raises BadRequestError if the host name of the request is none.
+    """
+    name, port = _host()
+    try:
+        host = f"[{name}]" if ":" in name else parse_domain(name)
+    except AddressError:
+        cause = f"Host {request.headers.get('Host')!r}"
+        raise BadRequestError("The host name is not valid.", cause=cause) from None
+    if port and port != {"http": "80", "https": "443"}.get(request.scheme):
+        host += f":{port}"
+    return f"{request.scheme}://{host}{quote(request.script_root + path)}"
 
 
 def asked_domain() -> str:

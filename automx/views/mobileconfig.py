@@ -3,19 +3,33 @@
 import logging
 import re
 import unicodedata
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from flask import Blueprint, Response, request
 
 from automx.address import EmailAddress
 from automx.errors import BadRequestError
 from automx.formats import mobileconfig
-from automx.views.http import argument, found_config, known_person, parts, personal_document
+from automx.views.http import (
+    address_argument,
+    argument,
+    found_config,
+    known_person,
+    parts,
+    personal_document,
+)
+
+if TYPE_CHECKING:
+    from werkzeug.datastructures import MultiDict
 
 log = logging.getLogger(__name__)
 
 blueprint = Blueprint("mobileconfig", __name__)
 
 MAX_LENGTH = 256  # characters of a name or a password
+
+_ADDRESS = ("emailaddress", "email")  # the argument's names, here and on other servers
 
 
 @blueprint.route("/mobileconfig", methods=["GET", "POST"])
@@ -24,14 +38,13 @@ def profile() -> Response:
     """Answer with the profile of ``emailaddress`` and ``name``, from the query string or a form.
 
     A ``password`` is put into the profile only if the settings permit it, and by default only from
-    a form: URLs are kept in histories and logs.
+    a form: URLs are kept in histories and logs. With ``only=mail``, calendars and address books are
+    left out.
     """
     is_form = request.method == "POST"
     arguments = request.form if is_form else request.args
-    text = argument(arguments, "emailaddress")
-    if not text.strip():
-        raise BadRequestError("The argument emailaddress is missing.")
-    address = EmailAddress.parse(text)
+    address = address_argument(arguments, *_ADDRESS)
+    is_mail_only = _is_mail_only(arguments)
     name = _printable("name", argument(arguments, "name")).strip()
     password = _printable("password", argument(arguments, "password"))
     settings = parts().settings
@@ -45,11 +58,25 @@ def profile() -> Response:
     person = known_person(found, address)
     name = name or person.display_name
     if password:
-        config = found.config.for_person(person.login_name, name)
+        config = mobileconfig.mail_only(found.config) if is_mail_only else found.config
+        config = config.for_person(person.login_name, name)
         body = mobileconfig.render(config, address, password=password)
     else:
-        body = found.rendered(mobileconfig.template).fill(address, person.login_name, name)
+        template = mobileconfig.mail_template if is_mail_only else mobileconfig.template
+        body = found.rendered(template).fill(address, person.login_name, name)
     return profile_response(body, address)
+
+
+@blueprint.get("/email.mobileconfig")
+@blueprint.get("/apple.mobileconfig")
+def printed_link() -> Response:
+    """Answer links that people have printed for other servers.
+
+    Some of these hold no address: they lead to the page, where it can be typed.
+    """
+    if any(argument(request.args, name).strip() for name in _ADDRESS):
+        return profile()
+    return personal_document("", "text/plain", {"Location": quote(f"{request.script_root}/")}, 302)
 
 
 def profile_response(body: bytes, address: EmailAddress) -> Response:
@@ -58,6 +85,13 @@ def profile_response(body: bytes, address: EmailAddress) -> Response:
         body = signer.sign(body)
     headers = {"Content-Disposition": f'attachment; filename="{_file_name(address)}"'}
     return personal_document(body, mobileconfig.CONTENT_TYPE, headers)
+
+
+def _is_mail_only(arguments: "MultiDict[str, str]") -> bool:
+    only = argument(arguments, "only")
+    if only not in {"", "mail"}:
+        raise BadRequestError("The argument only can be mail, or missing.")
+    return only == "mail"
 
 
 def _printable(name: str, text: str) -> str:

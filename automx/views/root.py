@@ -12,20 +12,19 @@ from werkzeug.exceptions import BadHost, InternalServerError, MethodNotAllowed, 
 
 from automx.views import dcaccount, pagefiles, site, tokenpage
 from automx.views.failure import Failure, as_text, handler
+from automx.views.paths import normal
 
 _READING = {"GET", "HEAD"}
 
 
 def make_blueprint(web_endpoint: str) -> Blueprint:
     """Return the blueprint of these paths and of requests that lead to no path at all."""
-    paths = {"/", "/new_email", unquote(urlsplit(web_endpoint).path) or "/"}
+    paths = {"/", "/new_email", normal(unquote(urlsplit(web_endpoint).path)) or "/"}
     blueprint = Blueprint("root", __name__)
     for path in sorted(paths):
         for view, method in ((dcaccount.create, "POST"), (show, "GET")):
             # No redirects: the app does not follow them.
-            blueprint.add_url_rule(
-                path, view_func=view, methods=[method], strict_slashes=False, merge_slashes=False
-            )
+            blueprint.add_url_rule(path, view_func=view, methods=[method], strict_slashes=False)
 
     def is_for_app() -> bool:
         is_here = request.path.rstrip("/") in {path.rstrip("/") for path in paths}

@@ -34,10 +34,12 @@ from automx.views.failure import Failure, as_text, record
 from automx.views.health import check_ready
 from automx.views.http import (
     NOSNIFF,
+    address_argument,
     argument,
     asked_domain,
     found_config,
     html_page,
+    own_url,
     personal_document,
 )
 
@@ -102,6 +104,7 @@ def page() -> Response:
         text=address.for_people,
         groups=_groups(found.config),
         profile=_with_address("mobileconfig/", address),
+        has_choice=mobileconfig.has_services(found.config),
         code=_with_address("mobileconfig.svg", address),
         services=_services(found, address),
     )
@@ -126,10 +129,10 @@ def failure_page(failure: Failure) -> Response:
 @blueprint.get("/mobileconfig.svg")
 def profile_code() -> Response:
     """Answer with a QR code of the profile's URL, on this host, for ``emailaddress``."""
-    address = EmailAddress.parse(argument(request.args, "emailaddress"))
+    address = address_argument(request.args, "emailaddress")
     found = found_config(address.domain)
     found.rendered(mobileconfig.template).fill(address)  # no code for a profile that fails
-    url = request.root_url + _with_address("mobileconfig/", address)
+    url = _with_address(own_url("/mobileconfig/"), address)
     headers = {"Content-Security-Policy": "default-src 'none'"} | NOSNIFF
     return personal_document(qr.svg(url, title=url), "image/svg+xml", headers)
 

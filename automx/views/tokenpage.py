@@ -15,7 +15,7 @@ from automx.duration import in_words
 from automx.formats import dclogin, qr
 from automx.views.dcaccount import offers_profile, reason
 from automx.views.failure import Failure
-from automx.views.http import argument, found_config, html_page, parts
+from automx.views.http import argument, found_config, html_page, own_url, parts
 from automx.views.pagefiles import style_query
 from automx.views.session import current_session
 
@@ -37,9 +37,8 @@ def page() -> Response:
     token.check_usable(datetime.now(UTC))
     accounts.check_domain(current_session(), token)
     found = found_config(token.domain)
-    text = dclogin.account_text(
-        parts().settings.web_endpoint or request.base_url, secret, token.name
-    )
+    endpoint = parts().settings.web_endpoint or own_url(request.path)
+    text = dclogin.account_text(endpoint, secret, token.name)
     return _page(
         200,
         "Your new mailbox is one scan away",
