@@ -275,11 +275,26 @@ def test_what_is_no_address_is_error_600_and_not_repeated(
     assert "b&gt;" not in text
 
 
-@pytest.mark.parametrize(
-    "schema", [MOBILESYNC_SCHEMA, "urn:other", OUTLOOK_SCHEMA.upper(), OUTLOOK_SCHEMA[:-1]]
-)
+@pytest.mark.parametrize("schema", ["urn:other", OUTLOOK_SCHEMA.upper(), OUTLOOK_SCHEMA[:-1]])
 def test_another_schema_is_error_601(client: FlaskClient, schema: str) -> None:
     answer = post(client, autodiscover_request("alice@example.com", schema))
+    assert_error(answer, 400, 601, "This response schema is not served here.")
+
+
+def test_new_outlook_gets_the_mail_servers_where_there_is_no_activesync(
+    client: FlaskClient, execute: Execute
+) -> None:
+    request = autodiscover_request("alice@example.com", MOBILESYNC_SCHEMA)
+    answer = post(client, request)
+    assert answer.status_code == 200
+    assert answer.text == golden("example-alice.autodiscover.xml")
+    execute("UPDATE davserver SET type = 'activesync', url = 'https://x.example.com/' WHERE id = 1")
+    assert "<Type>MobileSync</Type>" in post(client, request).text
+
+
+def test_a_client_of_activesync_is_told_that_there_is_none(client: FlaskClient) -> None:
+    request = autodiscover_request("alice@example.com", MOBILESYNC_SCHEMA)
+    answer = post(client, request.replace("outlook/requestschema", "mobilesync/requestschema"))
     assert_error(answer, 400, 601, "This response schema is not served here.")
 
 

@@ -65,10 +65,16 @@ class SchemaNotServedError(BadRequestError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request for the settings of ``address`` (not parsed yet), in one of two schemas."""
+    """A request for the settings of ``address`` (not parsed yet), in one of two schemas.
+
+    ``outlook_will_do`` is whether the outlook schema answers a request for mobilesync, too, where a
+    domain has no ActiveSync. Microsoft's service for the new Outlook asks in the namespace of
+    Outlook for mobilesync; it goes on to IMAP where there is no ActiveSync, but fails by an error.
+    """
 
     address: str
     mobilesync: bool = False
+    outlook_will_do: bool = True
 
 
 def parse_request(body: bytes) -> Request:
@@ -93,7 +99,7 @@ def parse_request(body: bytes) -> Request:
     address = request.findtext("EMailAddress", "", {"": namespace}).strip()
     if not address:
         raise InvalidRequestError("The element EMailAddress is missing.")
-    return Request(address, mobilesync=schema == MOBILESYNC_NS)
+    return Request(address, schema == MOBILESYNC_NS, namespace == REQUEST_NS)
 
 
 class _Tree(ElementTree.TreeBuilder):

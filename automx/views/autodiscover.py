@@ -28,7 +28,8 @@ def post() -> Response:
     address = EmailAddress.parse(asked.address)
     found = found_config(address.domain)
     person = known_person(found, address)
-    if asked.mobilesync:
+    has_activesync = autodiscover.activesync_url(found.config, address) is not None
+    if asked.mobilesync and (has_activesync or not asked.outlook_will_do):
         config = found.config.for_person(person.login_name, person.display_name)
         document = autodiscover.render_mobilesync(config, address)
         return personal_document(document, autodiscover.CONTENT_TYPE)
