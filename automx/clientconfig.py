@@ -24,7 +24,7 @@ class ServerType(StrEnum):
     IMAP = "imap"
     POP3 = "pop3"
     SMTP = "smtp"
-    MANAGESIEVE = "managesieve"  # RFC 5804; in DNS and for people, no part of Autoconfig
+    MANAGESIEVE = "managesieve"  # RFC 5804
 
 
 class SocketType(StrEnum):
@@ -60,6 +60,10 @@ class ServiceType(StrEnum):
     WEBDAV = "webdav"
     JMAP = "jmap"
     ACTIVESYNC = "activesync"
+    EWS = "ews"  # Exchange Web Services
+    GRAPH = "graph"  # Microsoft Graph
+    XMPP = "xmpp"
+    MATRIX = "matrix"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ class MailServer:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service with a URL: calendar, address book, file share, JMAP, ActiveSync.
+    """A service with a URL: calendar, address book, file share, JMAP, chat and the like.
 
     ``url`` is complete, with its port if that is not the scheme's.
     """
@@ -112,7 +116,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Documentation:
-    """A page that explains the settings, its language (BCP 47) and its title."""
+    """A page that explains the settings, its language (BCP 47) and its title; "" if not known."""
 
     url: str
     language: str
@@ -176,6 +180,11 @@ class ClientConfig:
     services: tuple[Service, ...]
     display_name: str = ""
     details: ProviderDetails = ProviderDetails()
+
+    @property
+    def display_names(self) -> tuple[str, str]:
+        """Name and short name of the provider, not longer than Autoconfig and PACC allow."""
+        return self.provider_name[:60].rstrip(), self.provider_short_name[:20].rstrip()
 
     def for_person(self, login_name: str, display_name: str = "") -> "ClientConfig":
         """Return the settings with a login name for all servers, unless it is "", and a name."""

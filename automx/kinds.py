@@ -159,12 +159,15 @@ def or_null(kind: Kind) -> Kind:
     )
 
 
-def optional(kind: Kind) -> Kind:
-    """Return a kind that allows null as well, which an empty text means, too."""
+def optional(kind: Kind, nothing: str | None = None) -> Kind:
+    """Return a kind that allows null as well, which an empty text means, too.
+
+    ``nothing`` is the normal form of both.
+    """
 
     def normalise(value: object) -> Any:
         is_empty = value is None or (isinstance(value, str) and not value.strip())
-        return None if is_empty else kind.normalise(value)
+        return nothing if is_empty else kind.normalise(value)
 
     return replace(kind, normalise=normalise)
 
@@ -327,7 +330,9 @@ SEARCH_FILTER = Kind("an LDAP filter of at most 128 characters such as (mail={0}
 def _service_url(value: object) -> str:
     url = _with_placeholders(_string(value).strip(), in_url=True)
     parts = urlsplit(PLACEHOLDER.sub("x", url if "://" in url else f"https://{url}"))
-    if parts.scheme not in {"http", "https"} or parts.port == 0 or FORBIDDEN_IN_URL.search(url):
+    if parts.scheme not in {"http", "https", "ws", "wss"} or parts.port == 0:
+        raise ValueError
+    if FORBIDDEN_IN_URL.search(url):
         raise ValueError
     parse_host(parts.hostname or "")
     return _fitting(url, 1, 128)

@@ -85,8 +85,11 @@ NEVER = "never"  # the expiry of accounts without end
 SHORTEST_LIFETIME, LONGEST_LIFETIME = parse_duration("30s"), parse_duration("10y")
 MAX_USE = 1_000_000_000
 
-_LANGUAGE = kinds.pattern(
-    'a language such as "en" or "pt-BR"', r"(?=.{2,35}$)[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*"
+_LANGUAGE = kinds.optional(
+    kinds.pattern(
+        'a language such as "en" or "pt-BR"', r"(?=.{2,35}$)[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*"
+    ),
+    nothing="",
 )
 
 
@@ -224,7 +227,7 @@ def server_defaults(type_: str, port: int | None = None) -> dict[str, Any]:
 
 def service_defaults(url: str) -> dict[str, Any]:
     """Return the columns of a service of which only the URL is said."""
-    is_http = url.lower().startswith("http:")
+    is_http = url.lower().startswith(("http:", "ws:"))
     columns = {"port": 0, "use_ssl": not is_http, "domain_required": True}
     return columns | {"user_name": USER_NAME}
 
@@ -300,7 +303,17 @@ def read(columns: Mapping[str, Kind], row: Values) -> tuple[dict[str, Any], list
 def read_row(table: str, row: Values) -> tuple[dict[str, Any], list[str]]:
     """Return what read() does for a row of one of TABLES, and what its columns lack together."""
     values, bad = read(TABLES[table], with_clear_socket_type(row) if table == "server" else row)
-    return values, bad + (missing_parts(values) if table == "provider_detail" else [])
+    check = _TOGETHER.get(table)
+    return values, bad + (check(values) if check else [])
+
+
+def unfit_url(service: Values) -> list[str]:
+    """Return what is wrong with the URL of a service for its type: XMPP alone has WebSockets."""
+    url = str(service.get("url", ""))
+    if url.lower().startswith(("ws:", "wss:")) and service.get("type", "xmpp") != "xmpp":
+        text = f"expected a URL that begins with https or http for {service['type']}"
+        return [f"url: {text}, found {kinds.shown(url)}"]
+    return []
 
 
 def with_clear_socket_type(row: Values, port: int | None = None) -> Values:
@@ -327,6 +340,10 @@ def missing_parts(details: Values) -> list[str]:
         for part in parts
         if has_logo and details.get(part, "") is None
     ]
+
+
+# What the columns of a row lack together.
+_TOGETHER = {"provider_detail": missing_parts, "davserver": unfit_url}
 
 
 def _checked(table: str, row: Values) -> dict[str, Any]:
@@ -360,7 +377,7 @@ def service(row: Values) -> Service:
     if "://" not in url:
         url = f"{'https' if values['use_ssl'] else 'http'}://{url}"
     parts = urlsplit(url)
-    default = 443 if parts.scheme == "https" else 80
+    default = 443 if parts.scheme in {"https", "wss"} else 80
     if values["port"] not in {0, default} and parts.port is None:
         parts = parts._replace(netloc=f"{parts.netloc}:{values['port']}")
     return Service(
@@ -383,7 +400,7 @@ def ldap_server(row: Values) -> LdapServer:
 def documentation(row: Values) -> Documentation:
     """Return the record of a row of the table ``documentation``; raises BadRowError."""
     values = _checked("documentation", row)
-    return Documentation(values["url"], values["lang"], values["text"] or values["url"])
+    return Documentation(values["url"], values["lang"], values["text"])
 
 
 def provider_details(row: Values) -> tuple[ProviderDetails, list[str]]:

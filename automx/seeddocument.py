@@ -188,8 +188,9 @@ def _read_details(seed: SeedRows, provider: int, item: object, path: str) -> Non
         columns |= {f"oauth2_{key}": oauth2[key] for key in oauth2}
     for index, page in enumerate(fields.pop("documentation", ())):
         where = f"{path}.documentation[{index}]"
-        page_row = _fields(page, rows.DOCUMENTATION, where, rows.DOCUMENTATION)
-        seed.rows["documentation"].append({"provider_id": provider} | page_row)
+        page_row: Row = {"provider_id": provider, "lang": "", "text": ""}
+        page_row |= _fields(page, rows.DOCUMENTATION, where, ("url",))
+        seed.rows["documentation"].append(page_row)
     seed.rows["provider_detail"].append(columns | fields)
 
 
@@ -203,6 +204,8 @@ def _server_row(item: object, path: str) -> Row:
         type_ = _value(type_, _TYPE, f"{path}.type")
     if type_ in rows.SERVICE_TYPES:
         fields = _fields(item, SERVICE_KEYS, path, ("type", "url"))
+        for defect in rows.unfit_url(fields):
+            raise SeedError(f"{path}.{defect}")
         return {"id": None} | rows.service_defaults(fields["url"]) | fields
     if isinstance(item, dict):
         item = rows.with_clear_socket_type(item, rows.MAIL_PORTS.get(str(type_)))

@@ -33,6 +33,7 @@ http {{
     scgi_temp_path {folder}/scgi;
     ssl_certificate {certificate.certificate};
     ssl_certificate_key {certificate.key};
+    ssl_protocols TLSv1.2 TLSv1.3;
     server_names_hash_bucket_size 128;
     proxy_set_header Host $host;
 

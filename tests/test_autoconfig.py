@@ -1,14 +1,25 @@
 """Autoconfig: the document that Thunderbird and its relatives read, and how it is asked for."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from lxml import etree
 
+from automx.clientconfig import (
+    Documentation,
+    ProviderDetails,
+    ServerType,
+    Service,
+    ServiceType,
+    SocketType,
+)
+from automx.formats import autoconfig
 from tests.conftest import Execute
 from tests.documents import DATA, golden
+from tests.examples import IMAP, SMTP, config
 
 PATHS = ("/mail/config-v1.1.xml", "/.well-known/autoconfig/mail/config-v1.1.xml")
 ADDRESS = "?emailaddress=alice@example.com"
@@ -71,13 +82,60 @@ def test_each_column_reaches_the_document(
     schema.assertValid(etree.fromstring(answer.data))
 
 
-def test_a_domain_with_an_underscore_has_a_provider_id_that_is_a_host_name(
-    client: FlaskClient, execute: Execute
+@pytest.mark.parametrize("domain", ["a_b.example.com", "_a_.example.com", "a.b_c.example.com"])
+def test_a_domain_with_an_underscore_is_the_same_in_address_host_and_document(
+    client: FlaskClient, execute: Execute, domain: str
 ) -> None:
-    execute("UPDATE domain SET name = '_a_b.example.com'")
-    root = etree.fromstring(client.get(PATHS[0] + "?emailaddress=x@_a_b.example.com").data)
-    assert root.xpath("string(emailProvider/@id)") == "-a-b.example.com"
-    assert root.xpath("string(emailProvider/domain)") == "_a_b.example.com"
+    execute(f"UPDATE domain SET name = '{domain}'")
+    document = golden("example.autoconfig.xml")
+    document = document.replace('id="example.com"', f'id="{domain}"')
+    document = document.replace("<domain>example.com<", f"<domain>{domain}<")
+    for url, host in (
+        (f"{PATHS[0]}?emailaddress=x@{domain}", "example.org"),
+        (f"/v1.1/{domain}", "example.org"),
+        (PATHS[0], f"autoconfig.{domain}"),
+        (PATHS[1], f"{domain.upper()}:443"),
+    ):
+        answer = client.get(url, headers={"Host": host})
+        assert (answer.status_code, answer.text) == (200, document)
+
+
+def test_the_document_has_each_type_of_the_registry(schema: etree.RelaxNG) -> None:
+    def service(type_: ServiceType, url: str, user_name: str = "%EMAILADDRESS%") -> Service:
+        return Service(type_, url, user_name, domain_required=True)
+
+    sieve = replace(
+        IMAP,
+        type=ServerType.MANAGESIEVE,
+        port=4190,
+        socket_type=SocketType.STARTTLS,
+        user_name="sieve",
+    )
+    settings = replace(
+        config(sieve, IMAP, SMTP),
+        provider_name=f"{'n' * 59} {'n' * 68}",
+        provider_short_name="s" * 32,
+        services=(
+            service(ServiceType.JMAP, "https://jmap.example.com/session"),
+            service(ServiceType.CALDAV, "https://dav.example.com/calendars/"),
+            service(ServiceType.ACTIVESYNC, "https://sync.example.com/Microsoft-Server-ActiveSync"),
+            service(ServiceType.EWS, "https://ews.example.com/EWS/Exchange.asmx"),
+            service(ServiceType.WEBDAV, "https://files.example.com/", "%EMAILLOCALPART%"),
+            service(ServiceType.XMPP, "wss://xmpp.example.com/websocket"),
+            service(ServiceType.MATRIX, "https://matrix.example.com/"),
+            service(ServiceType.GRAPH, "https://graph.example.com/v1.0/"),
+        ),
+        details=ProviderDetails(
+            documentation=(
+                Documentation("https://help.example.com/mail", "", "Mail"),
+                Documentation("https://help.example.com/", "en", ""),
+                Documentation("https://help.example.com/mail", "de", "E-Mail"),
+            )
+        ),
+    )
+    document = autoconfig.render(settings)
+    assert document.decode() == golden("registry.autoconfig.xml")
+    schema.assertValid(etree.fromstring(document))
 
 
 def test_only_the_asked_domain_is_listed(client: FlaskClient, execute: Execute) -> None:
@@ -92,26 +150,28 @@ def test_only_the_asked_domain_is_listed(client: FlaskClient, execute: Execute) 
         assert root.xpath("string(emailProvider/@id)") == domain
 
 
-@pytest.mark.parametrize(
-    "name", ["example.autoconfig.xml", "example-alice.autoconfig.xml", "columns.autoconfig.xml"]
-)
+@pytest.mark.parametrize("name", ["example", "example-alice", "columns", "registry", "details"])
 def test_the_document_is_one_that_the_strictest_clients_can_read(name: str) -> None:
-    text = golden(name)
+    text = golden(f"{name}.autoconfig.xml")
     assert text.startswith("<?xml")
     assert "<!" not in text  # no CDATA, comment or document type
     root = etree.fromstring(text.encode())
-    for leaf in (element for element in root.iter() if not len(element)):
-        assert leaf.text == (leaf.text or "").strip()
+    for leaf in (element for element in root.iter() if element.text and not len(element)):
+        assert leaf.text == leaf.text.strip()
         # Thunderbird loses the text of a leaf that has an attribute. The draft's authentication of
         # DAV servers has one, and stands beside a plain one.
-        if leaf.items():
+        if leaf.items() and leaf.tag != "descr":
             assert (leaf.tag, leaf.items()) == ("authentication", [("system", "http")])
             following = leaf.getnext()
             assert following is not None
             assert (following.tag, following.text, following.items()) == (leaf.tag, leaf.text, [])
-    for mail_server in root.iter("incomingServer", "outgoingServer"):
+    known = "type='imap' or type='pop3' or type='smtp'".replace("type", "@type")
+    for mail_server in root.xpath(f"emailProvider/*[{known}]"):
         assert [child.items() for child in mail_server] == [[]] * len(mail_server)
         assert mail_server.findtext("socketType") in {"SSL", "STARTTLS", "plain"}
+    # FairEmail takes the last user name of the document.
+    (last,) = root.xpath("(//username)[last()]/..")
+    assert (last.tag, last.get("type")) == ("outgoingServer", "smtp")
 
 
 # How it is asked for.

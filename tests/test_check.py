@@ -16,7 +16,7 @@ import sqlite3
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,8 @@ from automx.check.finding import Finding, Level
 from automx.check.http import ask
 from automx.check.network import Network, NetworkError
 from automx.check.settings import check_settings
+from automx.check.web import WebChecks
+from automx.clientconfig import Service, ServiceType
 from automx.config import DirectorySettings, make
 from automx.database import open_session
 from automx.errors import BadRecordError
@@ -41,8 +43,11 @@ from tests.directory import (
     silent_socket,
 )
 from tests.documents import golden
+from tests.examples import IMAP as IMAP_SERVER
+from tests.examples import SMTP as SMTP_SERVER
+from tests.examples import config
 from tests.internet import HOST, MAIL, Internet, common_records, internet, network, without_tls
-from tests.processes import AUTOMX, serving, wait_until
+from tests.processes import AUTOMX, listens, program, running, serving, wait_until
 from tests.tls import Authority
 
 # type, name, port, socket_type
@@ -851,3 +856,43 @@ def test_an_address_without_an_answer_leaves_time_for_the_next(
             assert connection.getpeername() == ("127.0.0.3", port)
         reason = f"127.0.0.2 port {port}: no answer in time"
         assert network.dead_addresses("host.test", port) == [reason]
+
+
+def test_underscores_in_names_are_told() -> None:
+    calendar = Service(ServiceType.CALDAV, "https://d_v.example.com/", "", domain_required=False)
+    settings = replace(
+        config(
+            replace(IMAP_SERVER, hostname="im_ap.example.com"),
+            replace(SMTP_SERVER, hostname="smtp.test"),
+        ),
+        domain="a_b.example.com",
+        services=(calendar,),
+    )
+    found = list(check.rows.check_config(settings))
+    assert {(finding.level, finding.domain) for finding in found} == {
+        (Level.WARNING, "a_b.example.com")
+    }
+    assert [finding.subject for finding in found] == [
+        "a_b.example.com",
+        "im_ap.example.com",
+        "d_v.example.com",
+    ]
+
+
+@pytest.mark.parametrize(("option", "is_new"), [("-no_tls1_3", False), ("-no_tls1_2", True)])
+def test_the_host_of_pacc_has_to_offer_tls_1_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, is_new: bool
+) -> None:
+    authority, host, address = Authority(tmp_path), "ua-auto-config.example.com", "127.0.71.3"
+    issued = authority.issue(host)
+    command: list[str | Path] = [program("openssl", "openssl"), "s_server", "-quiet", option]
+    command += ["-accept", f"{address}:443", "-cert", issued.certificate, "-key", issued.key]
+    network = Network(name_server="127.0.0.1", timeout=10, ca_file=str(authority.root))
+    monkeypatch.setattr(network, "addresses", lambda _: [address])
+    checks = WebChecks("example.com", network, config(IMAP_SERVER), "")
+    with running(command, tmp_path / "log", ready=lambda: listens(443, address)):
+        found = list(checks._tls_version(f"https://{host}", host))
+    text = "the web server offers TLSv1.2 at most, and PACC requires TLSv1.3"
+    advice = "let the web server offer TLS 1.3 for this host"
+    told = Finding("example.com", Level.WARNING, f"https://{host}", text, advice)
+    assert found == ([] if is_new else [told])

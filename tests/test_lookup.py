@@ -463,6 +463,13 @@ def test_a_dav_url_is_completed(
         ("https://dav.example.com/%EMAIL%/", 0, "caldav", "", 'url: "%EMAIL%" is no placeholder;'),
         ("https://dav.example.com/${user}/", 0, "caldav", "", 'url: "${user}" is no placeholder;'),
         ("", 0, "caldav", "", 'url: expected a URL of at most 128 characters such as "https://'),
+        (
+            "WSS://dav.example.com/",
+            0,
+            "caldav",
+            "",
+            "url: expected a URL that begins with http",
+        ),
         ("https://dav.example.com/", -1, "caldav", "", "port: expected a whole number from 0 to"),
         ("https://dav.example.com/", 70000, "caldav", "", "port: expected a whole number from 0"),
         ("https://dav.example.com/", 0, "gopher", "", "type: expected one of caldav, carddav"),

@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
+    Logo,
     OAuth2,
     ProviderDetails,
     ServerType,
@@ -116,11 +117,54 @@ def test_urls_that_are_somebodys_or_not_encrypted_are_not_told() -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://dav.example.com/c/", "https://dav.example.com/c/"),
+        ("https://dav.example.com:443/c/", "https://dav.example.com/c/"),
+        ("https://DAV.example.com", "https://dav.example.com/"),
+        ("https://dav.example.com?a=1", "https://dav.example.com/?a=1"),
+        ("https://dav.example.com:8443/c/", None),
+        ("https://alice@dav.example.com/c/", None),
+        ("http://dav.example.com:443/c/", None),
+    ],
+)
+def test_a_url_means_https_at_port_443_and_has_a_path(url: str, told: str | None) -> None:
+    settings = replace(config(IMAP), services=(Service(ServiceType.CALDAV, url, "", False),))
+    imap = {"imap": {"host": "imap.example.com"}}
+    assert protocols(settings) == imap | ({"caldav": {"url": told}} if told else {})
+
+
+@pytest.mark.parametrize(
+    ("content_type", "size"),
+    [("image/svg+xml", {}), ("image/png", {"width": 7, "height": 8})],
+)
+def test_an_svg_logo_has_no_size(content_type: str, size: dict[str, int]) -> None:
+    details = ProviderDetails(logo=Logo(content_type, 7, 8))
+    info = json.loads(pacc.render(config(IMAP, details=details)))["info"]
+    url = "https://ua-auto-config.example.com/logo"
+    assert info["provider"]["logo"] == [{"url": url, "content-type": content_type, **size}]
+
+
+@pytest.mark.parametrize(
     ("methods", "issuer", "expected"),
     [
         ([Authentication.PASSWORD_CLEARTEXT], "", {"password": True}),
         ([Authentication.PASSWORD_ENCRYPTED], "login.example.com", {"password": True}),
         ([Authentication.GSSAPI], "", {"password": False}),
+        ([Authentication.OAUTH2], "http://login.example.com", {"password": False}),
+        ([Authentication.OAUTH2], "https://login.example.com/?a=1", {"password": False}),
+        ([Authentication.OAUTH2], "https://login.example.com/?", {"password": False}),
+        ([Authentication.OAUTH2], "https://login.example.com#a", {"password": False}),
+        ([Authentication.OAUTH2], "https://a@login.example.com", {"password": False}),
+        ([Authentication.OAUTH2], "https:///a", {"password": False}),
+        (
+            [Authentication.OAUTH2],
+            "https://login.example.com:8443/a/b",
+            {
+                "oauth-public": {"issuer": "https://login.example.com:8443/a/b"},
+                "password": False,
+            },
+        ),
         (
             [Authentication.OAUTH2],
             "https://login.example.com",

@@ -320,7 +320,8 @@ def test_a_format_is_the_same_without_the_servers_it_does_not_know(
         "dclogin": lambda config: dclogin.login_text(alice, "secret", config),
     }
     differ = {name for name, render in told.items() if render(config) != render(without)}
-    assert differ == ({"autoconfig", "pacc"} if type_ == "jmap" else set())
+    expected = {"jmap": {"autoconfig", "pacc"}, "webdav": set()}
+    assert differ == expected.get(type_, {"autoconfig"})
 
 
 def test_show_tells_all_servers(database: Path, tmp_path: Path) -> None:
@@ -340,7 +341,7 @@ def test_show_tells_all_servers(database: Path, tmp_path: Path) -> None:
         "ACTIVESYNC  https://sync.example.com/Microsoft-Server-ActiveSync"
         "  login alice@example.com\n"
     )
-    for format_ in ("autoconfig", "autodiscover", "mobileconfig"):
+    for format_ in ("autodiscover", "mobileconfig"):
         shown = automx("show", "alice@example.com", "--format", format_, env=env)
         assert "imap.example.com" in shown
         assert "4190" not in shown

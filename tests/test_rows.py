@@ -286,6 +286,18 @@ def test_what_is_served_is_what_a_seed_takes_and_the_doctor_accepts(
         assert list(lookup.bad_rows(session)) == []
 
 
+@pytest.mark.parametrize("type_", rows.SERVICE_TYPES)
+def test_xmpp_alone_has_a_url_of_websockets(session: Session, type_: str) -> None:
+    url = "wss://xmpp.example.com/websocket"
+    insert(session, "davserver", "type", type_)
+    session.execute(sqlalchemy.text("UPDATE davserver SET port = 0, url = :url"), {"url": url})
+    is_served = served_whole(looked_up(session))
+    assert is_served == (not list(lookup.bad_rows(session)))
+    seed = document("davserver", "type", type_)
+    seed["servers"][2] |= {"port": 0, "url": url}
+    assert is_served == seeds(session, seed) == (type_ == "xmpp")
+
+
 @settings(
     max_examples=150,
     deadline=None,

@@ -221,7 +221,7 @@ def test_these_values_are_taken(path: str, value: object) -> None:
             "imaps",
             (
                 "servers[0].type: expected one of imap, pop, pop3, smtp, managesieve, sieve, "
-                "caldav, carddav, webdav, jmap, activesync, "
+                "caldav, carddav, webdav, jmap, activesync, ews, graph, xmpp, matrix, "
                 'found "imaps"'
             ),
         ),
@@ -231,7 +231,7 @@ def test_these_values_are_taken(path: str, value: object) -> None:
             (
                 "servers[0]: the key type is missing; "
                 "expected one of imap, pop, pop3, smtp, managesieve, sieve, caldav, carddav, "
-                "webdav, jmap, activesync"
+                "webdav, jmap, activesync, ews, graph, xmpp, matrix"
             ),
         ),
         (

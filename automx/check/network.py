@@ -220,11 +220,20 @@ class Network:
 
         Raises CertificateError, NoTlsError and NetworkError.
         """
+        return self._handshake(name, port)[0]
 
-        def work() -> datetime:
+    def tls_version(self, name: str, port: int = 443) -> str:
+        """Return the newest version of TLS that a server offers, such as TLSv1.3.
+
+        Raises as not_after().
+        """
+        return self._handshake(name, port)[1]
+
+    def _handshake(self, name: str, port: int) -> tuple[datetime, str]:
+        def work() -> tuple[datetime, str]:
             deadline = self.deadline()
             with self.encrypt(self.connect(name, port, deadline), name, deadline) as sock:
-                return certificate_end(sock)
+                return certificate_end(sock), sock.version() or ""
 
         return self.once(("tls", name, str(port)), work)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
+from urllib.parse import urlsplit
 
 from automx import lookup, references
 from automx.check import clients
@@ -97,9 +98,28 @@ def check_config(config: ClientConfig) -> Iterator[Finding]:
             yield warning(clients.subject(server), "many networks block port 25", advice)
     yield from clients.check_clients(config)
     for service in config.services:
-        if not service.url.startswith("https:"):
+        if not service.url.startswith(("https:", "wss:")):
             subject = f"{service.type} {service.url}"
             yield warning(subject, "passwords are sent without encryption", "serve it by https")
+    yield from _underscores(config)
+
+
+def _underscores(config: ClientConfig) -> Iterator[Finding]:
+    """Yield the domain and the hosts whose names have a "_", which host names cannot have.
+
+    They are served as they are, so that id and domain of a document are what the client asked for.
+    """
+    warning = partial(Finding, config.domain, Level.WARNING)
+    if "_" in config.domain:
+        text = "the domain has an underscore: Thunderbird asks nothing for it, and no public"
+        text += " authority gives certificates for the hosts in it"
+        yield warning(config.domain, text, "use a domain without it")
+    hosts = [server.hostname for server in config.mail_servers]
+    hosts += [urlsplit(service.url).hostname or "" for service in config.services]
+    for host in dict.fromkeys(hosts):
+        if "_" in host:
+            text = "the host name has an underscore: Thunderbird leaves such a server out"
+            yield warning(host, text, "give the server another name")
 
 
 def _row(table: str, row_id: int) -> str:

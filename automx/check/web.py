@@ -75,7 +75,7 @@ class WebChecks(DomainChecks):
         urls = {expand_url(service.url, self.domain, None) for service in self.config.services}
         advice = "see that the server runs, and the URL in the table davserver"
         for scheme, netloc in sorted({urlsplit(url)[:2] for url in urls if url}):
-            if scheme == "https":  # rows.check_config() reports the others
+            if scheme in {"https", "wss"}:  # rows.check_config() reports the others
                 yield partial(_certificate, self, f"https://{netloc}", advice)
 
     def _autoconfig(self) -> Iterator[_Page]:
@@ -127,6 +127,8 @@ class WebChecks(DomainChecks):
             yield self._page_finding(page, subject, str(error), advice)
             return
         yield from self.near_end(subject, not_after)
+        if host.startswith(f"{pacc.HOST_PREFIX}."):
+            yield from self._tls_version(subject, host)
         yield from self.dead_addresses(subject, "web server", host, 443)
         findings = [finding for page in pages for finding in self._check_page(page)]
         yield from findings
@@ -134,6 +136,13 @@ class WebChecks(DomainChecks):
             yield from self._check_dav()
         elif not findings:  # else the same would be reported twice
             yield from self._check_plain(page)
+
+    def _tls_version(self, subject: str, host: str) -> Iterator[Finding]:
+        """Yield a warning if a host does not offer TLS 1.3, which PACC requires."""
+        version = self.network.tls_version(host)
+        if version != "TLSv1.3":
+            text = f"the web server offers {version} at most, and PACC requires TLSv1.3"
+            yield self.warning(subject, text, "let the web server offer TLS 1.3 for this host")
 
     def _addresses(self, host: str) -> list[str]:
         """Return the addresses of a host, [] if it has none or they cannot be looked up."""

@@ -1,13 +1,15 @@
 """Autoconfig, for Thunderbird, K-9, KMail, Evolution and Delta Chat.
 
-Standard: draft-ietf-mailmaint-autoconfig, version 1.2 of the document. Where clients are stricter
-than the draft, the document follows the clients: Thunderbird 153 loses the text of a leaf element
-that has an attribute, and Thunderbird for Android takes white space around a leaf's text as part
-of the value.
+Standard: draft-ietf-mailmaint-autoconfig-06, version 1.2 of the document. Where clients are
+stricter than the draft, the document follows the clients: Thunderbird 153 loses the text of a leaf
+element that has an attribute, and Thunderbird for Android takes white space around a leaf's text as
+part of the value.
 """
 
+from collections.abc import Iterable, Mapping
+
 from automx.address import EmailAddress
-from automx.clientconfig import ClientConfig, MailServer, OAuth2, Service, ServiceType
+from automx.clientconfig import ClientConfig, Documentation, MailServer, OAuth2, ServiceType
 from automx.formats import xml
 from automx.formats.template import Template
 from automx.formats.xml import Element, add
@@ -15,11 +17,22 @@ from automx.formats.xml import Element, add
 CONTENT_TYPE = "application/xml; charset=utf-8"
 PATH = "/mail/config-v1.1.xml"
 
-_DAV_ELEMENTS = {
-    ServiceType.CALDAV: "calendar",
-    ServiceType.CARDDAV: "addressbook",
-    ServiceType.WEBDAV: "fileShare",
+# Element and type of services, by the registry of the draft.
+_BESIDE_PROVIDER = {
+    ServiceType.CALDAV: ("calendar", "caldav"),
+    ServiceType.CARDDAV: ("addressbook", "carddav"),
+    ServiceType.WEBDAV: ("fileShare", "webdav"),
+    ServiceType.XMPP: ("chatServer", "xmpp"),
+    ServiceType.MATRIX: ("chatServer", "matrix"),
 }
+_INCOMING = {
+    ServiceType.JMAP: ("incomingServer", "jmap"),
+    ServiceType.EWS: ("incomingServer", "ews"),
+    ServiceType.ACTIVESYNC: ("incomingServer", "activeSync"),
+    ServiceType.GRAPH: ("incomingServer", "graph"),
+}
+# The log-in of services whose password does not go by HTTP.
+_OTHER_LOGIN = {ServiceType.GRAPH: ["OAuth2"], ServiceType.XMPP: [], ServiceType.MATRIX: []}
 
 
 def render(config: ClientConfig, address: EmailAddress | None = None) -> bytes:
@@ -32,26 +45,21 @@ def render(config: ClientConfig, address: EmailAddress | None = None) -> bytes:
     config.check_complete()
     config = config.for_client(address).general()
     root = xml.root("clientConfig", version="1.2")
-    # Thunderbird wants a host name here, which cannot hold "_".
-    provider = add(root, "emailProvider", id=config.domain.replace("_", "-"))
+    # FairEmail takes the last user name of the document: that of a mail server has to be the last.
+    _services(root, config, _BESIDE_PROVIDER)
+    for server in config.sieve:
+        _mail_server(add(root, "setupServer", type=server.type), server)
+    provider = add(root, "emailProvider", id=config.domain)
+    name, short_name = config.display_names
     add(provider, "domain", config.domain)
-    add(provider, "displayName", config.provider_name)
-    add(provider, "displayShortName", config.provider_short_name)
+    add(provider, "displayName", name)
+    add(provider, "displayShortName", short_name)
     for server in config.incoming:
         _mail_server(add(provider, "incomingServer", type=server.type), server)
-    for service in config.services:  # after the servers that every client knows
-        if service.type is ServiceType.JMAP:
-            _dav_server(add(provider, "incomingServer", type="jmap"), service)
+    _services(provider, config, _INCOMING)  # after the servers that every client knows
     for server in config.outgoing:
         _mail_server(add(provider, "outgoingServer", type=server.type), server)
-    pages: dict[str, Element] = {}  # an element for each page has its titles in all languages
-    for page in config.details.documentation:
-        if page.url not in pages:
-            pages[page.url] = add(provider, "documentation", url=page.url)
-        add(pages[page.url], "descr", page.text, lang=page.language)
-    for service in config.services:
-        if name := _DAV_ELEMENTS.get(service.type):
-            _dav_server(add(root, name, type=service.type), service)
+    _documentation(provider, config.details.documentation)
     if config.details.webmail_url:  # Mozilla's element; the draft allows it
         add(add(root, "webMail"), "loginPage", url=config.details.webmail_url)
     if config.details.oauth2 is not None:
@@ -79,12 +87,33 @@ def _mail_server(element: Element, server: MailServer) -> None:
         add(element, "authentication", method)
 
 
-def _dav_server(element: Element, server: Service) -> None:
-    add(element, "url", server.url)
-    # The draft's form, and one without attribute for clients that lose the text of the other.
-    add(element, "authentication", "basic", system="http")
-    add(element, "authentication", "basic")
-    add(element, "username", server.user_name)
+def _services(
+    parent: Element, config: ClientConfig, elements: Mapping[ServiceType, tuple[str, str]]
+) -> None:
+    """Write the services whose types are in ``elements``, which has the element of each."""
+    for service in config.services:
+        if service.type not in elements:
+            continue
+        name, type_ = elements[service.type]
+        element = add(parent, name, type=type_)
+        add(element, "url", service.url)
+        if service.type not in _OTHER_LOGIN:
+            # The draft's form, and one without attribute for clients that lose the text of it.
+            add(element, "authentication", "Basic", system="http")
+        for method in _OTHER_LOGIN.get(service.type, ["Basic"]):
+            add(element, "authentication", method)
+        add(element, "username", service.user_name)
+
+
+def _documentation(provider: Element, pages: Iterable[Documentation]) -> None:
+    """Write an element for each page, with its titles in all languages."""
+    elements: dict[str, Element] = {}
+    for page in pages:
+        if page.url not in elements:
+            elements[page.url] = add(provider, "documentation", url=page.url)
+        if page.text:
+            language = {"lang": page.language} if page.language else {}
+            add(elements[page.url], "descr", page.text, **language)
 
 
 def _oauth2(root: Element, oauth2: OAuth2) -> None:

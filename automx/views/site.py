@@ -228,12 +228,15 @@ def _services(found: FoundConfig, address: EmailAddress) -> dict[str, list[Shown
 
 
 def _pages(pages: Sequence[Documentation], language: str) -> list[Documentation]:
-    """Return the pages in a language, else those in English, else all."""
+    """Return the pages in a language, else those in English, else all.
+
+    Pages of no known language are always among them.
+    """
+    primaries = {page: page.language.lower().partition("-")[0] for page in pages}
     for wanted in (language, "en"):
         primary = wanted.lower().partition("-")[0]
-        fitting = [page for page in pages if page.language.lower().partition("-")[0] == primary]
-        if fitting:
-            return fitting
+        if primary in primaries.values():
+            return [page for page in pages if primaries[page] in {primary, ""}]
     return list(pages)
 
 

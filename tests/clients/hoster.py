@@ -25,6 +25,7 @@ DETAILS = {
         {"url": "https://help.hoster.test/mail", "lang": "en", "text": "Set up <your> mail & more"},
         {"url": "https://help.hoster.test/mail", "lang": "de", "text": "E-Mail einrichten"},
         {"url": "https://help.hoster.test/ios", "lang": "en", "text": "iPhone"},
+        {"url": "https://help.hoster.test/other"},
     ],
 }
 # Servers that clients of mail do not know, or not all of them.
@@ -33,6 +34,10 @@ OTHER_SERVERS = [
     {"type": "jmap", "url": "https://jmap.hoster.test/session"},
     {"type": "activesync", "url": "https://sync.hoster.test/Microsoft-Server-ActiveSync"},
     {"type": "webdav", "url": "https://files.hoster.test/%EMAILADDRESS%/"},
+    {"type": "ews", "url": "https://ews.hoster.test/EWS/Exchange.asmx"},
+    {"type": "graph", "url": "https://graph.hoster.test/v1.0/"},
+    {"type": "xmpp", "url": "wss://xmpp.hoster.test/websocket"},
+    {"type": "matrix", "url": "https://matrix.hoster.test/"},
 ]
 
 
