@@ -311,7 +311,7 @@ def unfit_url(service: Values) -> list[str]:
     """Return what is wrong with the URL of a service for its type: XMPP alone has WebSockets."""
     url = str(service.get("url", ""))
     if url.lower().startswith(("ws:", "wss:")) and service.get("type", "xmpp") != "xmpp":
-        text = f"expected a URL that begins with https or http for {service['type']}"
+        text = f"expected a URL that begins with http or https for {service['type']}"
         return [f"url: {text}, found {kinds.shown(url)}"]
     return []
 

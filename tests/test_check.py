@@ -173,7 +173,7 @@ CASES = [
     Case("not-found", web={"autoconfig.{D}": page(AUTOCONFIG, "return 404;")}),
     Case(
         "old-document",
-        web={"autoconfig.{D}": page(AUTOCONFIG, "proxy_pass {automx}/v1.1/healthy.test;")},
+        web={"autoconfig.{D}": page(AUTOCONFIG, "proxy_pass {automx}/v1.1/no-srv.test;")},
     ),
     Case("old-page", web={"{D}": "return 200 '<!doctype html>';"}),
     Case(

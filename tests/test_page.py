@@ -334,6 +334,24 @@ def test_a_color_that_can_be_read_stays_as_it_is() -> None:
     assert palette.style("") == palette.style(palette.DEFAULT_COLOR)
 
 
+def test_a_page_without_language_and_title_is_shown_in_each_language(
+    client: FlaskClient, execute: Execute
+) -> None:
+    execute(
+        "DELETE FROM documentation;"
+        "INSERT INTO documentation VALUES (1, 1, 'https://help.example.com/', '', '');"
+        "INSERT INTO documentation VALUES (2, 1, 'https://help.example.com/de', 'de', 'Hilfe');"
+        "INSERT INTO documentation VALUES (3, 1, 'https://help.example.com/en', 'en', 'Help')"
+    )
+    link = '<li><a href="https://help.example.com/">https://help.example.com/</a></li>'
+    for language, own, other in (("de", ">Hilfe<", ">Help<"), ("en", ">Help<", ">Hilfe<")):
+        text = page(client, "alice@example.com", Accept_Language=language).text
+        assert link in text
+        assert f'lang="{language}"{own}' in text
+        assert f'hreflang="{language}"' in text
+        assert other not in text.replace("<h2", "")
+
+
 def test_qr_codes_are_made_for_known_domains_only(client: FlaskClient) -> None:
     answer = client.get("/mobileconfig.svg?emailaddress=alice@example.com")
     assert (answer.status_code, answer.content_type) == (200, "image/svg+xml")

@@ -238,6 +238,21 @@ def test_bad_details_are_refused(details: dict[str, Any], text: str, database: P
     assert str(caught.value) == text
 
 
+def test_a_page_may_have_neither_language_nor_title(session: Session) -> None:
+    pages = [
+        {"url": "https://a.example/"},
+        {"url": "https://b.example/", "lang": None, "text": None},
+        {"url": "https://c.example/", "lang": "", "text": " "},
+    ]
+    populate(session, DOCUMENT | {"details": {"documentation": pages}})
+    expected = tuple(Documentation(str(page["url"]), "", "") for page in pages)
+    assert config_of(session).details.documentation == expected
+    seed = json.loads("".join(export(session, with_secrets=True, warn=lambda _: None)))
+    purge(session)
+    populate(session, seed)
+    assert config_of(session).details.documentation == expected
+
+
 @pytest.mark.usefixtures("example")
 def test_a_detail_that_nobody_could_use_is_left_out_and_named_in_the_log(
     execute: Execute, database: Path, caplog: pytest.LogCaptureFixture
