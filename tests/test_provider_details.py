@@ -239,7 +239,7 @@ def test_bad_details_are_refused(details: dict[str, Any], text: str, database: P
 
 
 def test_a_page_may_have_neither_language_nor_title(session: Session) -> None:
-    pages = [
+    pages: list[dict[str, str | None]] = [
         {"url": "https://a.example/"},
         {"url": "https://b.example/", "lang": None, "text": None},
         {"url": "https://c.example/", "lang": "", "text": " "},

@@ -111,14 +111,14 @@ def _underscores(config: ClientConfig) -> Iterator[Finding]:
     """
     warning = partial(Finding, config.domain, Level.WARNING)
     if "_" in config.domain:
-        text = "the domain has an underscore: Thunderbird asks nothing for it, and no public"
-        text += " authority gives certificates for the hosts in it"
-        yield warning(config.domain, text, "use a domain without it")
+        text = "the domain has an underscore: Thunderbird asks nothing for it, and public"
+        text += " authorities give no certificates for its hosts"
+        yield warning(config.domain, text, "use a domain without an underscore")
     hosts = [server.hostname for server in config.mail_servers]
     hosts += [urlsplit(service.url).hostname or "" for service in config.services]
     for host in dict.fromkeys(hosts):
         if "_" in host:
-            text = "the host name has an underscore: Thunderbird leaves such a server out"
+            text = "no host name can have an underscore; Thunderbird leaves such mail servers out"
             yield warning(host, text, "give the server another name")
 
 
