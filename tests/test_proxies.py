@@ -505,6 +505,7 @@ def test_host_name_chooses_the_domain(front: Front, host: str) -> None:
         "/.well-known/autoconfig/mail/config-v1.1.xml?emailaddress=alice%40example.com",
         "/.well-known/autoconfig/mail/config-v1.1.xml",
         "/Autodiscover/Autodiscover.xml",
+        "//Autodiscover//Autodiscover.xml/",
         "/autodiscover/autodiscover.xml",
         "/automx/mail/config-v1.1.xml",
     ],
