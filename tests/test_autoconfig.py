@@ -91,7 +91,7 @@ def test_a_domain_with_an_underscore_is_the_same_in_address_host_and_document(
     document = document.replace('id="example.com"', f'id="{domain}"')
     document = document.replace("<domain>example.com<", f"<domain>{domain}<")
     for url, host in (
-        (f"{PATHS[0]}?emailaddress=x@{domain}", "example.org"),
+        (f"{PATHS[0]}?emailaddress=EVOLUTIONUSER@{domain}", "example.org"),
         (f"/v1.1/{domain}", "example.org"),
         (PATHS[0], f"autoconfig.{domain}"),
         (PATHS[1], f"{domain.upper()}:443"),

@@ -60,10 +60,13 @@ def test_a_path_is_put_into_the_form_of_the_routes(written: str, path: str) -> N
 def test_autoconfig_is_found_however_its_path_is_written(
     client: FlaskClient, path: str, form: str
 ) -> None:
-    for query, headers in (("emailaddress=alice@example.com", {}), ("", HOST)):
+    for query, headers, document in (
+        ("emailaddress=alice@example.com", {}, "example-alice.autoconfig.xml"),
+        ("", HOST, "example.autoconfig.xml"),
+    ):
         answer = get(client, form.format(path), query_string=query, headers=headers)
         assert answer.status_code == 200
-        assert answer.text == golden("example.autoconfig.xml")
+        assert answer.text == golden(document)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +117,8 @@ def test_a_blank_in_a_local_part_is_a_plus_that_was_not_escaped(
         " (4, 'https://%EMAILLOCALPART%.example.com/', 0, 'activesync', 1, 0, '');"
         "INSERT INTO davserver_domain VALUES (4, 1)"
     )
-    assert client.get(f"{AUTOCONFIG}?emailaddress={sent}").status_code == 200
+    document = client.get(f"{AUTOCONFIG}?emailaddress={sent}").text
+    assert f"<url>https://dav.example.com/cal/{meant}</url>" in document
     assert client.get(f"{AUTODISCOVER}?emailaddress={sent}").status_code == 200
     address = f"<string>{meant}</string>"
     assert address in client.get(f"/mobileconfig?emailaddress={sent}").text
