@@ -189,11 +189,13 @@ class _Export:
 
     def _look_for_bad_references(self) -> None:
         """Warn about rows that cannot be seeded because of other rows."""
-        for found in references.non_normal_names(self.session):
-            if found.duplicate_of is not None:
-                self._note(f"domain {found.id} will not seed again: {found.a_label} has two rows")
-        for domain_id, _, table, row_id in references.dangling_references(self.session):
-            self._note(f"domain {domain_id} will not seed again: there is no {table} {row_id}")
+        for name in references.non_normal_names(self.session):
+            if name.duplicate_of is not None:
+                self._note(f"domain {name.id} will not seed again: {name.a_label} has two rows")
+        for found in references.dangling_references(self.session):
+            if found.table == "domain":
+                domain = found.key.replace("id", "domain")
+                self._note(f"{domain} will not seed again: there is no {found.missing}")
         for table, number in self.links.items():
             links = f"{table}_domain"
             if dangling := self.counts[links] - number:

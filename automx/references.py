@@ -1,7 +1,9 @@
 """References between rows: rows that do not exist, unused rows, and rows for the same domain.
 
-SQLite stores references to rows that do not exist, and names that are not in their normal form can
-name one domain twice. Memory does not grow with the number of domains that look-ups find.
+SQLite stores references to rows that do not exist, unless its foreign_keys are switched on. A new
+row with such an id would get what the old row had; so an id that is referred to is never given
+away. Names that are not in their normal form can name one domain twice. Memory does not grow with
+the number of domains that look-ups find.
 """
 
 from collections.abc import Collection, Iterator
@@ -9,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import Column, ColumnElement, Integer, cast, func, or_, select
 
 from automx import lookup
 from automx.address import spellings
@@ -19,6 +21,7 @@ from automx.kinds import domain_a_label
 from automx.models import metadata
 
 _NAMES_AT_ONCE = 300  # of three forms each: SQLite before 3.32 allows 999 parameters
+_ROWS_AT_ONCE = 2_000
 
 _TABLES = metadata.tables
 _DOMAIN = _TABLES["domain"].c
@@ -29,6 +32,34 @@ _USES: dict[str, ColumnElement[Any]] = {
     "ldapserver": _DOMAIN.ldapserver_id,
     "provider": _DOMAIN.provider_id,
 }
+_REFERRING = (
+    *("domain", "server_domain", "davserver_domain"),
+    *("provider_detail", "documentation", "account"),
+)
+# A domain can go without its directory, and the mailbox of an account is still there.
+_KEPT = {_DOMAIN.ldapserver_id, _TABLES["account"].c.token_id}
+
+
+@dataclass(frozen=True, slots=True)
+class DanglingReference:
+    """A row whose ``column`` holds ``missing_id``, the id of no row of ``missing_table``.
+
+    ``key`` has the columns that name the row, ``domain`` the name of a row of the table ``domain``.
+    ``is_deleted`` is whether delete_dangling() deletes the row.
+    """
+
+    table: str
+    key: str
+    column: str
+    missing_table: str
+    missing_id: object
+    domain: str = ""
+    is_deleted: bool = True
+
+    @property
+    def missing(self) -> str:
+        """The missing row, such as "provider 7"."""
+        return f"{self.missing_table} {self.missing_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +96,75 @@ def domains_without_servers(session: Session) -> Iterator[tuple[int, str]]:
         yield row["id"], row["name"]
 
 
-def dangling_references(session: Session) -> Iterator[tuple[int, str, str, int]]:
-    """Yield id and name of each domain with a missing provider or directory, its table and id."""
-    for table in ("provider", "ldapserver"):
-        reference = _USES[table]
-        is_dangling = reference.not_in(select(_TABLES[table].c.id))
-        query = select(_DOMAIN.id, _DOMAIN.name, reference)
-        query = query.where(reference.is_not(None), is_dangling)
-        for row in read_by_key(session, query, _DOMAIN.id):
-            yield row["id"], row["name"], table, row[reference.name]
+def dangling_references(session: Session) -> Iterator[DanglingReference]:
+    """Yield the references to rows that do not exist, table by table."""
+    for column in _references():
+        keys = tuple(column.table.primary_key)
+        names = (_DOMAIN.name,) if column.table.name == "domain" else ()
+        query = select(*keys, column, *names).where(_is_dangling(column)).order_by(*keys)
+        for row in session.execute(query.execution_options(yield_per=_ROWS_AT_ONCE)).mappings():
+            yield DanglingReference(
+                column.table.name,
+                ", ".join(f"{key.name} {row[key.name]}" for key in keys),
+                column.name,
+                _referred_to(column).table.name,
+                row[column.name],
+                str(row["name"]) if names else "",
+                column not in _KEPT,
+            )
+
+
+def delete_dangling(session: Session) -> dict[str, int]:
+    """Delete rows that refer to rows that do not exist; return their number by table.
+
+    Domains without their provider go first, and then what belonged to them. A domain without its
+    directory and an account without its token stay. The caller commits.
+    """
+    numbers = {}
+    for name in _REFERRING:
+        columns = [c for c in _references() if c.table.name == name and c not in _KEPT]
+        if columns:
+            statement = _TABLES[name].delete().where(or_(*map(_is_dangling, columns)))
+            numbers[name] = session.execute(statement).rowcount
+    return {name: number for name, number in numbers.items() if number}
+
+
+def highest_id(session: Session, table: str) -> int:
+    """Return the highest id that a row of a table has or that a row refers to, at least 0."""
+    key = _TABLES[table].c.id
+    # SQLite lets texts into the columns.
+    columns = [key, *(cast(column, Integer) for column in _referring(key))]
+    return max(0, *(session.scalar(select(func.max(column))) or 0 for column in columns))
+
+
+def referred_ids(session: Session, table: str, ids: Collection[int]) -> Iterator[int]:
+    """Yield those of some ids of a table that a row refers to; an id can come twice."""
+    for column in _referring(_TABLES[table].c.id):
+        for chunk in chunks(ids, 3 * _NAMES_AT_ONCE):
+            yield from session.scalars(select(column).where(column.in_(chunk)).distinct())
+
+
+def _references() -> Iterator[Column[Any]]:
+    """Yield the columns that refer to rows of other tables."""
+    for name in _REFERRING:
+        yield from (column for column in _TABLES[name].c if column.foreign_keys)
+
+
+def _referring(key: Column[Any]) -> Iterator[Column[Any]]:
+    """Yield the columns that refer to a column, and those that refer to these."""
+    for column in _references():
+        if _referred_to(column) is key:
+            yield column
+            yield from _referring(column)
+
+
+def _referred_to(column: Column[Any]) -> Column[Any]:
+    [foreign_key] = column.foreign_keys
+    return foreign_key.column
+
+
+def _is_dangling(column: Column[Any]) -> ColumnElement[bool]:
+    return column.is_not(None) & column.not_in(select(_referred_to(column)))
 
 
 def number_of_links(session: Session, table: str) -> int:

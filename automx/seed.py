@@ -106,6 +106,13 @@ def _check_against_database(session: Session, seed: SeedRows) -> None:
     for table, row_id in _existing(session, seed.paths):
         path = seed.paths[table, row_id]
         raise ConflictError(f"{path}.id: the table {table} has a row with the id {row_id} already")
+    for table in _COUNTED:
+        ids = [row_id for name, row_id in seed.paths if name == table]
+        for row_id in references.referred_ids(session, table, ids):
+            path = seed.paths[table, row_id]
+            raise ConflictError(
+                f"{path}.id: rows refer to a deleted {table} {row_id}: automx check names them"
+            )
     known = set(_existing(session, seed.outside))
     for (table, row_id), path in seed.outside.items():
         if (table, row_id) not in known:
@@ -138,10 +145,6 @@ def _insert(session: Session, seed: SeedRows) -> Counts:
             domain["provider_id"] = providers[0]["id"]
     for row in (*seed.rows["provider_detail"], *seed.rows["documentation"]):
         row["provider_id"] = providers[row["provider_id"]]["id"]
-    # SQLite may hold what a DELETE without foreign_keys has left of an earlier provider.
-    for chunk in chunks((row["id"] for row in providers), _NAMES_AT_ONCE):
-        for details_of in (_TABLES["documentation"], _TABLES["provider_detail"]):
-            session.execute(details_of.delete().where(details_of.c.provider_id.in_(chunk)))
     for table, table_rows in seed.rows.items():
         _insert_rows(session, table, table_rows)
     for table, links in seed.links.items():
@@ -179,10 +182,10 @@ def _link(
 
 def _allocate(session: Session, table: str, ids: list[int | None]) -> list[int]:
     """Return the ids of new rows: where there is none, the next after all that are in use."""
-    highest = session.scalar(select(func.max(_TABLES[table].c.id))) or 0
-    highest = max(highest, 0, *(row_id for row_id in ids if row_id is not None))
+    highest = references.highest_id(session, table)
+    highest = max(highest, *(row_id for row_id in ids if row_id is not None), 0)
     if highest + ids.count(None) > kinds.MAX_INTEGER:
-        raise ConflictError(f"The table {table} has no free ids: its highest is {highest}")
+        raise ConflictError(f"The table {table} has no free ids: the highest in use is {highest}")
     free = iter(range(highest + 1, kinds.MAX_INTEGER + 1))
     return [next(free) if row_id is None else row_id for row_id in ids]
 

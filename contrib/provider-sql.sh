@@ -6,8 +6,8 @@
 #     contrib/provider-sql.sh mysql | mariadb automx
 #
 # Change the values below, or give them in the environment. The database must exist already
-# ("automx db upgrade") and may hold other providers; ids are counted on from what is there. All rows
-# are added, or none: a domain that is there already, for example, stops it.
+# ("automx db upgrade") and may hold other providers; ids are counted on from all that rows have or
+# refer to. All rows are added, or none: a domain that is there already, for example, stops it.
 set -eu
 
 PROVIDER_NAME=${PROVIDER_NAME-"Example Inc."}
@@ -37,6 +37,21 @@ quoted() {
     printf "'%s'" "$(printf %s "$1" | sed "s/'/''/g")"
 }
 
+# Prints what a new row is selected from: the ids of a table, and those that other rows refer to. A
+# row that refers to a deleted one would take a new row with its id for that one.
+ids() {
+    case $1 in
+        provider) others='domain.provider_id provider_detail.provider_id documentation.provider_id' ;;
+        domain) others='server_domain.domain_id davserver_domain.domain_id' ;;
+        *) others=$1_domain.$1_id ;;
+    esac
+    printf 'FROM (SELECT 0 AS id UNION ALL SELECT id FROM %s' "$1"
+    for other in $others; do
+        printf ' UNION ALL SELECT %s FROM %s' "${other#*.}" "${other%.*}"
+    done
+    printf ') AS used'
+}
+
 # Prints the statement that links the row added last to the domains of this provider.
 link_domains() {
     cat <<SQL
@@ -58,8 +73,9 @@ mail_servers() {
         esac
         cat <<SQL
 INSERT INTO server (id, prio, name, port, type, socket_type, user_name, authentication)
-  SELECT COALESCE(MAX(id), 0) + 1, $prio, $(quoted "${host%:"$port"}"), $port, '$1', '$socket_type',
-         $(quoted "$USER_NAME"), $(quoted "$AUTHENTICATION") FROM server;
+  SELECT MAX(id + 0) + 1, $prio, $(quoted "${host%:"$port"}"), $port, '$1', '$socket_type',
+         $(quoted "$USER_NAME"), $(quoted "$AUTHENTICATION")
+  $(ids server);
 SQL
         link_domains server
         prio=$((prio + 10))
@@ -82,8 +98,9 @@ dav_servers() {
         esac
         cat <<SQL
 INSERT INTO davserver (id, url, port, type, use_ssl, domain_required, user_name)
-  SELECT COALESCE(MAX(id), 0) + 1, $(quoted "$url"), $port, '$1', $use_ssl, FALSE,
-         $(quoted "$USER_NAME") FROM davserver;
+  SELECT MAX(id + 0) + 1, $(quoted "$url"), $port, '$1', $use_ssl, FALSE,
+         $(quoted "$USER_NAME")
+  $(ids davserver);
 SQL
         link_domains davserver
     done
@@ -92,14 +109,14 @@ SQL
 print_all() {
     cat <<SQL
 INSERT INTO provider (id, name, short_name)
-  SELECT COALESCE(MAX(id), 0) + 1, $(quoted "$PROVIDER_NAME"), $(quoted "$PROVIDER_SHORT_NAME")
-  FROM provider;
+  SELECT MAX(id + 0) + 1, $(quoted "$PROVIDER_NAME"), $(quoted "$PROVIDER_SHORT_NAME")
+  $(ids provider);
 SQL
     for domain in $DOMAINS; do
         cat <<SQL
 INSERT INTO domain (id, name, provider_id, ldapserver_id)
-  SELECT COALESCE(MAX(id), 0) + 1, $(quoted "$domain"), (SELECT MAX(id) FROM provider), NULL
-  FROM domain;
+  SELECT MAX(id + 0) + 1, $(quoted "$domain"), (SELECT MAX(id) FROM provider), NULL
+  $(ids domain);
 SQL
     done
     mail_servers imap 993 "$IMAP_HOSTS"

@@ -33,7 +33,7 @@ from automx.config import DirectorySettings, make
 from automx.database import open_session
 from automx.errors import BadRecordError
 from automx.migrations import upgrade
-from tests.commandline import attempt
+from tests.commandline import attempt, automx
 from tests.conftest import Execute
 from tests.directory import (
     Directories,
@@ -644,6 +644,122 @@ def test_suspicious_rows(env: dict[str, str], execute: Execute) -> None:
     )
     status, printed, _ = run(env)
     assert (status, printed.splitlines()) == (2, golden("check-rows.txt").splitlines())
+
+
+DAMAGE = """
+    INSERT INTO provider VALUES (1, 'Example', 'Example');
+    INSERT INTO server VALUES (1, 10, 'mail.a.test', 993, 'imap', 'SSL', '', 'plain');
+    INSERT INTO domain VALUES (1, 'a.test', 1, NULL), (2, 'b.test', 8, NULL), (3, 'c.test', 1, 9);
+    INSERT INTO server_domain VALUES (1, 1), (1, 2), (1, 3), (7, 1), (1, 17);
+    INSERT INTO provider_detail (provider_id) VALUES (47);
+    INSERT INTO token VALUES
+        (1, 'old', 'secret1', 'digest1', 'old.test', '', NULL, '1d', 0, 0, NULL, 0, '', 0,
+         '2026-11-21 10:00:00.000000'),
+        (2, 'used', 'secret2', 'digest2', 'old.test', '', NULL, '1d', 0, 1, NULL, 0, '', 0,
+         '2026-11-21 10:00:00.000000'),
+        (3, 'good', 'secret3', 'digest3', 'a.test', '', NULL, '1d', 0, 0, NULL, 0, '', 0,
+         '2026-11-21 10:00:00.000000'),
+        (4, 'b', 'secret4', 'digest4', 'b.test', '', NULL, '1d', 0, 0, NULL, 0, '', 0,
+         '2026-11-21 10:00:00.000000');
+    INSERT INTO account VALUES
+        (1, 'x@old.test', 2, 'm', 'none', 'active', '2026-11-21 10:00:00.000000', NULL,
+         '2026-11-21 10:00:00.000000', NULL),
+        (2, 'y@a.test', 67, 'm', 'none', 'active', '2026-11-21 10:00:00.000000', NULL,
+         '2026-11-21 10:00:00.000000', NULL);
+"""
+KEPT = [
+    (
+        "error    -  table domain, id 3: c.test names ldapserver 9, which does not exist -> "
+        "correct ldapserver_id"
+    ),
+    (
+        "warning  -  table account, id 2: there is no token 67 -> "
+        "delete the mailbox on the mail server, then this row"
+    ),
+    (
+        "warning  -  table token, id 2: the domain old.test of the token used is not in the "
+        "database -> add the domain, or delete its 1 account and the token"
+    ),
+]
+TO_DELETE = """\
+domains whose provider does not exist: b.test
+rows of server_domain that refer to rows that do not exist: 3
+rows of provider_detail that refer to rows that do not exist: 1
+tokens whose domain is not in the database: b, old
+"""
+
+
+def test_rows_that_refer_to_deleted_ones_are_named(env: dict[str, str], execute: Execute) -> None:
+    execute(DAMAGE)
+    status, printed, _ = run(env)
+    does_it = "automx check --repair does it"
+    assert (status, printed.splitlines()[:-2]) == (
+        2,
+        [
+            (
+                "error    -  table domain, id 2: b.test names provider 8, which does not exist -> "
+                f"correct provider_id, or delete the domain: {does_it}"
+            ),
+            KEPT[0],
+            *(
+                f"warning  -  table {row} -> delete the row: {does_it}"
+                for row in (
+                    "server_domain, server_id 7, domain_id 1: there is no server 7",
+                    "server_domain, server_id 1, domain_id 17: there is no domain 17",
+                    "provider_detail, provider_id 47: there is no provider 47",
+                )
+            ),
+            KEPT[1],
+            (
+                "warning  -  table token, id 1: the domain old.test of the token old is not in "
+                f"the database -> add the domain, or delete the token: {does_it}"
+            ),
+            KEPT[2],
+        ],
+    )
+
+
+def test_a_repair_deletes_what_refers_to_deleted_rows_and_then_checks(
+    env: dict[str, str], execute: Execute
+) -> None:
+    execute(DAMAGE)
+    status, printed, told = run(env, "--repair", "--yes")
+    deleted = "".join(f"automx: deleted: {line}\n" for line in TO_DELETE.splitlines())
+    assert (status, told) == (2, deleted)
+    assert printed.splitlines()[:-2] == KEPT
+    assert (
+        automx("token", "list", env={"AUTOMX_CONF": "/dev/null", **env}).count("\n") == 3
+    )  # with the heads of the columns
+    assert run(env, "--repair", "--yes", "--quiet")[2] == "automx: there is nothing to repair\n"
+
+
+def test_a_repair_without_a_terminal_needs_a_yes_and_deletes_nothing(
+    env: dict[str, str], execute: Execute
+) -> None:
+    execute(DAMAGE)
+    before = run(env)
+    status, printed, told = run(env, "--repair")
+    assert (status, printed) == (2, "")
+    expected = "".join(f"automx: to be deleted: {line}\n" for line in TO_DELETE.splitlines())
+    assert told == f"{expected}automx: nothing was deleted; say --yes to do it\n"
+    assert run(env) == before
+
+
+@pytest.mark.parametrize(("answer", "status", "left"), [("n", 1, 4), ("y", 2, 2)])
+def test_a_repair_asks_on_a_terminal(
+    env: dict[str, str],
+    execute: Execute,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    status: int,
+    left: int,
+) -> None:
+    execute(DAMAGE)
+    monkeypatch.setattr("automx.cli.check.is_terminal", lambda: True)
+    environment = {"AUTOMX_CONF": "/dev/null", **env}
+    result = attempt("check", "--repair", env=environment, stdin=f"{answer}\n")
+    assert (result.returncode, "Delete these rows? [y/N]" in result.stderr) == (status, True)
+    assert automx("token", "list", env=environment).count("\n") == left + 1
 
 
 def test_many_findings_of_a_kind_are_cut_short(env: dict[str, str], execute: Execute) -> None:

@@ -259,6 +259,30 @@ def test_printed_sql_continues_the_ids_of_a_mariadb_database(
     assert rows.replace("\t", "|") == OREILLY_ROWS
 
 
+@pytest.mark.parametrize(
+    ("damage", "table", "new_id"),
+    [
+        ("INSERT INTO server_domain VALUES (50, 1)", "server", 51),
+        ("INSERT INTO server_domain VALUES (1, 60)", "domain", 61),
+        ("INSERT INTO davserver_domain VALUES (1, 70)", "domain", 71),
+        ("INSERT INTO davserver_domain VALUES (80, 1)", "davserver", 81),
+        ("INSERT INTO domain VALUES (1, 'old.test', 90, NULL)", "provider", 91),
+        ("INSERT INTO provider_detail (provider_id) VALUES (100)", "provider", 101),
+        ("INSERT INTO documentation VALUES (1, 110, '', '', '')", "provider", 111),
+    ],
+)
+def test_printed_sql_never_uses_an_id_that_rows_refer_to(
+    sqlite3: list[str], damage: str, table: str, new_id: int
+) -> None:
+    run(sqlite3, f"{damage};")
+    variables = {"DOMAINS": "new.test", "SMTP_HOSTS": "", "CALDAV_URLS": "https://new.test/"}
+    run(sqlite3, provider_sql(**variables).stdout)
+    assert run(sqlite3, f"SELECT MAX(id) FROM {table};") == f"{new_id}\n"
+    linked = "SELECT server_id, name FROM server_domain JOIN domain ON id = domain_id"
+    server_id = run(sqlite3, "SELECT MAX(id) FROM server;").strip()
+    assert run(sqlite3, f"{linked} WHERE name = 'new.test';") == f"{server_id}|new.test\n"
+
+
 def test_printed_sql_adds_everything_or_nothing(sqlite3: list[str]) -> None:
     run(sqlite3, provider_sql().stdout)
     before = run(sqlite3, ".dump")

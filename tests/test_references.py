@@ -10,11 +10,15 @@ from sqlalchemy import text
 from automx.database import Session, open_session
 from automx.migrations import upgrade
 from automx.references import (
+    DanglingReference,
     NonNormalName,
     dangling_references,
+    delete_dangling,
     domains_without_servers,
+    highest_id,
     non_normal_names,
     number_of_links,
+    referred_ids,
     same_domains,
     unused_rows,
 )
@@ -110,26 +114,75 @@ def test_a_domain_without_a_directory_has_no_dangling_reference(session: Session
     assert list(dangling_references(session)) == []
 
 
-def test_dangling_and_unused_rows(session: Session) -> None:
-    for statement in (
-        "INSERT INTO provider VALUES (2, 'Unused', 'Unused')",
-        "INSERT INTO ldapserver VALUES (1, 'ldap', 389, 0, '', '(a={0})', 'uid', NULL, '', NULL)",
-        "INSERT INTO server VALUES (1, 10, 'a.test', 993, 'imap', 'SSL', '', 'plain')",
-        "INSERT INTO server VALUES (2, 10, 'a.test', 465, 'smtp', 'SSL', '', 'plain')",
-        "INSERT INTO davserver VALUES (1, 'https://a.test/', 0, 'caldav', 1, 1, '')",
-        "INSERT INTO domain VALUES (1, 'a.test', 1, NULL), (2, 'b.test', 8, 9)",
-        "INSERT INTO server_domain VALUES (1, 1), (7, 2), (1, 7)",
-    ):
+DANGLING = (
+    "INSERT INTO provider VALUES (2, 'Unused', 'Unused')",
+    "INSERT INTO ldapserver VALUES (1, 'ldap', 389, 0, '', '(a={0})', 'uid', NULL, '', NULL)",
+    "INSERT INTO server VALUES (1, 10, 'a.test', 993, 'imap', 'SSL', '', 'plain')",
+    "INSERT INTO server VALUES (2, 10, 'a.test', 465, 'smtp', 'SSL', '', 'plain')",
+    "INSERT INTO davserver VALUES (1, 'https://a.test/', 0, 'caldav', 1, 1, '')",
+    "INSERT INTO domain VALUES (1, 'a.test', 1, 9), (2, 'b.test', 8, NULL)",
+    "INSERT INTO server_domain VALUES (1, 1), (2, 2), (7, 1), (1, 17), ('x', 1)",
+    "INSERT INTO davserver_domain VALUES (27, 37)",
+    "INSERT INTO provider_detail (provider_id) VALUES (47)",
+    "INSERT INTO documentation VALUES (3, 57, 'https://a.test/', 'en', '')",
+    "INSERT INTO account VALUES (1, 'x@a.test', 67, '', 'none', 'active', '', NULL, '', NULL)",
+)
+
+
+@pytest.fixture
+def damaged(session: Session) -> Session:
+    """A database out of which somebody has deleted rows without foreign_keys."""
+    for statement in DANGLING:
         session.execute(text(statement))
-    assert list(unused_rows(session)) == [
-        ("server", 2),
-        ("davserver", 1),
-        ("ldapserver", 1),
-        ("provider", 2),
+    return session
+
+
+def test_dangling_and_unused_rows(damaged: Session) -> None:
+    assert list(unused_rows(damaged)) == [("davserver", 1), ("ldapserver", 1), ("provider", 2)]
+    assert list(domains_without_servers(damaged)) == []
+    link, dav = "server_domain", "davserver_domain"
+    assert list(dangling_references(damaged)) == [
+        DanglingReference("domain", "id 2", "provider_id", "provider", 8, "b.test"),
+        DanglingReference("domain", "id 1", "ldapserver_id", "ldapserver", 9, "a.test", False),
+        DanglingReference(link, "server_id 7, domain_id 1", "server_id", "server", 7),
+        DanglingReference(link, "server_id x, domain_id 1", "server_id", "server", "x"),
+        DanglingReference(link, "server_id 1, domain_id 17", "domain_id", "domain", 17),
+        DanglingReference(dav, "davserver_id 27, domain_id 37", "davserver_id", "davserver", 27),
+        DanglingReference(dav, "davserver_id 27, domain_id 37", "domain_id", "domain", 37),
+        DanglingReference("provider_detail", "provider_id 47", "provider_id", "provider", 47),
+        DanglingReference("documentation", "id 3", "provider_id", "provider_detail", 57),
+        DanglingReference("account", "id 1", "token_id", "token", 67, is_deleted=False),
     ]
-    assert list(domains_without_servers(session)) == [(2, "b.test")]
-    assert list(dangling_references(session)) == [
-        (2, "b.test", "provider", 8),
-        (2, "b.test", "ldapserver", 9),
-    ]
-    assert number_of_links(session, "server") == 1
+    assert number_of_links(damaged, "server") == 2
+
+
+def test_dangling_rows_are_deleted_and_no_others(damaged: Session) -> None:
+    assert delete_dangling(damaged) == {
+        "domain": 1,
+        "server_domain": 4,  # the link of the domain, too
+        "davserver_domain": 1,
+        "provider_detail": 1,
+        "documentation": 1,
+    }
+    left = [(found.table, found.column) for found in dangling_references(damaged)]
+    assert left == [("domain", "ldapserver_id"), ("account", "token_id")]
+    assert list(damaged.scalars(text("SELECT name FROM domain"))) == ["a.test"]
+    assert number_of_links(damaged, "server") == 1
+    assert delete_dangling(damaged) == {}
+
+
+def test_an_id_that_is_referred_to_is_in_use(damaged: Session) -> None:
+    highest = {
+        table: highest_id(damaged, table)
+        for table in ("provider", "domain", "server", "davserver", "ldapserver", "token")
+    }
+    assert highest == {
+        "provider": 57,
+        "domain": 37,
+        "server": 7,
+        "davserver": 27,
+        "ldapserver": 9,
+        "token": 67,
+    }
+    assert set(referred_ids(damaged, "provider", range(100))) == {1, 8, 47, 57}
+    assert set(referred_ids(damaged, "server", [2, 7, 8])) == {2, 7}

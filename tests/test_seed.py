@@ -395,8 +395,80 @@ def test_an_id_that_is_nowhere_is_refused(
 def test_an_id_too_high_to_count_on_is_a_conflict(session: Session) -> None:
     highest = {"id": 2**31 - 1, "type": "imap", "name": "imap.example.com"}
 
-    with pytest.raises(ConflictError, match="server has no free ids: its highest is 2147483647"):
+    with pytest.raises(ConflictError, match="server has no free ids: the highest in use is 2"):
         populate(session, SAMPLE | {"servers": [highest, *SAMPLE["servers"]]})
+
+
+# What a DELETE without foreign_keys leaves behind: the links of a customer whose domain or servers
+# are gone, pages and details of a provider, a domain whose provider is gone.
+LEFT_BEHIND = (
+    "INSERT INTO server_domain VALUES (100, 1), (1, 200)",
+    "INSERT INTO davserver_domain VALUES (300, 1), (1, 201)",
+    "INSERT INTO provider_detail (provider_id, support_address) VALUES (400, 'a@old.test')",
+    "INSERT INTO documentation VALUES (1, 401, 'https://old.test/', 'en', 'Old')",
+    "INSERT INTO domain VALUES (5, 'old.test', 402, 500)",
+)
+
+
+@pytest.fixture
+def damaged(session: Session) -> Session:
+    """Return a session on a database in which rows refer to rows that are gone."""
+    populate(session, SAMPLE)
+    for statement in LEFT_BEHIND:
+        session.execute(text(statement))
+    return session
+
+
+def test_new_rows_never_get_an_id_that_rows_refer_to(damaged: Session) -> None:
+    populate(damaged, SAMPLE | {"domains": [{"name": "new.test"}]})
+
+    def ids_of(table: str, least: int) -> list[int]:
+        query = text(f"SELECT id FROM {table} WHERE id > {least} ORDER BY id")
+        return list(damaged.scalars(query))
+
+    assert ids_of("provider", 1) == [403]
+    assert ids_of("domain", 5) == [202]
+    assert ids_of("server", 4) == [101, 102, 103, 104]
+    assert ids_of("davserver", 3) == [301, 302, 303]
+    linked = text("SELECT server_id FROM server_domain WHERE domain_id = 202")
+    assert sorted(damaged.scalars(linked)) == [101, 102, 103, 104]
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "table"),
+    [
+        ({"servers": [{"id": 100, "type": "imap", "name": "new.test"}]}, "servers[0]", "server"),
+        ({"domains": [{"id": 201, "name": "new.test"}]}, "domains[0]", "domain"),
+        (
+            {"servers": [{"id": 300, "type": "caldav", "url": "https://new.test/"}]},
+            *("servers[0]", "davserver"),
+        ),
+        (
+            {"ldapservers": [{"id": 500, "name": "new.test", "search_base": ""}]},
+            *("ldapservers[0]", "ldapserver"),
+        ),
+        *(
+            ({"provider": None, "providers": [{"id": row_id, "name": "New"}]}, path, "provider")
+            for row_id, path in (
+                (400, "providers[0]"),
+                (401, "providers[0]"),
+                (402, "providers[0]"),
+            )
+        ),
+    ],
+)
+def test_an_id_that_rows_refer_to_is_a_conflict(
+    damaged: Session, change: dict[str, Any], path: str, table: str
+) -> None:
+    document = SAMPLE | {"domains": [{"name": "new.test"}]} | change
+    document = {key: value for key, value in document.items() if value is not None}
+    [row_id] = [item["id"] for item in next(iter(reversed(change.values())))]
+    error = f"{path}.id: rows refer to a deleted {table} {row_id}: automx check names them"
+
+    with pytest.raises(ConflictError) as caught:
+        populate(damaged, document)
+
+    assert str(caught.value) == error
 
 
 def test_a_writer_at_the_same_moment_is_a_conflict(any_database: str) -> None:

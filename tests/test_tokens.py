@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from itertools import product
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from automx import seed
 from automx.accounts import tokens
 from automx.accounts.tokens import Obstacle, Token
-from automx.database import Session
+from automx.database import Session, open_session
 from automx.errors import (
     AddressError,
     AutomxError,
@@ -22,6 +23,7 @@ from automx.errors import (
     UnknownDomainError,
     UnknownTokenError,
 )
+from automx.seeddocument import SAMPLE
 from tests.mailboxes import NOW, dump, rows
 from tests.tokens import EXHAUSTED, EXPIRED, MISSING, REVOKED, UNKNOWN, add
 
@@ -171,6 +173,21 @@ def test_a_conflict_leaves_what_the_caller_has_done(session: Session) -> None:
     session.commit()
 
     assert tokens.all_tokens(session) == [first, second]
+
+
+def test_a_new_token_does_not_get_the_accounts_of_one_that_was_deleted_by_sql(
+    database: Path,
+) -> None:
+    with open_session(f"sqlite:///{database}") as session:
+        seed.populate(session, SAMPLE)
+        session.execute(
+            sa.text(
+                "INSERT INTO account VALUES (1, 'x@a.test', 67, '', '', '', '', NULL, '', NULL)"
+            )
+        )
+        token = add(session)
+        assert token.id == 68
+        assert tokens.number_of_accounts(session, token) == 0
 
 
 def test_an_unknown_field_is_refused(session: Session) -> None:

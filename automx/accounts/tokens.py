@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Update, case, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from automx import lookup, rows
+from automx import lookup, references, rows
 from automx.database import Session, savepoint
 from automx.duration import parse_duration
 from automx.errors import (
@@ -150,6 +150,8 @@ def add(session: Session, name: str, domain: str, *, now: datetime, **columns: o
     values |= {"token_digest": _digest(values["token"]), "created_at": now}
     try:
         with savepoint(session):
+            if session.engine.dialect.name == "sqlite":  # it may hold accounts of a deleted token
+                values["id"] = references.highest_id(session, "token") + 1
             session.execute(insert(TokenRow).values(values))
     except IntegrityError:
         raise ConflictError(f"There is a token {name} already, or one of its secret.") from None
@@ -176,10 +178,9 @@ def edit(session: Session, name: str, changes: Mapping[str, object]) -> Token:
 def remove(session: Session, name: str) -> None:
     """Delete a token. Raises UnknownTokenError, and ConflictError if accounts were made by it."""
     token = get(session, name)
-    of_it = select(func.count()).select_from(Account).where(Account.c.token_id == token.id)
     try:
         with savepoint(session):
-            number = session.scalar(of_it) or 0
+            number = number_of_accounts(session, token)
             if not number:
                 session.execute(delete(TokenRow).where(TokenRow.c.id == token.id))
     except IntegrityError:  # an account was made just now
@@ -189,6 +190,12 @@ def remove(session: Session, name: str) -> None:
             f"The token {name} has {number} account{'s' * (number != 1)}: delete them first, or"
             " revoke the token, which keeps them."
         )
+
+
+def number_of_accounts(session: Session, token: Token) -> int:
+    """Return how many accounts of a token there are, in any state."""
+    of_it = select(func.count()).select_from(Account).where(Account.c.token_id == token.id)
+    return session.scalar(of_it) or 0
 
 
 def get(session: Session, name: str) -> Token:
@@ -202,6 +209,13 @@ def get(session: Session, name: str) -> Token:
 def all_tokens(session: Session) -> list[Token]:
     """Return all tokens, in the order of their names."""
     return [Token(*row) for row in session.execute(select(*_COLUMNS).order_by(TokenRow.c.name))]
+
+
+def without_domain(session: Session) -> list[Token]:
+    """Return the tokens whose domain is not in the table ``domain``."""
+    found = all_tokens(session)
+    known = {domain: lookup.knows(session, domain) for domain in {token.domain for token in found}}
+    return [token for token in found if not known[token.domain]]
 
 
 def find(session: Session, secret: str) -> Token:

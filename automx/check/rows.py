@@ -6,12 +6,14 @@ from itertools import islice
 from urllib.parse import urlsplit
 
 from automx import lookup, references
+from automx.accounts import tokens
 from automx.check import clients
 from automx.check.finding import Finding, Level
 from automx.clientconfig import ClientConfig
 from automx.database import Session
 
 MAX_SHOWN = 20  # findings of one kind
+_REPAIR = "automx check --repair does it"
 
 # Clients work without these.
 _OPTIONAL_TABLES = {"provider", "provider_detail", "documentation"}
@@ -31,7 +33,8 @@ def check_rows(session: Session) -> Iterator[Finding]:
     yield from _limited("bad rows", _bad(session))
     yield from _limited("unused rows", _unused(session))
     yield from _limited("domains without servers", _without_servers(session))
-    yield from _limited("domains with missing rows", _dangling(session))
+    yield from _limited("references to missing rows", _dangling(session))
+    yield from _limited("tokens without domain", _without_domain(session))
     yield from _limited("names of domains", _names(session))
 
 
@@ -63,9 +66,29 @@ def _without_servers(session: Session) -> Iterator[Finding]:
 
 
 def _dangling(session: Session) -> Iterator[Finding]:
-    for row_id, name, table, missing in references.dangling_references(session):
-        text = f"{name} names {table} {missing}, which does not exist"
-        yield Finding("", Level.ERROR, _row("domain", row_id), text, f"correct {table}_id")
+    for found in references.dangling_references(session):
+        level, row = Level.WARNING, f"table {found.table}, {found.key}"
+        text = f"there is no {found.missing}"
+        advice = f"delete the row: {_REPAIR}"
+        if found.table == "domain":
+            level = Level.ERROR
+            text = f"{found.domain} names {found.missing}, which does not exist"
+            advice = f"correct {found.column}"
+            if found.is_deleted:
+                advice += f", or delete the domain: {_REPAIR}"
+        elif not found.is_deleted:
+            advice = "delete the mailbox on the mail server, then this row"
+        yield Finding("", level, row, text, advice)
+
+
+def _without_domain(session: Session) -> Iterator[Finding]:
+    for token in tokens.without_domain(session):
+        text = f"the domain {token.domain} of the token {token.name} is not in the database"
+        advice = f"add the domain, or delete the token: {_REPAIR}"
+        if number := tokens.number_of_accounts(session, token):
+            accounts = f"its {number} account{'s' * (number != 1)}"
+            advice = f"add the domain, or delete {accounts} and the token"
+        yield Finding("", Level.WARNING, _row("token", token.id), text, advice)
 
 
 def _names(session: Session) -> Iterator[Finding]:

@@ -23,11 +23,13 @@ from automx.check import check_domains, load_targets
 from automx.check.accounts import check_accounts
 from automx.check.finding import Finding, Level
 from automx.check.network import Network
+from automx.check.repair import repair
 from automx.check.report import Report
 from automx.check.rows import check_rows
 from automx.check.settings import check_settings
 from automx.cli.context import Context, json_option, pass_context
 from automx.cli.dns import host_option, public_host
+from automx.cli.terminal import complain
 from automx.config import AccountSettings
 from automx.database import Session
 from automx.errors import AutomxError
@@ -40,6 +42,13 @@ _INTERRUPTED = 130  # what a shell calls a program that Ctrl-C has ended
 @click.argument("domains", nargs=-1, metavar="[DOMAIN]...")
 @click.option("--all", "all_domains", is_flag=True, help="Look at all domains of the database.")
 @json_option
+@click.option(
+    "--repair",
+    "wants_repair",
+    is_flag=True,
+    help="Delete rows that refer to rows that do not exist, and ask before; then check.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask before --repair.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing about what is in order.")
 @click.option(
     "--timeout",
@@ -62,6 +71,8 @@ def check(
     /,
     domains: tuple[str, ...],
     all_domains: bool,
+    wants_repair: bool,
+    yes: bool,
     quiet: bool,
     name_server: str | None,
     host: str | None,
@@ -77,9 +88,13 @@ def check(
     """
     if domains and all_domains:
         raise click.UsageError("Name either domains or --all.")
+    if yes and not wants_repair:
+        raise click.UsageError("--yes belongs to --repair.")
     address, port = _name_server(name_server)
     # The log's messages about rows are among the findings.
     logging.getLogger("automx").addHandler(logging.NullHandler())
+    if wants_repair:
+        _repair(context, yes=yes)
     report = Report()
     try:
         settings = context.settings
@@ -123,6 +138,30 @@ def _accounts(session: Session, settings: AccountSettings, network: Network) -> 
     settings = replace(settings, timeout=network.timeout)
     with closing(Backends(settings, KeyStates(lambda: session.engine))) as backends:
         return list(check_accounts(found, backends, network.now))
+
+
+def is_terminal() -> bool:
+    """Return whether a person can be asked."""
+    return sys.stdin.isatty()
+
+
+def _repair(context: Context, *, yes: bool) -> None:
+    """Show what would be deleted, ask, and delete it; exit without a yes or without a terminal."""
+    with context.session() as session:
+        found = repair(session)
+        session.rollback()  # nothing stays locked while the person reads
+        if not found:
+            complain("there is nothing to repair")
+            return
+        if not yes:
+            for line in found:
+                complain(f"to be deleted: {_printable(line)}")
+            if not is_terminal():
+                complain("nothing was deleted; say --yes to do it")
+                sys.exit(2)
+            click.confirm("Delete these rows?", abort=True, err=True)
+        for line in repair(session):
+            complain(f"deleted: {_printable(line)}")
 
 
 def _name_server(text: str | None) -> tuple[str, int]:

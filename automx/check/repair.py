@@ -1,0 +1,38 @@
+"""Repairs of the doctor: rows are deleted that refer to rows that do not exist."""
+
+from automx import references
+from automx.accounts import tokens
+from automx.database import Session
+
+MAX_NAMES = 20
+
+
+def repair(session: Session) -> list[str]:
+    """Delete rows that refer to rows that do not exist; return a line about each kind of them.
+
+    The caller commits, or rolls back to learn only what would be deleted. Tokens with accounts
+    stay: without them, the mailboxes would stay for ever. Raises DatabaseError.
+    """
+    dangling = references.dangling_references(session)
+    orphans = [found.domain for found in dangling if found.table == "domain" and found.is_deleted]
+    numbers = references.delete_dangling(session)
+    lines = []
+    if numbers.pop("domain", 0):
+        lines.append(f"domains whose provider does not exist: {_some(orphans)}")
+    for table, number in numbers.items():
+        lines.append(f"rows of {table} that refer to rows that do not exist: {number}")
+    gone = [
+        token.name
+        for token in tokens.without_domain(session)
+        if not tokens.number_of_accounts(session, token)
+    ]
+    for name in gone:
+        tokens.remove(session, name)
+    if gone:
+        lines.append(f"tokens whose domain is not in the database: {_some(gone)}")
+    return lines
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
