@@ -22,7 +22,7 @@ from sqlalchemy import (
     exc,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from automx.config.files import fingerprint
 from automx.errors import DatabaseError, SettingsError
@@ -30,6 +30,19 @@ from automx.errors import DatabaseError, SettingsError
 _Item = TypeVar("_Item")
 
 _ROWS_AT_ONCE = 2_000  # rows that are read by one query
+
+# The database in memory that an engine opens. Flask-SQLAlchemy would let all threads use one
+# connection at the same time for a URI that it knows as one in memory.
+_MEMORY = "sqlite:///file:/automx?mode=memory&uri=true"
+IN_MEMORY = "the database of db_uri is in memory: only the web server has it, until it ends"
+
+# The packages of drivers that have another name.
+_PACKAGES = {
+    "mariadbconnector": "mariadb",
+    "mysqlconnector": "mysql-connector-python",
+    "mysqldb": "mysqlclient",
+    "psycopg2": "psycopg2-binary",
+}
 
 # A missing table or column: PostgreSQL's SQLSTATE, MariaDB's error number.
 _NO_SUCH_TABLE = {"42P01", "42703", 1146, 1054}
@@ -45,6 +58,10 @@ def engine_options(db_uri: str) -> dict[str, Any]:
     url = url_of(db_uri)
     options: dict[str, Any] = {"pool_pre_ping": True}
     match url.get_backend_name():
+        case "sqlite" if is_in_memory(db_uri):
+            # Each connection would have a database of its own: threads use the one in turn.
+            options = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": 5}
+            options["connect_args"] = {"check_same_thread": False}
         case "sqlite":
             options = {"connect_args": {"timeout": 5}}
         case "postgresql":
@@ -136,11 +153,22 @@ def driver_errors(db_uri: str) -> Iterator[None]:
         raise SettingsError("db_uri names a kind of database that is not known") from error
     except exc.ArgumentError as error:
         raise SettingsError("db_uri is not the URI of a database") from error
-    except ModuleNotFoundError as error:
-        extra = make_url(db_uri).get_backend_name().replace("mariadb", "mysql")
-        raise SettingsError(
-            f"db_uri needs the Python module {error.name}: pip install 'automx[{extra}]'"
-        ) from error
+    except ImportError as error:
+        raise SettingsError(_missing_driver(make_url(db_uri))) from error
+
+
+def _missing_driver(url: URL) -> str:
+    """Return what to do about a driver that cannot be loaded, in one line."""
+    kind = url.get_backend_name()
+    own = "" if kind == "sqlite" else f"pip install 'automx[{kind.replace('mariadb', 'mysql')}]'"
+    driver = url.drivername.partition("+")[2]
+    if driver in {"psycopg", "pymysql"}:
+        return f"db_uri needs the Python module {driver}: {own}"
+    return (
+        f"db_uri names the driver {driver}, which cannot be loaded: write {kind}://"
+        f"{own and f', whose driver comes with {own}'},"
+        f" or pip install {_PACKAGES.get(driver, driver)}"
+    )
 
 
 @contextmanager
@@ -148,8 +176,10 @@ def open_session(db_uri: str) -> Iterator[Session]:
     """Open a session outside of a web request: committed at the end, rolled back on an error.
 
     It may be committed in between as well, as the rules of accounts do. Raises DatabaseError if the
-    database does not answer, and SettingsError for a bad ``db_uri``.
+    database does not answer or is in memory, and SettingsError for a bad ``db_uri``.
     """
+    if is_in_memory(db_uri):
+        raise DatabaseError(cause=IN_MEMORY)
     engine = create_engine(db_uri)
     try:
         with Session(engine) as session:
@@ -252,16 +282,30 @@ def url_of(db_uri: str) -> URL:
         raise SettingsError("db_uri is not the URI of a database") from None
 
 
+def is_in_memory(db_uri: str) -> bool:
+    """Return whether a database is SQLite's in memory, which ends with its connection."""
+    url = url_of(db_uri)
+    name = url.database or ":memory:"
+    is_uri = name.startswith("file:")
+    is_named = is_uri and (":memory:" in name or url.query.get("mode") == "memory")
+    return url.get_backend_name() == "sqlite" and (name == ":memory:" or is_named)
+
+
 def file_of(db_uri: str) -> Path | None:
     """Return the file of a SQLite database, or None if it has none, or one named by a URI."""
     url = url_of(db_uri)
-    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+    if url.get_backend_name() != "sqlite" or is_in_memory(db_uri) or not url.database:
         return None
     return None if url.database.startswith("file:") else Path(url.database)
 
 
 def require_file(db_uri: str) -> None:
-    """Raise DatabaseError if a SQLite file is missing: opening it would create it."""
+    """Raise DatabaseError if a SQLite file is missing: opening it would create it.
+
+    A database in memory counts as missing.
+    """
+    if is_in_memory(db_uri):
+        raise DatabaseError(cause=IN_MEMORY)
     if (path := file_of(db_uri)) and not path.exists():
         raise DatabaseError(cause=f"there is no database {path}: run automx db upgrade")
 
@@ -269,9 +313,11 @@ def require_file(db_uri: str) -> None:
 def existing_file_uri(db_uri: str) -> str:
     """Return ``db_uri`` so that SQLite opens the file only if it exists.
 
-    SQLite creates a missing file when it is opened; a web server must report it instead. The URIs
-    of other databases, and of SQLite in memory, are returned as they are.
+    SQLite creates a missing file when it is opened; a web server must report it instead. All
+    databases in memory have one URI; the URIs of other databases are returned as they are.
     """
+    if is_in_memory(db_uri):
+        return _MEMORY
     match = re.fullmatch(r"(sqlite(?:\+pysqlite)?):///(/[^?]*)(?:\?(.*))?", db_uri)
     if not match or match[2].startswith("file:"):
         return db_uri
@@ -288,7 +334,8 @@ def drop_stale_connections(engine: Engine) -> None:
     its memory of one; so it is exchanged when the file has changed in any way.
     """
     path = unquote((engine.url.database or "").removeprefix("file:"))
-    if engine.dialect.name != "sqlite" or not path.startswith("/"):
+    is_file = path.startswith("/") and engine.url.query.get("mode") != "memory"
+    if engine.dialect.name != "sqlite" or not is_file:
         return
 
     @event.listens_for(engine, "connect")

@@ -21,6 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from automx.database import driver_errors, file_of, reason, require_file, url_of
 from automx.errors import BadRequestError, DatabaseError
+from automx.models import metadata
 
 VERSION_TABLE = "automx_version"
 DIALECTS = ("sqlite", "mysql", "postgresql")
@@ -93,6 +94,24 @@ def upgrade(db_uri: str, revision: str = "head") -> list[Applied]:
         if target in _passed(_version(connection)):  # another upgrade was quicker
             return []
         return _run("upgrade", target, connection)
+
+
+def create(db_uri: str) -> None:
+    """Make the schema in a database that has no table of automx; else do nothing.
+
+    A database of automx2 is not adopted. Raises DatabaseError as upgrade().
+    """
+    if not (path := file_of(db_uri)) or path.exists():
+        with _connection(db_uri) as connection:
+            existing = set(inspect(connection).get_table_names())
+        if existing & {VERSION_TABLE, *metadata.tables}:
+            return
+    upgrade(db_uri)
+
+
+def create_in_memory(connection: Connection) -> None:
+    """Make the schema in a new database that ends with its connection; the caller commits."""
+    _run("upgrade", head(), connection)
 
 
 def downgrade(db_uri: str, revision: str) -> list[Applied]:

@@ -565,6 +565,83 @@ def test_automx2s_file_is_read_as_automx2_reads_it(
     ]
 
 
+@pytest.mark.parametrize("section", ["automx", "automx2"])
+def test_a_comment_may_stand_behind_a_value_that_has_no_room_for_it(
+    automx_conf: Path, automx2_conf: Path, environ: dict[str, str], section: str
+) -> None:
+    path = automx_conf if section == "automx" else automx2_conf
+    if section == "automx2":
+        del environ["AUTOMX_CONF"]
+    path.write_text(
+        f"[{section}]\nloglevel = DEBUG # or WARNING\nproxy_count = 1\t#nginx\n"
+        "db_uri = sqlite:////var/lib/a.sqlite # a file\ndb_echo = no  # or yes\n"
+        "signing_key_passphrase = a # b\ninitdb_token = a#b\n"
+    )
+    settings = load(environ)
+    assert (settings.loglevel, settings.proxy_count, settings.db_echo) == ("DEBUG", 1, False)
+    assert settings.db_uri == "sqlite:////var/lib/a.sqlite"
+    assert (settings.signing.passphrase, settings.initdb_token) == ("a # b", "a#b")
+
+
+@pytest.mark.parametrize(
+    ("value", "level"), [("FATAL", "CRITICAL"), ("warn", "WARNING"), ("info", "INFO")]
+)
+def test_log_levels_have_the_words_of_python(
+    automx2_conf: Path, environ: dict[str, str], value: str, level: str
+) -> None:
+    automx2_conf.write_text(f"[automx2]\nloglevel = {value}\n")
+    assert load(environ).loglevel == level
+
+
+@pytest.mark.parametrize("program", ["automx", "automx2"])
+def test_a_file_with_defaults_only_is_read_as_automx2s_oldest_sample_wants_it(
+    environ: dict[str, str], tmp_path: Path, program: str
+) -> None:
+    sample = "[DEFAULT]\nloglevel = DEBUG\ndb_echo = yes\ndb_uri = sqlite:///:memory:\n"
+    (tmp_path / "home" / f".{program}.conf").write_text(sample)
+    settings = load(environ)
+    assert (settings.loglevel, settings.db_echo) == ("DEBUG", True)
+    assert settings.db_uri == "sqlite:///:memory:"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[automx]\nprovider = example.com\ndomains = *\nlogfile = /var/log/automx.log\n",
+        "[automx]\n  domains=example.com\n[global]\nbackend = static\nbackend = static\n",
+        "# automx\n[DEFAULT]\naccount_type = email\n[automx]\nprovider : example.com\n",
+    ],
+)
+def test_a_file_of_automx_1_is_recognised(
+    environ: dict[str, str], tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "etc" / "automx.conf"
+    path.write_text(text)
+    assert error(environ) == (
+        f"{path}: this is a file of automx 1.x, which has other settings, and domains in them: "
+        "give this automx a file of its own (AUTOMX_CONF), or move that one away"
+    )
+
+
+@pytest.mark.parametrize(
+    ("scheme", "instead"),
+    [
+        ("postgresql+asyncpg", "postgresql"),
+        ("mysql+aiomysql", "mysql"),
+        ("mariadb+asyncmy", "mariadb"),
+        ("sqlite+aiosqlite", "sqlite"),
+    ],
+)
+def test_an_asynchronous_driver_is_refused_with_what_to_write(
+    automx_conf: Path, environ: dict[str, str], scheme: str, instead: str
+) -> None:
+    automx_conf.write_text(f"[automx]\ndb_uri = {scheme}://automx@localhost/automx\n")
+    assert error(environ) == (
+        f"{automx_conf}: db_uri must be a URI of a driver that is not asynchronous: write "
+        f"{instead}:// in place of {scheme}://"
+    )
+
+
 def test_automx2s_file_may_lack_its_section(automx2_conf: Path, environ: dict[str, str]) -> None:
     automx2_conf.write_text("[something]\nproxy_count = 1\n")
     assert load(environ).proxy_count == 0

@@ -1,8 +1,11 @@
 """Seeding over HTTP: who may do it, and what it does."""
 
+import contextlib
 import json
 import logging
+import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from automx.config import values
 from automx.seeddocument import SAMPLE
 from tests.conftest import Execute
+from tests.databases import engine_uri
 from tests.documents import golden
 
 PATH = "/initdb/"
@@ -138,20 +143,122 @@ def test_what_was_changed_over_http_is_served_at_once(make_app: Callable[..., Fl
     assert "Other Inc." in client.get(AUTOCONFIG).text
 
 
-def test_a_database_that_is_gone_is_told_as_such(
-    client: FlaskClient, database: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize("path", ["/initdb", "/initdb/"])
+def test_a_database_that_is_missing_is_made_first(
+    make_app: Callable[..., Flask], tmp_path: Path, method: str, path: str
+) -> None:
+    database = tmp_path / "new" / "folder" / "automx.sqlite"
+    client = make_app(db_uri=f"sqlite:///{database}").test_client()
+    assert client.get("/readyz").status_code == 503
+    assert client.open(path, method=method, json=DOCUMENT).status_code == 200
+    assert client.get("/readyz").text == "ready\n"
+    assert domains(client)[0] == (404 if method == "DELETE" else 200)
+
+
+def test_an_empty_database_gets_its_tables_first(
+    make_app: Callable[..., Flask], any_database_uri: str, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.sqlite").touch()
+    uri = engine_uri(any_database_uri).replace("automx.sqlite", "empty.sqlite")
+    client = make_app(db_uri=uri).test_client()
+    assert client.get("/readyz").status_code == 503
+    assert client.get(PATH).text.startswith("Added: 1 provider, 3 domains")
+    assert client.get("/readyz").text == "ready\n"
+    assert client.get(PATH).text == "The database holds data already; nothing was changed.\n"
+
+
+@pytest.mark.parametrize("request_", [("HEAD", {}), ("POST", {"data": "{"}), ("OPTIONS", {})])
+def test_a_request_that_does_nothing_makes_no_database(
+    client: FlaskClient, database: Path, request_: tuple[str, dict[str, Any]]
 ) -> None:
     database.unlink()
+    method, arguments = request_
+    client.open(PATH, method=method, content_type="application/json", **arguments)
+    assert not database.exists()
+
+
+def test_a_request_that_is_not_permitted_makes_no_database(
+    client: FlaskClient, database: Path
+) -> None:
+    database.unlink()
+    assert refused(client, headers=[("X-Forwarded-For", "127.0.0.1")])
+    assert not database.exists()
+
+
+def test_a_database_of_automx2_is_not_adopted_by_a_request(
+    make_app: Callable[..., Flask], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = tmp_path / "automx2.sqlite"
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE provider (id INTEGER PRIMARY KEY, name VARCHAR)")
+    client = make_app(db_uri=f"sqlite:///{database}").test_client()
+    assert client.get(PATH).status_code == 503
+    assert 'was "automx db upgrade" run?' in caplog.text
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
+    assert tables == [("provider",)]
+
+
+def test_a_database_that_cannot_be_made_is_told_as_such(
+    make_app: Callable[..., Flask], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    client = make_app(db_uri=f"sqlite:///{tmp_path}/file/automx.sqlite").test_client()
     for answer in (client.get(PATH), client.post(PATH, json=DOCUMENT), client.delete(PATH)):
         assert answer.status_code == 503
         assert int(answer.headers["Retry-After"]) > 0
         assert answer.text == (
             "The service is not available at the moment. Please try again later.\n"
         )
-    assert (
-        caplog.text.count('(database: unable to open database file; was "automx db upgrade" run?)')
-        == 3
-    )
+    assert caplog.text.count(f"(the folder {tmp_path}/file cannot be created: ") == 3
+
+
+def test_several_processes_that_make_a_database_at_once_wait_for_each_other(
+    make_app: Callable[..., Flask], tmp_path: Path
+) -> None:
+    uri = f"sqlite:///{tmp_path}/automx.sqlite"
+    clients = [make_app(db_uri=uri).test_client() for _ in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda client: client.get(PATH), clients))
+    # The samples of two may collide.
+    assert {answer.status_code for answer in answers} <= {200, 409}
+    assert domains(clients[0]) == [200, 200, 200, 404]
+
+
+# In memory.
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("sqlite:///:memory:", "sqlite://", "sqlite:///"),
+        *("sqlite:///file::memory:?uri=true", "sqlite:///file:x?mode=memory&cache=shared&uri=true"),
+    ],
+)
+def test_a_database_in_memory_has_its_tables_from_the_start(
+    make_app: Callable[..., Flask], uri: str
+) -> None:
+    client = make_app(db_uri=values.db_uri(uri)).test_client()
+    assert client.get("/readyz").text == "ready\n"
+    assert client.get(AUTOCONFIG).status_code == 404
+    assert client.get("/initdb").status_code == 200
+    assert client.get(AUTOCONFIG).text == golden("sample.autoconfig.xml")
+
+
+def test_threads_share_a_database_in_memory_without_disturbing_each_other(
+    make_app: Callable[..., Flask],
+) -> None:
+    app = make_app(db_uri="sqlite:///:memory:")
+
+    def add(number: int) -> int:
+        document = DOCUMENT | {"domains": [{"name": f"d{number}.test"}]}
+        return app.test_client().post(PATH, json=document).status_code
+
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(add, range(24))) == {200}
+    client = app.test_client()
+    assert {client.get(f"/v1.1/d{number}.test").status_code for number in range(24)} == {200}
 
 
 # Who may do it.
@@ -269,13 +376,12 @@ def test_without_a_token_in_the_settings_none_helps(
     assert refused(client, headers=headers, **from_address("192.0.2.1"))
 
 
-def test_the_path_without_its_slash_leads_to_the_one_with_it(client: FlaskClient) -> None:
-    answer = client.get("/initdb")
-    assert answer.status_code == 308
-    assert answer.headers["Location"] == "http://localhost/initdb/"
-    assert domains(client) == [404, 404, 404, 404]
-    assert client.post("/initdb", json=DOCUMENT, follow_redirects=True).status_code == 200
+def test_the_path_is_answered_without_its_slash(client: FlaskClient) -> None:
+    assert client.post("/initdb", json=DOCUMENT).status_code == 200
     assert domains(client) == [200, 404, 404, 404]
+    assert client.get("/initdb").text == "The database holds data already; nothing was changed.\n"
+    assert client.delete("/initdb").status_code == 200
+    assert client.get("/initdb", **from_address("192.0.2.1")).status_code == 403
 
 
 def test_other_methods_are_refused(client: FlaskClient) -> None:

@@ -854,7 +854,25 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         ),
         (
             "postgresql+psycopg2://u:s3cret@127.0.0.1:1/db",
-            "db_uri needs the Python module psycopg2: pip install 'automx[postgresql]'",
+            (
+                "db_uri names the driver psycopg2, which cannot be loaded: write postgresql://, "
+                "whose driver comes with pip install 'automx[postgresql]', or pip install "
+                "psycopg2-binary"
+            ),
+        ),
+        (
+            "mysql+mysqldb://u:s3cret@127.0.0.1:1/db",
+            (
+                "db_uri names the driver mysqldb, which cannot be loaded: write mysql://, whose "
+                "driver comes with pip install 'automx[mysql]', or pip install mysqlclient"
+            ),
+        ),
+        (
+            "sqlite+pysqlcipher://:s3cret@/db",
+            (
+                "db_uri names the driver pysqlcipher, which cannot be loaded: write sqlite://, or "
+                "pip install pysqlcipher"
+            ),
         ),
     ],
 )
@@ -1162,3 +1180,17 @@ def test_alembic_keeps_quiet_also_where_everything_is_logged(
     downgrade(sqlite)
     assert [record.name for record in caplog.records if record.name.startswith("alembic")] == []
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_database_in_memory_is_told_what_it_is_worth() -> None:
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": "sqlite:///:memory:"}
+    assert automx("db", "upgrade", env=env) == (
+        "There is nothing to upgrade: the database is in memory.\n"
+        "The web server makes its tables at each start, and loses all data at its end.\n"
+    )
+    told = (
+        "automx: the database of db_uri is in memory: only the web server has it, until it ends\n"
+    )
+    for command in (("db", "current"), ("db", "downgrade", "base"), ("seed", "--sample")):
+        result = attempt(*command, env=env)
+        assert (result.returncode, result.stdout, result.stderr) == (1, "", told)

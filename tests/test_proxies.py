@@ -2,7 +2,7 @@
 
 The files are used as they are; only ports, certificates and paths are put in. What automx makes of
 a request is seen from outside: the client's address in its log; scheme, host and path prefix in the
-redirect from /initdb to /initdb/.
+redirect of OPTIONS from /initdb to /initdb/.
 """
 
 import base64
@@ -454,40 +454,40 @@ def direct(servers: list[Server]) -> Front:
 
 
 def test_client_scheme_and_host_reach_automx(front: Front) -> None:
-    with front.logged(f"{CLIENT} GET /initdb 308"):
-        answer = front.ask("/initdb")
+    with front.logged(f"{CLIENT} OPTIONS /initdb 308"):
+        answer = front.ask("/initdb", "OPTIONS")
     assert answer.headers["Location"] == f"https://{NAMES[0]}:{front.port}/initdb/"
 
 
 def test_client_scheme_and_host_are_right_without_a_proxy(direct: Front) -> None:
-    with direct.logged(f"{CLIENT} GET /initdb 308"):
-        answer = direct.ask("/initdb")
+    with direct.logged(f"{CLIENT} OPTIONS /initdb 308"):
+        answer = direct.ask("/initdb", "OPTIONS")
     assert answer.headers["Location"] == f"http://{NAMES[0]}:{direct.port}/initdb/"
 
 
 @pytest.mark.parametrize("spoof", SPOOFS)
 def test_forwarding_headers_of_the_client_have_no_effect(front: Front, spoof: str) -> None:
-    with front.logged(f"{CLIENT} GET /initdb 308"):
-        answer = front.ask("/initdb", headers=SPOOFS[spoof])
+    with front.logged(f"{CLIENT} OPTIONS /initdb 308"):
+        answer = front.ask("/initdb", "OPTIONS", headers=SPOOFS[spoof])
     assert answer.headers["Location"] == f"https://{NAMES[0]}:{front.port}/initdb/"
 
 
 @pytest.mark.parametrize("spoof", SPOOFS)
 def test_forwarding_headers_have_no_effect_without_a_proxy(direct: Front, spoof: str) -> None:
-    with direct.logged(f"{CLIENT} GET /initdb 308"):
-        answer = direct.ask("/initdb", headers=SPOOFS[spoof])
+    with direct.logged(f"{CLIENT} OPTIONS /initdb 308"):
+        answer = direct.ask("/initdb", "OPTIONS", headers=SPOOFS[spoof])
     assert answer.headers["Location"] == f"http://{NAMES[0]}:{direct.port}/initdb/"
 
 
 def test_path_below_which_automx_is_published_reaches_automx(front: Front) -> None:
-    with front.logged(f"{CLIENT} GET /initdb 308"):
-        answer = front.ask("/automx/initdb", host="example.com")
+    with front.logged(f"{CLIENT} OPTIONS /initdb 308"):
+        answer = front.ask("/automx/initdb", "OPTIONS", host="example.com")
     assert answer.headers["Location"] == f"https://example.com:{front.port}/automx/initdb/"
 
 
 @pytest.mark.parametrize("spoof", SPOOFS)
 def test_path_below_which_automx_is_published_cannot_be_spoofed(front: Front, spoof: str) -> None:
-    answer = front.ask("/automx/initdb", host="example.com", headers=SPOOFS[spoof])
+    answer = front.ask("/automx/initdb", "OPTIONS", host="example.com", headers=SPOOFS[spoof])
     assert answer.headers["Location"] == f"https://example.com:{front.port}/automx/initdb/"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commandline import attempt
 from tests.processes import (
     AUTOMX,
     Server,
@@ -147,6 +148,44 @@ def test_wrong_settings_are_told_in_one_line_before_anything_listens(
         "automx: environment variable AUTOMX_PROXY_COUNT: "
         "proxy_count must be a whole number from 0 to 99\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("variables", "options", "status", "text"),
+    [
+        (
+            {"AUTOMX_DB_URI": "postgresql+psycopg2://automx@localhost/automx"},
+            ["--workers", "2"],
+            1,
+            (
+                "automx: db_uri names the driver psycopg2, which cannot be loaded: write "
+                "postgresql://, whose driver comes with pip install 'automx[postgresql]', or pip "
+                "install psycopg2-binary\n"
+            ),
+        ),
+        (
+            {"AUTOMX_DB_URI": "sqlite:///:memory:"},
+            ["--workers", "2"],
+            2,
+            (
+                "Error: The database is in memory, and each worker would have its own: use one "
+                "worker, or set db_uri to a file.\n"
+            ),
+        ),
+    ],
+)
+def test_a_database_that_workers_cannot_use_is_told_once_before_they_start(
+    environment: dict[str, str],
+    variables: dict[str, str],
+    options: list[str],
+    status: int,
+    text: str,
+) -> None:
+    env = environment | variables
+    result = attempt("serve", "--port", str(free_port()), *options, env=env)
+    assert (result.returncode, result.stdout) == (status, "")
+    usage = "Usage: automx serve [OPTIONS]\nTry 'automx serve --help' for help.\n\n"
+    assert result.stderr == (usage if status == 2 else "") + text
 
 
 def test_other_wsgi_servers_serve_the_same_document(

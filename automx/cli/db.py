@@ -4,6 +4,7 @@ import click
 
 from automx import migrations
 from automx.cli.context import Context, pass_context
+from automx.database import is_in_memory
 
 
 @click.group()
@@ -20,6 +21,10 @@ def upgrade(context: Context, revision: str) -> None:
     Creates the schema in an empty database and adopts a database of automx2.
     """
     db_uri = context.settings.db_uri
+    if is_in_memory(db_uri):
+        click.echo("There is nothing to upgrade: the database is in memory.")
+        click.echo("The web server makes its tables at each start, and loses all data at its end.")
+        return
     for step in migrations.upgrade(db_uri, revision):
         click.echo(f"Upgraded to {step.revision}: {step.title}")
     click.echo(f"The database is up to date ({migrations.current(db_uri)}).")

@@ -15,6 +15,7 @@ from granian.server import Server
 
 from automx import create_app
 from automx.config import load
+from automx.database import is_in_memory
 
 # Seconds that requests in flight get after SIGTERM.
 GRACE = 30
@@ -31,28 +32,29 @@ THREADS = 8
 )
 @click.option(
     "--workers",
-    default=min(os.cpu_count() or 1, 4),
-    show_default="one for each processor, at most 4",
     type=click.IntRange(1, 64),
-    help="Number of processes.",
+    help="Number of processes; by default one for each processor, at most 4, and 1 for a database"
+    " in memory.",
 )
 @click.option("--examples", is_flag=True, help="Print four URLs to try with the sample data.")
-def serve(host: str, port: int, workers: int, examples: bool) -> None:
+def serve(host: str, port: int, workers: int | None, examples: bool) -> None:
     """Answer mail clients until SIGTERM or Ctrl-C.
 
     Requests in flight are finished then.
     """
+    settings = load()
+    number = _number_of_workers(settings.db_uri, workers)
+    create_app(settings)  # what is wrong stops the program here, not each worker again and again
+    _check_port(host, port)
     # A fork would copy the locks of the thread that announces the server, held or not.
     multiprocessing.set_start_method("spawn")
-    create_app(load())  # what is wrong stops the program here, not each worker again and again
-    _check_port(host, port)
     server = Server(
         "automx.cli.worker:app",
         address=host,
         port=port,
         interface=Interfaces.WSGI,
         http=HTTPModes.http1,
-        workers=workers,
+        workers=number,
         blocking_threads=THREADS,
         http1_settings=HTTP1Settings(header_read_timeout=HEAD_TIMEOUT),
         respawn_failed_workers=True,
@@ -63,6 +65,18 @@ def serve(host: str, port: int, workers: int, examples: bool) -> None:
     server.on_startup(announcer.start)
     server.on_shutdown(lambda: _notify("STOPPING=1"))
     server.serve()
+
+
+def _number_of_workers(db_uri: str, asked: int | None) -> int:
+    if not is_in_memory(db_uri):
+        return asked or min(os.cpu_count() or 1, 4)
+    if asked not in {None, 1}:
+        raise click.UsageError(
+            "The database is in memory, and each worker would have its own: use one worker, or set"
+            " db_uri to a file."
+        )
+    click.echo("The database is in memory: there is one worker, and all data end with it.")
+    return 1
 
 
 def _check_port(host: str, port: int) -> None:

@@ -5,6 +5,7 @@ its keys: ``make reference`` writes ``contrib/automx.conf`` and docs/configurati
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import timedelta
@@ -57,6 +58,13 @@ def _key(
     is_plain = not secret and show is None
     key = Key(name, parse, default, secret, show or (values.hidden if secret else values.shown))
     return field(default_factory=lambda: parse(default), repr=is_plain, metadata={"key": key})
+
+
+# Python's logging, and so automx2, has a second word for two of them.
+_log_level = values.choice(
+    {level.lower(): level for level in LOG_LEVELS} | {"warn": "WARNING", "fatal": "CRITICAL"},
+    f"one of {', '.join(LOG_LEVELS)}",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,7 +226,7 @@ class Settings:
 
     db_uri: str = _key("db_uri", values.db_uri, secret=True, show=values.without_password)
     db_echo: bool = _key("db_echo", values.boolean, "no")
-    loglevel: str = _key("loglevel", values.one_of(LOG_LEVELS), "WARNING")
+    loglevel: str = _key("loglevel", _log_level, "WARNING")
     proxy_count: int = _key("proxy_count", values.proxy_count, "0")
     domain_cache_seconds: float = _key("domain_cache_seconds", values.seconds, "10")
     initdb_token: str = _key("initdb_token", values.token, secret=True)
@@ -266,7 +274,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     sources = dict.fromkeys(KEYS, "default")
     for name, (text, source) in files.read(environ, _NAMES).items():
         try:
-            values[name] = KEYS[name].parse(text)
+            values[name] = _parsed(KEYS[name], text)
         except ValueError as error:
             raise SettingsError(f"{source}: {name} must be {error}") from None
         sources[name] = source
@@ -279,6 +287,17 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         values["permit_cleartext_passwords"] = values["permit_passwords_in_urls"] = True
         sources["permit_cleartext_passwords"] = f"environment variable {CLEARTEXT_VARIABLE}"
     return make(**values, sources=sources)
+
+
+def _parsed(key: Key, text: str) -> object:
+    """Return the value of a text; if there is none, that of the text before a comment."""
+    try:
+        return key.parse(text)
+    except ValueError:
+        before, *comment = re.split(r"\s+#", text, maxsplit=1)
+        if not comment:
+            raise
+        return key.parse(before)
 
 
 def make(**values: object) -> Settings:

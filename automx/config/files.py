@@ -4,7 +4,8 @@ The first file found is read: ``$AUTOMX_CONF``, ``~/.automx.conf``, ``/etc/autom
 ``/etc/automx.conf`` with the section ``[automx]``; else automx2's ``$AUTOMX2_CONF``,
 ``~/.automx2.conf``, ``/etc/automx2/automx2.conf``, ``/etc/automx2.conf`` with ``[automx2]``.
 Every key can be overridden by ``AUTOMX_<KEY>`` in the environment; a secret can also stand in a
-file of its own, named by ``<key>_file``.
+file of its own, named by ``<key>_file``. A file of automx 1.x, which had ``/etc/automx.conf``, too,
+is told apart.
 """
 
 import configparser
@@ -25,6 +26,9 @@ ETC = Path("/etc")
 _SERVICE_LINK = re.compile(
     r"AUTOMX_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)"
 )
+
+# Keys that automx 1.x cannot do without.
+_OF_AUTOMX_1 = re.compile(r"(?m)^[ \t]*(provider|domains)[ \t]*[=:]")
 
 _Texts = dict[str, tuple[str, str]]  # key -> (text, source)
 
@@ -89,7 +93,15 @@ def _read(path: Path, section: str, names: Mapping[str, str]) -> _Texts:
         interpolation=configparser.BasicInterpolation() if section == "automx2" else None
     )
     try:
-        parser.read_string(path.read_text("utf-8-sig"), str(path))
+        content = path.read_text("utf-8-sig")
+        if section == "automx" and _OF_AUTOMX_1.search(content):
+            raise SettingsError(
+                f"{path}: this is a file of automx 1.x, which has other settings, and domains in"
+                " them: give this automx a file of its own (AUTOMX_CONF), or move that one away"
+            )
+        parser.read_string(content, str(path))
+        if not parser.sections() and parser.defaults():  # automx2's oldest sample
+            parser.add_section(section)
         if not parser.has_section(section):
             others = [name for name in parser.sections() if name != section]
             if others and section == "automx":

@@ -125,6 +125,9 @@ def command(text: str) -> tuple[str, ...]:
     return words
 
 
+_ASYNCHRONOUS = {"aiomysql", "aiosqlite", "asyncmy", "asyncpg", "psycopg_async"}
+
+
 def db_uri(text: str) -> str:
     """Return the URI with a driver that automx ships, and with an absolute path for SQLite."""
     scheme, separator, rest = text.partition("://")
@@ -134,8 +137,14 @@ def db_uri(text: str) -> str:
         "mysql": "mysql+pymysql",
         "mariadb": "mariadb+pymysql",
     }
-    if not separator or not re.fullmatch(r"(sqlite|postgres(ql)?|mysql|mariadb)(\+\w+)?", scheme):
+    known = re.fullmatch(r"(sqlite|postgres(?:ql)?|mysql|mariadb)(?:\+(\w+))?", scheme)
+    if not separator or not known or re.search(r"\s#", rest):  # a comment in the line of the key
         raise ValueError("a URI such as sqlite:////path, postgresql://… or mysql://…")
+    if known[2] in _ASYNCHRONOUS:
+        raise ValueError(
+            f"a URI of a driver that is not asynchronous: write {known[1]}:// in place of"
+            f" {scheme}://"
+        )
     if scheme.startswith("sqlite") and rest.startswith("/") and not rest.startswith("//"):
         path, question, query = rest[1:].partition("?")
         if path and not path.startswith((":memory:", "file:")):

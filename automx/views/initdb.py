@@ -1,11 +1,16 @@
-"""Seeding by HTTP, as in automx2: from this machine only, or with a token."""
+"""Seeding by HTTP, as in automx2: from this machine only, or with a token.
+
+Where the database has no tables yet, or its file is missing, they are made first.
+"""
 
 import hmac
 
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
+from automx import migrations
 from automx.address import is_loopback
+from automx.database import is_in_memory
 from automx.errors import ForbiddenError, SeedError
 from automx.views.http import body, host_name, parts
 from automx.views.session import current_session
@@ -55,7 +60,6 @@ def _is_local() -> bool:
     return is_loopback(request.remote_addr or "") and is_loopback(host_name())
 
 
-@blueprint.get("/initdb/")
 def get() -> Response:
     """Seed the fixed sample into an empty database."""
     from automx.seed import is_empty
@@ -63,12 +67,12 @@ def get() -> Response:
 
     if request.method == "HEAD":  # Flask calls the view of GET, which would seed
         raise MethodNotAllowed(["GET", "POST", "DELETE"])
+    _make_tables()
     if not is_empty(current_session()):
         return _line("The database holds data already; nothing was changed.")
     return _seed(SAMPLE)
 
 
-@blueprint.post("/initdb/")
 def post() -> Response:
     """Seed the JSON document in the body."""
     from automx.seeddocument import parse
@@ -76,16 +80,24 @@ def post() -> Response:
     request.max_content_length = MAX_SEED
     if request.mimetype != "application/json":  # a form in a web page cannot send this type
         raise SeedError("The Content-Type must be application/json.")
-    return _seed(parse(body(), "the body"))
+    document = parse(body(), "the body")
+    _make_tables()
+    return _seed(document)
 
 
-@blueprint.delete("/initdb/")
 def delete() -> Response:
     """Delete all rows of automx2's tables."""
     from automx.seed import purge
 
+    _make_tables()
     purge(current_session())
     return _commit("All data were deleted.")
+
+
+def _make_tables() -> None:
+    db_uri = parts().settings.db_uri
+    if not is_in_memory(db_uri):  # it has had its tables since the start
+        migrations.create(db_uri)
 
 
 def _seed(document: object) -> Response:
@@ -102,3 +114,11 @@ def _commit(text: str) -> Response:
 
 def _line(text: str) -> Response:
     return Response(f"{text}\n", content_type="text/plain; charset=utf-8")
+
+
+for _view, _method in ((get, "GET"), (post, "POST"), (delete, "DELETE")):
+    blueprint.add_url_rule("/initdb/", view_func=_view, methods=[_method])
+    # automx2's readers type it without the slash, and curl follows no redirect.
+    blueprint.add_url_rule(
+        "/initdb", view_func=_view, methods=[_method], provide_automatic_options=False
+    )

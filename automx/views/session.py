@@ -9,7 +9,9 @@ from automx.database import (
     drop_stale_connections,
     engine_options,
     existing_file_uri,
+    is_in_memory,
 )
+from automx.migrations import create_in_memory
 from automx.models import metadata
 
 db = SQLAlchemy(metadata=metadata)
@@ -18,7 +20,7 @@ db = SQLAlchemy(metadata=metadata)
 def register(app: Flask, db_uri: str, *, echo: bool) -> None:
     """Let the requests of an application use a database; ``echo`` logs each statement.
 
-    Raises SettingsError for a bad ``db_uri``.
+    A database in memory gets its tables now. Raises SettingsError for a bad ``db_uri``.
     """
     app.config["SQLALCHEMY_DATABASE_URI"] = existing_file_uri(db_uri)
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(db_uri)
@@ -27,6 +29,9 @@ def register(app: Flask, db_uri: str, *, echo: bool) -> None:
         db.init_app(app)
     with app.app_context():
         drop_stale_connections(db.engine)
+        if is_in_memory(db_uri):
+            with db.engine.begin() as connection:
+                create_in_memory(connection)
     app.teardown_appcontext(_close)
 
 
