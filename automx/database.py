@@ -141,7 +141,9 @@ def create_engine(db_uri: str) -> Engine:
     Raises SettingsError if the URI cannot be understood or its driver is not installed.
     """
     with driver_errors(db_uri):
-        return sqlalchemy.create_engine(existing_file_uri(db_uri), **engine_options(db_uri))
+        engine = sqlalchemy.create_engine(existing_file_uri(db_uri), **engine_options(db_uri))
+    read_any_text(engine)
+    return engine
 
 
 @contextmanager
@@ -325,6 +327,26 @@ def existing_file_uri(db_uri: str) -> str:
     query = f"&{query}" if query else ""
     path = path.replace("%", "%25").replace("#", "%23")
     return f"{scheme}:///file:{path}?mode=rw{query}&uri=true"
+
+
+def read_any_text(engine: Engine) -> None:
+    """Let an engine return texts of SQLite that are not UTF-8 as bytes, which no column may hold.
+
+    By default, such a text makes the whole query fail, and so all rows beside it.
+    """
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _set_text_factory)
+
+
+def _set_text_factory(connection: Any, _: object) -> None:
+    connection.text_factory = _text_or_bytes
+
+
+def _text_or_bytes(octets: bytes) -> str | bytes:
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        return octets
 
 
 def drop_stale_connections(engine: Engine) -> None:

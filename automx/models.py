@@ -5,6 +5,7 @@ never change, and whatever is new goes into tables of its own. The migrations al
 what is here only reads and writes.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -48,6 +49,18 @@ class UtcDateTime(TypeDecorator[datetime]):
             return None
         moment = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
         return moment.replace(microsecond=0)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        """Return the function that reads a value; what is no moment in SQLite stays as it is."""
+        process = super().result_processor(dialect, coltype)
+
+        def read(value: Any) -> Any:
+            try:
+                return value if process is None else process(value)
+            except (TypeError, ValueError):
+                return value
+
+        return read
 
 
 class second_of(FunctionElement[datetime]):  # noqa: N801 - a function of SQL

@@ -109,6 +109,7 @@ def _moment(value: object) -> datetime:
 
 USER_NAME = "%EMAILADDRESS%"  # where nothing is said
 
+_MOMENT = Kind("a moment with its time zone", _moment)
 ID = kinds.number(-kinds.MAX_INTEGER - 1, kinds.MAX_INTEGER)  # people insert 0, too
 
 PROVIDER = {"name": kinds.label(128), "short_name": kinds.label(32)}
@@ -189,17 +190,31 @@ TOKEN = {
         f"a whole number from 0 (no limit) to {MAX_USE}", kinds.number(0, MAX_USE).normalise
     ),
     "usecount": kinds.number(0, MAX_USE),
-    "valid_until": kinds.or_null(Kind("a moment with its time zone", _moment)),
+    "valid_until": kinds.or_null(_MOMENT),
     "is_revoked": kinds.BOOLEAN,
     "backend": kinds.word({name: name for name in ("", *BACKENDS)}),
     "spare_active": kinds.BOOLEAN,
+}
+# accounts.State explains the words of ``state``.
+ACCOUNT = {
+    "address": kinds.ACCOUNT_ADDRESS,
+    "token_id": ID,
+    "mark": kinds.exact_text(32),
+    "backend": kinds.word({name: name for name in BACKENDS}),
+    "state": kinds.word(
+        {word: word for word in ("creating", "active", "disabled", "undoing", "deleting")}
+    ),
+    "created_at": _MOMENT,
+    "expires_at": kinds.or_null(_MOMENT),
+    "changed_at": _MOMENT,
+    "warned_at": kinds.or_null(_MOMENT),
 }
 # A look-up asks for the size of a logo, not for its bytes.
 _DETAIL_READ = {column: kind for column, kind in PROVIDER_DETAIL.items() if column != "logo"} | {
     "logo_size": kinds.optional(kinds.number(1, MAX_LOGO))
 }
 _LOGO = ("logo_size", "logo_type", "logo_width", "logo_height")
-# The tables that look-up reads, and what it reads of each.
+# The tables but ``domain``, and what is read of each.
 TABLES: dict[str, Mapping[str, Kind]] = {
     "provider": PROVIDER,
     "server": SERVER,
@@ -207,6 +222,8 @@ TABLES: dict[str, Mapping[str, Kind]] = {
     "ldapserver": LDAPSERVER,
     "provider_detail": _DETAIL_READ,
     "documentation": DOCUMENTATION,
+    "token": TOKEN | {"created_at": _MOMENT},
+    "account": ACCOUNT,
 }
 
 # What a row has where nothing is said.

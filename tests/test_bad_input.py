@@ -264,6 +264,46 @@ def test_one_bad_row_does_not_keep_the_others_from_being_served(
     assert answers[5].text == golden("example-alice.autodiscover.xml")
 
 
+@pytest.mark.usefixtures("example")
+@pytest.mark.parametrize(
+    ("change", "status", "cause"),
+    [
+        ("UPDATE server SET name = {} WHERE id = 2", 200, "table server, id 2: name: expected"),
+        ("UPDATE server SET user_name = {} WHERE id = 2", 200, "table server, id 2: user_name: "),
+        ("UPDATE davserver SET url = {} WHERE id = 3", 200, "table davserver, id 3: url: expected"),
+        ("UPDATE provider SET name = {}", 200, "table provider, id 1: name: expected"),
+        ("INSERT INTO domain VALUES (2, {}, 1, NULL)", 200, ""),
+        (
+            "INSERT INTO provider_detail (provider_id, help_url) VALUES (1, {})",
+            *(200, "table provider_detail, id 1: help_url: expected"),
+        ),
+        (
+            """INSERT INTO ldapserver VALUES (1, 'a', 1, 0, '', '(a={{0}})', 'uid', NULL, {}, '');
+            UPDATE domain SET ldapserver_id = 1""",
+            *(500, "table ldapserver, id 1: bind_password: expected"),
+        ),
+    ],
+)
+def test_a_text_that_is_not_utf_8_takes_its_row_only(
+    client: FlaskClient,
+    execute: Execute,
+    caplog: pytest.LogCaptureFixture,
+    change: str,
+    status: int,
+    cause: str,
+) -> None:
+    execute(change.format("CAST(x'4dfc6c6c6572' AS TEXT)"))
+    answers = [
+        client.get(f"{path}?emailaddress=alice@example.com")
+        for path in ("/mail/config-v1.1.xml", "/mobileconfig")
+    ]
+    assert [answer.status_code for answer in answers] == [status] * len(
+        ("/mail/config-v1.1.xml", "/mobileconfig")
+    )
+    assert cause in caplog.text
+    assert "\\xfcller" not in caplog.text or "bind_password" not in caplog.text
+
+
 # Bugs.
 
 

@@ -70,6 +70,47 @@ def test_what_cannot_be_done_is_told_and_changes_nothing(
 
 
 @pytest.mark.usefixtures("example")
+def test_rows_that_cannot_be_read_are_named_and_hide_no_others(
+    env: dict[str, str], execute: Execute, caplog: pytest.LogCaptureFixture
+) -> None:
+    insert_tokens(
+        execute,
+        "'good', 'example.com', '', NULL, '1d', 50, 3, NULL, 0",
+        "'late', 'example.com', '', NULL, '1d', 50, 0, 'soon', 0",
+        "'a' || char(27) || '[2Jb', 'example.com', '', NULL, '1d', 50, 0, NULL, 0",
+    )
+    moment = days_from_now(0)
+    execute(
+        f"INSERT INTO account VALUES (1, 'x@example.com', 1, 'm', 'none', 'active', {moment},"
+        f" NULL, {moment}, NULL), (2, 'y' || char(7) || '@example.com', 1, 'm', 'none', 'active',"
+        f" {moment}, NULL, {moment}, NULL)"
+    )
+    result = attempt("token", "list", env=env)
+    assert (result.returncode, len(result.stdout.splitlines())) == (0, 2)
+    assert caplog.messages == [
+        (
+            "table token, id 3: name: expected a text of 1 to 64 characters without blanks, found "
+            '"a\\u001b[2Jb"; this row is left out'
+        ),
+        (
+            "table token, id 2: valid_until: expected a moment with its time zone, or null, found "
+            '"soon"; this row is left out'
+        ),
+    ]
+    caplog.clear()
+    result = attempt("account", "list", env=env)
+    assert (result.returncode, len(result.stdout.splitlines())) == (0, 2)
+    assert caplog.text.endswith(
+        'table account, id 2: address: expected a mail address such as "guest@example.com", found '
+        '"y\\u0007@example.com"; this row is left out\n'
+    )
+    result = attempt("check", env=env)
+    assert result.returncode == 2
+    for row in ("table token, id 2: valid_until", "table token, id 3: name", "table account, id 2"):
+        assert f"error    -  {row}: " in result.stdout
+
+
+@pytest.mark.usefixtures("example")
 def test_errors_are_no_output(env: dict[str, str]) -> None:
     result = attempt("token", "show", "nobody", "--json", env=env)
     assert (result.returncode, result.stdout) == (1, "")

@@ -1011,3 +1011,31 @@ def test_states_are_those_that_the_code_knows() -> None:
     assert [state.value for state in State] == [
         *("creating", "active", "disabled", "undoing", "deleting"),
     ]
+
+
+@pytest.mark.parametrize("accounts_database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("state = 'lost'", "created_at = 'x'", "address = 'nobody'", "backend = 'other'"),
+        "expires_at = CAST(x'30ff' AS TEXT)",
+    ],
+)
+def test_a_row_that_cannot_be_read_is_named_and_stops_no_other(
+    service: Service, caplog: pytest.LogCaptureFixture, change: str
+) -> None:
+    service.token(expiry="1h")
+    service.account("bad")
+    service.account("good")
+    service.session.execute(
+        sa.text(f"UPDATE account SET {change} WHERE address = 'bad@example.com'")
+    )
+    service.session.commit()
+    later = NOW + 2 * HOUR
+    pending = prune.pending(service.session, now=later, policy=Policy())
+    assert [item.account.address for item in pending] == ["good@example.com"]
+    column = change.partition(" ")[0]
+    assert caplog.messages[0].startswith(f"table account, id 1: {column}: expected ")
+    assert [found.address for found in accounts.all_accounts(service.session)] == [
+        "good@example.com"
+    ]

@@ -187,7 +187,7 @@ def test_a_new_token_does_not_get_the_accounts_of_one_that_was_deleted_by_sql(
         )
         token = add(session)
         assert token.id == 68
-        assert tokens.number_of_accounts(session, token) == 0
+        assert tokens.number_of_accounts(session, token.id) == 0
 
 
 def test_an_unknown_field_is_refused(session: Session) -> None:
@@ -632,14 +632,70 @@ def test_a_moment_without_time_zone_is_refused(session: Session) -> None:
     assert dump(session)["token"] == []
 
 
-def test_a_row_with_an_expiry_that_somebody_made_up_is_a_bad_record(session: Session) -> None:
-    add(session)
-    session.execute(sa.text("UPDATE token SET expiry = '1month'"))
-    token = tokens.get(session, "party")
+EXPIRY = (
+    "expiry: expected a number and one of s, m, h, d, w, y, from 30s to 10y, such as 12h or 2w, or"
+    ' never, found "1month"'
+)
+
+
+def test_a_row_that_cannot_be_read_is_named_and_hides_no_other(
+    session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad, good = add(session, "bad"), add(session, "good")
+    session.execute(sa.text("UPDATE token SET expiry = '1month' WHERE name = 'bad'"))
+    cause = f"table token, id {bad.id}: {EXPIRY}"
 
     with pytest.raises(BadRecordError) as caught:
-        _ = token.lifetime
-    assert caught.value.cause == (
-        "table token: the expiry '1month' is not a number and one of s, m, h, d, w, y, such as 12h"
-        " or 2w"
-    )
+        tokens.get(session, "bad")
+    assert caught.value.cause == cause
+    with pytest.raises(BadRecordError):
+        tokens.find(session, bad.token)
+    with pytest.raises(BadRecordError):
+        tokens.edit(session, "bad", {"maxuse": 1})
+    assert tokens.all_tokens(session) == [good]
+    assert caplog.messages == [f"{cause}; this row is left out"]
+    tokens.remove(session, "bad")
+    caplog.clear()
+    assert tokens.all_tokens(session) == [good]
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("change", "defect"),
+    [
+        ("valid_until = 'soon'", "valid_until: expected a moment with its time zone, or null"),
+        (
+            "valid_until = 17",
+            "valid_until: expected a moment with its time zone, or null, found 17",
+        ),
+        ("created_at = CAST(x'ff' AS TEXT)", "created_at: expected a moment with its time zone"),
+        ("is_revoked = 'perhaps'", 'is_revoked: expected true or false, found "perhaps"'),
+        ("maxuse = 'many'", "maxuse: expected a whole number"),
+        ("domain = CAST(x'ff' AS TEXT)", "domain: expected a domain name"),
+        ("prefix = char(27) || '[2J'", "prefix: expected up to 40"),
+        ("name = 'a' || char(27) || '[2Jb'", "name: expected a text of 1 to 64"),
+        ("token = CAST(x'73ff' AS TEXT)", "token: expected 1 to 255 ASCII characters"),
+        ("backend = 'other'", "backend: expected one of"),
+    ],
+)
+def test_whatever_sqlite_lets_into_a_row_is_named(
+    database: Path, caplog: pytest.LogCaptureFixture, change: str, defect: str
+) -> None:
+    with open_session(f"sqlite:///{database}") as session:
+        seed.populate(session, SAMPLE)
+        add(session, "bad")
+        good = add(session, "good")
+        session.execute(sa.text(f"UPDATE token SET {change} WHERE name = 'bad'"))
+        assert tokens.all_tokens(session) == [good]
+    [message] = caplog.messages
+    assert message.startswith(f"table token, id 1: {defect}")
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize("text", ["2026-11-21 12:00:00+02:00", "2026-11-21T10:00:00Z"])
+def test_a_moment_that_sql_wrote_with_a_time_zone_is_that_moment(database: Path, text: str) -> None:
+    with open_session(f"sqlite:///{database}") as session:
+        seed.populate(session, SAMPLE)
+        add(session, "party")
+        session.execute(sa.text(f"UPDATE token SET valid_until = '{text}'"))
+        assert tokens.get(session, "party").valid_until == NOW

@@ -6,8 +6,8 @@ transaction is open meanwhile.
 
 import logging
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum, auto
 from typing import Any
@@ -16,7 +16,7 @@ from sqlalchemy import (
     ColumnElement,
     CursorResult,
     Executable,
-    Row,
+    RowMapping,
     Select,
     delete,
     insert,
@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from automx import lookup
+from automx import lookup, rows
 from automx.accounts import tokens
 from automx.accounts.tokens import Token
 from automx.address import EmailAddress
@@ -233,9 +233,13 @@ def end(session: Session, account: Account, backends: Backends, *, now: datetime
 
 
 def get(session: Session, address: str) -> Account:
-    """Return the account of an address. Raises AddressError and UnknownAccountError."""
+    """Return the account of an address.
+
+    Raises AddressError, UnknownAccountError, and BadRecordError for a bad row.
+    """
     text = str(EmailAddress.parse(address.lower()))
-    row = session.execute(selected().where(AccountRow.c.address == text)).one_or_none()
+    found = session.execute(selected().where(AccountRow.c.address == text))
+    row = found.mappings().one_or_none()
     if row is None:
         raise UnknownAccountError(f"There is no account {text}.")
     return loaded(row)
@@ -244,14 +248,17 @@ def get(session: Session, address: str) -> Account:
 def all_accounts(
     session: Session, *, token: str | None = None, state: State | None = None
 ) -> Iterator[Account]:
-    """Yield all accounts, or those of a token or in a state, in the order of their creation."""
+    """Yield all accounts, or those of a token or in a state, in the order of their creation.
+
+    A bad row is left out and logged.
+    """
     query = selected().order_by(AccountRow.c.id)
     if token is not None:
         query = query.where(TokenRow.c.name == token)
     if state is not None:
         query = query.where(AccountRow.c.state == state)
-    for row in session.execute(query.execution_options(yield_per=1000)):
-        yield loaded(row)
+    found = session.execute(query.execution_options(yield_per=1000)).mappings()
+    yield from (account for _, account in readable(found))
 
 
 def selected() -> Select[Any]:
@@ -259,10 +266,22 @@ def selected() -> Select[Any]:
     return select(AccountRow, TokenRow.c.name.label("token")).join_from(AccountRow, TokenRow)
 
 
-def loaded(row: Row[Any]) -> Account:
-    """Return the account of a row of selected()."""
-    values = {column.name: getattr(row, column.name) for column in fields(Account)}
-    return Account(**values | {"state": State(row.state)})
+def readable(found: Iterable[RowMapping]) -> Iterator[tuple[RowMapping, Account]]:
+    """Yield rows of selected() with their accounts; a bad one is left out and logged."""
+    for row in found:
+        try:
+            yield row, loaded(row)
+        except BadRecordError as error:
+            log.error("%s; this row is left out", error.cause)
+
+
+def loaded(row: RowMapping) -> Account:
+    """Return the account of a row of selected(). Raises BadRecordError."""
+    values, bad = rows.read_row("account", row)
+    token, bad_token = rows.read({"token": rows.TOKEN["name"]}, row)
+    if bad or bad_token:
+        raise BadRecordError(cause=f"table account, id {row['id']}: {'; '.join(bad + bad_token)}")
+    return Account(id=row["id"], **values | token | {"state": State(values["state"])})
 
 
 def unchanged(account: Account) -> tuple[ColumnElement[bool], ...]:

@@ -88,16 +88,14 @@ class Done:
 
 
 def pending(session: Session, *, now: datetime, policy: Policy) -> list[PendingAction]:
-    """Return the pending actions, those of the oldest accounts first."""
+    """Return the pending actions, those of the oldest accounts first; bad rows have none."""
     may_end = second_of(AccountRow.c.expires_at) <= second_of(now + policy.warn_before)
-    is_known = AccountRow.c.state.in_(list(State))
-    query = selected().where(is_known, or_(AccountRow.c.state != State.ACTIVE, may_end))
+    query = selected().where(or_(AccountRow.c.state != State.ACTIVE, may_end))
     query = query.add_columns(TokenRow.c.expiry, TokenRow.c.spare_active).order_by(AccountRow.c.id)
     found = []
-    for row in session.execute(query):
-        account = accounts.loaded(row)
+    for row, account in accounts.readable(session.execute(query).mappings()):
         if action := _action(account, now, policy):
-            found.append(PendingAction(account, action, row.expiry, row.spare_active))
+            found.append(PendingAction(account, action, row["expiry"], row["spare_active"]))
     session.commit()
     return found
 

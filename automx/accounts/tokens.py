@@ -1,9 +1,10 @@
 """Tokens: what an administrator gives away as QR code, with mailadm's words for their fields."""
 
 import hmac
+import logging
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
@@ -29,6 +30,8 @@ from automx.formats.dclogin import account_text
 from automx.models import Account, second_of
 from automx.models import Token as TokenRow
 from automx.moments import iso
+
+log = logging.getLogger(__name__)
 
 # Digits and letters that cannot be taken for each other; mailadm's, for names.
 NAME_LETTERS = "2345789acdefghjkmnpqrstuvwxyz"
@@ -122,7 +125,7 @@ class Token:
         }
 
 
-_COLUMNS = [TokenRow.c[column.name] for column in fields(Token)]
+_ALL = select(*rows.selected("token"))
 
 
 def add(session: Session, name: str, domain: str, *, now: datetime, **columns: object) -> Token:
@@ -177,12 +180,12 @@ def edit(session: Session, name: str, changes: Mapping[str, object]) -> Token:
 
 def remove(session: Session, name: str) -> None:
     """Delete a token. Raises UnknownTokenError, and ConflictError if accounts were made by it."""
-    token = get(session, name)
+    token_id = _row(session, name)["id"]
     try:
         with savepoint(session):
-            number = number_of_accounts(session, token)
+            number = number_of_accounts(session, token_id)
             if not number:
-                session.execute(delete(TokenRow).where(TokenRow.c.id == token.id))
+                session.execute(delete(TokenRow).where(TokenRow.c.id == token_id))
     except IntegrityError:  # an account was made just now
         number = 1
     if number:
@@ -192,23 +195,26 @@ def remove(session: Session, name: str) -> None:
         )
 
 
-def number_of_accounts(session: Session, token: Token) -> int:
+def number_of_accounts(session: Session, token_id: int) -> int:
     """Return how many accounts of a token there are, in any state."""
-    of_it = select(func.count()).select_from(Account).where(Account.c.token_id == token.id)
+    of_it = select(func.count()).select_from(Account).where(Account.c.token_id == token_id)
     return session.scalar(of_it) or 0
 
 
 def get(session: Session, name: str) -> Token:
-    """Return the token of a name. Raises UnknownTokenError."""
-    row = session.execute(select(*_COLUMNS).where(TokenRow.c.name == name)).one_or_none()
-    if row is None:
-        raise UnknownTokenError(f"There is no token {name}.")
-    return Token(*row)
+    """Return the token of a name. Raises UnknownTokenError, and BadRecordError for a bad row."""
+    return _loaded(_row(session, name))
 
 
 def all_tokens(session: Session) -> list[Token]:
-    """Return all tokens, in the order of their names."""
-    return [Token(*row) for row in session.execute(select(*_COLUMNS).order_by(TokenRow.c.name))]
+    """Return all tokens, in the order of their names; a bad row is left out and logged."""
+    found = []
+    for row in session.execute(_ALL.order_by(TokenRow.c.name)).mappings():
+        try:
+            found.append(_loaded(row))
+        except BadRecordError as error:
+            log.error("%s; this row is left out", error.cause)
+    return found
 
 
 def without_domain(session: Session) -> list[Token]:
@@ -221,17 +227,17 @@ def without_domain(session: Session) -> list[Token]:
 def find(session: Session, secret: str) -> Token:
     """Return the token that a secret belongs to, usable or not.
 
-    Raises ForbiddenError, with a reason for the person who scanned the QR code.
+    Raises ForbiddenError, with a reason for the person who scanned the QR code, and BadRecordError.
     """
     if not secret:
         raise ForbiddenError(
             "This link is incomplete: its token is missing. Please scan the QR code again."
         )
-    found = select(*_COLUMNS).where(TokenRow.c.token_digest == _digest(secret))
-    row = session.execute(found).one_or_none()
-    if row is None or not hmac.compare_digest(row.token.encode(), _octets(secret)):
+    found = _ALL.where(TokenRow.c.token_digest == _digest(secret))
+    row = session.execute(found).mappings().one_or_none()
+    if row is None or not hmac.compare_digest(_octets(str(row["token"])), _octets(secret)):
         raise ForbiddenError("This QR code is not known here. Please ask for a new one.")
-    return Token(*row)
+    return _loaded(row)
 
 
 def claim(token_id: int, now: datetime) -> Update:
@@ -276,6 +282,20 @@ def new_address(token: Token) -> str:
     length = NAME_LENGTH if token.prefix else BARE_NAME_LENGTH
     name = "".join(secrets.choice(NAME_LETTERS) for _ in range(length))
     return f"{token.prefix}{name}@{token.domain}"
+
+
+def _row(session: Session, name: str) -> rows.Values:
+    row = session.execute(_ALL.where(TokenRow.c.name == name)).mappings().one_or_none()
+    if row is None:
+        raise UnknownTokenError(f"There is no token {name}.")
+    return row
+
+
+def _loaded(row: rows.Values) -> Token:
+    values, bad = rows.read_row("token", row)
+    if bad:
+        raise BadRecordError(cause=f"table token, id {row['id']}: {'; '.join(bad)}")
+    return Token(id=row["id"], **values)
 
 
 def _digest(secret: str) -> str:

@@ -24,7 +24,7 @@ def repair(session: Session) -> list[str]:
     gone = [
         token.name
         for token in tokens.without_domain(session)
-        if not tokens.number_of_accounts(session, token)
+        if not tokens.number_of_accounts(session, token.id)
     ]
     for name in gone:
         tokens.remove(session, name)

@@ -85,7 +85,7 @@ def _without_domain(session: Session) -> Iterator[Finding]:
     for token in tokens.without_domain(session):
         text = f"the domain {token.domain} of the token {token.name} is not in the database"
         advice = f"add the domain, or delete the token: {_REPAIR}"
-        if number := tokens.number_of_accounts(session, token):
+        if number := tokens.number_of_accounts(session, token.id):
             accounts = f"its {number} account{'s' * (number != 1)}"
             advice = f"add the domain, or delete {accounts} and the token"
         yield Finding("", Level.WARNING, _row("token", token.id), text, advice)

@@ -29,7 +29,7 @@ from automx.check.rows import check_rows
 from automx.check.settings import check_settings
 from automx.cli.context import Context, json_option, pass_context
 from automx.cli.dns import host_option, public_host
-from automx.cli.terminal import complain
+from automx.cli.terminal import complain, printable
 from automx.config import AccountSettings
 from automx.database import Session
 from automx.errors import AutomxError
@@ -155,13 +155,13 @@ def _repair(context: Context, *, yes: bool) -> None:
             return
         if not yes:
             for line in found:
-                complain(f"to be deleted: {_printable(line)}")
+                complain(f"to be deleted: {line}")
             if not is_terminal():
                 complain("nothing was deleted; say --yes to do it")
                 sys.exit(2)
             click.confirm("Delete these rows?", abort=True, err=True)
         for line in repair(session):
-            complain(f"deleted: {_printable(line)}")
+            complain(f"deleted: {line}")
 
 
 def _name_server(text: str | None) -> tuple[str, int]:
@@ -206,9 +206,9 @@ def _print(report: Report, *, quiet: bool, all_domains: bool) -> None:
 def _line(finding: Finding, width: int) -> None:
     """Print one line; for a terminal, it is broken, and what to do has a line of its own."""
     word = click.style(f"{finding.level.name.lower():<7}", fg=_COLORS[finding.level])
-    begin = f"  {_printable(finding.domain) or '-':<{width}}  "
-    text = _printable(f"{finding.subject}: {finding.text}" if finding.subject else finding.text)
-    advice = _printable(f"-> {finding.advice}" if finding.advice else "")
+    begin = f"  {printable(finding.domain) or '-':<{width}}  "
+    text = printable(f"{finding.subject}: {finding.text}" if finding.subject else finding.text)
+    advice = printable(f"-> {finding.advice}" if finding.advice else "")
     if not sys.stdout.isatty():
         _echo(f"{word}{begin}{text} {advice}".rstrip())
         return
@@ -224,11 +224,6 @@ def _line(finding: Finding, width: int) -> None:
     _echo(word + fill(text, initial_indent="." * 7 + begin)[7:])
     if advice:
         _echo(fill(advice, initial_indent=indent))
-
-
-def _printable(text: str) -> str:
-    """Return a text that cannot move a terminal's cursor: parts of it come from strangers."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def _echo(text: str) -> None:

@@ -17,11 +17,17 @@ EXIT_STATUS = (
 
 def complain(line: str) -> None:
     """Print a line about an error or a warning to standard error."""
-    click.echo(f"automx: {line}", err=True)
+    click.echo(f"automx: {printable(line)}", err=True)
+
+
+def printable(text: str) -> str:
+    """Return a text that cannot move a terminal's cursor: parts of it come from strangers."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Return rows as lines with columns, each column as wide as its longest cell."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     padded = [[c.ljust(width) for c, width in zip(row, widths, strict=True)] for row in rows]
     return "\n".join("  ".join(cells).rstrip() for cells in padded)

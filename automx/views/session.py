@@ -10,6 +10,7 @@ from automx.database import (
     engine_options,
     existing_file_uri,
     is_in_memory,
+    read_any_text,
 )
 from automx.migrations import create_in_memory
 from automx.models import metadata
@@ -29,6 +30,7 @@ def register(app: Flask, db_uri: str, *, echo: bool) -> None:
         db.init_app(app)
     with app.app_context():
         drop_stale_connections(db.engine)
+        read_any_text(db.engine)
         if is_in_memory(db_uri):
             with db.engine.begin() as connection:
                 create_in_memory(connection)
