@@ -4,7 +4,8 @@ A document is checked as a whole before the first row is written (see
 :mod:`automx.seeddocument`).
 """
 
-from collections.abc import Collection, Iterable, Iterator
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from automx.database import Session, chunks, savepoint
 from automx.errors import ConflictError, SeedError
 from automx.models import metadata
 from automx.seeddocument import Row, SeedRows
+
+log = logging.getLogger(__name__)
 
 _AT_ONCE = 2_000  # rows that are written by one statement
 _NAMES_AT_ONCE = 400  # SQLite before 3.32 allows 999 parameters
@@ -67,14 +70,20 @@ def purge(session: Session) -> None:
             session.execute(table.delete())
 
 
-def populate(session: Session, document: object) -> Counts:
+def populate(
+    session: Session, document: object, *, warn: Callable[[str], None] = log.warning
+) -> Counts:
     """Add the rows of a seed document; return how many.
+
+    ``warn`` is called with one line about each key that has no effect.
 
     Nothing is written unless the whole document is right. The caller commits. Raises SeedError
     with the path of the key, what was expected and what was found; raises ConflictError if the
     database holds a domain or an id of the document already, or another program has just written.
     """
     seed = seeddocument.read(document)
+    for line in seed.warnings:
+        warn(line)
     _check_against_database(session, seed)
     try:
         with savepoint(session), _ids_as_given(session):

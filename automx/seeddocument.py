@@ -42,6 +42,8 @@ _TABLES = (
 class SeedRows:
     """The rows of a checked document, by table; rows may have None as id.
 
+    ``warnings`` are about keys that have no effect.
+
     The ``provider_id`` of details is the index of the provider; a domain without one belongs to
     the document's only provider. ``links`` has, by the
     table of servers, the ids that each domain names, None for all servers of the document.
@@ -56,6 +58,7 @@ class SeedRows:
     )
     paths: dict[tuple[str, int], str] = field(default_factory=dict)
     outside: dict[tuple[str, int], str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def add(self, table: str, row: Row, path: str) -> None:
         """Add a row; raises SeedError if another one of the document has its id."""
@@ -82,7 +85,7 @@ def parse(data: bytes, source: str) -> object:
         column = error.start - data.rfind(b"\n", 0, error.start)
         raise SeedError(f"{source}: line {line}, column {column} is not UTF-8") from error
     try:
-        return json.loads(content, object_pairs_hook=_object)
+        return json.loads(content, object_pairs_hook=_object, parse_constant=_constant)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         reason = error.msg[0].lower() + error.msg[1:]
@@ -95,6 +98,10 @@ def parse(data: bytes, source: str) -> object:
 
 class _DuplicateKeyError(Exception):
     """A key that stands twice in one object, where the first value would silently be lost."""
+
+
+def _constant(word: str) -> None:
+    raise ValueError(f"{word} is no value of JSON")  # Python reads NaN and Infinity
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -122,7 +129,7 @@ def read(document: object) -> SeedRows:
         seed.add("ldapserver", rows.ldapserver_defaults(fields.get("port")) | fields, path)
     for index, item in enumerate(top["servers"]):
         path = f"servers[{index}]"
-        row = _server_row(item, path)
+        row = _server_row(seed, item, path)
         seed.add("davserver" if "url" in row else "server", row, path)
     _read_domains(seed, top["domains"], version)
     return seed
@@ -194,7 +201,7 @@ def _read_details(seed: SeedRows, provider: int, item: object, path: str) -> Non
     seed.rows["provider_detail"].append(columns | fields)
 
 
-def _server_row(item: object, path: str) -> Row:
+def _server_row(seed: SeedRows, item: object, path: str) -> Row:
     """Return the columns of a mail server or (those with a ``url``) of a service, complete.
 
     Raises SeedError.
@@ -203,6 +210,9 @@ def _server_row(item: object, path: str) -> Row:
     if type_ is not None:  # an unknown type explains all other errors
         type_ = _value(type_, _TYPE, f"{path}.type")
     if type_ in rows.SERVICE_TYPES:
+        if isinstance(item, dict) and "name" in item:  # as in documents of automx2
+            item = {key: value for key, value in item.items() if key != "name"}
+            seed.warnings.append(f"{path}.name has no effect: a service has a url")
         fields = _fields(item, SERVICE_KEYS, path, ("type", "url"))
         for defect in rows.unfit_url(fields):
             raise SeedError(f"{path}.{defect}")

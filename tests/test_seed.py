@@ -638,6 +638,16 @@ def test_commands_seed_export_and_purge(env: dict[str, str], tmp_path: Path) -> 
     assert automx("export", env=env) == document
 
 
+def test_a_key_without_effect_is_told_when_a_document_is_seeded(env: dict[str, str]) -> None:
+    servers = [
+        *SAMPLE["servers"],
+        {"type": "caldav", "name": "calendar", "url": "https://dav.example.com/"},
+    ]
+    result = attempt("seed", "-", env=env, stdin=json.dumps(SAMPLE | {"servers": servers}))
+    assert result.returncode == 0
+    assert result.stderr == "automx: servers[7].name has no effect: a service has a url\n"
+
+
 def test_seed_if_empty_leaves_a_database_with_data_alone(env: dict[str, str]) -> None:
     automx("seed", "--sample", "--if-empty", env=env)
 

@@ -106,6 +106,31 @@ def test_automx2_defaults_fill_in_what_version_2_leaves_out() -> None:
     assert seed.links == {"server": [None, None], "davserver": [None, None]}
 
 
+# Like the one of automx2's own tests, with a name of the calendar.
+SEED_OF_AUTOMX2S_TESTS = {
+    "provider": "Test Provider",
+    "domains": ["test.com"],
+    "servers": [
+        {"type": "imap", "name": "imap"},
+        {"type": "pop", "name": "pop"},
+        {"type": "smtp", "name": "smtp"},
+        {"type": "caldav", "name": "caldav", "url": "https://caldav.test.com", "port": 443},
+    ],
+}
+
+
+def test_a_name_of_a_service_is_passed_over_with_a_warning() -> None:
+    seed = read(SEED_OF_AUTOMX2S_TESTS)
+
+    assert seed.warnings == ["servers[3].name has no effect: a service has a url"]
+    [service] = seed.rows["davserver"]
+    assert (service["url"], "name" in service) == ("https://caldav.test.com", False)
+    missing = {"type": "caldav", "name": "caldav"}
+    assert refused(SEED_OF_AUTOMX2S_TESTS | {"servers": [missing]}).startswith(
+        "servers[0]: the key url is missing; expected a URL"
+    )
+
+
 @pytest.mark.parametrize("version", [{}, {"version": 1}])
 def test_version_1_has_domains_as_texts(version: dict[str, int]) -> None:
     document = {
@@ -512,6 +537,11 @@ def test_ids_that_the_document_does_not_hold_are_noted_with_their_path() -> None
         ),
         (b'{"a":\n "\xff"}', "seed.json: line 2, column 3 is not UTF-8"),
         (b"", "seed.json: line 1, column 1 is not valid JSON: expecting value"),
+        (
+            b'{"_comment": NaN}',
+            "seed.json cannot be read as JSON: NaN is no value of JSON",
+        ),
+        (b"[-Infinity]", "seed.json cannot be read as JSON: -Infinity is no value of JSON"),
         (b'{"a": 1, "b": 2, "a": 3}', 'seed.json: the key "a" stands twice in one object'),
     ],
 )

@@ -31,7 +31,7 @@ def seed(context: Context, file: str | None, sample: bool, if_empty: bool) -> No
         if if_empty and not seeding.is_empty(session):
             click.echo("The database has a provider already; nothing was added.")
             return
-        counts = seeding.populate(session, document)
+        counts = seeding.populate(session, document, warn=complain)
     click.echo(f"Added {counts}.")
 
 
