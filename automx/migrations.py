@@ -19,7 +19,16 @@ from typing import Any, NamedTuple
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspect, select, text
 from sqlalchemy.pool import NullPool
 
-from automx.database import driver_errors, file_of, reason, require_file, url_of
+from automx.config import load
+from automx.database import (
+    IN_MEMORY,
+    driver_errors,
+    file_of,
+    is_in_memory,
+    reason,
+    require_file,
+    url_of,
+)
 from automx.errors import BadRequestError, DatabaseError
 from automx.models import metadata
 
@@ -80,13 +89,7 @@ def upgrade(db_uri: str, revision: str = "head") -> list[Applied]:
     target = head() if revision == "head" else revision
     if target not in revisions():
         raise BadRequestError(f"There is no revision {revision}: {_known()}")
-    if (path := file_of(db_uri)) and not path.exists():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            cause = f"the folder {path.parent} cannot be created: {error.strerror}"
-            raise DatabaseError(cause=cause) from error
-    else:
+    if not _make_folder(db_uri):
         with _connection(db_uri) as connection:  # needs no lock and no right to write
             if target in _passed(_version(connection)):
                 return []
@@ -171,6 +174,19 @@ def schema_sql(dialect: str) -> str:
     return re.sub(r"\s+RETURNING [^;]*", "", output.getvalue())
 
 
+def _make_folder(db_uri: str) -> bool:
+    """Create the folder of a SQLite file that is missing; return whether it is missing."""
+    path = file_of(db_uri)
+    if path is None or path.exists():
+        return False
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        cause = f"the folder {path.parent} cannot be created: {error.strerror}"
+        raise DatabaseError(cause=cause) from error
+    return True
+
+
 def _run(command: str, revision: str, connection: Connection) -> list[Applied]:
     steps: list[Applied] = []
 
@@ -192,14 +208,37 @@ def _alembic(
     logging.getLogger("alembic").setLevel(logging.WARNING)
     config = Config()
     config.set_main_option("script_location", str(script_location()).replace("%", "%%"))
-    config.attributes["options"] = options | {
+    config.attributes["options"] = _options(dialect) | options
+    run: Callable[..., None] = getattr(alembic.command, command)
+    run(config, revision, sql=sql)
+
+
+def _options(dialect: str) -> dict[str, object]:
+    return {
         "dialect_name": dialect,
         "version_table": VERSION_TABLE,
         # MariaDB commits before and after each statement that changes the schema.
         "transactional_ddl": dialect not in {"mysql", "mariadb"},
     }
-    run: Callable[..., None] = getattr(alembic.command, command)
-    run(config, revision, sql=sql)
+
+
+@contextmanager
+def options_of_command(*, offline: bool) -> Iterator[dict[str, object]]:
+    """Yield the options of ``context.configure`` for the command ``alembic``.
+
+    That is in a checkout, on the database of the settings, which stays locked in the block. Raises
+    SettingsError, and DatabaseError as upgrade().
+    """
+    db_uri = load().db_uri
+    dialect = url_of(db_uri).get_backend_name().replace("mariadb", "mysql")
+    if offline:
+        yield _options(dialect)
+        return
+    if is_in_memory(db_uri):
+        raise DatabaseError(cause=IN_MEMORY)
+    _make_folder(db_uri)
+    with _connection(db_uri, lock=True) as connection:
+        yield _options(dialect) | {"connection": connection}
 
 
 def _version(connection: Connection) -> str | None:

@@ -28,7 +28,7 @@ from automx.errors import BadRequestError, ConflictError, DatabaseError, Setting
 from automx.migrations import SchemaState
 from tests.commandline import attempt, automx
 from tests.databases import Instance, engine_uri, run
-from tests.processes import AUTOMX, program
+from tests.processes import AUTOMX, REPOSITORY, program
 
 TITLES = {
     "0001": "automx2's seven tables, and what makes a domain quick to find",
@@ -1194,3 +1194,45 @@ def test_a_database_in_memory_is_told_what_it_is_worth() -> None:
     for command in (("db", "current"), ("db", "downgrade", "base"), ("seed", "--sample")):
         result = attempt(*command, env=env)
         assert (result.returncode, result.stdout, result.stderr) == (1, "", told)
+
+
+def test_the_command_alembic_works_by_itself_in_a_checkout(tmp_path: Path) -> None:
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    shutil.copytree(REPOSITORY / "alembic", tmp_path / "alembic")
+    uri = f"sqlite:///{tmp_path}/var/try.sqlite"
+    env = {**os.environ, "AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": uri}
+
+    def alembic(*arguments: str) -> str:
+        command = [AUTOMX.with_name("alembic"), *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, env=env, check=True, capture_output=True, text=True
+        ).stdout
+
+    alembic("upgrade", "head")
+    assert alembic("current") == f"{REVISIONS[-1]} (head)\n"
+    assert migrations.current(uri) == REVISIONS[-1]
+    history = [line.split("-> ")[1] for line in alembic("history").splitlines()]
+    assert history == [
+        f"{revision}{' (head)' * (revision == REVISIONS[-1])}, {TITLES[revision]}."
+        for revision in reversed(REVISIONS)
+    ]
+    alembic("revision", "--rev-id", "9999", "-m", "What it adds")
+    alembic("upgrade", "head")
+    assert alembic("current") == "9999 (head)\n"
+    alembic("downgrade", "0001")
+    assert alembic("current") == "0001\n"
+    assert alembic("upgrade", "0001:0002", "--sql").count("CREATE TABLE") == 2
+
+
+def test_the_command_alembic_tells_what_is_wrong_in_one_line(tmp_path: Path) -> None:
+    env = {**os.environ, "AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": "sqlite:///:memory:"}
+    result = subprocess.run(
+        [AUTOMX.with_name("alembic"), "current"],
+        cwd=REPOSITORY,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = "the database of db_uri is in memory: only the web server has it, until it ends"
+    assert (result.returncode != 0, result.stdout.strip()) == (True, f"FAILED: {told}")
