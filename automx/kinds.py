@@ -371,9 +371,9 @@ A_LABEL = Kind('a domain name such as "example.com"', lambda value: parse_domain
 def _domain_name(value: object) -> str:
     """Return the name of a domain in a form that look-up asks for.
 
-    That is A-label or U-label as it is written, in lower case.
+    That is A-label or U-label as it is written, in lower case, without blanks around it.
     """
-    a_label = domain_a_label(_string(value))
+    a_label = domain_a_label(_string(value).strip())
     wildcard = "*." if a_label.startswith("*.") else ""
     plain = a_label.removeprefix(wildcard)
     is_ascii = _string(value).isascii() or plain == "*"

@@ -1,11 +1,12 @@
 """From a domain to its rows, and from these to its ClientConfig.
 
-The domain's own row decides, else the nearest wildcard (``*.example.com``), else ``*``. A row that
+The domain's own row decides, else the nearest wildcard (``*.example.com``), else ``*``. Blanks
+around a name do not matter, up to two of them: they come with copied texts. A row that
 no client could use is left out and named in the log; what such a row is, ``rows`` decides.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 from typing import Any, TypeVar
@@ -17,12 +18,15 @@ from automx import rows
 from automx.address import spellings
 from automx.cache import FoundConfig
 from automx.clientconfig import ClientConfig, ProviderDetails
-from automx.database import Session, read_by_key
+from automx.database import Session, chunks, read_by_key
 from automx.directory.row import LdapServer
 from automx.errors import BadRecordError, UnknownDomainError
 from automx.models import Domain, Provider, ProviderDetail, metadata
 
 log = logging.getLogger(__name__)
+
+_BEFORE = ("", " ", "  ", "\t")
+_AFTER = (*_BEFORE, "\r", "\n", "\r\n")
 
 _Item = TypeVar("_Item")
 _TABLES = metadata.tables
@@ -120,15 +124,40 @@ def lower_name(dialect: str) -> ColumnElement[str]:
     return name if is_mysql else sqlalchemy.func.lower(name)
 
 
+def padded(names: Iterable[str]) -> Iterator[str]:
+    """Yield names with the blanks around them that are found in tables."""
+    for name in names:
+        yield from (f"{before}{name}{after}" for before in _BEFORE for after in _AFTER)
+
+
 def _domain_row(session: Session, domain: str) -> Row[*tuple[Any, ...]] | None:
     """Return the row that decides for a domain, with its provider's names."""
     names = _names_in_order(domain)
-    connection = session.connection()
-    found = connection.execute(_domain_query(connection.dialect.name), {"names": names}).all()
     ranks = {name: rank for rank, name in enumerate(names)}
+    best = _best(_rows_named(session, names), ranks)
+    if best is None or best.name.lower() not in spellings(domain):
+        # A second query, so that usual names are found as quickly as before.
+        found = [row for some in chunks(padded(names), 900) for row in _rows_named(session, some)]
+        best = _best([*filter(None, (best,)), *found], ranks)
+    return best
+
+
+def _rows_named(session: Session, names: list[str]) -> Sequence[Row[*tuple[Any, ...]]]:
+    connection = session.connection()
+    return connection.execute(_domain_query(connection.dialect.name), {"names": names}).all()
+
+
+def _best(
+    found: Sequence[Row[*tuple[Any, ...]]], ranks: Mapping[str, int]
+) -> Row[*tuple[Any, ...]] | None:
+    """Return the row of the best rank; of several, one whose name has no blanks around it."""
     # A collation may find too much ("muller.de" for "müller.de"): compare once more.
-    fitting = [(ranks[name], row) for row in found if (name := row.name.lower()) in ranks]
-    return min(fitting, key=lambda pair: pair[0])[1] if fitting else None
+    fitting = [
+        (ranks[name], name != row.name.lower(), row)
+        for row in found
+        if isinstance(row.name, str) and (name := row.name.strip().lower()) in ranks
+    ]
+    return min(fitting, key=lambda item: item[:2])[2] if fitting else None
 
 
 def _names_in_order(domain: str) -> list[str]:

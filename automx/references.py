@@ -77,6 +77,12 @@ class NonNormalName:
     duplicate_of: int | None = None
     is_found: bool = False
 
+    @property
+    def is_padded(self) -> bool:
+        """Whether look-ups find this row in spite of blanks around its name."""
+        has_blanks = bool(self.a_label) and self.name != self.name.strip()
+        return has_blanks and self.name.lower() in lookup.padded(spellings(self.a_label))
+
 
 def unused_rows(session: Session) -> Iterator[tuple[str, int]]:
     """Yield table and id of each provider, server, service and directory that no domain uses."""
@@ -193,14 +199,15 @@ def non_normal_names(session: Session) -> Iterator[NonNormalName]:
             if keep is None:
                 keep = unfound.setdefault(row.a_label, row.id)
             duplicate_of = keep if row.a_label and keep != row.id else None
-            yield replace(row, duplicate_of=duplicate_of, is_found=row.id in ids)
+            is_found = row.id in ids or row.is_padded
+            yield replace(row, duplicate_of=duplicate_of, is_found=is_found)
 
 
 def _non_normal_rows(session: Session) -> Iterator[NonNormalName]:
     for row_id, name in lookup.domain_names(session):
         a_label = ""
         with suppress(AddressError):
-            a_label = domain_a_label(name)
+            a_label = domain_a_label(name.strip())
         if a_label != name:
             yield NonNormalName(row_id, name, a_label)
 

@@ -733,6 +733,27 @@ def test_a_repair_deletes_what_refers_to_deleted_rows_and_then_checks(
     assert run(env, "--repair", "--yes", "--quiet")[2] == "automx: there is nothing to repair\n"
 
 
+def test_blanks_around_the_name_of_a_domain_are_named(
+    env: dict[str, str], execute: Execute
+) -> None:
+    execute(
+        """
+        INSERT INTO provider VALUES (1, 'Example', 'Example');
+        INSERT INTO server VALUES (1, 10, 'mail.a.test', 993, 'imap', 'SSL', '', 'plain');
+        INSERT INTO domain VALUES (1, ' a.test', 1, NULL);
+        INSERT INTO server_domain VALUES (1, 1);
+        """
+    )
+    status, printed, _ = run(env)
+    assert (status, printed.splitlines()[0]) == (
+        1,
+        (
+            "warning  -  table domain, id 1: there are blanks around the name ' a.test' -> "
+            "set name to a.test"
+        ),
+    )
+
+
 def test_a_repair_without_a_terminal_needs_a_yes_and_deletes_nothing(
     env: dict[str, str], execute: Execute
 ) -> None:

@@ -169,6 +169,22 @@ def test_the_exact_row_decides_then_the_nearest_wildcard_then_the_star(session: 
     }
 
 
+@pytest.mark.parametrize(
+    "name",
+    [" example.com", "example.com ", "  Example.com  ", "\texample.com", "example.com\r\n"],
+)
+def test_a_row_is_found_in_spite_of_blanks_around_its_name(session: Session, name: str) -> None:
+    insert_domains(session, name, " *.example.net ", "*.com")
+    assert found(session, "example.com") == name.strip()
+    assert found(session, "a.example.net") == "*.example.net"
+    assert found(session, "other.com") == "*.com"
+
+
+def test_a_row_without_blanks_is_preferred(session: Session) -> None:
+    insert_domains(session, " example.com", "example.com")
+    assert found(session, "example.com") == "example.com"
+
+
 def test_a_wildcard_covers_no_domain_outside_of_it(session: Session) -> None:
     insert_domains(session, "*.example.com", "%.example.org", "_xample.net", "?.example.net")
     for domain in ("example.com", "anexample.com", "a.example.org", "example.net", "a.example.net"):

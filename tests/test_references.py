@@ -73,6 +73,20 @@ def test_of_rows_that_look_ups_do_not_find_the_first_is_kept(session: Session) -
     ]
 
 
+def test_blanks_around_a_name_are_reported_and_do_not_hide_it(session: Session) -> None:
+    names = (" a.test", "b.test\r\n", "b.test", "   c.test", "*.D.test ")
+    add_domains(session, *names)
+    found = {row.name: row for row in non_normal_names(session)}
+    assert list(found) == [" a.test", "b.test\r\n", "   c.test", "*.D.test "]
+    assert [(row.a_label, row.is_found, row.is_padded) for row in found.values()] == [
+        ("a.test", True, True),
+        ("b.test", True, True),
+        ("c.test", False, False),
+        ("*.d.test", True, True),
+    ]
+    assert found["b.test\r\n"].duplicate_of == 3
+
+
 def test_rows_for_the_same_domain_are_the_same_in_every_database(any_database_uri: str) -> None:
     uri = engine_uri(any_database_uri)
     upgrade(uri)

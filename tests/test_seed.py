@@ -601,7 +601,7 @@ def test_rows_that_no_seed_would_take_are_exported_as_they_are_and_named(session
 
 def test_many_warnings_are_counted(session: Session) -> None:
     populate(session, SAMPLE | {"domains": [{"name": f"d{i}.example"} for i in range(30)]})
-    session.execute(text("UPDATE domain SET name = name || ' '"))
+    session.execute(text("UPDATE domain SET name = name || '!'"))
     warnings: list[str] = []
 
     exported(session, warnings=warnings)

@@ -46,7 +46,7 @@ def load_targets(session: Session, domains: Sequence[str] | None) -> list[Target
 
 def _a_label(name: str) -> str | None:
     try:
-        return domain_a_label(name)
+        return domain_a_label(name.strip())
     except AddressError:
         return None
 

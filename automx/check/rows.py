@@ -94,6 +94,7 @@ def _without_domain(session: Session) -> Iterator[Finding]:
 def _names(session: Session) -> Iterator[Finding]:
     """Yield the names that are no domain names, that are there twice, or that are never found."""
     for found in references.non_normal_names(session):
+        level = Level.ERROR
         if not found.a_label:
             text, advice = f"{found.name!r} is no domain name", "correct the name"
         elif found.duplicate_of is not None:
@@ -102,9 +103,12 @@ def _names(session: Session) -> Iterator[Finding]:
         elif not found.is_found:
             text = f"{found.name!r} is never found: look-ups use other spellings of it"
             advice = f"set name to {found.a_label}"
+        elif found.is_padded:
+            level, text = Level.WARNING, f"there are blanks around the name {found.name!r}"
+            advice = f"set name to {found.a_label}"
         else:
             continue
-        yield Finding("", Level.ERROR, _row("domain", found.id), text, advice)
+        yield Finding("", level, _row("domain", found.id), text, advice)
 
 
 def check_config(config: ClientConfig) -> Iterator[Finding]:
