@@ -1196,6 +1196,53 @@ def test_a_database_in_memory_is_told_what_it_is_worth() -> None:
         assert (result.returncode, result.stdout, result.stderr) == (1, "", told)
 
 
+# What automx2 of 2019 made, on the two engines that its tables were for.
+TABLES_OF_2019 = """
+CREATE TABLE provider (id {key}, name VARCHAR NOT NULL, short_name VARCHAR NOT NULL);
+CREATE TABLE server (id {key}, port INTEGER NOT NULL, type VARCHAR NOT NULL, name VARCHAR NOT NULL,
+  socket_type VARCHAR NOT NULL, user_name VARCHAR NOT NULL, authentication VARCHAR NOT NULL);
+CREATE TABLE domain (id {key}, provider_id INTEGER NOT NULL REFERENCES provider (id),
+  name VARCHAR NOT NULL UNIQUE);
+CREATE TABLE server_domain (server_id INTEGER NOT NULL REFERENCES server (id),
+  domain_id INTEGER NOT NULL REFERENCES domain (id), PRIMARY KEY (server_id, domain_id));
+INSERT INTO provider VALUES (1000, 'Big Corporation, Inc.', 'BigCorp');
+INSERT INTO server VALUES (3001, 587, 'smtp', 'smtp.example.com', 'STARTTLS', '%EMAILADDRESS%', 'plain');
+INSERT INTO server VALUES (3002, 143, 'imap', 'imap.example.com', 'STARTTLS', '%EMAILADDRESS%', 'plain');
+INSERT INTO domain VALUES (0, 1000, 'example.com');
+INSERT INTO server_domain VALUES (3001, 0), (3002, 0)
+"""  # noqa: E501 - rows are easier to compare when each stands on one line
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_a_database_of_2019_is_adopted(new_database: Callable[[str], str], engine: str) -> None:
+    uri = new_database(engine)
+    key = {"sqlite": "INTEGER NOT NULL PRIMARY KEY", "postgresql": "SERIAL PRIMARY KEY"}[engine]
+    with connected(uri) as connection:
+        for statement in TABLES_OF_2019.format(key=key).split(";"):
+            connection.execute(sa.text(statement))
+    assert upgrade(uri) == REVISIONS
+    found = columns(uri)
+    assert {name: found[name] for name in AUTOMX2_COLUMNS} == AUTOMX2_COLUMNS
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": engine_uri(uri)}
+    expected = (
+        "a@example.com, Big Corporation, Inc.\n"
+        "IMAP  imap.example.com  port 143  STARTTLS  login a@example.com  password-cleartext\n"
+        "SMTP  smtp.example.com  port 587  STARTTLS  login a@example.com  password-cleartext\n"
+    )
+    assert automx("show", "a@example.com", env=env) == expected
+    with connected(uri) as connection:
+        references = sa.inspect(connection).get_foreign_keys("domain")
+        assert {tuple(key["constrained_columns"]) for key in references} == {
+            ("provider_id",),
+            ("ldapserver_id",),
+        }
+        connection.execute(sa.text(BY_POSITION))
+        connection.exec_driver_sql("INSERT INTO domain VALUES (1, 'example.net', 1000, NULL)")
+        with pytest.raises(sa.exc.IntegrityError):
+            connection.exec_driver_sql("INSERT INTO domain VALUES (2, 'example.net', 1000, NULL)")
+    assert upgrade(uri) == []
+
+
 def test_the_command_alembic_works_by_itself_in_a_checkout(tmp_path: Path) -> None:
     shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
     shutil.copytree(REPOSITORY / "alembic", tmp_path / "alembic")

@@ -2,14 +2,15 @@
 
 The tables are created where they are missing. Those of an automx2 database of any age are adopted
 with all their rows: the oldest have no ``server.prio`` or have it as their last column, and none
-of the tables for CalDAV and CardDAV. People insert servers by position, so ``prio`` has to be the
-second column. automx2's own table ``alembic_version`` is none of our business.
+of the tables for CalDAV and CardDAV. Those of 2019, which are on SQLite and PostgreSQL only, have
+no directories, and another order of columns. People insert rows by position, so the columns have to
+be in order. automx2's own table ``alembic_version`` is none of our business.
 
 Every step looks at the database first, so that a run that was cut off can be repeated: MariaDB
 commits each statement by itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -124,6 +125,8 @@ def upgrade() -> None:
     for table in tables():
         if table.name not in existing:
             op.execute(CreateTable(table))
+    if "ldapserver_id" not in existing.get("domain", ("ldapserver_id",)):
+        add_directories(existing["domain"])
     if "server" in existing:
         put_prio_second(existing["server"])
     if not is_mysql():
@@ -170,9 +173,10 @@ def columns_by_table() -> dict[str, list[str]]:
 
 def refuse_strangers(existing: Mapping[str, Sequence[str]]) -> None:
     """Raise DatabaseError if a table bears one of our names and is another program's."""
+    added = {"server": {"prio"}, "domain": set() if is_mysql() else {"ldapserver_id"}}
     for table in tables():
         missing = set(table.columns.keys()) - set(existing.get(table.name, table.columns.keys()))
-        for column in sorted(missing - ({"prio"} if table.name == "server" else set())):
+        for column in sorted(missing - added.get(table.name, set())):
             raise DatabaseError(
                 cause=f"the table {table.name} has no column {column}, so it is another program's:"
                 " give automx a database of its own"
@@ -196,7 +200,7 @@ def put_prio_second(columns: Sequence[str]) -> None:
             place = "prio INTEGER NOT NULL DEFAULT 10 AFTER id"
             op.execute(f"ALTER TABLE server {change} COLUMN {place}")
         case "sqlite":
-            rebuild_server_in_sqlite()
+            rebuild_in_sqlite("server")
         case _:
             if "prio" in columns:
                 op.execute("ALTER TABLE server ALTER COLUMN prio SET DEFAULT 10")
@@ -206,30 +210,72 @@ def put_prio_second(columns: Sequence[str]) -> None:
                 move_columns_behind_prio()
 
 
-def rebuild_server_in_sqlite() -> None:
-    """Make the table ``server`` anew: SQLite can add columns to the end only."""
+def add_directories(columns: Sequence[str]) -> None:
+    """Give ``domain`` the column ``ldapserver_id`` behind ``provider_id``, behind ``name``.
+
+    ``columns`` are those that the table has now.
+    """
+    if op.get_context().dialect.name == "sqlite":
+        rebuild_in_sqlite("domain")
+        return
+    if columns.index("provider_id") < columns.index("name"):
+        op.execute("ALTER TABLE domain ADD COLUMN automx_provider_id INTEGER")
+        op.execute("UPDATE domain SET automx_provider_id = provider_id")
+        op.execute("ALTER TABLE domain DROP COLUMN provider_id")
+        op.execute("ALTER TABLE domain RENAME COLUMN automx_provider_id TO provider_id")
+        op.execute("ALTER TABLE domain ALTER COLUMN provider_id SET NOT NULL")
+        op.execute("ALTER TABLE domain ADD FOREIGN KEY (provider_id) REFERENCES provider (id)")
+    op.execute("ALTER TABLE domain ADD COLUMN ldapserver_id INTEGER REFERENCES ldapserver (id)")
+
+
+# What a table of SQLite that is made anew has beside its old columns.
+NEW_COLUMNS = {
+    "server": ("prio", "INTEGER DEFAULT '10' NOT NULL"),
+    "domain": ("ldapserver_id", "INTEGER"),
+}
+CONSTRAINTS = {
+    "server": ("PRIMARY KEY (id)",),
+    "domain": (
+        *("PRIMARY KEY (id)", "UNIQUE (name)"),
+        "FOREIGN KEY(provider_id) REFERENCES provider (id)",
+        "FOREIGN KEY(ldapserver_id) REFERENCES ldapserver (id)",
+    ),
+}
+
+
+def in_order(table: str, columns: Iterable[str]) -> list[str]:
+    """Return columns in the order of the table, and those that somebody has added behind them."""
+    [ours] = [found.columns.keys() for found in tables() if found.name == table]
+    return sorted(columns, key=lambda name: ours.index(name) if name in ours else len(ours))
+
+
+def rebuild_in_sqlite(table: str) -> None:
+    """Make a table anew: SQLite can add columns to the end only."""
     bind = op.get_bind()
-    columns = bind.execute(sa.text("PRAGMA table_info(server)")).mappings().all()
+    columns = bind.execute(sa.text(f"PRAGMA table_info({table})")).mappings().all()
     others = bind.scalars(  # indexes and triggers somebody has added; they go with the old table
         sa.text(
-            "SELECT sql FROM sqlite_master WHERE tbl_name = 'server' AND sql IS NOT NULL"
+            "SELECT sql FROM sqlite_master WHERE tbl_name = :table AND sql IS NOT NULL"
             " AND type IN ('index', 'trigger')"
-        )
+        ),
+        {"table": table},
     ).all()
-    definitions = ["id INTEGER NOT NULL", "prio INTEGER DEFAULT '10' NOT NULL"]
+    new, definition = NEW_COLUMNS[table]
+    definitions = {new: definition}
     for column in columns:
-        if column["name"] not in {"id", "prio"}:
+        if column["name"] != new:
             default = f" DEFAULT ({column['dflt_value']})" if column["dflt_value"] else ""
             null = " NOT NULL" if column["notnull"] else ""
-            definitions.append(f"{quoted(column['name'])} {column['type']}{default}{null}")
+            definitions[column["name"]] = f"{column['type']}{default}{null}"
+    wanted = [f"{quoted(name)} {definitions[name]}" for name in in_order(table, definitions)]
     names = ", ".join(quoted(column["name"]) for column in columns)
     # Without this, SQLite stumbles over views of the table that is gone for a moment.
     bind.exec_driver_sql("PRAGMA legacy_alter_table = ON")
     for statement in (
-        f"CREATE TABLE automx_server ({', '.join(definitions)}, PRIMARY KEY (id))",
-        f"INSERT INTO automx_server ({names}) SELECT {names} FROM server",  # noqa: S608 # names of columns
-        "DROP TABLE server",
-        "ALTER TABLE automx_server RENAME TO server",
+        f"CREATE TABLE automx_{table} ({', '.join((*wanted, *CONSTRAINTS[table]))})",
+        f"INSERT INTO automx_{table} ({names}) SELECT {names} FROM {table}",  # noqa: S608 # names of columns
+        f"DROP TABLE {table}",
+        f"ALTER TABLE automx_{table} RENAME TO {table}",
         *others,
     ):
         bind.exec_driver_sql(statement)
@@ -237,12 +283,12 @@ def rebuild_server_in_sqlite() -> None:
 
 
 def move_columns_behind_prio() -> None:
-    """Put each column but ``id`` and ``prio`` to the end of ``server`` on PostgreSQL, in order.
+    """Put each column but ``id`` and ``prio`` to the end of ``server`` on PostgreSQL, in our order.
 
     The table itself stays, and with it the sequence, the foreign keys to it and who may read it.
     """
     bind = op.get_bind()
-    columns = (
+    found = (
         bind.execute(
             sa.text(
                 "SELECT attname AS name, format_type(atttypid, atttypmod) AS type,"
@@ -255,6 +301,8 @@ def move_columns_behind_prio() -> None:
         .mappings()
         .all()
     )
+    by_name = {column["name"]: column for column in found}
+    columns = [by_name[name] for name in in_order("server", by_name)]
 
     indexes = bind.execute(  # those that somebody has added; they go with the columns
         sa.text(
