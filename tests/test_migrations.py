@@ -1250,10 +1250,11 @@ def test_the_command_alembic_works_by_itself_in_a_checkout(tmp_path: Path) -> No
     env = {**os.environ, "AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": uri}
 
     def alembic(*arguments: str) -> str:
-        command = [AUTOMX.with_name("alembic"), *arguments]
-        return subprocess.run(
+        command: list[str | Path] = [AUTOMX.with_name("alembic"), *arguments]
+        result = subprocess.run(
             command, cwd=tmp_path, env=env, check=True, capture_output=True, text=True
-        ).stdout
+        )
+        return result.stdout
 
     alembic("upgrade", "head")
     assert alembic("current") == f"{REVISIONS[-1]} (head)\n"
