@@ -24,7 +24,6 @@ from automx.errors import (
     MailLeftError,
     NoFreeAddressError,
     NotReachedError,
-    SettingsError,
     SilentError,
     TakenError,
     TryAgainError,
@@ -338,9 +337,7 @@ def test_a_backend_whose_settings_are_wrong_costs_no_use(session: Session, creat
     session.execute(sa.text("UPDATE token SET backend = 'dovecot'"))
     session.commit()
 
-    assert fails(SettingsError, lambda: create(token)) == (
-        "the account backend must be one of none, mailcow, command, not dovecot"
-    )
+    assert fails(BadRecordError, lambda: create(token)) == BadRecordError.public
     assert [row["usecount"] for row in rows(session, "token")] == [0]
     assert rows(session, "account") == []
 

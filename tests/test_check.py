@@ -617,7 +617,7 @@ def test_suspicious_rows(env: dict[str, str], execute: Execute) -> None:
             VALUES (1, 'ldap.example.com', 389, 0, '', '(mail=x)', 'uid');
         INSERT INTO server VALUES
             (1, 10, 'mail.example.com', 993, 'imap', 'SSL', '', 'plain'),
-            (2, 10, 'mail.example.com', 465, 'smtp', 'TLS', '', 'plain'),
+            (2, 10, 'mail.example.com', 465, 'smtp', 'TLS9', '', 'plain'),
             (3, 10, 'mail.example.com', 465, 'smpt', 'SSL', '', 'plain'),
             (4, 10, 'mail.example.com', 993, 'imap', 'SSL', '', 'password'),
             (5, 10, 'mail example com', 993, 'imap', 'SSL', '', 'plain'),
