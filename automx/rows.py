@@ -195,15 +195,14 @@ TOKEN = {
     "backend": kinds.word({name: name for name in ("", *BACKENDS)}),
     "spare_active": kinds.BOOLEAN,
 }
-# accounts.State explains the words of ``state``.
+# accounts.State explains these words.
+_STATES = ("creating", "active", "disabling", "disabled", "undoing", "deleting")
 ACCOUNT = {
     "address": kinds.ACCOUNT_ADDRESS,
     "token_id": ID,
     "mark": kinds.exact_text(32),
     "backend": kinds.word({name: name for name in BACKENDS}),
-    "state": kinds.word(
-        {word: word for word in ("creating", "active", "disabled", "undoing", "deleting")}
-    ),
+    "state": kinds.word({word: word for word in _STATES}),
     "created_at": _MOMENT,
     "expires_at": kinds.or_null(_MOMENT),
     "changed_at": _MOMENT,

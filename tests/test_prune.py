@@ -22,6 +22,7 @@ from automx.errors import (
     TryAgainError,
     UncertainError,
 )
+from automx.rows import ACCOUNT
 from tests.mailboxes import NOW, Box, Mailboxes, backends, dump, rows
 from tests.tokens import add
 
@@ -1034,8 +1035,13 @@ def test_a_row_that_cannot_be_read_is_named_and_stops_no_other(
     later = NOW + 2 * HOUR
     pending = prune.pending(service.session, now=later, policy=Policy())
     assert [item.account.address for item in pending] == ["good@example.com"]
-    column = change.partition(" ")[0]
-    assert caplog.messages[0].startswith(f"table account, id 1: {column}: expected ")
     assert [found.address for found in accounts.all_accounts(service.session)] == [
         "good@example.com"
     ]
+    column = change.partition(" ")[0]
+    assert caplog.messages[0].startswith(f"table account, id 1: {column}: expected ")
+
+
+@pytest.mark.parametrize("state", State)
+def test_every_state_of_an_account_can_be_read(state: State) -> None:
+    assert ACCOUNT["state"].read(state.value) == state.value
