@@ -140,6 +140,8 @@ class _Export:
         passwords = 0
         for row in self._rows("ldapserver"):
             item = {"id": row["id"], **self._normal("ldapserver", row)}
+            if item["login_name"] is None:
+                del item["login_name"]
             if not self.with_secrets:
                 passwords += item.pop("bind_password") is not None
             yield item

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from automx.address import PLACEHOLDER, EmailAddress, parse_domain, parse_host, unicode_domain
 from automx.clientconfig import FORBIDDEN
-from automx.directory.row import check_filter, read_hosts
+from automx.directory.row import check_filter, check_login_name, read_bases, read_hosts
 from automx.errors import AddressError
 
 _Type = TypeVar("_Type")
@@ -297,6 +297,8 @@ HOST = Kind('a host name of at most 128 characters such as "mail.example.com"', 
 def _ldap_hosts(value: object) -> str:
     stripped = _fitting(_plain(value).strip(), 1, 128)
     for host in read_hosts(stripped):
+        if host.scheme == "ldapi":
+            continue
         try:
             parse_domain(host.name)
         except AddressError:
@@ -305,8 +307,9 @@ def _ldap_hosts(value: object) -> str:
 
 
 LDAP_HOSTS = Kind(
-    'a host name such as "ldap.example.com" or "ldaps://ldap.example.com:636", an IP address, or'
-    " several with blanks between, of at most 128 characters",
+    'a host name such as "ldap.example.com" or "ldaps://ldap.example.com:636", an IP address, a'
+    ' socket such as "ldapi://%2Frun%2Fldapi", or several with blanks between, of at most 128'
+    " characters",
     _ldap_hosts,
 )
 
@@ -314,7 +317,7 @@ LDAP_HOSTS = Kind(
 def _search_filter(value: object) -> str:
     stripped = _string(value).strip()
     try:
-        check_filter(_fitting(_plain(stripped), 1, 128))
+        check_filter(_fitting(_plain(stripped), 1, 512))
     except ValueError as error:
         if not error.args:
             raise
@@ -324,7 +327,34 @@ def _search_filter(value: object) -> str:
     return stripped
 
 
-SEARCH_FILTER = Kind("an LDAP filter of at most 128 characters such as (mail={0})", _search_filter)
+SEARCH_FILTER = Kind("an LDAP filter of at most 512 characters such as (mail={0})", _search_filter)
+
+
+def _search_base(value: object) -> str:
+    base = _fitting(_plain(_or_empty(value)), 0, 1024)
+    read_bases(base)
+    return base
+
+
+SEARCH_BASE = Kind(
+    'a search base such as "ou=people,dc=example,dc=com", or several with semicolons between, of at'
+    " most 1024 characters",
+    _search_base,
+)
+
+
+def _login_name(value: object) -> str:
+    stripped = _fitting(_plain(value).strip(), 1, 128)
+    try:
+        check_login_name(stripped)
+    except ValueError as error:
+        raise BadValueError(
+            f"expected a login name such as CORP\\{{uid}}, found {shown(value)}: {error}"
+        ) from error
+    return stripped
+
+
+LOGIN_NAME = Kind("a login name of at most 128 characters such as CORP\\{uid}", _login_name)
 
 
 def _service_url(value: object) -> str:

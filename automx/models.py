@@ -194,6 +194,22 @@ LdapServer = Table(
     Column("bind_user", String(128)),
 )
 
+# What a row of ``ldapserver`` says beyond automx2's columns, or at greater length; a value here
+# takes the place of the column of the same name.
+LdapServerDetail = Table(
+    "ldapserver_detail",
+    metadata,
+    Column(
+        "ldapserver_id",
+        ForeignKey("ldapserver.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("search_base", String(1024)),
+    Column("search_filter", String(512)),
+    Column("login_name", String(128)),
+)
+
 # A service reached by URL: calendar, address book, file share; ``port`` 0 is the scheme's.
 DavServer = Table(
     "davserver",

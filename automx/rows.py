@@ -4,13 +4,13 @@ This is the only such place: look-up, seed documents, export, the doctor and tok
 their parts here. A row that no client could use raises BadRowError.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import Boolean, ColumnElement, Integer, func, type_coerce
+from sqlalchemy import Boolean, ColumnElement, Integer, func, select, type_coerce
 
 from automx import kinds
 from automx.address import parse_host
@@ -30,7 +30,7 @@ from automx.clientconfig import (
     SocketType,
 )
 from automx.config import BACKENDS
-from automx.directory.row import LdapServer, read_hosts
+from automx.directory.row import LOGIN_NAME, LdapServer, read_bases, read_hosts
 from automx.duration import parse_duration
 from automx.kinds import BadValueError, Kind
 from automx.models import metadata
@@ -134,13 +134,16 @@ LDAPSERVER = {
     "name": kinds.LDAP_HOSTS,
     "port": kinds.number(0, 65535),
     "use_ssl": kinds.BOOLEAN,
-    "search_base": kinds.exact_text(128),
+    "search_base": kinds.SEARCH_BASE,
     "search_filter": kinds.SEARCH_FILTER,
     "attr_uid": kinds.text(32),
     "attr_cn": kinds.optional(kinds.text(32)),
     "bind_password": kinds.or_null(kinds.exact_text(128, secret=True)),
     "bind_user": kinds.or_null(kinds.exact_text(128)),
+    "login_name": kinds.optional(kinds.LOGIN_NAME),
 }
+# The columns of ``ldapserver`` that a row of ``ldapserver_detail`` can replace or add.
+_LDAPSERVER_DETAILS = ("search_base", "search_filter", "login_name")
 DOMAIN = {
     "name": kinds.DOMAIN_NAME,
     "provider_id": ID,
@@ -225,6 +228,8 @@ TABLES: dict[str, Mapping[str, Kind]] = {
     "account": ACCOUNT,
 }
 
+Values = Mapping[Any, Any]  # the columns of a row, by name
+
 # What a row has where nothing is said.
 MAIL_PORTS = {"imap": 993, "pop": 995, "smtp": 465, "managesieve": 4190}
 
@@ -258,7 +263,23 @@ def ldapserver_defaults(port: int | None = None) -> dict[str, Any]:
         "attr_cn": "cn",
         "bind_password": None,
         "bind_user": None,
+        "login_name": None,
     }
+
+
+def split_ldapserver(values: Values) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the row of ``ldapserver`` of checked values, and that of ``ldapserver_detail``.
+
+    What automx2's columns cannot hold stands in the latter; it is {} if they hold everything.
+    """
+    columns = metadata.tables["ldapserver"].c
+    row = {column: values[column] for column in columns.keys()}  # noqa: SIM118 - not a dict
+    detail = dict.fromkeys(_LDAPSERVER_DETAILS) | {"login_name": values["login_name"]}
+    for column in ("search_base", "search_filter"):
+        if len(row[column]) > columns[column].type.length:
+            detail[column], row[column] = row[column], ""
+    is_empty = not any(detail.values())
+    return row, {} if is_empty else {"ldapserver_id": row["id"], **detail}
 
 
 # The columns of a token of which only name and domain are said; mailadm's.
@@ -280,9 +301,6 @@ def default_short_name(name: str) -> str:
     return "".join(name.split()[:1])[:32]
 
 
-Values = Mapping[Any, Any]  # the columns of a row, by name
-
-
 class BadRowError(ValueError):
     """A row that no client could use; the text names the columns and what they hold."""
 
@@ -296,12 +314,32 @@ def selected(table: str) -> list[ColumnElement[Any]]:
     if table == "provider_detail":
         size = func.length(columns.logo).label("logo_size")
         return [*(column for column in columns if column.name != "logo"), size]
+    if table == "ldapserver":
+        return _with_details()
+    return _as_they_are(columns)
+
+
+def _as_they_are(columns: Iterable[ColumnElement[Any]]) -> list[ColumnElement[Any]]:
     return [
         type_coerce(column, Integer).label(column.name)
         if isinstance(column.type, Boolean)
         else column
         for column in columns
     ]
+
+
+def _with_details() -> list[ColumnElement[Any]]:
+    """Return the columns of ``ldapserver``, each as ``ldapserver_detail`` replaces it."""
+    columns = {column.name: column for column in metadata.tables["ldapserver"].c}
+    details = metadata.tables["ldapserver_detail"].c
+    found: dict[str, ColumnElement[Any]] = {
+        column.name: column for column in _as_they_are(columns.values())
+    }
+    for name in _LDAPSERVER_DETAILS:
+        query = select(details[name]).where(details.ldapserver_id == columns["id"])
+        value = func.nullif(query.scalar_subquery(), "")
+        found[name] = (func.coalesce(value, found[name]) if name in found else value).label(name)
+    return list(found.values())
 
 
 def read(columns: Mapping[str, Kind], row: Values) -> tuple[dict[str, Any], list[str]]:
@@ -408,9 +446,14 @@ def ldap_server(row: Values) -> LdapServer:
     """Return the record of a row of the table ``ldapserver``; raises BadRowError."""
     values = _checked("ldapserver", row)
     texts = {key: values.pop(key) or "" for key in ("attr_cn", "bind_user", "bind_password")}
-    values |= texts | {"id": row["id"], "hosts": read_hosts(values["name"])}
-    del values["name"]
-    return LdapServer(**values)
+    return LdapServer(
+        id=row["id"],
+        hosts=read_hosts(values.pop("name")),
+        search_bases=read_bases(values.pop("search_base")),
+        login_name=values.pop("login_name") or LOGIN_NAME,
+        **texts,
+        **values,
+    )
 
 
 def documentation(row: Values) -> Documentation:

@@ -64,7 +64,7 @@ def number_of_rows(session: Session, table: str) -> int:
 
 
 def purge(session: Session) -> None:
-    """Delete all rows of automx2's seven tables, and the details of providers."""
+    """Delete all rows of automx2's seven tables, and the details of providers and directories."""
     for table in reversed(metadata.sorted_tables):  # rows that refer to others go first
         if table.name not in {"token", "account", "backend_key"}:
             session.execute(table.delete())

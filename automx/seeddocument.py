@@ -34,7 +34,7 @@ Row = dict[str, Any]  # column -> value
 # The tables of a document; each stands after those that it refers to.
 _TABLES = (
     *("provider", "provider_detail", "documentation"),
-    *("ldapserver", "server", "davserver", "domain"),
+    *("ldapserver", "ldapserver_detail", "server", "davserver", "domain"),
 )
 
 
@@ -126,7 +126,10 @@ def read(document: object) -> SeedRows:
     for index, item in enumerate(top.get("ldapservers", ())):
         path = f"ldapservers[{index}]"
         fields = _fields(item, LDAPSERVER_KEYS, path, ("id", "name", "search_base"))
-        seed.add("ldapserver", rows.ldapserver_defaults(fields.get("port")) | fields, path)
+        columns = rows.ldapserver_defaults(fields.get("port")) | fields
+        row, detail = rows.split_ldapserver(columns)
+        seed.add("ldapserver", row, path)
+        seed.rows["ldapserver_detail"] += [detail] if detail else []
     for index, item in enumerate(top["servers"]):
         path = f"servers[{index}]"
         row = _server_row(seed, item, path)

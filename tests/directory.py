@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -237,6 +238,11 @@ class Directory:
     _running: Running | None = field(default=None, repr=False)
 
     @property
+    def socket(self) -> Path:
+        """The socket for programs of this machine."""
+        return self.folder / "socket"
+
+    @property
     def uri(self) -> str:
         """The address for programs of ldap-utils."""
         return f"ldap://{self.host}:{self.port}"
@@ -313,6 +319,13 @@ _SEARCH = re.compile(
 def ldapserver_columns(
     directory: Directory, *, tree: Tree = OPENLDAP, **columns: Any
 ) -> dict[str, object]:
+    """Return what a look-up reads of a directory, for a tree of it, not encrypted."""
+    return {"login_name": None} | ldapserver_row(directory, tree=tree, **columns)
+
+
+def ldapserver_row(
+    directory: Directory, *, tree: Tree = OPENLDAP, **columns: Any
+) -> dict[str, object]:
     """Return a row of the table ``ldapserver`` for a tree of a directory, not encrypted."""
     return {
         "id": 3,
@@ -337,7 +350,7 @@ def insert_ldapserver(directory: Directory, *, tree: Tree = OPENLDAP, **columns:
             return "'" + value.replace("'", "''") + "'"
         return "NULL" if value is None else f"{value:d}"
 
-    row = ldapserver_columns(directory, tree=tree, **columns)
+    row = ldapserver_row(directory, tree=tree, **columns)
     values = ", ".join(literal(value) for value in row.values())
     return f"INSERT INTO ldapserver ({', '.join(row)}) VALUES ({values});"
 
@@ -439,6 +452,8 @@ class Directories:
         self,
         *,
         host: str = "127.0.0.1",
+        port: int = 0,
+        tls_port: int = 0,
         certificate: Certificate | None = None,
         tls: bool = True,
         anonymous: bool = False,
@@ -450,7 +465,8 @@ class Directories:
     ) -> Iterator[Directory]:
         """Run a slapd until the block ends.
 
-        LDAPS and StartTLS need ``tls``, with ``certificate`` or else one that fits the host.
+        The ports are free ones unless they are given. It listens on the ``socket`` of its folder,
+        too. LDAPS and StartTLS need ``tls``, with ``certificate`` or else one that fits the host.
         ``anonymous`` lets everyone read, ``access`` are other rules of who may read. ``options``
         and ``tree_options`` are lines of slapd.conf(5) for the whole server and for each tree. A
         replica takes changes from another directory and from nobody else.
@@ -472,8 +488,9 @@ class Directories:
                 replica_of=replica_of,
             )
         )
-        port, tls_port = free_port(host), free_port(host)
+        port, tls_port = port or free_port(host), tls_port or free_port(host)
         urls = f"ldap://{host}:{port}" + (f" ldaps://{host}:{tls_port}" if tls else "")
+        urls += f" ldapi://{quote(str(folder / 'socket'), safe='')}"
         slapd = program("slapd", "slapd")
         command: list[str | Path] = [slapd, "-d", "stats", "-h", urls, "-f", folder / "slapd.conf"]
         directory = Directory(folder, host, port, tls_port, command)

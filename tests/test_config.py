@@ -64,6 +64,8 @@ def test_the_defaults_are_those_of_the_documentation(environ: dict[str, str]) ->
         "ldap_cache_seconds": 60,
         "ldap_cache_size": 10_000,
         "ldap_bind_password_file": {},
+        "ldap_client_certificate_file": {},
+        "ldap_client_key_file": {},
         "web_endpoint": "",
         "public_host": "",
         "account_backend": "none",
@@ -164,6 +166,8 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         "ldap_cache_seconds = 0\n"
         "ldap_cache_size = 7\n"
         f"ldap_bind_password_file = 3:{secret}, 4:{secret}\n"
+        f"ldap_client_certificate_file = 3:{automx_conf} 4:{automx_conf}\n"
+        f"ldap_client_key_file = 4:{secret}\n"
         "web_endpoint = HTTPS://mail.example.com/new_email/\n"
         "public_host = AutoMX.example.net\n"
         "account_backend = Command\n"
@@ -198,6 +202,8 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         ldap_cache_seconds=0,
         ldap_cache_size=7,
         ldap_bind_password_file={3: "hidden", 4: "hidden"},
+        ldap_client_certificate_file={3: str(automx_conf), 4: str(automx_conf)},
+        ldap_client_key_file={4: str(secret)},
         web_endpoint="https://mail.example.com/new_email",
         public_host="automx.example.net",
         account_backend="command",
@@ -219,6 +225,7 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
     shown = {key: KEYS[key].show(value) for key, value in settings.values().items()}
     assert "hidden" not in str(shown)
     assert shown["ldap_bind_password_file"] == "3:*** 4:***"
+    assert shown["ldap_client_certificate_file"] == f"3:{automx_conf} 4:{automx_conf}"
     assert shown["account_command"] == "/bin/sh -e '/srv/my accounts' --home=/x"
     assert shown["account_timeout"] == "2.5"
     assert shown["account_grace"] == "36h"
@@ -362,7 +369,8 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
         f"{automx_conf}: the key xyz is not known; allowed are db_uri, db_echo, loglevel, "
         "proxy_count, domain_cache_seconds, initdb_token, permit_cleartext_passwords, "
         "ldap_starttls, ldap_ca_file, ldap_verify, ldap_timeout, ldap_cache_seconds, "
-        "ldap_cache_size, ldap_bind_password_file, web_endpoint, public_host, account_backend, "
+        "ldap_cache_size, ldap_bind_password_file, ldap_client_certificate_file, "
+        "ldap_client_key_file, web_endpoint, public_host, account_backend, "
         "account_timeout, account_command, mailcow_endpoint, mailcow_token, mailcow_ca_file, "
         "account_warn_before, account_warn_command, account_grace, account_rate_limit, "
         "rate_limit_storage, signing_certificate, signing_key, signing_key_passphrase, "
@@ -374,6 +382,13 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
         "environment variable AUTOMX_PROXYCOUNT: the key proxycount is not known; "
         "did you mean proxy_count?"
     )
+
+
+def test_a_key_for_a_directory_needs_a_certificate(
+    environ: dict[str, str], automx_conf: Path
+) -> None:
+    automx_conf.write_text(f"[automx]\nldap_client_key_file = 3:{automx_conf}\n")
+    assert error(environ) == "ldap_client_certificate_file is missing for the key of 3"
 
 
 @pytest.mark.parametrize(
@@ -408,6 +423,11 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
         (
             "ldap_bind_password_file",
             "3:/nowhere/secret",
+            "pairs of id and file; the file of 3 cannot be read: No such file or directory",
+        ),
+        (
+            "ldap_client_certificate_file",
+            "3:/nowhere/client.pem",
             "pairs of id and file; the file of 3 cannot be read: No such file or directory",
         ),
         ("permit_cleartext_passwords", "I_understand_the_risks", "yes or no"),

@@ -360,7 +360,7 @@ def test_virtual_environment_is_set_up_from_the_source_and_again(tmp_path: Path)
         check=False,
     )
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.endswith("The database is up to date (0004).\n")
+    assert result.stdout.endswith("The database is up to date (0005).\n")
 
 
 def test_what_the_setup_prints_next_installs_the_unit_for_its_folder(tmp_path: Path) -> None:

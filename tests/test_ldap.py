@@ -15,14 +15,8 @@ import pytest
 from automx.address import EmailAddress
 from automx.config import DirectorySettings
 from automx.directory.connection import Host, TlsMode
-from automx.directory.pool import (
-    RETRY_SECONDS,
-    Directories,
-    DirectoryError,
-    Person,
-    bind_password,
-    hosts,
-)
+from automx.directory.hoststate import RETRY_SECONDS
+from automx.directory.pool import Directories, DirectoryError, Person, credentials, hosts
 from automx.directory.row import LdapServer
 from automx.errors import SettingsError
 from automx.rows import BadRowError, ldap_server
@@ -174,6 +168,7 @@ COLUMNS: dict[str, Any] = {
     "attr_cn": "cn",
     "bind_user": "cn=automx,dc=example,dc=com",
     "bind_password": PASSWORD,
+    "login_name": None,
 }
 
 
@@ -259,13 +254,14 @@ def test_an_address_that_looks_like_a_placeholder_is_not_expanded_again() -> Non
 
 def test_a_password_from_the_settings_takes_the_place_of_the_row_s() -> None:
     options = DirectorySettings(bind_passwords={7: "from a file"})
-    assert bind_password(ldap_server(COLUMNS), options) == "from a file"
-    assert bind_password(ldap_server(COLUMNS | {"id": 8}), options) == PASSWORD
+    assert credentials(ldap_server(COLUMNS), options).password == "from a file"
+    assert credentials(ldap_server(COLUMNS | {"id": 8}), options).password == PASSWORD
 
 
 def test_a_server_and_the_options_do_not_show_their_passwords() -> None:
     options = DirectorySettings(bind_passwords={7: PASSWORD})
-    for thing in (options, ldap_server(COLUMNS)):
+    server = ldap_server(COLUMNS)
+    for thing in (options, server, credentials(server, DirectorySettings())):
         assert "stairs" not in f"{thing!r} {thing}"
 
 
@@ -368,7 +364,9 @@ def test_several_fitting_entries_are_as_good_as_none_and_are_told(
 ) -> None:
     assert finder.find(shared_directory, "twins@example.com") is None
     messages = [
-        record.getMessage() for record in logged.records if record.name == "automx.directory.pool"
+        record.getMessage()
+        for record in logged.records
+        if record.name.startswith("automx.directory")
     ]
     assert len(messages) == 1
     assert "ldapserver 3" in messages[0]
@@ -673,7 +671,9 @@ def outages(logged: pytest.LogCaptureFixture) -> list[str]:
     """Return what the log tells of outages, in order."""
     words = ("fails", "answers again")
     messages = [
-        record.getMessage() for record in logged.records if record.name == "automx.directory.pool"
+        record.getMessage()
+        for record in logged.records
+        if record.name.startswith("automx.directory")
     ]
     return [word for message in messages for word in words if f" {word}" in message]
 

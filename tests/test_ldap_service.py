@@ -325,7 +325,8 @@ def test_an_outage_is_503_for_the_personal_answers_of_its_domain_only(
     host = f"127.0.0.1:{directory.port}"
     told = [line for line in outages(logged) if "ldap" in line]
     assert told == [
-        f"ERROR automx.directory.pool: ldapserver 3: {host} fails: " + told[0].split("fails: ")[1]
+        f"ERROR automx.directory.hoststate: ldapserver 3: {host} fails: "
+        + told[0].split("fails: ")[1]
     ]
     assert "refused" in told[0]
 
@@ -714,6 +715,10 @@ EXAMPLES = {
         ("a.example@example.net", "aexample@corp.example.net", "Alice Example"),
         ("bob@example.net", "bob@example.net", "bob@example.net"),  # switched off
     ],
+    "Login with the domain before the name": [
+        ("alice@example.net", r"CORP\aexample", "Alice Example"),
+        ("a.example@example.net", "a.example@example.net", "a.example@example.net"),
+    ],
     "FreeIPA": [("alice@example.org", "alice", "Alice Example")],
 }
 
@@ -774,6 +779,10 @@ def test_the_sql_of_the_documentation_works(
     )
     client = make_app(ldap_ca_file=str(directories.authority.root)).test_client()
     assert login_names(autoconfig(client, "alice@example.com")) == {"alice"}
+    (more,) = blocks("sql")["Beyond automx2's columns"]
+    execute(more)
+    client = make_app(ldap_ca_file=str(directories.authority.root)).test_client()
+    assert login_names(autoconfig(client, "alice@example.com")) == {r"CORP\alice"}
 
 
 def test_the_rules_of_the_documentation_let_automx_read_what_it_needs(
@@ -805,6 +814,7 @@ def test_the_sample_output_of_the_documentation_is_real(
     tested = ldap_test("alice@example.com", AUTOMX_LDAP_CA_FILE=str(directories.authority.root))
     output = tested.output.replace(f"localhost:{directory.tls_port}", "ldap.example.com:636")
     output = output.replace("localhost", "ldap.example.com").replace("ldapserver 3", "ldapserver 1")
+    output = output.replace("127.0.0.1", "192.0.2.7")
     date = re.compile(r"\w{3} [ \d]\d \d\d:\d\d:\d\d 20\d\d GMT")
     (sample,) = blocks("text")["Try it"]
     assert date.sub("DATE", output) == date.sub("DATE", sample)

@@ -35,6 +35,7 @@ TITLES = {
     "0002": "Tokens and accounts of Delta Chat",
     "0003": "Details of providers: what people and newer protocols want to know of them",
     "0004": "Keys of mail servers: whether they are accepted",
+    "0005": "Details of directories: longer filters, several search bases, login names",
 }
 REVISIONS = list(TITLES)
 KNOWN = ", ".join(REVISIONS)
@@ -72,11 +73,18 @@ DETAIL_COLUMNS = {
     "documentation": ["id", "provider_id", "url", "lang", "text"],
 }
 KEY_COLUMNS = {"backend_key": ["digest", "state", "changed_at"]}
+DIRECTORY_COLUMNS = {
+    "ldapserver_detail": ["ldapserver_id", "search_base", "search_filter", "login_name"],
+}
 # What each revision adds.
-ADDED = dict(
-    zip(REVISIONS, (AUTOMX2_COLUMNS, ACCOUNT_COLUMNS, DETAIL_COLUMNS, KEY_COLUMNS), strict=True)
-)
-COLUMNS = AUTOMX2_COLUMNS | ACCOUNT_COLUMNS | DETAIL_COLUMNS | KEY_COLUMNS
+ADDED = {
+    "0001": AUTOMX2_COLUMNS,
+    "0002": ACCOUNT_COLUMNS,
+    "0003": DETAIL_COLUMNS,
+    "0004": KEY_COLUMNS,
+    "0005": DIRECTORY_COLUMNS,
+}
+COLUMNS = {table: columns for added in ADDED.values() for table, columns in added.items()}
 DAV_TABLES = {"davserver", "davserver_domain"}
 OUR_INDEXES = {
     "ix_domain_lower_name",
@@ -97,6 +105,13 @@ INSERT_DETAIL = (
 )
 INSERT_PAGE = "INSERT INTO documentation VALUES ({}, {}, 'https://help.example.com/', 'en', 'Help')"
 INSERT_KEY = "INSERT INTO backend_key VALUES ('digest', 'refused', '2026-11-21 10:00:00')"
+INSERT_LDAPSERVER = (
+    "INSERT INTO ldapserver VALUES (8000, 'ldap.example.com', 389, '0', 'dc=example', '(mail={0})',"
+    " 'uid', NULL, NULL, NULL)"
+)
+INSERT_LDAPSERVER_DETAIL = (
+    "INSERT INTO ldapserver_detail VALUES (8000, NULL, '(mail={0})', 'CORP/{uid}')"
+)
 BY_POSITION = (
     "INSERT INTO server VALUES (101, 10, 'mail.example.com', 587, 'smtp', 'STARTTLS',"
     " '%EMAILADDRESS%', 'plain')"
@@ -358,7 +373,12 @@ def assert_usable(db_uri: str) -> None:
     for number in (1, 2):
         do(INSERT_PAGE.format(number, 8000))
     do("DELETE FROM provider WHERE id = 8000")
-    for table in DETAIL_COLUMNS:
+    with pytest.raises(sa.exc.IntegrityError):
+        do(INSERT_LDAPSERVER_DETAIL)
+    do(INSERT_LDAPSERVER)
+    do(INSERT_LDAPSERVER_DETAIL)
+    do("DELETE FROM ldapserver WHERE id = 8000")
+    for table in DETAIL_COLUMNS | DIRECTORY_COLUMNS:
         assert rows(db_uri)[table] == []
 
 
@@ -494,6 +514,7 @@ def test_what_others_added_to_the_table_of_servers_stays(any_database_uri: str) 
         ("provider_detail", "color"),
         ("documentation", "id"),
         ("backend_key", "changed_at"),
+        ("ldapserver_detail", "login_name"),
     ],
 )
 def test_a_table_of_another_program_is_refused_and_left_alone(
@@ -613,6 +634,7 @@ migrations.upgrade(sys.argv[1])
         ("mariadb", "CREATE TABLE account", ["0001"]),
         ("mariadb", "CREATE TABLE provider_detail", ["0001", "0002"]),
         ("mariadb", "CREATE TABLE documentation", ["0001", "0002"]),
+        ("mariadb", "CREATE TABLE ldapserver_detail", ["0001", "0002", "0003", "0004"]),
     ],
 )
 def test_an_upgrade_that_is_killed_leaves_a_database_that_can_be_upgraded(
@@ -674,6 +696,8 @@ def test_a_downgrade_loses_no_row(any_database_uri: str, generation: str) -> Non
         connection.execute(sa.text(INSERT_DETAIL.format(100)))
         connection.execute(sa.text(INSERT_PAGE.format(1, 100)))
         connection.execute(sa.text(INSERT_KEY))
+        connection.execute(sa.text(INSERT_LDAPSERVER))
+        connection.execute(sa.text(INSERT_LDAPSERVER_DETAIL))
     before, upgraded = rows(any_database_uri), dump(any_database_uri)
 
     assert downgrade(any_database_uri) == REVISIONS[::-1]

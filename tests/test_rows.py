@@ -38,6 +38,12 @@ ROWS: dict[str, dict[str, Any]] = {
         "bind_password": "hush",
         "bind_user": "cn=reader",
     },
+    "ldapserver_detail": {
+        "ldapserver_id": 1,
+        "search_base": None,
+        "search_filter": None,
+        "login_name": "CORP\\{uid}",
+    },
     "server": {
         "id": 1,
         "prio": 10,
@@ -140,12 +146,15 @@ def document(table: str, column: str, value: object) -> dict[str, Any]:
     for group, needed in (("logo", "data"), ("oauth2", "issuer")):
         if needed not in details[group]:
             del details[group]
+    # What stands there takes the place of the column.
+    directory = {key: item for key, item in found["ldapserver_detail"].items() if item}
+    directory.pop("ldapserver_id")
     page = found["documentation"]
     details["documentation"] = [{key: page[key] for key in ("url", "lang", "text")}]
     return {
         "version": 2,
         "providers": [found["provider"] | {"details": details}],
-        "ldapservers": [found["ldapserver"]],
+        "ldapservers": [found["ldapserver"] | directory],
         "servers": [found["server"], {**ROWS["server"], **OTHERS}, found["davserver"]],
         "domains": [{"id": 1, "name": "example.com", "ldapserver_id": 1, "servers": [1, 2]}],
     }
@@ -241,6 +250,11 @@ VALUES = st.one_of(
 @given(place=st.sampled_from(COLUMNS), value=VALUES)
 @example(place=("ldapserver", "search_filter"), value="(uid=x)")
 @example(place=("ldapserver", "search_filter"), value="(mail={1})")
+@example(place=("ldapserver_detail", "search_filter"), value=f"(mail={{0}}{'x' * 504})")
+@example(place=("ldapserver_detail", "search_filter"), value=f"(mail={{0}}{'x' * 505})")
+@example(place=("ldapserver_detail", "search_base"), value="dc=a;")
+@example(place=("ldapserver_detail", "search_base"), value="dc=a; dc=b")
+@example(place=("ldapserver_detail", "login_name"), value="CORP")
 @example(place=("server", "user_name"), value="\ue000")
 @example(place=("server", "user_name"), value="%EMAILADRESS%")
 @example(place=("server", "type"), value="sieve")

@@ -42,7 +42,20 @@ EVERYTHING: dict[str, Any] = {
             "attr_cn": None,
             "bind_password": ' "secret" ',
             "bind_user": "cn=reader",
-        }
+        },
+        {
+            "id": 4,
+            "name": "ldapi://%2Frun%2Fldapi",
+            "port": 0,
+            "use_ssl": False,
+            "search_base": f"ou=staff,dc=example; ou={'x' * 980},dc=example",
+            "search_filter": f"(|(mail={{0}})(cn={'x' * 490}))",
+            "attr_uid": "sAMAccountName",
+            "attr_cn": None,
+            "bind_password": None,
+            "bind_user": None,
+            "login_name": "CORP\\{uid}",
+        },
     ],
     "servers": [
         {"id": 101, "type": "imap", "name": "imap.example.com", "port": 993},
@@ -97,7 +110,7 @@ def rows(session: Session) -> dict[str, list[tuple[object, ...]]]:
         name: [tuple(row) for row in session.execute(select(table).order_by(*table.primary_key))]
         for name, table in metadata.tables.items()
     }
-    ours = {"token", "account", "provider_detail", "documentation"}
+    ours = {"token", "account", "provider_detail", "documentation", "ldapserver_detail"}
     return {name: rows for name, rows in found.items() if rows or name not in ours}
 
 

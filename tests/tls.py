@@ -20,7 +20,7 @@ _DAY = datetime.timedelta(days=1)
 
 @dataclass(frozen=True)
 class Certificate:
-    """A server certificate and its key as PEM files."""
+    """A certificate and its key as PEM files."""
 
     certificate: Path
     key: Path
@@ -60,18 +60,20 @@ class Authority:
         folder.mkdir()
         return Authority(folder, self)
 
-    def issue(self, *names: str, days: int = 30) -> Certificate:
+    def issue(self, *names: str, days: int = 30, client: str = "") -> Certificate:
         """Issue a certificate for host names and IP addresses; ``*.example.test`` is a legal one.
 
-        It ends after so many days; with a negative number it has ended already.
+        It ends after so many days; with a negative number it has ended already. ``client`` is the
+        common name of a certificate that proves a client.
         """
+        use = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
         certificate = (
-            self._builder(_name("Test server"), key, days)
+            self._builder(_name(client or "Test server"), key, days)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([use]), critical=False)
             .add_extension(alternatives, critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),

@@ -11,7 +11,7 @@ from automx.check.web import UNKNOWN
 from automx.config import DirectorySettings
 from automx.deadline import left
 from automx.directory.connection import Connection, Host, HostError
-from automx.directory.pool import bind_password, hosts, tls_context
+from automx.directory.pool import credentials, hosts
 from automx.directory.row import LdapServer
 
 
@@ -23,32 +23,44 @@ class DirectoryChecks(DomainChecks):
     options: DirectorySettings
 
     def checks(self) -> Iterator[Check]:
-        """Yield a check for each host; each host is asked once for all domains that name it."""
+        """Yield a check for each host."""
         for host in hosts(self.server, self.options):
             yield partial(self._check, host)
 
-    def _check(self, host: Host) -> Iterator[Finding]:
-        subject = f"ldapserver {self.server.id}, {host}"
-        if reason := self.network.once(("ldap", subject), lambda: self._search(host)):
-            advice = f"see which step fails: automx ldap test someone@{self.domain}"
-            yield self.error(subject, reason, advice)
+    def _check(self, host: Host) -> Iterator[Finding | Check]:
+        """Yield a check for each address of a host."""
+        try:
+            for address in host.each_address():
+                yield partial(self._check_address, address)
+        except HostError as error:
+            yield self._error(host, str(error))
+
+    def _check_address(self, host: Host) -> Iterator[Finding]:
+        """Ask an address, once for all domains that name it."""
+        key = f"ldapserver {self.server.id}, {host}"
+        if reason := self.network.once(("ldap", key), lambda: self._search(host)):
+            yield self._error(host, reason)
+
+    def _error(self, host: Host, reason: str) -> Finding:
+        advice = f"see which step fails: automx ldap test someone@{self.domain}"
+        return self.error(f"ldapserver {self.server.id}, {host}", reason, advice)
 
     def _search(self, host: Host) -> str:
         """Log in and search for an address that no person has; return what failed, or "".
 
-        The host's name is looked up by the system, as in a request for settings.
+        The system has looked up the host's name, as in a request for settings.
         """
         server = self.server
         search_filter = server.filter_for(EmailAddress(UNKNOWN, self.domain))
-        connection = Connection(host, tls_context(self.options))
+        connection = Connection(host, credentials(server, self.options))
         deadline = self.network.deadline()
         # ldap3 waits anew for each byte of a slow host.
         watch = threading.Timer(self.network.timeout, connection.close)
         watch.daemon = True
         watch.start()
         try:
-            connection.log_in(server, bind_password(server, self.options), deadline)
-            connection.search(server.search_base, search_filter, server.attributes, deadline)
+            connection.log_in(deadline)
+            connection.search(server.search_bases, search_filter, server.attributes, deadline)
         except HostError as error:
             # After the timer has closed a connection, the error names another reason.
             return "no answer in time" if not left(deadline) else str(error)

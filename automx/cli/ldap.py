@@ -7,7 +7,14 @@ from automx.cli.context import Context, pass_context
 from automx.config import DirectorySettings
 from automx.deadline import after
 from automx.directory import pool
-from automx.directory.connection import Connection, Host, HostError, LogInStep, TlsMode
+from automx.directory.connection import (
+    Connection,
+    Credentials,
+    Host,
+    HostError,
+    LogInStep,
+    TlsMode,
+)
 from automx.directory.pool import Person
 from automx.directory.row import LdapServer
 from automx.errors import AutomxError
@@ -16,7 +23,9 @@ from automx.lookup import find
 _ADVICE = {
     "Connect": "check host name, port and firewall, and whether the host speaks LDAPS there",
     "StartTLS": "let the directory offer StartTLS, or see ldap_starttls",
-    "Bind": "check bind_user and bind_password, or ldap_bind_password_file",
+    "Resolve": "check the host name and the resolver of this machine",
+    "Bind": "check bind_user and bind_password, or ldap_bind_password_file; without bind_user, what"
+    " the directory makes of the user or the certificate of automx",
     "Search": "check search_base, and what bind_user may read",
     "Certificate": "check that the host's certificate is valid, names the host as the row does,"
     " and comes from an authority of the system or of ldap_ca_file",
@@ -48,22 +57,45 @@ def test(context: Context, address: str) -> None:
     _say("Hosts", ", ".join(f"{host} ({host.tls})" for host in hosts))
     if not options.verify:
         _say("Warning", "ldap_verify = no: certificates are not checked")
-    _say("Filter", f"{server.filter_for(person)} below {server.search_base!r}")
-    answers = [a for host in hosts if (a := _try(host, server, options, person)) is not None]
-    if len(answers) < len(hosts):
+    bases = " and ".join(map(repr, server.search_bases))
+    _say("Filter", f"{server.filter_for(person)} below {bases}")
+    access = pool.credentials(server, options)
+    answers = [
+        _try(address, server, access, options, person)
+        for host in hosts
+        for address in _addresses(host)
+    ]
+    first = next(filter(None, answers), None)
+    if first is None or None in answers:
         raise click.exceptions.Exit(1)
-    config = found.config.for_person(answers[0].login_name, answers[0].display_name)
+    config = found.config.for_person(first.login_name, first.display_name)
     _say("Result", f"login name {config.mail_servers[0].user_name}")
     _say("", f"display name {config.display_name or '(none)'}")
 
 
+def _addresses(host: Host) -> list[Host | None]:
+    """Return the host once for each of its addresses; None if it has none, after advice."""
+    try:
+        return [*host.each_address()]
+    except HostError as error:
+        _say(f"Host {host}", str(host.tls))
+        _failed("Resolve", error)
+        return [None]
+
+
 def _try(
-    host: Host, server: LdapServer, options: DirectorySettings, address: EmailAddress
+    host: Host | None,
+    server: LdapServer,
+    access: Credentials,
+    options: DirectorySettings,
+    address: EmailAddress,
 ) -> Person | None:
     """Ask one host and print each step; return None if a step failed, after advice for it."""
+    if host is None:
+        return None
     _say(f"Host {host}", str(host.tls))
     deadline = after(options.timeout)
-    connection = Connection(host, pool.tls_context(options))
+    connection = Connection(host, access)
     step = "Connect"  # the one at work
 
     def report(done: LogInStep, trouble: str) -> None:
@@ -71,24 +103,23 @@ def _try(
         match done:
             case "Connect":
                 _say("  Connect", "ok")
-                step = "Bind" if host.tls in {TlsMode.LDAPS, TlsMode.NONE} else "StartTLS"
+                is_next = host.tls in {TlsMode.STARTTLS, TlsMode.TRY_STARTTLS}
+                step = "StartTLS" if is_next else "Bind"
             case "StartTLS":
                 _say("  StartTLS", f"refused ({trouble}); going on without encryption")
             case "TLS":
                 _say("  TLS", _certificate(connection))
                 step = "Bind"
             case "Bind":
-                _say("  Bind", f"ok, as {server.bind_user or 'anonymous'}")
+                _say("  Bind", f"ok, as {connection.bound_as}")
                 step = "Search"
 
     try:
-        connection.log_in(server, pool.bind_password(server, options), deadline, report)
+        connection.log_in(deadline, report)
         search_filter = server.filter_for(address)
-        entries = connection.search(server.search_base, search_filter, server.attributes, deadline)
+        entries = connection.search(server.search_bases, search_filter, server.attributes, deadline)
     except HostError as error:
-        _say(f"  {step}", click.style("failed", fg="red") + f": {error}")
-        reason = "Certificate" if "CERTIFICATE_VERIFY_FAILED" in str(error) else step
-        _say("", f"What to do: {_ADVICE[reason]}.")
+        _failed(step, error)
         return None
     finally:
         connection.close()
@@ -99,11 +130,19 @@ def _try(
         return pool.NOBODY
     for name, values in entries[0]["raw_attributes"].items():
         _say(f"  {name}", ", ".join(repr(value.decode(errors="replace")) for value in values))
-    return pool.person(server, entries[0])
+    return pool.person(server, entries[0], address)
+
+
+def _failed(step: str, error: HostError) -> None:
+    _say(f"  {step}", click.style("failed", fg="red") + f": {error}")
+    reason = "Certificate" if "CERTIFICATE_VERIFY_FAILED" in str(error) else step
+    _say("", f"What to do: {_ADVICE[reason]}.")
 
 
 def _certificate(connection: Connection) -> str:
     """Return names and dates of the certificate of a connection."""
+    if connection.host.tls is TlsMode.SOCKET:
+        return "not needed: the socket is on this machine"
     if not connection.is_encrypted:
         return "not encrypted"
     certificate = connection.certificate()

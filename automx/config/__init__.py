@@ -90,6 +90,13 @@ class DirectorySettings:
 
     ldap_bind_password_file: Files with passwords that replace the column `bind_password`: the id of
     the row and a path, such as `3:/etc/automx/ldap.3`; several are separated by blanks.
+
+    ldap_client_certificate_file: Files (PEM) with a certificate, and its key, that automx shows to
+    the hosts of a directory: the id of the row and a path, such as `3:/etc/automx/ldap.3.pem`;
+    several are separated by blanks.
+
+    ldap_client_key_file: Files (PEM) with the keys of these certificates, where they do not stand
+    in the same files; written alike.
     """
 
     starttls: str = _key("ldap_starttls", values.starttls, "yes")
@@ -100,6 +107,12 @@ class DirectorySettings:
     cache_size: int = _key("ldap_cache_size", values.count, "10000")
     bind_passwords: Mapping[int, str] = _key(
         "ldap_bind_password_file", values.bind_passwords, show=values.without_passwords
+    )
+    client_certificates: Mapping[int, str] = _key(
+        "ldap_client_certificate_file", values.files_of_rows, show=values.row_files
+    )
+    client_keys: Mapping[int, str] = _key(
+        "ldap_client_key_file", values.files_of_rows, show=values.row_files
     )
 
 
@@ -281,6 +294,9 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     if bool(values.get("signing_certificate")) != bool(values.get("signing_key")):
         missing = "signing_certificate" if values.get("signing_key") else "signing_key"
         raise SettingsError(f"{missing} is missing: profiles are signed with both")
+    made = make(**values)
+    for row_id in made.directory.client_keys.keys() - made.directory.client_certificates.keys():
+        raise SettingsError(f"ldap_client_certificate_file is missing for the key of {row_id}")
     if values.get("web_endpoint") and not values.get("public_host"):
         sources["public_host"] = "the host of web_endpoint"
     if environ.get(CLEARTEXT_VARIABLE) == CLEARTEXT_CONSENT:

@@ -77,20 +77,30 @@ def readable_file(text: str) -> str:
     return text
 
 
-def bind_passwords(text: str) -> Mapping[int, str]:
-    """Return the passwords by the id of the row, read from the files that ``3:/path`` names."""
-    passwords = {}
+def _content(path: str) -> str:
+    return Path(path).read_text("utf-8")
+
+
+def files_of_rows(text: str) -> Mapping[int, str]:
+    """Return the paths of files that can be read now, by the id of the row: ``3:/path``."""
+    paths = {}
     for item in re.split(r"[\s,]+", text) if text else ():
         row_id, colon, path = item.partition(":")
         if not colon or not row_id.isdecimal():
             raise ValueError("pairs of id and file, such as 3:/etc/automx/ldap.3")
         try:
-            passwords[int(row_id)] = Path(path).read_text("utf-8").strip()
+            _content(path)
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8"
             text = f"pairs of id and file; the file of {row_id} cannot be read: {reason}"
             raise ValueError(text) from error
-    return passwords
+        paths[int(row_id)] = path
+    return paths
+
+
+def bind_passwords(text: str) -> Mapping[int, str]:
+    """Return the passwords by the id of the row, read from the files that ``3:/path`` names."""
+    return {row_id: _content(path).strip() for row_id, path in files_of_rows(text).items()}
 
 
 def web_url(text: str) -> str:
@@ -177,3 +187,8 @@ def without_password(uri: str) -> str:
 def without_passwords(passwords: Mapping[int, str]) -> str:
     """Return only the ids of rows that have a password."""
     return " ".join(f"{row_id}:***" for row_id in passwords)
+
+
+def row_files(paths: Mapping[int, str]) -> str:
+    """Return paths by the id of the row as the file would hold them."""
+    return " ".join(f"{row_id}:{path}" for row_id, path in paths.items())

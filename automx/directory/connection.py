@@ -5,13 +5,15 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from time import monotonic
 from typing import Any, Literal
+from urllib.parse import quote
 
+from automx.address import is_ip
 from automx.deadline import remaining
-from automx.directory.row import LdapServer, ldap3
+from automx.directory.row import ldap3
 
 IDLE_SECONDS = 60.0  # how long an unused connection is kept: firewalls forget them silently
 
@@ -36,18 +38,53 @@ class TlsMode(StrEnum):
     STARTTLS = "StartTLS"
     TRY_STARTTLS = "StartTLS if possible"
     NONE = "not encrypted"
+    SOCKET = "socket of this machine"
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One server of a directory, and how it is asked."""
+    """One server of a directory, and how it is asked.
+
+    The ``name`` of a socket is its path. ``address`` is the one of several addresses that is asked,
+    "" if the name is one or none is chosen yet.
+    """
 
     name: str
     port: int
     tls: TlsMode
+    address: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.port}"
+        if self.tls is TlsMode.SOCKET:
+            return f"ldapi://{self.name}"
+        return f"{self.name}:{self.port}" + (f" at {self.address}" if self.address else "")
+
+    def each_address(self) -> list["Host"]:
+        """Return this host once for each address that the system's resolver gives, in its order.
+
+        Raises BrokenError if there is none.
+        """
+        if self.tls is TlsMode.SOCKET or is_ip(self.name):
+            return [self]
+        try:
+            found = socket.getaddrinfo(self.name, self.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise BrokenError(f"the host name has no address: {_text_of(error)}") from error
+        addresses = dict.fromkeys(str(address[0]) for *_, address in found)
+        return [replace(self, address=address) for address in addresses]
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """How automx proves to the hosts of a directory who it is, and how it checks who they are.
+
+    ``has_certificate`` is whether ``context`` shows a certificate of automx to a host.
+    """
+
+    context: ssl.SSLContext
+    has_certificate: bool
+    user: str
+    password: str = field(repr=False)
 
 
 class Connection:
@@ -57,21 +94,20 @@ class Connection:
     raise HostError, and BrokenError where the connection itself fails.
     """
 
-    def __init__(self, host: Host, context: ssl.SSLContext) -> None:
+    def __init__(self, host: Host, credentials: Credentials) -> None:
         self.host = host
         self.is_encrypted = False
+        self.bound_as = ""
         self.last_used = 0.0
-        self._context = context
+        self._credentials = credentials
         self._ldap: Any = None
 
     def log_in(
         self,
-        server: LdapServer,
-        password: str,
         deadline: float,
         report: Callable[[LogInStep, str], None] = lambda step, trouble: None,
     ) -> None:
-        """Connect, encrypt as the host is to be asked, and bind as the row says.
+        """Connect, encrypt as the host is to be asked, and bind.
 
         ``report`` is called after each step, with an error text if a step failed that is optional.
         """
@@ -88,7 +124,7 @@ class Connection:
                 self.close()
                 self.connect(deadline)
         report("TLS", "")
-        self.bind(server.bind_user, password, deadline)
+        self.bind(deadline)
         report("Bind", "")
 
     def connect(self, deadline: float) -> None:
@@ -97,10 +133,11 @@ class Connection:
         tls = library.Tls()
         # Python's own check of the certificate, host name included, in place of ldap3's.
         tls.wrap_socket = self._encrypt
+        is_socket = self.host.tls is TlsMode.SOCKET
         with _broken():
             server = library.Server(
-                self.host.name,
-                self.host.port,
+                f"ldapi://{quote(self.host.name, safe='')}" if is_socket else self._address,
+                None if is_socket else self.host.port,
                 use_ssl=self.host.tls is TlsMode.LDAPS,
                 tls=tls,
                 get_info=library.NONE,
@@ -118,9 +155,13 @@ class Connection:
             self._ldap.open(read_server_info=False)
         self.is_encrypted = self.host.tls is TlsMode.LDAPS
 
+    @property
+    def _address(self) -> str:
+        return self.host.address or self.host.name
+
     def _encrypt(self, connection: Any, do_handshake: bool = False) -> None:
         """Put TLS on the socket of a connection of ldap3's, which calls this."""
-        connection.socket = self._context.wrap_socket(
+        connection.socket = self._credentials.context.wrap_socket(
             connection.socket, server_hostname=self.host.name
         )
 
@@ -139,25 +180,48 @@ class Connection:
                 raise HostError(f"StartTLS was refused: {description}") from None
         self.is_encrypted = True
 
-    def bind(self, user: str, password: str, deadline: float) -> None:
-        """Log in, anonymously if there is no user."""
+    def bind(self, deadline: float) -> None:
+        """Log in by name and password.
+
+        Without a name, log in by SASL EXTERNAL (RFC 4422, appendix A) where the host knows already
+        who automx is: from the socket, or from a certificate; else anonymously.
+        """
+        is_known = self.host.tls is TlsMode.SOCKET
+        is_known |= self.is_encrypted and self._credentials.has_certificate
         with _broken():
             self._limit(deadline)
-            if user:
-                self._ldap.user, self._ldap.password = user, password
+            if user := self._credentials.user:
+                self._ldap.user, self._ldap.password = user, self._credentials.password
                 self._ldap.authentication = "SIMPLE"
+            elif is_known:
+                self._ldap.authentication = "SASL"
+                self._ldap.sasl_mechanism, self._ldap.sasl_credentials = "EXTERNAL", ""
             is_bound = self._ldap.bind(read_server_info=False)
         if not is_bound:
             raise HostError(f"the bind was refused: {self._ldap.result['description']}")
+        self.bound_as = user or ("SASL EXTERNAL" if is_known else "anonymous")
 
     def search(
-        self, base: str, search_filter: str, attributes: Sequence[str], deadline: float
+        self, bases: Sequence[str], search_filter: str, attributes: Sequence[str], deadline: float
     ) -> list[Any]:
-        """Return at most two entries.
+        """Return at most two entries below several bases.
 
         Where the host has a limit of its own, an entry is returned twice rather than taken for the
         only one.
         """
+        found: dict[str, Any] = {}
+        for base in bases:
+            entries, is_cut = self._search(base, search_filter, attributes, deadline)
+            if is_cut:
+                return (entries * 2)[:2]
+            # A base may lie below another one.
+            found |= {entry["dn"].lower(): entry for entry in entries}
+        return list(found.values())[:2]
+
+    def _search(
+        self, base: str, search_filter: str, attributes: Sequence[str], deadline: float
+    ) -> tuple[list[Any], bool]:
+        """Return at most two entries below a base, and whether a limit has cut others off."""
         with _broken():
             self._limit(deadline)
             self._ldap.search(base, search_filter, attributes=list(attributes), size_limit=2)
@@ -166,7 +230,7 @@ class Connection:
             raise HostError(f"the search was refused: {result['description']}")
         # Active Directory also sends referrals to other partitions; they are not followed.
         entries = [entry for entry in self._ldap.response if entry["type"] == "searchResEntry"]
-        return entries if result["result"] == _SUCCESS else (entries * 2)[:2]
+        return entries, result["result"] == _SIZE_LIMIT_EXCEEDED
 
     def certificate(self) -> Mapping[str, Any]:
         """Return the certificate of an encrypted connection as ``ssl`` does, {} if not checked."""
@@ -205,6 +269,10 @@ def _broken() -> Iterator[None]:
     except TimeoutError as error:
         raise BrokenError("no answer in time") from error
     except Exception as error:  # ldap3 raises whatever its decoder stumbles over
-        # ldap3 wraps the texts of ssl like a tuple.
-        text = " ".join(str(error).split()).removeprefix("('").removesuffix("',)")
-        raise BrokenError(text or type(error).__name__) from error
+        raise BrokenError(_text_of(error)) from error
+
+
+def _text_of(error: Exception) -> str:
+    # ldap3 wraps the texts of ssl like a tuple.
+    text = " ".join(str(error).split()).removeprefix("('").removesuffix("',)")
+    return text or type(error).__name__
