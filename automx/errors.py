@@ -4,11 +4,14 @@ Each class has the HTTP status of its answer. The text of an error may be sent t
 ``cause`` is for the administrator: it is logged and never sent.
 """
 
+from automx.texts import N_
+
 
 class AutomxError(Exception):
     """Base of all errors raised on purpose.
 
-    ``str(error)`` is the public text: one line, harmless to give to a stranger. ``cause`` is for
+    ``str(error)`` is the public text: one line in English, harmless to give to a stranger. Where
+    people may read it, it is marked by ``N_()``, and the edge translates it. ``cause`` is for
     the log, or None if there is nothing to log. ``status`` is the HTTP status, ``retry_after`` the
     time in seconds after which the request may succeed, or None.
     """
@@ -47,7 +50,7 @@ class ForbiddenError(AutomxError):
     """The request is understood and refused."""
 
     status = 403
-    public = "This is not allowed."
+    public = N_("This is not allowed.")
 
 
 class UnknownDomainError(AutomxError):
@@ -75,14 +78,14 @@ class ConflictError(AutomxError):
     """The change is in conflict with rows of the database."""
 
     status = 409
-    public = "The database holds other data already."
+    public = N_("The database holds other data already.")
 
 
 class TooManyRequestsError(AutomxError):
     """A client asks too often; it may ask again after ``retry_after`` seconds."""
 
     status = 429
-    public = "Too many accounts were asked for. Please wait a while and try again."
+    public = N_("Too many accounts were asked for. Please wait a while and try again.")
 
     def __init__(self, *, retry_after: int) -> None:
         super().__init__()
@@ -105,7 +108,7 @@ class UnavailableError(AutomxError):
     """The database, a directory or a mail server does not answer; a later request may succeed."""
 
     status = 503
-    public = "The service is not available at the moment. Please try again later."
+    public = N_("The service is not available at the moment. Please try again later.")
     retry_after: int | None = 10  # seconds
 
 
@@ -116,19 +119,19 @@ class DatabaseError(UnavailableError):
 class TakenError(ConflictError):
     """The mailbox exists already; nothing was changed."""
 
-    public = "This address is taken already."
+    public = N_("This address is taken already.")
 
 
 class NoFreeAddressError(TakenError):
     """Each address that was tried for an account is taken."""
 
-    public = "No free address was found. Please try again."
+    public = N_("No free address was found. Please try again.")
 
 
 class TryAgainError(UnavailableError):
     """A backend refused, or could not be asked; nothing was changed."""
 
-    public = "The mail server cannot do this at the moment. Please try again later."
+    public = N_("The mail server cannot do this at the moment. Please try again later.")
     retry_after: int | None = 60
 
 
@@ -136,7 +139,7 @@ class NotReachedError(TryAgainError):
     """A backend cannot be reached; nothing was changed."""
 
     status = 504
-    public = "The mail server cannot be reached at the moment. Please try again later."
+    public = N_("The mail server cannot be reached at the moment. Please try again later.")
 
 
 class MisconfiguredError(TryAgainError):
@@ -153,7 +156,7 @@ class MisconfiguredError(TryAgainError):
 class UncertainError(UnavailableError):
     """A backend failed; the mailbox may have changed."""
 
-    public = "The mail server did not answer as it should. Please try again later."
+    public = N_("The mail server did not answer as it should. Please try again later.")
     retry_after = 60
 
 
@@ -161,7 +164,7 @@ class SilentError(UncertainError):
     """A backend did not answer in time; the mailbox may have changed, or may still change."""
 
     status = 504
-    public = "The mail server did not answer in time. Please try again later."
+    public = N_("The mail server did not answer in time. Please try again later.")
 
 
 class MailLeftError(AutomxError):

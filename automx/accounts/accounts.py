@@ -47,6 +47,7 @@ from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
 from automx.models import second_of
 from automx.moments import iso
+from automx.texts import N_
 
 log = logging.getLogger(__name__)
 
@@ -391,8 +392,10 @@ def _claim(
         found = select(AccountRow.c.state).where(AccountRow.c.address == name)
         if address and session.scalar(found) not in SETTLED:
             raise TryAgainError(
-                "This address is being made or deleted at the moment. Please try again in half an"
-                " hour."
+                N_(
+                    "This address is being made or deleted at the moment. Please try again in half"
+                    " an hour."
+                )
             ) from None
         raise TakenError from None
     finally:

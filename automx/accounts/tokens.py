@@ -30,6 +30,7 @@ from automx.formats.dclogin import account_text
 from automx.models import Account, second_of
 from automx.models import Token as TokenRow
 from automx.moments import iso
+from automx.texts import N_
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +51,11 @@ class Obstacle(StrEnum):
 
 
 _REASONS = {
-    Obstacle.REVOKED: "This QR code has been withdrawn.",
-    Obstacle.EXPIRED: "This QR code is no longer valid.",
-    Obstacle.USED_UP: "This QR code has been used as often as it may be.",
+    Obstacle.REVOKED: N_("This QR code has been withdrawn. Please ask for a new one."),
+    Obstacle.EXPIRED: N_("This QR code is no longer valid. Please ask for a new one."),
+    Obstacle.USED_UP: N_(
+        "This QR code has been used as often as it may be. Please ask for a new one."
+    ),
 }
 
 
@@ -96,7 +99,7 @@ class Token:
     def check_usable(self, now: datetime) -> None:
         """Raise ForbiddenError, with a text for people, if the token makes no account."""
         if obstacle := self.obstacle(now):
-            raise ForbiddenError(f"{_REASONS[obstacle]} Please ask for a new one.")
+            raise ForbiddenError(_REASONS[obstacle])
 
     def qr_text(self, web_endpoint: str) -> str | None:
         """Return the text of its QR code; None if the setting web_endpoint is no https URL."""
@@ -231,12 +234,12 @@ def find(session: Session, secret: str) -> Token:
     """
     if not secret:
         raise ForbiddenError(
-            "This link is incomplete: its token is missing. Please scan the QR code again."
+            N_("This link is incomplete: its token is missing. Please scan the QR code again.")
         )
     found = _ALL.where(TokenRow.c.token_digest == _digest(secret))
     row = session.execute(found).mappings().one_or_none()
     if row is None or not hmac.compare_digest(_octets(str(row["token"])), _octets(secret)):
-        raise ForbiddenError("This QR code is not known here. Please ask for a new one.")
+        raise ForbiddenError(N_("This QR code is not known here. Please ask for a new one."))
     return _loaded(row)
 
 

@@ -28,6 +28,7 @@ from automx.errors import (
     UncertainError,
 )
 from automx.moments import this_second
+from automx.texts import N_
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,8 @@ class Mailcow:
         if codes & _TAKEN:
             raise TakenError(cause=cause)
         if codes & _NO_ROOM:
-            raise TryAgainError("The mail server has no room for further mailboxes.", cause=cause)
+            text = N_("The mail server has no room for further mailboxes.")
+            raise TryAgainError(text, cause=cause)
         hints = "; ".join(_REFUSED[code] for code in sorted(codes))
         raise MisconfiguredError(cause=self._api.hinted(cause, hints))
 

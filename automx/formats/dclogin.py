@@ -9,12 +9,13 @@ from urllib.parse import quote, urlencode, urlsplit
 from automx.address import EmailAddress
 from automx.clientconfig import ClientConfig, MailServer, ServerType
 from automx.errors import BadRecordError, SettingsError
+from automx.texts import N_
 
 # Instructions for both texts, in the words of Delta Chat 2.
 SCAN_STEPS = (
-    "Install Delta Chat on your phone, from its app store or get.delta.chat.",
-    "Open it and tap “Create New Profile”, “Use Other Server”, “Scan Invitation Code”.",
-    "Hold the camera over this code and follow the app.",
+    N_("Install Delta Chat on your phone, from its app store or get.delta.chat."),
+    N_("Open it and tap “Create New Profile”, “Use Other Server”, “Scan Invitation Code”."),
+    N_("Hold the camera over this code and follow the app."),
 )
 
 

@@ -16,29 +16,31 @@ from automx.address import EmailAddress
 from automx.cache import FoundConfig
 from automx.errors import ForbiddenError, TakenError
 from automx.formats import dclogin, mobileconfig
+from automx.texts import N_
+from automx.views import languages
 from automx.views.failure import Failure
 from automx.views.http import NOSNIFF, argument, body, found_config, parts, personal_document
 from automx.views.mobileconfig import profile_response
 from automx.views.session import current_session
 
 _FORM_TYPE = "application/x-www-form-urlencoded"
-_NO_PROFILE = (
+_NO_PROFILE = N_(
     "This server gives out no profiles for these mailboxes. Please scan the QR code with the app"
     " Delta Chat."
 )
 
 # By status, for people who know nothing of HTTP. The cause is in the log.
 _REASONS = {
-    400: "This QR code is damaged. Please scan it again, or ask for a new one.",
-    404: "This QR code leads to a wrong address. Please ask for a new one.",
-    405: "This address is for the app Delta Chat. Please scan the QR code with it.",
-    413: "This request is too large. Please scan the QR code with the app Delta Chat.",
-    500: (
+    400: N_("This QR code is damaged. Please scan it again, or ask for a new one."),
+    404: N_("This QR code leads to a wrong address. Please ask for a new one."),
+    405: N_("This address is for the app Delta Chat. Please scan the QR code with it."),
+    413: N_("This request is too large. Please scan the QR code with the app Delta Chat."),
+    500: N_(
         "This server cannot make mailboxes now; its administrator has to look into it. Please try"
         " again later."
     ),
 }
-_TAKEN = "The address of this QR code is taken already. Please ask for another QR code."
+_TAKEN = N_("The address of this QR code is taken already. Please ask for another QR code.")
 
 
 def create() -> Response:
@@ -93,10 +95,10 @@ def offers_profile(found: FoundConfig) -> bool:
 
 
 def reason(failure: Failure) -> str:
-    """Return the text for a person with a QR code."""
-    if type(failure.error) is TakenError:
-        return _TAKEN
-    return _REASONS.get(failure.status, failure.text)
+    """Return the text for a person with a QR code, in the language that the client prefers."""
+    is_taken = type(failure.error) is TakenError
+    text = _TAKEN if is_taken else _REASONS.get(failure.status, failure.text)
+    return languages.translated(text)
 
 
 def error_document(failure: Failure) -> Response:
@@ -105,7 +107,7 @@ def error_document(failure: Failure) -> Response:
 
 
 def out_of_order(error: Exception) -> Response:
-    """Return the error document of status 500, without use of what may be broken."""
+    """Return the error document of status 500, without use of what may be broken: in English."""
     return _document(Failure(500, "", {}, error), _REASONS[500])
 
 

@@ -14,7 +14,7 @@ _CATALOGUES = Path(__file__).parent.parent / "translations"
 _FROM_RIGHT = {"ar", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"}
 
 
-def choose(wanted: str) -> str:
+def choose(wanted: str = "") -> str:
     """Choose the language of a response and return its BCP 47 tag, such as ``pt-BR``.
 
     It is ``wanted`` if there is a catalogue, else what the browser prefers, else English.
@@ -28,15 +28,26 @@ def choose(wanted: str) -> str:
     return "en"
 
 
+def translated(text: str) -> str:
+    """Return a text that ``N_()`` marks in the language that the client prefers."""
+    return _translations()[choose()].gettext(text)
+
+
 def translator(language: str) -> Callable[..., str]:
     """Return ``_()`` for a template, in one of the languages."""
     translate = _translations()[language].gettext
 
-    def translated(text: str, **values: str) -> str:
+    def filled(text: str, **values: str) -> str:
         """Return a text in the language; values for ``%(name)s`` are escaped."""
         return Markup(translate(text)) % values if values else translate(text)  # noqa: S704 - our texts
 
-    return translated
+    return filled
+
+
+def counter(language: str) -> Callable[[str, str, int], str]:
+    """Return ``ngettext()`` for a template: a text for one or for several, with their number."""
+    translate = _translations()[language].ngettext
+    return lambda one, several, number: translate(one, several, number) % {"number": number}
 
 
 def direction(language: str) -> str:

@@ -10,9 +10,12 @@ from flask import Response, render_template, request
 from markupsafe import Markup
 
 from automx.accounts import accounts, tokens
+from automx.accounts.tokens import Token
 from automx.address import unicode_domain
-from automx.duration import in_words
+from automx.duration import format_duration
 from automx.formats import dclogin, qr
+from automx.texts import N_
+from automx.views import languages
 from automx.views.dcaccount import offers_profile, reason
 from automx.views.failure import Failure
 from automx.views.http import argument, found_config, html_page, own_url, parts
@@ -20,9 +23,9 @@ from automx.views.pagefiles import style_query
 from automx.views.session import current_session
 
 _HEADLINES = {
-    400: "This QR code does not work",
-    403: "This QR code does not work",
-    429: "A little too fast",
+    400: N_("This QR code does not work"),
+    403: N_("This QR code does not work"),
+    429: N_("A little too fast"),
 }
 _POLICY = (
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action {}; frame-ancestors 'none'"
@@ -41,12 +44,12 @@ def page() -> Response:
     text = dclogin.account_text(endpoint, secret, token.name)
     return _page(
         200,
-        "Your new mailbox is one scan away",
+        N_("Your new mailbox is one scan away"),
         color=found.config.details.color,
         provider=found.config.provider_name,
         domain=unicode_domain(token.domain),
-        lasts=None if token.lifetime is None else in_words(token.lifetime),
-        code=Markup(qr.svg(text, title="QR code")),  # noqa: S704 - made of numbers
+        lasts=_lifetime(token),
+        code=Markup(qr.svg(text, title=languages.translated("QR code"))),  # noqa: S704 - made of numbers
         link=text.replace("DCACCOUNT:", "dcaccount:", 1),
         steps=dclogin.SCAN_STEPS,
         offers_profile=offers_profile(found),
@@ -55,14 +58,34 @@ def page() -> Response:
 
 def failure_page(failure: Failure) -> Response:
     """Show a failure on a page."""
-    headline = _HEADLINES.get(failure.status, "Not at the moment")
+    headline = _HEADLINES.get(failure.status, N_("Not at the moment"))
     response = _page(failure.status, headline, reason=reason(failure))
     response.headers.update(failure.headers)
     return response
 
 
 def _page(status: int, headline: str, *, color: str = "", **values: object) -> Response:
-    style = style_query(color)
-    html = render_template("token.html", headline=headline, style=style, **values)
+    """Return the page in the language of the visitor; ``headline`` is in English."""
+    language = languages.choose()
+    html = render_template(
+        "token.html",
+        _=languages.translator(language),
+        ngettext=languages.counter(language),
+        language=language,
+        direction=languages.direction(language),
+        headline=languages.translated(headline),
+        style=style_query(color),
+        **values,
+    )
     policy = _POLICY.format("'self'" if values.get("offers_profile") else "'none'")
-    return html_page(html, status, policy=policy, robots="noindex, nofollow")
+    response = html_page(html, status, policy=policy, robots="noindex, nofollow")
+    response.headers["Content-Language"] = language
+    return response
+
+
+def _lifetime(token: Token) -> tuple[int, str] | None:
+    """Return the lifetime of an account, such as 1 and "d" for a day; None if it has no end."""
+    if token.lifetime is None:
+        return None
+    text = format_duration(token.lifetime)
+    return int(text[:-1]), text[-1]
