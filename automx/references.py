@@ -34,7 +34,7 @@ _USES: dict[str, ColumnElement[Any]] = {
 }
 _REFERRING = (
     *("domain", "server_domain", "davserver_domain"),
-    *("provider_detail", "documentation", "account"),
+    *("provider_detail", "documentation", "ldapserver_detail", "account"),
 )
 # A domain can go without its directory, and the mailbox of an account is still there.
 _KEPT = {_DOMAIN.ldapserver_id, _TABLES["account"].c.token_id}

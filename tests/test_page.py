@@ -404,6 +404,65 @@ def test_a_prefix_that_a_proxy_removes_is_not_missed(make_app: Callable[..., Fla
     assert f"<title>{url}</title>" in answer.text
 
 
+# Host, X-Forwarded-Proto and -Prefix, the settings, and where the code of the profile leads.
+CODES = [
+    ("autoconfig.example.com", "http", "", {}, "https://autoconfig.example.com/"),
+    ("autoconfig.example.com", "https", "", {}, "https://autoconfig.example.com/"),
+    ("autoconfig.example.com:443", "http", "", {}, "https://autoconfig.example.com/"),
+    ("autoconfig.example.com:80", "http", "", {}, "https://autoconfig.example.com/"),
+    ("AutoConfig.Example.com", "", "", {}, "https://autoconfig.example.com/"),
+    ("example.com", "http", "/automx", {}, "https://example.com/automx/"),
+    # The certificate of the public host is known to be there.
+    ("autoconfig.example.com", "http", "", {"public_host": "mx.test"}, "https://mx.test/"),
+    ("localhost", "http", "/a", {"public_host": "mx.test"}, "https://mx.test/a/"),
+    (
+        "autoconfig.example.com",
+        "http",
+        "",
+        {"web_endpoint": "https://mx.test:8443/new"},
+        "https://mx.test:8443/",
+    ),
+    (
+        "autoconfig.example.com",
+        "http",
+        "",
+        {"web_endpoint": "http://mx.test/new"},
+        "https://autoconfig.example.com/",
+    ),
+    (
+        "autoconfig.example.com",
+        "https",
+        "",
+        {"public_host": "mx.test"},
+        "https://autoconfig.example.com/",
+    ),
+    ("autoconfig.example.com:8443", "https", "", {}, "https://autoconfig.example.com:8443/"),
+    # Names and ports of one's own machine or network.
+    ("localhost:4243", "http", "", {}, "http://localhost:4243/"),
+    ("automx.localhost", "http", "", {}, "http://automx.localhost/"),
+    ("192.0.2.1", "http", "", {}, "http://192.0.2.1/"),
+    ("[2001:db8::1]:80", "http", "", {}, "http://[2001:db8::1]/"),
+    ("automx", "http", "", {}, "http://automx/"),
+    ("automx.example.com:4243", "http", "", {}, "http://automx.example.com:4243/"),
+]
+
+
+@pytest.mark.parametrize(("host", "scheme", "prefix", "settings", "expected"), CODES)
+def test_the_code_of_a_profile_leads_to_https_whatever_a_proxy_calls_the_request(
+    make_app: Callable[..., Flask],
+    host: str,
+    scheme: str,
+    prefix: str,
+    settings: dict[str, str],
+    expected: str,
+) -> None:
+    client = make_app(proxy_count=1, **settings).test_client()
+    headers = {"Host": host, "X-Forwarded-Proto": scheme, "X-Forwarded-Prefix": prefix}
+    answer = client.get("/mobileconfig.svg?emailaddress=alice@example.com", headers=headers)
+    url = f"{expected}mobileconfig/?emailaddress=alice@example.com"
+    assert f"<title>{url}</title>" in answer.text
+
+
 def test_the_address_is_not_in_the_log(
     make_app: Callable[..., Flask], caplog: pytest.LogCaptureFixture
 ) -> None:

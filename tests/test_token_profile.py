@@ -40,16 +40,16 @@ NOT_OFFERED = (
     "This server gives out no profiles for these mailboxes. Please scan the QR code with the app"
     " Delta Chat."
 )
-OFFER = """<section>
-<h2>Without Delta Chat</h2>
-<form method="post">
-<p class="remark">The mail app of this iPhone, iPad or Mac can have the mailbox instead. It is made
-as you tap the button; a profile with its settings and its password is downloaded. Open Settings (on
-a Mac, System Settings), tap “Profile Downloaded” and install it within eight minutes.</p>
-<button class="button" name="profile" value="1">Make an account on this iPhone, iPad or Mac</button>
-</form>
-</section>
-"""
+OFFER = (
+    "<section>\n<h2>Without Delta Chat</h2>\n"
+    '<form method="post">\n'
+    '<p class="remark">The mail app of this iPhone, iPad or Mac can have the mailbox instead. It is'
+    " made as you tap the button; a profile with its settings and its password is downloaded. Open"
+    " Settings (on a Mac, System Settings), tap “Profile Downloaded” and install it within eight"
+    " minutes.</p>\n"
+    '<button class="button" name="profile" value="1">Make an account on this iPhone, iPad or Mac'
+    "</button>\n</form>\n</section>\n"
+)
 
 Make = Callable[..., Flask]
 AddToken = Callable[..., None]

@@ -79,10 +79,7 @@ def mobileconfig_qr(context: Context, address: str, url: str | None, output: QrO
 
 def _own_url(address: EmailAddress, settings: Settings) -> str:
     """Return where a phone finds the profile, without a final slash."""
-    endpoint = urlsplit(settings.web_endpoint)
-    if endpoint.hostname == settings.public_host:  # with its port
-        return f"{endpoint.scheme}://{endpoint.netloc}"
-    return f"https://{settings.public_host or f'autoconfig.{address.domain}'}"
+    return settings.public_url or f"https://autoconfig.{address.domain}"
 
 
 def _checked_url(url: str) -> str:

@@ -255,6 +255,17 @@ class Settings:
     # Where the value of each key came from.
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
+    @property
+    def public_url(self) -> str:
+        """The URL of the public host, with the port of ``web_endpoint`` if it is the same host.
+
+        It has no final slash; "" if the public host is not known.
+        """
+        endpoint = urlsplit(self.web_endpoint)
+        if self.public_host and endpoint.hostname == self.public_host:
+            return f"{endpoint.scheme}://{endpoint.netloc}"
+        return f"https://{self.public_host}" if self.public_host else ""
+
     def values(self) -> dict[str, object]:
         """Return the value of each key."""
         return {name: attrgetter(key.path)(self) for name, key in KEYS.items()}

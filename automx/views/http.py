@@ -11,7 +11,7 @@ from flask import Response, current_app, request
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from automx.address import EmailAddress, parse_domain
+from automx.address import EmailAddress, is_ip, parse_domain
 from automx.backends import Backends
 from automx.cache import ConfigCache, FoundConfig
 from automx.config import Settings
@@ -131,19 +131,29 @@ def _host() -> tuple[str, str]:
 
 
 def own_url(path: str) -> str:
-    """Return the URL of a path of this service, which begins "/", at the host that was asked.
+    """Return the URL of a path of this service, which begins "/", for other devices.
 
-    Raises BadRequestError if the host name of the request is none.
+    It is a URL of https if possible: a proxy behind the one that speaks TLS can call a request
+    http. Then the public host of the settings is named, which has a certificate; without one, the
+    host of the request, unless that is a name or a port of one's own machine or network. Raises
+    BadRequestError if the host name of the request is none.
     """
+    scheme, public = request.scheme, parts().settings.public_url
+    path = quote(request.script_root + path)
+    if scheme == "http" and public.startswith("https:"):
+        return f"{public}{path}"
     name, port = _host()
     try:
         host = f"[{name}]" if ":" in name else parse_domain(name)
     except AddressError:
         cause = f"Host {request.headers.get('Host')!r}"
         raise BadRequestError("The host name is not valid.", cause=cause) from None
-    if port and port != {"http": "80", "https": "443"}.get(request.scheme):
+    is_named = "." in host and not is_ip(name) and not host.endswith(".localhost")
+    if scheme == "http" and is_named and port in {"", "80", "443"}:
+        scheme, port = "https", ""
+    if port and port != {"http": "80", "https": "443"}[scheme]:
         host += f":{port}"
-    return f"{request.scheme}://{host}{quote(request.script_root + path)}"
+    return f"{scheme}://{host}{path}"
 
 
 def asked_domain() -> str:

@@ -128,7 +128,7 @@ def failure_page(failure: Failure) -> Response:
 
 @blueprint.get("/mobileconfig.svg")
 def profile_code() -> Response:
-    """Answer with a QR code of the profile's URL, on this host, for ``emailaddress``."""
+    """Answer with a QR code of the profile's URL for ``emailaddress``."""
     address = address_argument(request.args, "emailaddress")
     found = found_config(address.domain)
     found.rendered(mobileconfig.template).fill(address)  # no code for a profile that fails
