@@ -272,12 +272,13 @@ def split_ldapserver(values: Values) -> tuple[dict[str, Any], dict[str, Any]]:
 
     What automx2's columns cannot hold stands in the latter; it is {} if they hold everything.
     """
-    columns = metadata.tables["ldapserver"].c
-    row = {column: values[column] for column in columns.keys()}  # noqa: SIM118 - not a dict
+    columns = metadata.tables["ldapserver"].columns
+    row = {column.name: values[column.name] for column in columns}
     detail = dict.fromkeys(_LDAPSERVER_DETAILS) | {"login_name": values["login_name"]}
-    for column in ("search_base", "search_filter"):
-        if len(row[column]) > columns[column].type.length:
-            detail[column], row[column] = row[column], ""
+    for name in ("search_base", "search_filter"):
+        kept: Any = columns[name].type
+        if len(row[name]) > kept.length:
+            detail[name], row[name] = row[name], ""
     is_empty = not any(detail.values())
     return row, {} if is_empty else {"ldapserver_id": row["id"], **detail}
 
@@ -446,14 +447,13 @@ def ldap_server(row: Values) -> LdapServer:
     """Return the record of a row of the table ``ldapserver``; raises BadRowError."""
     values = _checked("ldapserver", row)
     texts = {key: values.pop(key) or "" for key in ("attr_cn", "bind_user", "bind_password")}
-    return LdapServer(
-        id=row["id"],
-        hosts=read_hosts(values.pop("name")),
-        search_bases=read_bases(values.pop("search_base")),
-        login_name=values.pop("login_name") or LOGIN_NAME,
-        **texts,
-        **values,
-    )
+    values |= texts | {
+        "id": row["id"],
+        "hosts": read_hosts(values.pop("name")),
+        "search_bases": read_bases(values.pop("search_base")),
+        "login_name": values["login_name"] or LOGIN_NAME,
+    }
+    return LdapServer(**values)
 
 
 def documentation(row: Values) -> Documentation:

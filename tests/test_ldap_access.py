@@ -32,7 +32,7 @@ from tests.tls import Certificate
 
 ALICE = EmailAddress("alice", "example.com")
 ALICES_PERSON = Person("alice", "Alice Example")
-WITHOUT_PASSWORD = {"bind_user": None, "bind_password": None}
+WITHOUT_PASSWORD: dict[str, Any] = {"bind_user": None, "bind_password": None}
 
 
 @pytest.fixture(autouse=True)

@@ -514,7 +514,7 @@ def test_what_others_added_to_the_table_of_servers_stays(any_database_uri: str) 
         ("provider_detail", "color"),
         ("documentation", "id"),
         ("backend_key", "changed_at"),
-        ("ldapserver_detail", "login_name"),
+        ("ldapserver_detail", "ldapserver_id"),
     ],
 )
 def test_a_table_of_another_program_is_refused_and_left_alone(

@@ -78,7 +78,7 @@ class HostState:
         The addresses are asked in order, each for its share of the time. Raises HostError if none
         answers.
         """
-        tried = []
+        tried: list[Target] = []
         error = HostError("it has no address")
         while idle := self._take_idle(tried):
             target, connection = idle
