@@ -12,6 +12,9 @@ import dns.resolver
 import pytest
 
 from automx.address import EmailAddress
+from automx.check.directory import DirectoryChecks
+from automx.check.finding import Check, Finding
+from automx.check.network import Network
 from automx.config import DirectorySettings
 from automx.directory.hoststate import RETRY_SECONDS
 from automx.directory.pool import Directories, DirectoryError, Person
@@ -115,9 +118,11 @@ def silent(host: str, port: int) -> Iterator[Callable[[], int]]:
                     connections.append(listener.accept()[0])
             return len(connections)
 
-        yield count
-        for connection in connections:
-            connection.close()
+        try:
+            yield count
+        finally:
+            for connection in connections:
+                connection.close()
 
 
 def outages(logged: pytest.LogCaptureFixture) -> list[str]:
@@ -297,6 +302,33 @@ def test_automx_ldap_test_tries_each_address(
     assert "uid        'alice'" in tested.stdout
     set_names(SECOND)
     assert attempt("ldap", "test", "alice@example.com", env=env).returncode == 0
+
+
+def test_the_doctor_names_the_address_that_fails(
+    set_names: SetNames, make_directory: MakeDirectory
+) -> None:
+    directory = make_directory(host=SECOND)
+    set_names(FIRST, SECOND)
+    server = ldap_server(ldapserver_columns(directory, name=NAME))
+    network = Network(name_server="127.0.0.1")
+    checks = DirectoryChecks("example.com", network, server, DirectorySettings(starttls="no"))
+
+    def found() -> dict[str, str]:
+        results: list[Finding | Check] = list(checks.checks())
+        for result in results:  # it grows by the checks that checks give
+            if not isinstance(result, Finding):
+                results += result()
+        return {one.subject: one.text for one in results if isinstance(one, Finding)}
+
+    [(subject, text)] = found().items()
+    assert subject == f"ldapserver 3, {NAME}:{directory.port} at {FIRST}"
+    assert "refused" in text
+    set_names()
+    [(subject, text)] = found().items()
+    assert subject == f"ldapserver 3, {NAME}:{directory.port}"
+    assert text.startswith("the host name has no address")
+    set_names(SECOND)
+    assert found() == {}
 
 
 @pytest.fixture(autouse=True)
