@@ -110,7 +110,8 @@ def rows(session: Session) -> dict[str, list[tuple[object, ...]]]:
         name: [tuple(row) for row in session.execute(select(table).order_by(*table.primary_key))]
         for name, table in metadata.tables.items()
     }
-    ours = {"token", "account", "provider_detail", "documentation", "ldapserver_detail"}
+    ours = {"token", "account", "backend_key"}
+    ours |= {"provider_detail", "documentation", "ldapserver_detail"}
     return {name: rows for name, rows in found.items() if rows or name not in ours}
 
 
