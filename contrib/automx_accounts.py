@@ -48,17 +48,20 @@ class Mailbox(NamedTuple):
 
 
 class Template:
-    """A text with %u (the address), or %n (its local part) and %d (its domain)."""
+    """A text with %u (the address), or %n (its local part) and %d (its domain).
+
+    With %m (the mark of the account) as well, it differs from one owner of an address to the next.
+    """
 
     def __init__(self, text: str) -> None:
-        if re.search("%(?![und])", text) or not ("%u" in text or ("%n" in text and "%d" in text)):
+        if re.search("%(?![undm])", text) or not ("%u" in text or ("%n" in text and "%d" in text)):
             raise argparse.ArgumentTypeError("must have %u, or %n and %d: one for each mailbox")
         self._text = text
 
     def fill(self, request: Request) -> str:
         """Return the text for an address, whose characters are checked: a path stays below."""
-        values = {"u": request.address, "n": request.local, "d": request.domain}
-        return re.sub("%([und])", lambda match: values[match[1]], self._text)
+        values = {"u": request.address, "n": request.local, "d": request.domain, "m": request.mark}
+        return re.sub("%([undm])", lambda match: values[match[1]], self._text)
 
 
 class Mailboxes(Protocol):
@@ -84,7 +87,8 @@ def argument_parser(description: str, file: str) -> argparse.ArgumentParser:
     """Return the arguments that all programs have; ``file`` explains the first of them."""
     parser = argparse.ArgumentParser(
         description=description,
-        epilog="In paths, %u is the address, %n its local part, %d its domain.",
+        epilog="In paths, %u is the address, %n its local part, %d its domain, %m the mark of the"
+        " account.",
         allow_abbrev=False,
     )
     parser.add_argument("file", type=Path, help=file)

@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,8 +36,10 @@ from tests.processes import REPOSITORY, Running, free_port, listens, program, ru
 CONTRIB = REPOSITORY / "contrib"
 ADDRESS = "dc-abcde@example.org"
 PASSWORD = "pässword: {x}$1"
-OWNER = Owner("weekly", "0123456789abcdef")
+MARK = "0123456789abcdef"
+OWNER = Owner("weekly", MARK)
 STRANGER = Owner("weekly", "fedcba9876543210")
+HOME = "/nowhere/%d/%n-%m"
 
 # Dovecot 2.3, as in Debian 12. It forgets nothing and delays nobody.
 DOVECOT = """\
@@ -100,11 +103,8 @@ class Dovecot:
             return client.select()[0] == "OK"
 
     def will_let_in(self, password: str, user: str = ADDRESS) -> None:
-        """Wait until somebody can log in: Dovecot looks at a passwd-file once in a second."""
+        """Wait until somebody can log in after a change that the program did not make."""
         wait_until(lambda: self.lets_in(password, user), f"the login of {user}")
-
-    def will_keep_out(self, password: str, user: str = ADDRESS) -> None:
-        wait_until(lambda: not self.lets_in(password, user), f"the refusal of {user}")
 
 
 @contextlib.contextmanager
@@ -129,18 +129,30 @@ def open_folder() -> Iterator[Path]:
         yield folder
 
 
+# Runs a program that does not wait for Dovecot: most tests have none.
+HASTY = """\
+import runpy, sys, time
+del sys.argv[0]
+time.sleep = lambda _: None
+sys.path.insert(0, sys.argv[0].rpartition("/")[0])
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 @dataclass
 class Accounts:
     """The passwd-file of a test, and the program that keeps it."""
 
     file: Path
     options: list[str] = field(default_factory=list)
+    is_hasty: bool = True
 
     @property
     def words(self) -> tuple[str, ...]:
         """The command line."""
         path = str(CONTRIB / "accounts-dovecot")
-        return (sys.executable, "-W", "error", path, str(self.file), *self.options)
+        start = ("-c", HASTY) if self.is_hasty else ()
+        return (sys.executable, "-W", "error", *start, path, str(self.file), *self.options)
 
     @property
     def backend(self) -> Command:
@@ -161,12 +173,12 @@ def answer(words: Sequence[str], request: bytes) -> object:
 
 @pytest.fixture
 def accounts(tmp_path: Path) -> Accounts:
-    """An empty passwd-file."""
+    """An empty passwd-file, and homes that nobody has used."""
     folder = tmp_path / "accounts"
     folder.mkdir()
     file = folder / "users"
     file.touch(0o640)
-    return Accounts(file)
+    return Accounts(file, ["--home", HOME])
 
 
 @pytest.fixture(scope="module")
@@ -186,9 +198,9 @@ def dovecot(open_folder: Path) -> Iterator[Dovecot]:
 def served(open_folder: Path, dovecot: Dovecot) -> Iterator[Accounts]:
     """The passwd-file that Dovecot reads; each test leaves it empty."""
     mail = f"{open_folder}/mail/%d/%n"
-    options = ["--uid", "nobody", "--gid", "nogroup", "--home", mail, "--mail", mail]
+    options = ["--uid", "nobody", "--gid", "nogroup", "--home", mail]
     options += ["--last-login", f"{mail}/last-login"]
-    accounts = Accounts(open_folder / "users", options)
+    accounts = Accounts(open_folder / "users", options, is_hasty=False)
     yield accounts
     accounts.backend.delete(ADDRESS, OWNER)
     shutil.rmtree(open_folder / "mail" / "example.org", ignore_errors=True)
@@ -198,7 +210,7 @@ def served(open_folder: Path, dovecot: Dovecot) -> Iterator[Accounts]:
 def test_a_new_mailbox_can_be_logged_in_to(served: Accounts, dovecot: Dovecot) -> None:
     assert served.backend.find(ADDRESS, OWNER) is None
     served.backend.create(ADDRESS, PASSWORD, OWNER)
-    dovecot.will_let_in(PASSWORD)
+    assert dovecot.lets_in(PASSWORD)
     assert not dovecot.lets_in(PASSWORD + "x")
     assert not dovecot.lets_in("")
     assert served.backend.find(ADDRESS, OWNER) is not None
@@ -206,17 +218,18 @@ def test_a_new_mailbox_can_be_logged_in_to(served: Accounts, dovecot: Dovecot) -
     name, hashed, *others = served.file.read_text().split(":")
     assert name == ADDRESS
     assert hashed.startswith("{SHA512-CRYPT}$6$")
-    assert others == ["nobody", "nogroup", "automx weekly 0123456789abcdef", home, "\n"]
+    assert others[:4] == ["nobody", "nogroup", "automx weekly 0123456789abcdef", home]
+    assert others[4:] == ["", "userdb_mail=maildir", "~/Maildir\n"]
 
 
 def test_a_disabled_mailbox_cannot_be_logged_in_to_and_keeps_its_password(
     served: Accounts, dovecot: Dovecot
 ) -> None:
     served.backend.create(ADDRESS, PASSWORD, OWNER)
-    dovecot.will_let_in(PASSWORD)
+    assert dovecot.lets_in(PASSWORD)
     enabled = served.file.read_text()
     served.backend.disable(ADDRESS, OWNER)
-    dovecot.will_keep_out(PASSWORD)
+    assert not dovecot.lets_in(PASSWORD)
     assert served.backend.find(ADDRESS, OWNER) == Mailbox(
         is_active=False, is_ours=True, last_login=last_login(served)
     )
@@ -242,7 +255,7 @@ def test_the_last_login_is_told(served: Accounts, dovecot: Dovecot) -> None:
     served.backend.create(ADDRESS, PASSWORD, OWNER)
     assert last_login(served) is None
     before = datetime.now(UTC).replace(microsecond=0)
-    dovecot.will_let_in(PASSWORD)
+    assert dovecot.lets_in(PASSWORD)
     wait_until(lambda: last_login(served) is not None, "the note of the login")
     login = last_login(served)
     assert login is not None
@@ -253,13 +266,13 @@ def test_a_deleted_mailbox_is_gone_with_its_mail(
     served: Accounts, dovecot: Dovecot, open_folder: Path
 ) -> None:
     served.backend.create(ADDRESS, PASSWORD, OWNER)
-    dovecot.will_let_in(PASSWORD)
+    assert dovecot.lets_in(PASSWORD)
     domain = open_folder / "mail" / "example.org"
     assert (domain / "dc-abcde" / "Maildir" / "cur").is_dir()
     served.backend.delete(ADDRESS, OWNER)
     assert list(domain.iterdir()) == []
     assert served.backend.find(ADDRESS, OWNER) is None
-    dovecot.will_keep_out(PASSWORD)
+    assert not dovecot.lets_in(PASSWORD)
     served.backend.delete(ADDRESS, OWNER)
     served.backend.disable(ADDRESS, OWNER)
 
@@ -272,7 +285,7 @@ def test_sessions_end_when_a_mailbox_is_disabled(
     doveadm.chmod(0o755)
     served.options += ["--kick", "--doveadm", str(doveadm)]
     served.backend.create(ADDRESS, PASSWORD, OWNER)
-    dovecot.will_let_in(PASSWORD)
+    assert dovecot.lets_in(PASSWORD)
     client = imaplib.IMAP4("127.0.0.1", dovecot.port)
     try:
         client.authenticate("PLAIN", lambda _: f"\0{ADDRESS}\0{PASSWORD}".encode())
@@ -299,10 +312,35 @@ def test_sessions_that_cannot_be_ended_are_no_failure(
 
 def test_dovecot_notices_each_change(served: Accounts, dovecot: Dovecot) -> None:
     """It compares size and time of the file, the latter in seconds: sizes here are all the same."""
-    for number in range(5):
+    for number in range(3):
         served.backend.create(ADDRESS, f"password {number}", OWNER)
-        dovecot.will_let_in(f"password {number}")
+        assert dovecot.lets_in(f"password {number}")
         served.backend.delete(ADDRESS, OWNER)
+
+
+def test_each_of_a_crowd_can_log_in_when_it_is_told_so(served: Accounts, dovecot: Dovecot) -> None:
+    """Others log in all the time, so Dovecot has just looked at its file when a line is added."""
+    names = [f"dc-{number}@example.org" for number in range(16)]
+    served.options += ["--scheme", "SSHA256"]
+    served.backend.create(ADDRESS, PASSWORD, OWNER)
+    is_over = threading.Event()
+
+    def keep_logging_in() -> None:
+        while not is_over.is_set():
+            assert dovecot.lets_in(PASSWORD)
+
+    def scan(name: str) -> bool:
+        served.backend.create(name, PASSWORD, OWNER)
+        return dovecot.lets_in(PASSWORD, name)
+
+    with ThreadPoolExecutor(5) as phones, ThreadPoolExecutor(1) as others:
+        going_on = others.submit(keep_logging_in)
+        let_in = list(phones.map(scan, names))
+        is_over.set()
+        going_on.result()
+    for name in names:
+        served.backend.delete(name, OWNER)
+    assert let_in == [True] * len(names)
 
 
 def test_names_of_others_are_taken(accounts: Accounts) -> None:
@@ -360,9 +398,24 @@ def test_the_options_fill_the_fields(accounts: Accounts) -> None:
     home = f"/srv/example.org/{ADDRESS}/dc-abcde"
     assert accounts.file.read_text() == (
         f"{ADDRESS}:{{PLAIN}}secret:vmail:5000:automx a_b____ 1:{home}"
-        "::userdb_quota_rule=*:storage=1G\n"
+        "::userdb_mail=maildir:~/Maildir userdb_quota_rule=*:storage=1G\n"
     )
     assert accounts.backend.find(ADDRESS, owner) == Mailbox(is_active=True, is_ours=True)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "userdb_mail=sdbox:~/mail",
+        "userdb_mail_driver=maildir userdb_mail_path=~/Maildir",  # Dovecot 2.4
+    ],
+)
+def test_the_mail_may_be_elsewhere_in_the_home(accounts: Accounts, location: str) -> None:
+    accounts.options += ["--extra", location]
+    accounts.backend.create(ADDRESS, PASSWORD, OWNER)
+    assert accounts.file.read_text().endswith(f"-0123456789abcdef::{location}\n")
+    accounts.backend.delete(ADDRESS, OWNER)
+    accounts.backend.create(ADDRESS, PASSWORD, STRANGER)
 
 
 @pytest.mark.parametrize(
@@ -373,6 +426,12 @@ def test_the_options_fill_the_fields(accounts: Accounts) -> None:
         ["--home", "/var/%u/%h"],
         ["--mail", "/var/%n"],
         ["--mail", "/var/%d"],
+        ["--home", "/var/%m"],
+        ["--extra", "userdb_mail=mbox:~/mail:INBOX=/var/mail/%u"],
+        ["--extra", "userdb_quota_rule=*:storage=1G userdb_mail=maildir:/srv/%u"],
+        ["--extra", "userdb_mail=maildir:~/../other"],
+        ["--extra", "userdb_mail_driver=maildir userdb_mail_path=/srv/%u"],
+        ["--extra", "userdb_home=/srv/mail"],
         ["--last-login", "/var/last-login"],
         ["--uid", "a:b"],
         ["--extra", "a\nb"],
@@ -381,7 +440,7 @@ def test_the_options_fill_the_fields(accounts: Accounts) -> None:
     ],
 )
 def test_options_that_cannot_be_right(accounts: Accounts, options: list[str]) -> None:
-    accounts.options += options
+    accounts.options = options
     with pytest.raises(UncertainError) as error:
         accounts.backend.create(ADDRESS, PASSWORD, OWNER)
     assert "exit status 2: usage: accounts-dovecot" in str(error.value.cause)
@@ -395,7 +454,7 @@ def test_owner_mode_and_link_of_the_file_stay(accounts: Accounts, tmp_path: Path
         os.chown(accounts.file, 12345, 23456)
     accounts.file.chmod(0o640)
     before = accounts.file.stat()
-    Accounts(link).backend.create(ADDRESS, PASSWORD, OWNER)
+    Accounts(link, accounts.options).backend.create(ADDRESS, PASSWORD, OWNER)
     after = accounts.file.stat()
     assert link.is_symlink()
     assert (after.st_uid, after.st_gid, after.st_mode) == (
@@ -518,7 +577,7 @@ def killed_everywhere(
 def test_a_program_that_is_killed_at_any_point_leaves_a_whole_file(accounts: Accounts) -> None:
     accounts.options += ["--scheme", "PLAIN"]
     others = "user@example.org:{PLAIN}x:::::\n"
-    made = f"{ADDRESS}:{{PLAIN}}secret:::automx weekly 0123456789abcdef::\n"
+    made = line()
     locked = made.replace("{PLAIN}", "{CRYPT}!{PLAIN}")
     request = {"version": 1, "address": ADDRESS, "token": OWNER.token, "mark": OWNER.mark}
     for action, before, after in (
@@ -554,7 +613,8 @@ def test_many_programs_of_which_some_are_killed_lose_nothing(accounts: Accounts)
     with ThreadPoolExecutor(8) as pool:
         have_answered = list(pool.map(run, range(60)))
     lines = accounts.file.read_text().splitlines(keepends=True)
-    assert all(re.fullmatch(r"[^:]+:\{PLAIN\}secret:::automx weekly 1::\n", line) for line in lines)
+    form = r"[^:]+:\{PLAIN\}secret:::automx weekly 1:/nowhere/\S+-1::userdb_mail=\S+\n"
+    assert all(re.fullmatch(form, line) for line in lines)
     made = [line.partition(":")[0] for line in lines]
     assert len(made) == len(set(made))
     assert {name for name, has in zip(names, have_answered, strict=True) if has} <= set(made)
@@ -570,7 +630,7 @@ def mail(accounts: Accounts, tmp_path: Path) -> Path:
         for part in ("cur", "new", "tmp"):
             (maildir / part).mkdir(parents=True)
         (maildir / "new" / "1").write_text("Subject: secret\n\n")
-    accounts.options += ["--mail", f"{folder}/%d/%n"]
+    accounts.options = ["--home", f"{folder}/%d/%n"]
     return folder
 
 
@@ -586,12 +646,16 @@ def test_mail_that_is_there_already_belongs_to_somebody(accounts: Accounts, mail
     assert messages(mail) == before
 
 
-def line(owner: Owner = OWNER) -> str:
-    return f"{ADDRESS}:{{PLAIN}}secret:::automx {owner.token} {owner.mark}::\n"
+def line(folder: Path | None = None) -> str:
+    """Return the line of a mailbox whose home is in a folder of mailboxes."""
+    home = f"{folder}/example.org/dc-abcde" if folder else "/nowhere/example.org/dc-abcde-" + MARK
+    return (
+        f"{ADDRESS}:{{PLAIN}}secret:::automx weekly {MARK}:{home}::userdb_mail=maildir:~/Maildir\n"
+    )
 
 
 def test_only_the_mail_of_the_mailbox_is_removed(accounts: Accounts, mail: Path) -> None:
-    accounts.file.write_text(line())
+    accounts.file.write_text(line(mail))
     accounts.backend.delete(ADDRESS, OWNER)
     assert messages(mail) == ["example.org/dc-abcd/Maildir/new/1"]
     assert [path.name for path in (mail / "example.org").iterdir()] == ["dc-abcd"]
@@ -602,7 +666,7 @@ def test_mail_is_moved_into_the_trash(accounts: Accounts, mail: Path) -> None:
     trash.mkdir()
     accounts.options += ["--trash", str(trash)]
     for _ in range(2):
-        accounts.file.write_text(line())
+        accounts.file.write_text(line(mail))
         accounts.backend.delete(ADDRESS, OWNER)
         (mail / "example.org" / "dc-abcd").rename(mail / "example.org" / "dc-abcde")
         (mail / "example.org" / "dc-abcd").mkdir()
@@ -614,12 +678,12 @@ def test_mail_is_moved_into_the_trash(accounts: Accounts, mail: Path) -> None:
 
 def test_mail_that_cannot_be_moved_keeps_the_mailbox(accounts: Accounts, mail: Path) -> None:
     accounts.options += ["--trash", str(mail / "missing")]
-    accounts.file.write_text(line())
+    accounts.file.write_text(line(mail))
     before = messages(mail)
     with pytest.raises(TryAgainError) as error:
         accounts.backend.delete(ADDRESS, OWNER)
     assert str(error.value.cause).endswith("No such file or directory")
-    assert accounts.file.read_text() == line()
+    assert accounts.file.read_text() == line(mail)
     assert messages(mail) == before
     assert sorted(path.name for path in accounts.file.parent.iterdir()) == ["users", "users.lock"]
 
@@ -629,14 +693,14 @@ def test_a_link_to_mail_is_removed_and_the_mail_stays(accounts: Accounts, mail: 
     elsewhere = mail / "elsewhere"
     folder.rename(elsewhere)
     folder.symlink_to(elsewhere)
-    accounts.file.write_text(line())
+    accounts.file.write_text(line(mail))
     accounts.backend.delete(ADDRESS, OWNER)
     assert not folder.is_symlink()
     assert (elsewhere / "Maildir" / "new" / "1").exists()
 
 
 def test_a_deletion_that_is_killed_is_carried_on(accounts: Accounts, tmp_path: Path) -> None:
-    accounts.options += ["--mail", f"{tmp_path}/mail/%d/%n"]
+    accounts.options = ["--home", f"{tmp_path}/mail/%d/%n"]
     folder = tmp_path / "mail" / "example.org" / "dc-abcde"
     request = {"version": 1, "action": "delete", "address": ADDRESS}
     request |= {"token": OWNER.token, "mark": OWNER.mark}
@@ -644,7 +708,7 @@ def test_a_deletion_that_is_killed_is_carried_on(accounts: Accounts, tmp_path: P
     def prepare() -> None:
         (folder / "cur").mkdir(parents=True)
         (folder / "cur" / "1").touch()
-        accounts.file.write_text(line())
+        accounts.file.write_text(line(tmp_path / "mail"))
 
     states = set()
     for _ in killed_everywhere(accounts.words, request, prepare):
@@ -659,6 +723,51 @@ def test_a_deletion_that_is_killed_is_carried_on(accounts: Accounts, tmp_path: P
         (False, False, True),  # the name would find the mail
         (False, False, False),
     }
+
+
+# Whoever has a name next.
+
+
+def test_the_next_owner_of_a_name_has_another_folder(accounts: Accounts, tmp_path: Path) -> None:
+    accounts.options = ["--home", f"{tmp_path}/%d/%n-%m"]
+    homes = []
+    for owner in (OWNER, STRANGER):
+        accounts.backend.create(ADDRESS, PASSWORD, owner)
+        homes.append(Path(accounts.file.read_text().split(":")[5]))
+        accounts.backend.delete(ADDRESS, owner)
+        homes[-1].mkdir(parents=True)  # by a session that is still open
+    assert [home.name for home in homes] == [f"dc-abcde-{MARK}", "dc-abcde-fedcba9876543210"]
+
+
+def test_the_folder_that_the_line_names_is_removed(accounts: Accounts, mail: Path) -> None:
+    """The option may have changed since the mailbox was made."""
+    accounts.file.write_text(line(mail))
+    accounts.options = ["--home", f"{mail}/%d/%n/%m"]
+    accounts.backend.delete(ADDRESS, OWNER)
+    assert messages(mail) == ["example.org/dc-abcd/Maildir/new/1"]
+    accounts.backend.create(ADDRESS, PASSWORD, STRANGER)
+
+
+@pytest.mark.parametrize("home", ["", "/nowhere/dc-abcde"])
+def test_a_name_whose_mail_may_be_anywhere_has_no_next_owner(accounts: Accounts, home: str) -> None:
+    """Such as Debian's /var/mail, if neither the program nor the line says another place."""
+    accounts.options = []
+    if home:
+        accounts.file.write_text(f"{ADDRESS}:{{PLAIN}}x:::automx weekly {MARK}:{home}::\n")
+    else:
+        accounts.backend.create(ADDRESS, PASSWORD, OWNER)
+    for _ in range(2):
+        accounts.backend.delete(ADDRESS, OWNER)
+        assert accounts.backend.find(ADDRESS, OWNER) is None
+        with pytest.raises(TakenError):
+            accounts.backend.create(ADDRESS, PASSWORD, STRANGER)
+        accounts.options = ["--home", HOME]
+    retired = accounts.file.with_name("users.retired")
+    assert retired.read_text() == f"{ADDRESS}\n"
+    assert retired.stat().st_mode & 0o777 == 0o600
+    accounts.backend.create("x" + ADDRESS, PASSWORD, STRANGER)
+    retired.write_text("")
+    accounts.backend.create(ADDRESS, PASSWORD, STRANGER)
 
 
 @pytest.mark.parametrize(
@@ -990,7 +1099,7 @@ def test_rows_are_those_that_postfixadmin_writes(tables: Tables) -> None:
     columns = "name, maildir, quota, local_part, domain, active, phone, email_other, token"
     assert tables.row(columns, "mailbox", f"username = '{ADDRESS}'") == [
         "automx weekly 0123456789abcdef",
-        "example.org/dc-abcde/",
+        f"example.org/dc-abcde-{MARK}/",
         "0",
         "dc-abcde",
         "example.org",
@@ -1066,11 +1175,11 @@ def test_the_rights_of_the_documentation_are_enough(tables: Tables) -> None:
         )
 
 
-@pytest.mark.parametrize("maildir", ["%u/", "%d/%u/"])
+@pytest.mark.parametrize("maildir", ["%u/", "%d/%n/"])
 def test_other_maildirs(tables: Tables, maildir: str) -> None:
     tables.options += ["--maildir", maildir]
     tables.backend.create(ADDRESS, PASSWORD, OWNER)
-    expected = maildir.replace("%u", ADDRESS).replace("%d", "example.org")
+    expected = maildir.replace("%u", ADDRESS).replace("%d/%n", "example.org/dc-abcde")
     assert tables.row("maildir", "mailbox", "1 = 1") == [expected]
 
 
