@@ -316,6 +316,46 @@ def test_phones_do_not_wait_for_each_other(
         assert service.requests[0].line == "POST / HTTP/1.1"
 
 
+OTHERS = ["a" * 64, "openpgp:wcFMA+/w==" + "x" * 20]
+
+
+@pytest.mark.parametrize("form", ["lines", "file", "files"])
+def test_all_phones_of_a_mailbox_are_woken(
+    phone: Phone, make_phone: Callable[..., Phone], service: Service, form: str
+) -> None:
+    url = f"notify_url = http://127.0.0.1:{service.port}\n"
+    others: list[str | Path] = []
+    if form == "lines":
+        phone.write(f"{url}token = {TOKEN}\n  {OTHERS[0]}\n  {OTHERS[1]}\n")
+    elif form == "file":
+        file = phone.config.with_name("tokens")
+        file.write_text("\n".join([TOKEN, *OTHERS, TOKEN]))
+        file.chmod(0o600)
+        phone.write(f"{url}token_file = tokens")
+    else:
+        others = [make_phone(f"http://localhost:{service.port}", other).config for other in OTHERS]
+    status = phone.run(*map(str, others), message=MESSAGE)
+    assert status == (0, "", "")
+    phone.settle()
+    assert sorted(service.bodies) == sorted([TOKEN, *OTHERS])
+
+
+def test_tokens_as_arguments_go_to_the_service_of_the_app(module: ModuleType) -> None:
+    found = module.phones([TOKEN, *OTHERS, TOKEN])
+    assert [phone.token for phone in found] == [TOKEN, *OTHERS]
+    assert {phone.url.geturl() for phone in found} == {"https://notifications.delta.chat/notify"}
+    assert TOKEN not in repr(found)
+    with pytest.raises(FileNotFoundError):
+        module.phones(["/nowhere/alice.conf"])
+
+
+def test_a_trial_tells_of_each_phone(phone: Phone, service: Service) -> None:
+    phone.write(f"notify_url = http://127.0.0.1:{service.port}\ntoken = {TOKEN}\n  {OTHERS[0]}")
+    service.statuses = [429]
+    accepted = "127.0.0.1 has accepted the notification\n"
+    assert phone.run("--test") == (1, accepted, "deltachat-push: 127.0.0.1 answered 429\n")
+
+
 def test_service_that_fails_is_asked_again(phone: Phone, service: Service) -> None:
     service.statuses = [503]
     phone.get(MESSAGE)
@@ -447,7 +487,7 @@ def test_certificate_of_the_service_is_checked(
         ("notify_url = https://example.com", "{} needs either token or token_file"),
         ("token = a\ntoken_file = b", "{} needs either token or token_file"),
         ("token =", "{} the token must be one line of ASCII characters"),
-        ("token = a\n b", "{} the token must be one line of ASCII characters"),
+        ("token = a\n \u00fc", "{} the token must be one line of ASCII characters"),
         ("token = schlüssel", "{} the token must be one line of ASCII characters"),
         ("token_file = nothing", "{}/nothing: No such file or directory"),
         ("tokken = secret", "{} unknown setting tokken"),

@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
-"""Wake a phone with Delta Chat when mail arrives; a delivery program for getmail and its like.
+"""Wake phones with Delta Chat when mail arrives; a delivery program for getmail and its like.
 
     deltachat-push CONFIG < message    announce the message, unless a program sent it (RFC 3834)
     deltachat-push --check CONFIG      only read the settings, and tell what is wrong with them
     deltachat-push --test CONFIG       announce at once, and tell what the service answers
 
-To announce is to post the phone's notify token, and nothing else, to the notification service: as
-chatmail servers do. The phone then fetches its mail by itself.
+CONFIG is a file of settings, which may hold the tokens of several phones. There may be several
+arguments; a notify token may stand in the place of a file.
 
-At most one notification leaves in ten seconds. Mail that arrives meanwhile is announced when they
-are over, all of it at once: the phone may have finished fetching before that mail came. So a
-process in the background does the waiting, the posting and the repeating, and the mail program
-goes on immediately. Needs Python 3.11 or later, and nothing else.
+To announce is to post the notify token of each phone, and nothing else, to the notification
+service: as chatmail servers do. The phone then fetches its mail by itself.
+
+Each phone gets at most one notification in ten seconds. Mail that arrives meanwhile is announced
+when they are over, all of it at once: the phone may have finished fetching before that mail came.
+So a process in the background, for each phone, does the waiting, the posting and the repeating, and
+the mail program goes on immediately. Needs Python 3.11 or later, and nothing else.
 
 Exit status: 0 done, 1 the test failed, 2 wrong arguments, 78 wrong settings (EX_CONFIG).
 """
@@ -29,7 +32,7 @@ import stat
 import sys
 import syslog
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from email.parser import BytesHeaderParser
 from pathlib import Path
@@ -48,6 +51,10 @@ MAX_HEADER = 256 * 1024
 """Bytes of a message that are looked at."""
 
 
+TOKEN = re.compile(r"(?:[\w.-]+:[!-~]{20,8192}|[0-9A-Fa-f]{64,})", re.ASCII)
+"""A notify token, as an argument: that of Android, that of iPhones, or an encrypted one."""
+
+
 class SettingsError(Exception):
     """The settings cannot be used."""
 
@@ -62,14 +69,33 @@ class UnreachableError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """Where to post what."""
+    """Where to post what, for one phone; ``name`` stands for it in the log."""
 
     url: SplitResult
     token: str = field(repr=False)
+    name: str
 
 
-def load(path: Path) -> Settings:
-    """Read a file of settings; raises SettingsError, which never tells the token, or OSError."""
+def phones(arguments: Sequence[str]) -> list[Settings]:
+    """Return the settings of all phones that arguments name, each once. Raises as load()."""
+    found: dict[str, Settings] = {}
+    for argument in arguments:
+        path = Path(argument).expanduser()
+        if TOKEN.fullmatch(argument) and not path.exists():
+            settings = [Settings(urlsplit(SERVICE), argument, "an argument")]
+        else:
+            settings = load(path)
+        for phone in settings:
+            found.setdefault(phone.token, phone)
+    return list(found.values())
+
+
+def load(path: Path) -> list[Settings]:
+    """Read a file of settings, for one phone or several.
+
+    Raises SettingsError, which never tells a token, or OSError.
+    """
+    name = path.name
     parser = configparser.ConfigParser(interpolation=None)
     text, others_may_read = _read(path)
     try:
@@ -90,12 +116,16 @@ def load(path: Path) -> Settings:
     if token is None:
         path = path.parent / Path(token_file or "").expanduser()
         token, others_may_read = _read(path)
-    token = token.strip()
+    tokens = token.strip().splitlines()
     if others_may_read:
         raise SettingsError(f"{path}: others can read the token: chmod 600 {path}")
-    if not re.fullmatch(r"[ -~]{1,8192}", token):
+    if not tokens or not all(re.fullmatch(r"[ -~]{1,8192}", token.strip()) for token in tokens):
         raise SettingsError(f"{path}: the token must be one line of ASCII characters")
-    return Settings(url, token)
+    names = [f"{name}, token {number}" for number in range(1, len(tokens) + 1)]
+    return [
+        Settings(url, token.strip(), label if len(tokens) > 1 else name)
+        for token, label in zip(tokens, names, strict=True)
+    ]
 
 
 def _read(path: Path) -> tuple[str, bool]:
@@ -214,12 +244,13 @@ def seconds_to_wait(last: float, now: float) -> float:
     return min(INTERVAL, max(0.0, last + INTERVAL - now))
 
 
-def announce(settings: Settings, state: State, log_as: str) -> None:
+def announce(settings: Settings, state: State) -> None:
     """Notify until no mail waits for it any more, or another process sees to that.
 
     Only a long wait can be ended by SIGTERM: when its service stops, systemd ends this process,
     too, but what has begun takes seconds only.
     """
+    log_as = settings.name
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     delays = iter(RETRIES)
     # Who finds the state locked may go: the owner looks for waiting mail again after unlocking.
@@ -266,40 +297,52 @@ def split_off() -> bool:
 def main() -> int:
     """Do what the arguments say, and return the exit status."""
     parser = argparse.ArgumentParser(
-        prog=SECTION, description="Wake a phone with Delta Chat when mail arrives."
+        prog=SECTION, description="Wake phones with Delta Chat when mail arrives."
     )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="only read the settings")
     mode.add_argument(
         "--test", action="store_true", help="notify at once, and tell what the service answers"
     )
-    parser.add_argument("config", type=Path, help="file of settings; a message on standard input")
+    parser.add_argument(
+        "config",
+        nargs="+",
+        help="file of settings, or a notify token; a message on standard input",
+    )
     arguments = parser.parse_args()
     try:
-        settings = load(arguments.config.expanduser())
-        state = State(settings.token)
+        waiting = [(phone, State(phone.token)) for phone in phones(arguments.config)]
         if arguments.check:
             return 0
         if arguments.test:
-            notify(settings)
-            sys.stdout.write(f"{settings.url.hostname} has accepted the notification\n")
-            return 0
+            return max([trial(phone) for phone, _ in waiting])
         if is_automatic(sys.stdin.buffer):
             return 0
-        state.pending.touch(0o600)
+        for _, state in waiting:
+            state.pending.touch(0o600)
     except (SettingsError, OSError) as error:
         what = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
         sys.stderr.write(f"{SECTION}: {what}\n")
         return os.EX_CONFIG
+    for phone, state in waiting:
+        if split_off():
+            syslog.openlog(SECTION, syslog.LOG_PID, syslog.LOG_MAIL)
+            try:
+                announce(phone, state)
+            except OSError as error:
+                syslog.syslog(syslog.LOG_ERR, f"{phone.name}: {error}")
+            break
+    return 0
+
+
+def trial(phone: Settings) -> int:
+    """Notify a phone at once, tell what the service answers, and return the exit status."""
+    try:
+        notify(phone)
     except (RefusedError, UnreachableError) as error:
         sys.stderr.write(f"{SECTION}: {error}\n")
         return 1
-    if split_off():
-        syslog.openlog(SECTION, syslog.LOG_PID, syslog.LOG_MAIL)
-        try:
-            announce(settings, state, arguments.config.name)
-        except OSError as error:
-            syslog.syslog(syslog.LOG_ERR, f"{arguments.config.name}: {error}")
+    sys.stdout.write(f"{phone.url.hostname} has accepted the notification\n")
     return 0
 
 
