@@ -2,7 +2,8 @@
 
 A domain is kept as A-label in lower case (RFC 5890), the form that every protocol can transport.
 The U-label is made for people and for the look-up of database rows. The local part keeps its case
-(RFC 5321, section 2.4) and may hold any letter (RFC 6531).
+(RFC 5321, section 2.4). It is a dot-string of RFC 5321, section 4.1.2, in which RFC 6531 allows
+letters of all languages; mail clients accept no quoted local parts.
 """
 
 import ipaddress
@@ -20,12 +21,12 @@ from automx.errors import AddressError
 # The placeholders of Autoconfig, which automx2 uses in its database as well.
 PLACEHOLDER = re.compile("%EMAIL(?:ADDRESS|LOCALPART|DOMAIN)%")
 
-# 64 for the local part, "@", 255 for the domain (RFC 5321, section 4.5.3.1).
+# RFC 5321, section 4.5.3.1: the local part, and with it "@" and 255 octets of a domain.
+MAX_LOCAL_PART_OCTETS = 64
 MAX_ADDRESS_OCTETS = 320
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
-# atext of RFC 5322 and dots; mail clients do not accept quoted local parts.
-_LOCAL_PART = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+")
+_ATEXT = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+")  # RFC 5322
 
 
 @lru_cache(1000)  # most requests are for few domains
@@ -132,9 +133,17 @@ class EmailAddress:
             raise AddressError("A mail address has exactly one @.")
         if not local_part or not domain:
             raise AddressError("A mail address has a name before the @ and a domain after it.")
-        if not _LOCAL_PART.fullmatch(local_part) and not _is_international(local_part):
+        local_part = unicodedata.normalize("NFC", local_part)
+        if len(local_part.encode("utf-8", "surrogatepass")) > MAX_LOCAL_PART_OCTETS:
+            raise AddressError("The part before the @ is too long.")
+        atoms = local_part.split(".")
+        if not all(atoms):
+            raise AddressError(
+                "The part before the @ has a dot at its beginning or end, or two in a row."
+            )
+        if not all(_ATEXT.fullmatch(atom) or _is_international(atom) for atom in atoms):
             raise AddressError("The part before the @ has a character that is not allowed there.")
-        return cls(unicodedata.normalize("NFC", local_part), parse_domain(domain))
+        return cls(local_part, parse_domain(domain))
 
     def __str__(self) -> str:
         return f"{self.local_part}@{self.domain}"
@@ -209,13 +218,19 @@ def _values(domain: str, address: EmailAddress | None) -> dict[str, str]:
     return values
 
 
-def _is_international(local_part: str) -> bool:
-    """Return whether the local part holds letters, marks, digits and symbols only (RFC 6531).
+def _is_international(atom: str) -> bool:
+    """Return whether an atom holds letters, marks, digits and symbols only (RFC 6531).
 
-    U+FFFD is refused: decoders put it in the place of bytes that are not UTF-8.
+    Refused are U+FFFD, which decoders put in the place of bytes that are not UTF-8, and other forms
+    of a character, such as a superscript digit (RFC 8264, section 9.17).
     """
     return all(
-        _LOCAL_PART.fullmatch(char)
-        or (ord(char) > 127 and char != "\ufffd" and unicodedata.category(char)[0] not in "CZ")
-        for char in local_part
+        _ATEXT.fullmatch(char)
+        or (
+            ord(char) > 127
+            and char != "\ufffd"
+            and unicodedata.category(char)[0] not in "CZ"
+            and unicodedata.is_normalized("NFKC", char)
+        )
+        for char in atom
     )

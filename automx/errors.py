@@ -104,6 +104,12 @@ class BadRecordError(AutomxError):
     public = "The settings of this domain are incomplete; its administrator has to look into it."
 
 
+class UnfitAddressError(BadRecordError):
+    """A token or an administrator asks for an address that the mail server does not allow."""
+
+    public = "The mail server does not allow this address; its administrator has to look into it."
+
+
 class UnavailableError(AutomxError):
     """The database, a directory or a mail server does not answer; a later request may succeed."""
 

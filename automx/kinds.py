@@ -391,9 +391,19 @@ def _mail_address(value: object) -> str:
 
 
 MAIL_ADDRESS = Kind('a mail address such as "help@example.com"', _mail_address)
+
+
+def _account_address(value: object) -> str:
+    """Return the address of a mailbox that automx makes: it becomes a path, a line, a URL."""
+    address = _mail_address(_string(value).lower())
+    if not re.fullmatch(r"[a-z0-9._+-]+", address.partition("@")[0]):
+        raise ValueError
+    return address
+
+
 ACCOUNT_ADDRESS = Kind(
-    'a mail address such as "guest@example.com"',
-    lambda value: _mail_address(_string(value).lower()),
+    'a mail address such as "guest@example.com", with letters, digits and . _ + - before the @',
+    _account_address,
 )
 A_LABEL = Kind('a domain name such as "example.com"', lambda value: parse_domain(_string(value)))
 

@@ -23,6 +23,10 @@ _MARK = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HASH = re.compile(r"\{[A-Z0-9.-]+\}[!-9;-~]+")  # no colon: it separates the fields of passwd files
 
 
+class UnfitError(Exception):
+    """There can be no mailbox with this address; the text says why."""
+
+
 class RefusedError(Exception):
     """The program does not do what it was asked, and has changed nothing; the text says why."""
 
@@ -103,6 +107,8 @@ def serve(mailboxes: Mailboxes) -> int:
         answer = _answer(mailboxes, read_request(sys.stdin.buffer.read(REQUEST_BYTES + 1)))
     except RefusedError as error:
         answer = {"status": "refused", "reason": str(error)}
+    except UnfitError as error:
+        answer = {"status": "unfit", "reason": str(error)}
     except Exception as error:  # whatever it is, the log of automx gets one line
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
@@ -111,6 +117,11 @@ def serve(mailboxes: Mailboxes) -> int:
 
 
 def _answer(mailboxes: Mailboxes, request: Request) -> dict[str, Any]:
+    if request.action in {"check", "create"} and "+" in request.local:
+        # Mail servers deliver a+b@ to a@: recipient_delimiter of Dovecot and Postfix (RFC 5233).
+        raise UnfitError("mail servers do not deliver to an address with a +")
+    if request.action == "check":
+        return {"status": "allowed"}
     if request.action == "create":
         return {"status": "created" if mailboxes.create(request) else "exists"}
     if request.action == "disable":
@@ -122,7 +133,7 @@ def _answer(mailboxes: Mailboxes, request: Request) -> dict[str, Any]:
 
 
 def read_request(data: bytes) -> Request:
-    """Return a request after a strict check. Raises RefusedError."""
+    """Return a request after a strict check. Raises RefusedError and UnfitError."""
     try:
         document = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
@@ -133,11 +144,13 @@ def read_request(data: bytes) -> Request:
         key: value if isinstance(value := document.get(key, ""), str) else ""
         for key in ("action", "address", "token", "mark", "password")
     }
-    if text["action"] not in {"create", "find", "disable", "delete"}:
-        raise RefusedError("the action is none of create, find, disable, delete")
+    if text["action"] not in {"check", "create", "find", "disable", "delete"}:
+        raise RefusedError("the action is none of check, create, find, disable, delete")
     address = _ADDRESS.fullmatch(text["address"])
     if not address or len(text["address"]) > 254 or len(address["local"]) > 64:
-        raise RefusedError("the address has characters that this program does not accept")
+        is_new = text["action"] in {"check", "create"}
+        reason = "the address has characters that this program does not accept"
+        raise UnfitError(reason) if is_new else RefusedError(reason)
     if not _MARK.fullmatch(text["mark"]):
         raise RefusedError("the mark is empty or has odd characters")
     password = text["password"]

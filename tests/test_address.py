@@ -22,6 +22,9 @@ from automx.errors import AddressError
         ("Alice@EXAMPLE.com", "Alice", "example.com"),
         ("  alice@example.com ", "alice", "example.com"),
         ("o'neil+a=b&c@example.com", "o'neil+a=b&c", "example.com"),
+        ("a.b.c@example.com", "a.b.c", "example.com"),
+        ("a" * 64 + "@example.com", "a" * 64, "example.com"),
+        ("ju\u0308rgen@example.com", "j\u00fcrgen", "example.com"),
         ("jürgen@MÜLLER.de", "jürgen", "xn--mller-kva.de"),
         ("alice@xn--mller-kva.de", "alice", "xn--mller-kva.de"),
         ("00123@example.com.", "00123", "example.com"),
@@ -57,6 +60,15 @@ def test_an_address_keeps_its_local_part_and_gets_an_a_label(
         "alice,bob@example.com",
         "['alice@example.com']",
         "alice@example.com,bob@example.com",
+        ".alice@example.com",
+        "alice.@example.com",
+        "al..ice@example.com",
+        "../alice@example.com",
+        "jürgen..x@example.com",
+        "alice\u00b9@example.com",
+        "\uff41lice@example.com",
+        "a" * 65 + "@example.com",
+        "\u00e4" * 33 + "@example.com",
         "alice@[127.0.0.1]",
         "alice@-example.com",
         "alice@example-.com",
@@ -107,9 +119,9 @@ def test_without_an_address_only_the_domain_can_be_expanded() -> None:
 
 
 def test_in_a_url_the_local_part_is_written_as_a_url_needs_it() -> None:
-    address = EmailAddress.parse("Jürgen/../?a#b%c+d&e@example.com")
+    address = EmailAddress.parse("Jürgen/.x/?a#b%c+d&e@example.com")
     assert expand_url("https://dav.example.com/%EMAILADDRESS%/", "example.com", address) == (
-        "https://dav.example.com/J%C3%BCrgen%2F..%2F%3Fa%23b%25c+d&e@example.com/"
+        "https://dav.example.com/J%C3%BCrgen%2F.x%2F%3Fa%23b%25c+d&e@example.com/"
     )
     assert expand_url("https://%EMAILDOMAIN%/%EMAILLOCALPART%", "example.com", None) is None
 

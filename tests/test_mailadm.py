@@ -619,15 +619,17 @@ def test_settings_that_cannot_be_used_are_told(session: Session, old: Path) -> N
     report = take_over(session, content, now=NOW)
     assert settings(content, report) == {
         "account_backend": "mailcow",
-        "web_endpoint": "http://mail.example.com",
         "mailcow_token": "932848-324B2E-787E98",
     }
     assert report.notes == [
         (
+            "The setting web_endpoint must be an https URL such as"
+            " https://example.org/new_email, without query: mailadm's is not."
+        ),
+        (
             "The setting mailcow_endpoint must be a URL such as https://example.org/new_email,"
             " without query: mailadm's is not."
         ),
-        "The QR codes of mailadm lead to an http address. Delta Chat asks by https only.",
     ]
 
 

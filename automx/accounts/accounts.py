@@ -5,6 +5,7 @@ transaction is open meanwhile.
 """
 
 import logging
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -27,7 +28,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from automx import lookup, rows
 from automx.accounts import tokens
-from automx.accounts.tokens import Token
+from automx.accounts.tokens import Obstacle, Token
 from automx.address import EmailAddress
 from automx.backends import Backend, Backends, Owner
 from automx.database import Session, is_conflict
@@ -41,8 +42,10 @@ from automx.errors import (
     SilentError,
     TakenError,
     TryAgainError,
+    UnfitAddressError,
     UnknownAccountError,
 )
+from automx.kinds import BadValueError
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
 from automx.models import second_of
@@ -157,7 +160,7 @@ def create(
     of the backend, AddressError for an address that the token cannot make, and BadRecordError if
     the domain of the token is gone. The token then has its use back.
     """
-    token.check_usable(now)
+    check_usable(session, token, now)
     fixed = token.address if address is None else _allowed_address(address, token)
     check_domain(session, token)
     backend = backends.get(token.backend)
@@ -176,6 +179,18 @@ def create(
                 raise
             error = NoFreeAddressError()
     raise error
+
+
+def check_usable(session: Session, token: Token, now: datetime) -> None:
+    """Raise ForbiddenError if a token makes no (further) account.
+
+    Raises TakenError instead if it is used up because it has made its one mailbox, which exists.
+    """
+    if token.address is not None and token.obstacle(now) is Obstacle.USED_UP:
+        found = select(AccountRow.c.state).where(AccountRow.c.address == token.address)
+        if session.scalar(found) in {State.ACTIVE, State.DISABLED}:
+            raise TakenError
+    token.check_usable(now)
 
 
 def check_domain(session: Session, token: Token) -> None:
@@ -354,10 +369,18 @@ def new_password() -> str:
 def _allowed_address(text: str, token: Token) -> str:
     """Return an address in lower case; AddressError if the token cannot make it."""
     address = str(EmailAddress.parse(text.lower()))
+    try:
+        rows.TOKEN["address"].read(address)
+    except BadValueError:
+        raise AddressError(
+            "The part before the @ may have letters, digits and . _ + - only."
+        ) from None
     if token.address is not None and address != token.address:
         raise AddressError(f"The token {token.name} makes {token.address} only.")
     if not address.endswith(f"@{token.domain}"):
         raise AddressError(f"The token {token.name} makes addresses of {token.domain} only.")
+    if token.address is None and not re.match(rf"{re.escape(token.prefix)}[^@]", address):
+        raise AddressError(f"The token {token.name} makes addresses with {token.prefix}… only.")
     return address
 
 
@@ -387,7 +410,7 @@ def _claim(
         if done:
             key: Any = done[-1].inserted_primary_key
             return Account(id=key.id, token=token.name, **values)
-        tokens.find(session, token.token).check_usable(now)
+        check_usable(session, tokens.find(session, token.token), now)
     except IntegrityError:
         found = select(AccountRow.c.state).where(AccountRow.c.address == name)
         if address and session.scalar(found) not in SETTLED:
@@ -411,7 +434,7 @@ def _make_mailbox(session: Session, backend: Backend, account: Account, password
     too_late = SilentError(cause=f"account {account.address}: it took too long to make it")
     try:
         backend.create(account.address, password, account.owner)
-    except (TakenError, TryAgainError) as error:  # no mailbox was made
+    except (TakenError, TryAgainError, UnfitAddressError) as error:  # no mailbox was made
         row = delete(AccountRow).where(*unchanged(account))
         is_deleted = commit(session, tokens.release(account.token_id), row)
         if not is_deleted and isinstance(error, TakenError):

@@ -147,10 +147,6 @@ def settings(mailadm: Mailadm, report: Report) -> dict[str, str]:
                 found[key] = str(KEYS[key].parse(value))
             except ValueError as error:
                 report.notes.append(f"The setting {key} must be {error}: mailadm's is not.")
-    if found.get("web_endpoint", "").startswith("http:"):
-        report.notes.append(
-            "The QR codes of mailadm lead to an http address. Delta Chat asks by https only."
-        )
     return found
 
 
@@ -237,10 +233,12 @@ class _Import:
         if old.name in names:
             raise BadRequestError("there is another one of this name here")
         notes = []
-        name, expiry, prefix = _free_name(old.name, names), _expiry(old.expiry), _prefix(old.prefix)
+        name, expiry = _free_name(old.name, names), _expiry(old.expiry)
+        prefix = _prefix(old.prefix, has_plus=self.report.backend != "mailcow")
         if name != old.name:
             notes.append(
-                f"it is called {name} here: names have no blanks, and 64 characters at most"
+                f"it is called {name} here: names have no blanks, none of ? # / % \\, no hyphen at"
+                " the beginning, and 64 characters at most"
             )
         maxuse = 50 if old.maxuse is None else min(old.maxuse, MAX_USE)
         is_revoked = expiry is None or maxuse <= 0
@@ -354,8 +352,8 @@ class _Import:
 
 
 def _allowed_name(name: str) -> str:
-    words = "".join(char if char.isprintable() else " " for char in name).split()
-    return "-".join(words)[:64] or "mailadm"
+    words = "".join(char if char.isprintable() else " " for char in name)
+    return re.sub(r"[\s?#/%\\]+", "-", words).strip("-")[:64] or "mailadm"
 
 
 def _free_name(name: str, names: set[str]) -> str:
@@ -384,8 +382,9 @@ def _expiry(text: str) -> str | None:
     return format_duration(timedelta(seconds=max(seconds, shortest)))
 
 
-def _prefix(text: str) -> str:
-    allowed = re.sub(r"[^a-z0-9._+-]", "", text.lower())
+def _prefix(text: str, *, has_plus: bool) -> str:
+    """Return the prefix without what no address has; mailcow does not deliver to one with "+"."""
+    allowed = re.sub(r"[^a-z0-9._+-]" if has_plus else r"[^a-z0-9._-]", "", text.lower())
     return re.sub(r"\.{2,}", ".", allowed).lstrip(".-")[:40]
 
 

@@ -280,11 +280,23 @@ def new_token() -> str:
 
 def new_address(token: Token) -> str:
     """Return an address that the token may make, at random unless it is for one mailbox."""
-    if token.address is not None:
-        return token.address
-    length = NAME_LENGTH if token.prefix else BARE_NAME_LENGTH
+    return token.address or _random_address(token.prefix, token.domain)
+
+
+def sample_address(domain: str, columns: Mapping[str, object]) -> str | None:
+    """Return an address that a token with these columns would make; None if it can be none."""
+    values = {**rows.TOKEN_DEFAULTS, **columns, "domain": domain}
+    names = ("prefix", "address", "domain")
+    read, bad = rows.read({name: rows.TOKEN[name] for name in names}, values)
+    if bad:
+        return None
+    return read["address"] or _random_address(read["prefix"], read["domain"])
+
+
+def _random_address(prefix: str, domain: str) -> str:
+    length = NAME_LENGTH if prefix else BARE_NAME_LENGTH
     name = "".join(secrets.choice(NAME_LETTERS) for _ in range(length))
-    return f"{token.prefix}{name}@{token.domain}"
+    return f"{prefix}{name}@{domain}"
 
 
 def _row(session: Session, name: str) -> rows.Values:

@@ -58,6 +58,12 @@ class Backend(Protocol):
     the setting ``account_timeout``. Each method raises TryAgainError or UncertainError if it fails.
     """
 
+    def check_address(self, address: str) -> None:
+        """Raise UnfitAddressError if the mail server allows no such address; asked before create().
+
+        An address that passes may still be refused by create().
+        """
+
     def create(self, address: str, password: str, owner: Owner) -> None:
         """Make a mailbox. Raises TakenError if there is a mailbox or an alias of that name."""
 

@@ -26,6 +26,7 @@ from automx.errors import (
     TakenError,
     TryAgainError,
     UncertainError,
+    UnfitAddressError,
 )
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ _POLL_SECONDS = 0.05  # how soon an end is noticed while something else keeps th
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
 
 _STATUSES = {
+    "check": ("allowed",),
     "create": ("created", "exists"),
     "find": ("found", "absent"),
     "disable": ("disabled", "absent"),
@@ -54,8 +56,16 @@ class Command:
         self._words = tuple(words)
         self._timeout = timeout
 
+    def check_address(self, address: str) -> None:
+        """Ask the program; one that does not know the action "check", or fails, allows all.
+
+        Raises UnfitAddressError.
+        """
+        with suppress(TryAgainError, UncertainError):
+            self._ask("check", address, Owner("", "0"))
+
     def create(self, address: str, password: str, owner: Owner) -> None:
-        """Make a mailbox. Raises TakenError, TryAgainError, UncertainError."""
+        """Make a mailbox. Raises TakenError, UnfitAddressError, TryAgainError, UncertainError."""
         if self._ask("create", address, owner, password)["status"] == "exists":
             raise TakenError
 
@@ -107,9 +117,13 @@ class Command:
         if not isinstance(answer, dict):
             _fail(action, f"the answer is no object: {shown}")
         status = answer.get("status")
+        reason = _one_line(str(answer.get("reason") or "without a reason"), password)
         if status == "refused":
-            reason = _one_line(str(answer.get("reason") or "without a reason"), password)
             raise TryAgainError(cause=f"{what}: refused: {reason}"[:_CAUSE_CHARACTERS])
+        if status == "unfit" and action in {"check", "create"}:
+            raise UnfitAddressError(
+                cause=f"{what}: {address} is unfit: {reason}"[:_CAUSE_CHARACTERS]
+            )
         if status not in _STATUSES[action]:
             _fail(action, f"the status does not belong to this action: {shown}")
         return answer

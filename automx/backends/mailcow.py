@@ -26,6 +26,7 @@ from automx.errors import (
     TakenError,
     TryAgainError,
     UncertainError,
+    UnfitAddressError,
 )
 from automx.moments import this_second
 from automx.texts import N_
@@ -82,11 +83,17 @@ class Mailcow:
             endpoint, token, timeout=timeout, ca_file=ca_file, keys=keys, now=now
         )
 
+    def check_address(self, address: str) -> None:
+        """Refuse "+": mailcow makes the mailbox, but delivers a+b@ to a@ (recipient_delimiter)."""
+        if "+" in address:
+            raise UnfitAddressError(cause=f"mailcow does not deliver to {address}: it has a +")
+
     def create(self, address: str, password: str, owner: Owner) -> None:
         """Make a mailbox. Raises TakenError if there is a mailbox or an alias of that name.
 
         Quota and other attributes are those of mailcow's default template for mailboxes.
         """
+        self.check_address(address)
         local_part, _, domain = address.rpartition("@")
         attributes = {
             "local_part": local_part,
