@@ -820,7 +820,6 @@ def test_settings(env: dict[str, str], tmp_path: Path) -> None:
     ends = Authority(tmp_path).issue("example.com", days=5)
     settings = {
         "AUTOMX_LDAP_VERIFY": "no",
-        "AUTOMX_WEB_ENDPOINT": "http://automx.example.com/new",
         "AUTOMX_SIGNING_CERTIFICATE": str(ends.certificate),
         "AUTOMX_SIGNING_KEY": str(ends.key),
     }
@@ -829,10 +828,6 @@ def test_settings(env: dict[str, str], tmp_path: Path) -> None:
     assert (status, printed.splitlines()) == (
         1,
         [
-            (
-                "warning  -  web_endpoint: clients that make accounts ask by https only "
-                "-> give the https URL of the web server in front of automx"
-            ),
             (
                 "warning  -  ldap_verify: an attacker between automx and a directory can read and "
                 "change the answers -> name the directory's authority by ldap_ca_file, and set "

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from automx.migrations import upgrade
+from tests.barcodes import decoded, drawn
 from tests.commandline import attempt, automx
 from tests.conftest import Execute
 from tests.databases import engine_uri
@@ -55,12 +56,12 @@ def test_accounts_are_made_shown_and_deleted(
         "INSERT INTO token VALUES (2, 'bob', 'secret2', 'digest2', 'example.com', '',"
         " 'bob@example.com', 'never', 1, 0, NULL, 0, 'none', 0, '2026-01-01 00:00:00.000000')"
     )
-    server.add("taken@example.com", "somebody")
-    server.fail_for("broken@example.com")
+    server.add("tmp.taken@example.com", "somebody")
+    server.fail_for("tmp.broken@example.com")
     transcript = replayed("account.transcript", env)
     assert transcript == golden("account.transcript")
-    made_up, taken = sorted(server.addresses, key=len, reverse=True)
-    assert (taken, made_up[:4]) == ("taken@example.com", "tmp.")
+    assert "tmp.taken@example.com" in server.addresses
+    assert len(server.addresses) == 2
 
 
 def test_json_of_a_new_account_has_its_password_and_the_others_do_not(
@@ -111,6 +112,96 @@ def test_json_of_a_new_account_has_its_password_and_the_others_do_not(
     assert json.loads(automx("account", "list", "--json", env=env)) == []
 
 
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("bob@example.com", "The token oneday makes addresses with tmp.… only."),
+        ("tmp.@example.com", "has a dot at its beginning or end, or two in a row."),
+        ("tmp..x@example.com", "has a dot at its beginning or end, or two in a row."),
+        ("tmp.../x@example.com", "has a dot at its beginning or end, or two in a row."),
+        ("tmp.%2fetc@example.com", "may have letters, digits and . _ + - only."),
+        ("tmp.ü@example.com", "may have letters, digits and . _ + - only."),
+        ("tmp.\u00b9@example.com", "has a character that is not allowed there."),
+        ("tmp." + "x" * 61 + "@example.com", "The part before the @ is too long."),
+    ],
+)
+def test_an_address_that_the_token_does_not_make_is_refused(
+    env: dict[str, str], server: MailProgram, address: str, reason: str
+) -> None:
+    result = attempt("account", "add", "--token=oneday", address, env=env)
+    assert result.returncode == 1
+    assert result.stderr.endswith(f"{reason}\n")
+    assert server.requests() == []
+
+
+def test_the_code_of_a_new_account_has_all_servers_where_a_client_guesses_others(
+    env: dict[str, str], execute: Execute, tmp_path: Path
+) -> None:
+    card = tmp_path / "card.svg"
+    arguments = ["account", "add", "--token=oneday", "--json"]
+    made = json.loads(automx(*arguments, env=env))
+    assert parse_qs(urlsplit(made["dclogin_url"]).query).keys() == {"p", "v"}
+    execute("UPDATE server SET port = 10993 WHERE type = 'imap'")
+    made = json.loads(automx(*arguments, "--qr", card, "--card", env=env))
+    login = parse_qs(urlsplit(made["dclogin_url"]).query)
+    assert login | {"p": ["…"]} == {
+        "p": ["…"],
+        "v": ["1"],
+        "ih": ["imap.example.com"],
+        "ip": ["10993"],
+        "iu": [made["address"]],
+        "is": ["ssl"],
+        "sh": ["smtp.example.com"],
+        "sp": ["465"],
+        "su": [made["address"]],
+        "ss": ["ssl"],
+    }
+    assert made["file"] == str(card)
+    assert decoded(drawn(card)) == [made["dclogin_url"]]
+    assert f"For {made['address']}." in card.read_text()
+    assert card.stat().st_mode & 0o777 == 0o600
+
+
+def test_no_account_is_made_if_its_code_cannot_be_written(
+    env: dict[str, str], server: MailProgram, tmp_path: Path
+) -> None:
+    code = tmp_path / "missing" / "code.png"
+    result = attempt("account", "add", "--token=oneday", "--qr", code, env=env)
+    assert result.returncode == 1
+    assert result.stderr == f"Error: {code} cannot be written: No such file or directory\n"
+    assert server.requests() == []
+
+
+def test_a_program_is_told_of_each_new_account(
+    env: dict[str, str], server: MailProgram, tmp_path: Path
+) -> None:
+    hook = tmp_path / "hook"
+    hook.write_text(f"#!/bin/sh\ncat >>{tmp_path}/told\n")
+    hook.chmod(0o755)
+    env["AUTOMX_ACCOUNT_CREATED_COMMAND"] = str(hook)
+    made = json.loads(automx("account", "add", "--token=oneday", "--json", env=env))
+    assert json.loads((tmp_path / "told").read_text()) == {
+        "version": 1,
+        "action": "created",
+        "address": made["address"],
+        "token": "oneday",
+        "expires_at": made["expires"],
+    }
+    server.add("tmp.taken@example.com", "somebody")
+    assert attempt("account", "add", "--token=oneday", "tmp.taken@example.com", env=env).returncode
+    assert (tmp_path / "told").read_text().count("\n") == 1
+
+
+def test_a_program_that_cannot_be_told_does_not_undo_the_account(
+    env: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    env["AUTOMX_ACCOUNT_CREATED_COMMAND"] = "/bin/sh -c 'echo the disk is full >&2; exit 3'"
+    result = attempt("account", "add", "--token=oneday", "tmp.x@example.com", env=env)
+    assert result.returncode == 0
+    assert "account_created_command, tmp.x@example.com: /bin/sh: exit status 3" in result.stderr
+    assert automx("account", "show", "tmp.x@example.com", env=env)
+
+
 def test_a_password_of_ones_own_reaches_the_mail_server_as_it_is(
     env: dict[str, str], server: MailProgram
 ) -> None:
@@ -125,18 +216,18 @@ def test_a_password_of_ones_own_reaches_the_mail_server_as_it_is(
 def test_deleting_without_a_terminal_needs_a_word(env: dict[str, str], server: MailProgram) -> None:
     numbers = "123456"
     for number in numbers:
-        automx("account", "add", "--token=oneday", f"{number}@example.com", env=env)
-    one = attempt("account", "del", "1@example.com", env=env, stdin="y\n")
+        automx("account", "add", "--token=oneday", f"tmp.{number}@example.com", env=env)
+    one = attempt("account", "del", "tmp.1@example.com", env=env, stdin="y\n")
     assert (one.returncode, one.stdout) == (2, "")
     assert one.stderr == (
-        "automx: this would delete 1 account with all mail: 1@example.com; say --yes to do it\n"
+        "automx: this would delete 1 account with all mail: tmp.1@example.com; say --yes to do it\n"
     )
-    all_of_them = [f"{number}@example.com" for number in numbers]
+    all_of_them = [f"tmp.{number}@example.com" for number in numbers]
     several = attempt("account", "del", *all_of_them, *all_of_them, env=env)
     assert several.returncode == 2
     assert several.stderr == (
-        "automx: this would delete 6 accounts with all mail: 1@example.com, 2@example.com,"
-        " 3@example.com, 4@example.com, 5@example.com and more; say --yes to do it\n"
+        "automx: this would delete 6 accounts with all mail: tmp.1@example.com, tmp.2@example.com,"
+        " tmp.3@example.com, tmp.4@example.com, tmp.5@example.com and more; say --yes to do it\n"
     )
     assert len(server.addresses) == 6
 
@@ -145,13 +236,13 @@ def test_deleting_without_a_terminal_needs_a_word(env: dict[str, str], server: M
 def test_on_a_terminal_a_person_is_asked(
     env: dict[str, str], server: MailProgram, answer: str, status: int
 ) -> None:
-    automx("account", "add", "--token=oneday", "1@example.com", env=env)
-    result = on_terminal(["account", "del", "1@example.com"], env, answer)
+    automx("account", "add", "--token=oneday", "tmp.1@example.com", env=env)
+    result = on_terminal(["account", "del", "tmp.1@example.com"], env, answer)
     assert result.returncode == status
-    question = "Delete 1 account with all mail: 1@example.com? [y/N]: "
+    question = "Delete 1 account with all mail: tmp.1@example.com? [y/N]: "
     assert result.stderr.replace("\r", "").startswith(question)
-    assert result.stdout == ("" if status else "Deleted 1@example.com.\n")
-    assert server.addresses == ({"1@example.com"} if status else set())
+    assert result.stdout == ("" if status else "Deleted tmp.1@example.com.\n")
+    assert server.addresses == ({"tmp.1@example.com"} if status else set())
 
 
 def on_terminal(
@@ -184,10 +275,10 @@ def on_terminal(
 
 def test_progress_is_shown_on_a_terminal(env: dict[str, str]) -> None:
     for number in "12":
-        automx("account", "add", "--token=oneday", f"{number}@example.com", env=env)
-    addresses = ["1@example.com", "x@example.com", "2@example.com"]
+        automx("account", "add", "--token=oneday", f"tmp.{number}@example.com", env=env)
+    addresses = ["tmp.1@example.com", "x@example.com", "tmp.2@example.com"]
     result = on_terminal(["account", "del", "--yes", *addresses], env, "")
-    assert result.stdout == "Deleted 1@example.com.\nDeleted 2@example.com.\n"
+    assert result.stdout == "Deleted tmp.1@example.com.\nDeleted tmp.2@example.com.\n"
     assert result.returncode == 1
     lines = re.split(r"[\r\n]+(?:\x1b\[K)?", result.stderr)
     assert "automx: x@example.com could not be deleted: There is no account x@example.com." in lines
@@ -200,20 +291,30 @@ def test_a_failed_deletion_leaves_the_account_and_the_others_go(
     env: dict[str, str], server: MailProgram
 ) -> None:
     for number in "123":
-        automx("account", "add", "--token=oneday", f"{number}@example.com", env=env)
-    server.fail_for("2@example.com")
-    arguments = ["account", "del", "--yes", "1@example.com", "2@example.com", "3@example.com"]
+        automx("account", "add", "--token=oneday", f"tmp.{number}@example.com", env=env)
+    server.fail_for("tmp.2@example.com")
+    arguments = [
+        "account",
+        "del",
+        "--yes",
+        "tmp.1@example.com",
+        "tmp.2@example.com",
+        "tmp.3@example.com",
+    ]
     result = attempt(*arguments, env=env)
     assert result.returncode == 1
-    assert result.stdout == "Deleted 1@example.com.\nDeleted 3@example.com.\n"
+    assert result.stdout == "Deleted tmp.1@example.com.\nDeleted tmp.3@example.com.\n"
     assert result.stderr == (
-        "automx: 2@example.com could not be deleted: account_command, find: exit status 3:"
+        "automx: tmp.2@example.com could not be deleted: account_command, find: exit status 3:"
         " the disk is full\n"
     )
     (left,) = json.loads(automx("account", "list", "--json", env=env))
-    assert (left["address"], left["state"]) == ("2@example.com", "active")
+    assert (left["address"], left["state"]) == ("tmp.2@example.com", "active")
     server.fail_for()
-    assert automx("account", "del", "--yes", "2@example.com", env=env) == "Deleted 2@example.com.\n"
+    assert (
+        automx("account", "del", "--yes", "tmp.2@example.com", env=env)
+        == "Deleted tmp.2@example.com.\n"
+    )
 
 
 def test_a_database_that_is_missing_is_told_in_one_line(

@@ -10,14 +10,14 @@ from pathlib import Path
 import click
 import pytest
 
-from automx.cli import COMMANDS, main
+from automx.cli import COMMANDS, MAILADM, main
 from automx.migrations import upgrade
 from tests.barcodes import decoded, drawn
 from tests.commandline import attempt, automx
 from tests.conftest import Execute
 from tests.databases import engine_uri
 from tests.documents import golden
-from tests.processes import AUTOMX
+from tests.processes import AUTOMX, REPOSITORY
 from tests.transcripts import replayed, steady
 
 DAY = 86400
@@ -168,9 +168,8 @@ def addresses(env: dict[str, str]) -> list[str]:
 
 
 @pytest.mark.usefixtures("example")
-@pytest.mark.parametrize("url", ["", "http://mail.example.com/new_email"])
-def test_without_a_public_url_there_is_no_text_for_a_qr_code(env: dict[str, str], url: str) -> None:
-    env["AUTOMX_WEB_ENDPOINT"] = url
+def test_without_a_public_url_there_is_no_text_for_a_qr_code(env: dict[str, str]) -> None:
+    env["AUTOMX_WEB_ENDPOINT"] = ""
     added = json.loads(automx("token", "add", "oneday", "--json", env=env))
     assert added["dcaccount"] is None
     assert automx("token", "show", "oneday", env=env).endswith(
@@ -286,6 +285,114 @@ def test_the_qr_code_of_a_token_is_printed_written_and_put_on_a_card(
 
 
 @pytest.mark.usefixtures("example")
+def test_a_short_code_names_the_domain_only(env: dict[str, str], tmp_path: Path) -> None:
+    automx("token", "add", "oneday", env=env)
+    card = tmp_path / "card.svg"
+    arguments = ["token", "qr", "oneday", "--short"]
+    printed = json.loads(automx(*arguments, "--output", card, "--card", "--json", env=env))
+    assert printed == {"name": "oneday", "dcaccount": "DCACCOUNT:example.com", "file": str(card)}
+    assert decoded(drawn(card)) == ["DCACCOUNT:example.com"]
+    assert "end after" not in card.read_text()
+    env["AUTOMX_WEB_ENDPOINT"] = ""
+    assert automx(*arguments, env=env).startswith("DCACCOUNT:example.com\n")
+
+
+@pytest.mark.usefixtures("example")
+@pytest.mark.parametrize("options", [["--backend", "mailcow"], ["--address", "bob@example.com"]])
+def test_a_short_code_is_for_servers_that_make_each_mailbox_themselves(
+    env: dict[str, str], options: list[str]
+) -> None:
+    automx("token", "add", "oneday", *options, env=env)
+    result = attempt("token", "qr", "oneday", "--short", env=env)
+    assert result.returncode == 2
+    assert "--short is for tokens of the backend none, without --address" in result.stderr
+    assert "Short text" not in automx("token", "show", "oneday", env=env)
+
+
+@pytest.mark.usefixtures("example")
+@pytest.mark.parametrize("name", ["a?b", "a#b", "a/b", "..\\x", "50%", "-x", "", "x" * 65])
+def test_names_that_a_url_or_a_path_would_change_are_refused(
+    env: dict[str, str], name: str
+) -> None:
+    result = attempt("token", "add", "--", name, env=env)
+    assert result.returncode == 1
+    assert result.stderr.startswith("automx: name: expected 1 to 64 characters without blanks and")
+
+
+@pytest.mark.usefixtures("example")
+@pytest.mark.parametrize(
+    "address",
+    [".x", "x.", "x..y", "../x", "%2fetc", "x/y", "o'neil", "\u00b9", "jürgen", "x" * 65, "a b"],
+)
+def test_a_mailbox_that_no_server_has_is_refused(env: dict[str, str], address: str) -> None:
+    result = attempt("token", "add", "x", "--address", f"{address}@example.com", env=env)
+    assert result.returncode == 1
+    assert automx("token", "list", env=env).startswith("There are no tokens yet")
+
+
+@pytest.mark.usefixtures("example")
+@pytest.mark.parametrize(
+    ("backend", "reason"),
+    [
+        ("mailcow", "it has a +"),
+        ("command", "mail servers do not deliver to an address with a +"),
+        ("none", None),
+    ],
+)
+def test_the_mail_server_says_which_addresses_it_allows(
+    env: dict[str, str], tmp_path: Path, backend: str, reason: str | None
+) -> None:
+    env |= {
+        "AUTOMX_MAILCOW_ENDPOINT": "https://mailcow.example.com/api/v1",
+        "AUTOMX_MAILCOW_TOKEN": "key",
+        "AUTOMX_ACCOUNT_COMMAND": f"{REPOSITORY}/contrib/accounts-dovecot {tmp_path}/users",
+    }
+    (tmp_path / "users").touch()
+    automx("token", "add", "plain", "--backend", backend, env=env)
+    changes = (
+        ["add", "x", "--prefix", "a+", "--backend", backend],
+        ["add", "y", "--address", "a+b@example.com", "--backend", backend],
+        ["mod", "plain", "--prefix", "a+"],
+    )
+    for change in changes:
+        result = attempt("token", *change, env=env)
+        assert result.returncode == (1 if reason else 0)
+        assert (reason or "") in result.stderr
+    tokens = json.loads(automx("token", "list", "--json", env=env))
+    prefixes = sorted(token["prefix"] for token in tokens)
+    assert prefixes == (["tmp."] if reason else ["", "a+", "a+"])
+
+
+@pytest.mark.usefixtures("example")
+@pytest.mark.parametrize(
+    ("typed", "ours"),
+    [
+        ("add-token oneday --maxuse 5", "automx token add NAME"),
+        ("gen-qr oneday", "automx token qr NAME"),
+        ("add-user x@example.com --token oneday", "automx account add ADDRESS --token NAME"),
+        ("list-users", "automx account list"),
+        ("web", "automx serve"),
+    ],
+)
+def test_commands_of_mailadm_are_answered_with_ours(
+    env: dict[str, str], typed: str, ours: str
+) -> None:
+    result = attempt(*typed.split(), env=env)
+    assert result.returncode == 2
+    assert (
+        f"{typed.split(maxsplit=1)[0]} is a command of mailadm. Here it is: {ours}" in result.stderr
+    )
+
+
+def test_each_command_of_mailadm_leads_to_one_of_ours() -> None:
+    for text in MAILADM.values():
+        for command in re.findall(r"automx ((?:[a-z-]+ ?)+)", text):
+            words = command.split()
+            assert words[0] in COMMANDS
+            assert len(words) == 1 or attempt(*words, "--help", env={}).returncode == 0
+
+
+@pytest.mark.usefixtures("example")
 def test_the_card_of_one_mailbox_names_it_as_people_do(
     env: dict[str, str], execute: Execute, tmp_path: Path
 ) -> None:
@@ -314,7 +421,8 @@ def test_a_qr_code_that_leads_nowhere_is_not_printed(env: dict[str, str], execut
         " this service, such as https://automx.example.com/new_email\n"
     )
     assert complaint("http://mail.example.com/new_email") == (
-        "automx: web_endpoint must be an https URL, not http://mail.example.com/new_email\n"
+        "automx: environment variable AUTOMX_WEB_ENDPOINT: web_endpoint must be an https URL such"
+        " as https://example.org/new_email, without query\n"
     )
     execute("DELETE FROM server_domain; DELETE FROM davserver_domain; DELETE FROM domain")
     assert complaint("https://mail.example.com/new_email") == (

@@ -45,6 +45,7 @@ from tests.tokenpages import (
 
 pytestmark = pytest.mark.usefixtures("example")
 
+TAKEN = "The address of this QR code is taken already. Please ask for another QR code."
 PATHS = ["/", "/new_email", "/new_email/", "/x/y", "/x/y/"]
 
 Make = Callable[..., Flask]
@@ -92,6 +93,7 @@ def test_a_post_makes_an_account_and_is_answered_as_by_mailadm(
     answer = app_client.post(f"{path}?t={SECRET}&n=summer")
     found = re.fullmatch(
         r"""\{
+  "status_code": 200,
   "email": "(tmp\.[2345789acdefghjkmnpqrstuvwxyz]{5}@example\.com)",
   "password": "([A-Za-z0-9-]{20})",
   "expiry": "1d",
@@ -137,6 +139,45 @@ def test_a_token_for_one_mailbox_makes_that_one(
     url = urlsplit(document["dclogin_url"])
     assert (url.scheme, url.netloc, url.path) == ("dclogin", "alice+x@example.com", "/")
     assert parse_qs(url.query) == {"p": [document["password"]], "v": ["1"]}
+
+
+def test_a_mailbox_that_its_token_has_made_is_taken(
+    app_client: FlaskClient, add_token: AddToken, execute: Execute
+) -> None:
+    add_token(address="alice@example.com")
+    assert app_client.post(f"/?t={SECRET}").status_code == 200
+    assert_error(app_client.post(f"/?t={SECRET}"), 409, TAKEN)
+    execute("DELETE FROM account")
+    assert app_client.post(f"/?t={SECRET}").status_code == 403
+
+
+def test_the_answer_has_all_servers_where_a_client_guesses_others(
+    app_client: FlaskClient, add_token: AddToken, execute: Execute
+) -> None:
+    execute("UPDATE server SET port = 2525, socket_type = 'STARTTLS' WHERE type = 'smtp'")
+    add_token()
+    document = app_client.post(f"/?t={SECRET}").json
+    assert document is not None
+    login = parse_qs(urlsplit(document["dclogin_url"]).query)
+    assert login.keys() == {"p", "v", "ih", "ip", "iu", "is", "sh", "sp", "su", "ss"}
+    assert (login["sh"], login["sp"], login["ss"]) == (["smtp.example.com"], ["2525"], ["starttls"])
+    assert login["su"] == [document["email"]]
+
+
+def test_a_program_is_told_of_an_account_without_its_password(
+    make_app: Make, add_token: AddToken, tmp_path: Path
+) -> None:
+    command = ("/bin/sh", "-c", f"cat >{tmp_path}/told")
+    add_token(expiry="never")
+    document = make_app(account_created_command=command).test_client().post(f"/?t={SECRET}").json
+    assert document is not None
+    assert json.loads((tmp_path / "told").read_text()) == {
+        "version": 1,
+        "action": "created",
+        "address": document["email"],
+        "token": "summer",
+        "expires_at": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -355,8 +396,7 @@ def test_the_address_of_a_token_for_one_mailbox_may_be_taken(
 ) -> None:
     add_token(address="alice@example.com")
     answer = command("""echo '{"status": "exists"}'""").post(f"/?t={SECRET}")
-    reason = "The address of this QR code is taken already. Please ask for another QR code."
-    assert_error(answer, 409, reason)
+    assert_error(answer, 409, TAKEN)
 
 
 def bug(*_: object, **__: object) -> None:

@@ -10,10 +10,6 @@ from automx.errors import SettingsError
 
 def check_settings(settings: Settings, now: datetime) -> Iterator[Finding]:
     """Yield what is wrong with the settings, and with the certificate that signs profiles."""
-    if settings.web_endpoint.startswith("http:"):
-        text = "clients that make accounts ask by https only"
-        advice = "give the https URL of the web server in front of automx"
-        yield Finding("", Level.WARNING, "web_endpoint", text, advice)
     if not settings.directory.verify:
         text = "an attacker between automx and a directory can read and change the answers"
         advice = "name the directory's authority by ldap_ca_file, and set this to yes"

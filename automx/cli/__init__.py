@@ -29,6 +29,24 @@ COMMANDS = {
 }
 
 
+# Commands of mailadm, and what stands for them here.
+MAILADM = {
+    "add-token": "automx token add NAME",
+    "mod-token": "automx token mod NAME",
+    "del-token": "automx token revoke NAME, or automx token del NAME",
+    "list-tokens": "automx token list",
+    "gen-qr": "automx token qr NAME --output FILE.png",
+    "add-user": "automx account add ADDRESS --token NAME",
+    "del-user": "automx account del ADDRESS",
+    "list-users": "automx account list",
+    "init": "automx db upgrade, and the settings web_endpoint, mailcow_endpoint, mailcow_token",
+    "web": "automx serve",
+    "migrate-db": "automx import-mailadm MAILADM.DB",
+    "gen-sysconfig": "the files automx.service and automx-prune.timer in the folder contrib",
+    "setup-bot": "the commands automx token and automx account: there is no bot",
+}
+
+
 class Commands(click.Group):
     """The group of all commands, loaded lazily (click: "Lazily Loading Subcommands")."""
 
@@ -43,6 +61,14 @@ class Commands(click.Group):
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(f"automx.cli.{module}"), attribute)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is asked for; a name of mailadm is answered with ours."""
+        if args and args[0] in MAILADM:
+            ctx.fail(f"{args[0]} is a command of mailadm. Here it is: {MAILADM[args[0]]}.")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands for ``--help`` without an import."""

@@ -6,18 +6,21 @@ from datetime import datetime
 
 import click
 
-from automx.accounts import accounts, tokens
+from automx import lookup
+from automx.accounts import accounts, created, tokens
 from automx.accounts.accounts import Account, State
 from automx.accounts.keystates import KeyStates
 from automx.accounts.tokens import Token
 from automx.address import EmailAddress
 from automx.backends import Backends
 from automx.cli.context import Context, with_json
+from automx.cli.dclogin import login_notes
+from automx.cli.qr import Card, QrOutput, qr_options
 from automx.cli.terminal import EXIT_STATUS, complain, read_secret, table, with_progress
 from automx.cli.token import obstacle_text
 from automx.database import Session
 from automx.errors import AutomxError, ForbiddenError
-from automx.formats.dclogin import login_text
+from automx.formats.dclogin import SCAN_STEPS, new_login_text
 from automx.moments import dated, this_second, to_minute
 
 _STATES = {
@@ -46,17 +49,25 @@ def account() -> None:
     is_flag=True,
     help="Read the password from standard input, instead of a random one.",
 )
-@with_json
-def add(context: Context, address: str | None, name: str, password_stdin: bool) -> None:
+@qr_options("--qr")
+def add(
+    context: Context, address: str | None, name: str, password_stdin: bool, output: QrOutput
+) -> None:
     """Make an account by a token, as Delta Chat would, and print its password.
 
     ADDRESS must be one that the token allows; by default, it is a free random one. The password is
-    not stored: it is shown only now.
+    not stored: it is shown only now. The QR code logs Delta Chat in to the account.
     """
     now = context.now
-    with context.session() as session, closing(_backends(context, session)) as backends:
+    with (
+        output.opened() as write_qr,
+        context.session() as session,
+        closing(_backends(context, session)) as backends,
+    ):
         token = tokens.get(session, name)
         _check_usable(token, now)
+        accounts.check_domain(session, token)
+        config = lookup.find(session, token.domain).config
         password = read_secret("password") if password_stdin else None
         try:
             made = accounts.create(
@@ -66,18 +77,30 @@ def add(context: Context, address: str | None, name: str, password_stdin: bool) 
             _check_usable(tokens.get(session, name), now)
             raise
         found = accounts.get(session, made.address)
-    url = login_text(EmailAddress.parse(made.address), made.password)
+        person = EmailAddress.parse(made.address)
+        url = new_login_text(person, made.password, config)
+        _print_account(context, found, made.password, url, output)
+        write_qr(url, Card(config.provider_name, SCAN_STEPS, login_notes(person)))
+    created.tell(context.settings.accounts, made, token)
+
+
+def _print_account(
+    context: Context, found: Account, password: str, url: str, output: QrOutput
+) -> None:
+    """Print a new account; its password is known only now."""
     rows = [
-        ("Address", made.address),
-        ("Password", made.password),
-        ("Expires", _expiry(found, now)),
+        ("Address", found.address),
+        ("Password", password),
+        ("Expires", _expiry(found, context.now)),
         ("QR text", url),
     ]
     text = table(rows)
     if found.backend == "none":
         text += "\n\nThe mail server creates the mailbox at the first login."
-    document = {**found.document(), "password": made.password, "dclogin_url": url}
-    context.write(document, lambda: text)
+    if output.file is not None:
+        text += f"\n\nThe QR code is in {output.file}."
+    document = {**found.document(), "password": password, "dclogin_url": url}
+    context.write(document | output.document(), lambda: text)
 
 
 @account.command("list", epilog=EXIT_STATUS)

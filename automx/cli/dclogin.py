@@ -46,12 +46,16 @@ def dclogin(
         raise click.UsageError("There is no terminal to ask for the password: --password-stdin")
     password = read_secret("password")
     text = login_text(person, password, None if discover else config)
-    notes = (
+    card = Card(config.provider_name, SCAN_STEPS, login_notes(person))
+    output.write(context, text, card, {"address": str(person), "dclogin_url": text})
+
+
+def login_notes(person: EmailAddress) -> tuple[str, ...]:
+    """Return the small print of a card with a code that logs in."""
+    return (
         f"For {person.for_people}.",
         "This code holds the password: whoever scans it can read the mail. Keep it like a key.",
     )
-    card = Card(config.provider_name, SCAN_STEPS, notes)
-    output.write(context, text, card, {"address": str(person), "dclogin_url": text})
 
 
 @click.command("mobileconfig-qr")

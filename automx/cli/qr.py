@@ -3,7 +3,8 @@
 import functools
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -42,15 +43,33 @@ class QrOutput:
         BadRequestError if the text is too long for a QR code, ClickException if the file cannot
         be written.
         """
-        if self.file is not None:
-            content = self._content(text, card)
-            with open_output(self.file) as output:
-                output.write(content)
-            document = {**document, "file": self.file}
+        with self.opened() as write_file:
+            write_file(text, card)
         if self.file is not None or context.as_json:
-            context.write(document, lambda: f"Wrote {self.file}.")
+            context.write({**document, **self.document()}, lambda: f"Wrote {self.file}.")
         else:
             self._show(text)
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[str, Card], None]]:
+        """Open the file, if there is one, and yield a function that writes a QR code into it.
+
+        So a file that cannot be written is known before there is anything to write. Raises as
+        write().
+        """
+        if self.file is None:
+            yield lambda _text, _card: None
+            return
+        with open_output(self.file) as output:
+
+            def write_file(text: str, card: Card) -> None:
+                output.write(self._content(text, card))
+
+            yield write_file
+
+    def document(self) -> dict[str, object]:
+        """Return the name of the file for ``--json``."""
+        return {} if self.file is None else {"file": self.file}
 
     def _content(self, text: str, card: Card) -> bytes:
         if self.is_card:

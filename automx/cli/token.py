@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from datetime import datetime, time
 from typing import Any
 
@@ -12,13 +13,14 @@ from automx import lookup
 from automx.accounts import tokens
 from automx.accounts.tokens import Obstacle, Token
 from automx.address import EmailAddress, unicode_domain
+from automx.backends import Backends
 from automx.cli.context import Context, with_json
 from automx.cli.qr import Card, QrOutput, qr_options
 from automx.cli.terminal import EXIT_STATUS, complain, read_secret, table
 from automx.config import BACKENDS
 from automx.duration import in_words, parse_duration
 from automx.errors import SettingsError, UnknownDomainError
-from automx.formats.dclogin import SCAN_STEPS, account_text
+from automx.formats.dclogin import SCAN_STEPS, account_text, short_account_text
 from automx.moments import dated, parse_moment, to_minute
 
 _FIELDS = (
@@ -96,6 +98,7 @@ def add(
         if domain is None and "address" in fields:
             domain = EmailAddress.parse(fields["address"]).domain
         domain = domain or _only(lookup.first_domains(session, 6))
+        _check_fit(context, domain, fields)
         added = tokens.add(session, name, domain, now=context.now, **fields)
     _write(context, added, lambda: f"Made the token {name}.\n\n{_details(context, added)}")
 
@@ -169,8 +172,14 @@ def delete(context: Context, name: str) -> None:
 
 @token.command(epilog=EXIT_STATUS)
 @click.argument("name")
+@click.option(
+    "--short",
+    is_flag=True,
+    help="Name the domain only: Delta Chat makes up address and password, and the mail server makes"
+    " the mailbox at the first login. Uses are not counted, and accounts do not expire.",
+)
 @qr_options("--output")
-def qr(context: Context, name: str, output: QrOutput) -> None:
+def qr(context: Context, name: str, short: bool, output: QrOutput) -> None:
     """Print the QR code of the token NAME, or write it to a file.
 
     Delta Chat makes an account when it scans the code, which leads to the setting web_endpoint.
@@ -179,6 +188,17 @@ def qr(context: Context, name: str, output: QrOutput) -> None:
     with context.session() as session:
         found = tokens.get(session, name)
         config = lookup.find(session, found.domain).config
+    if short:
+        text = _short_text(context, found)
+        if text is None:
+            raise click.UsageError(
+                "--short is for tokens of the backend none, without --address: only there the mail"
+                " server makes mailboxes by itself."
+            )
+        notes = _notes_of_domain(found.domain)
+        card = Card(config.provider_name, SCAN_STEPS, notes)
+        output.write(context, text, card, {"name": name, "dcaccount": text})
+        return
     if not endpoint:
         raise SettingsError(
             "web_endpoint is not set, to which the QR code leads: set it to the public URL of this"
@@ -252,8 +272,24 @@ def _only(names: list[str]) -> str:
 def _edit(context: Context, name: str, changes: dict[str, object], done: str) -> None:
     """Change a token and print it."""
     with context.session() as session:
+        if {"prefix", "backend"} & changes.keys():
+            before = tokens.get(session, name)
+            columns = {
+                column: getattr(before, column) for column in ("prefix", "address", "backend")
+            }
+            session.rollback()
+            _check_fit(context, before.domain, columns | changes)
         edited = tokens.edit(session, name, changes)
     _write(context, edited, lambda: f"{done} the token {name}.\n\n{_table([edited], context.now)}")
+
+
+def _check_fit(context: Context, domain: str, columns: Mapping[str, object]) -> None:
+    """Raise UnfitAddressError if the mail server allows no address of a token of these columns."""
+    address = tokens.sample_address(domain, columns)
+    backend = str(columns.get("backend", ""))
+    with closing(Backends(context.settings.accounts)) as backends, suppress(SettingsError):
+        if address is not None:
+            backends.get(backend).check_address(address)
 
 
 def _write(context: Context, token: Token, text: Callable[[], str]) -> None:
@@ -261,13 +297,23 @@ def _write(context: Context, token: Token, text: Callable[[], str]) -> None:
     context.write(token.document(context.settings.web_endpoint), text)
 
 
+def _short_text(context: Context, token: Token) -> str | None:
+    """Return the text that names the domain only; None if the mail server makes no mailboxes."""
+    backend = token.backend or context.settings.accounts.backend
+    is_possible = backend == "none" and token.address is None
+    return short_account_text(token.domain) if is_possible else None
+
+
+def _notes_of_domain(domain: str) -> list[str]:
+    return [f"This code makes a mailbox of its own for each person, at {unicode_domain(domain)}."]
+
+
 def _notes(token: Token) -> list[str]:
     """Return the small print of a card."""
-    domain = unicode_domain(token.domain)
+    notes = _notes_of_domain(token.domain)
     if token.address is not None:
+        domain = unicode_domain(token.domain)
         notes = [f"This code makes one mailbox: {token.address.partition('@')[0]}@{domain}."]
-    else:
-        notes = [f"This code makes a mailbox of its own for each person, at {domain}."]
     if token.lifetime is not None:
         unused = " without use" if token.spare_active else ""
         notes.append(f"The mailbox and its mail end after {in_words(token.lifetime)}{unused}.")
@@ -320,8 +366,10 @@ def _details(context: Context, token: Token) -> str:
         ("Backend", token.backend or f"{settings.accounts.backend} (of the settings)"),
         ("Spare active", "yes" if token.spare_active else "no"),
         ("Created", dated(token.created_at, now)),
-        ("QR text", token.qr_text(settings.web_endpoint) or _NO_ENDPOINT),
     ]
+    if short := _short_text(context, token):
+        rows.append(("Short text", f"{short} (--short: not counted, no expiry)"))
+    rows.append(("QR text", token.qr_text(settings.web_endpoint) or _NO_ENDPOINT))
     return table(rows)
 
 

@@ -4,6 +4,7 @@ A group of settings is a frozen dataclass that its owner takes. The docstring of
 its keys: ``make reference`` writes ``contrib/automx.conf`` and docs/configuration.md from it.
 """
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,8 @@ from automx.config import files, values
 from automx.duration import parse_duration
 from automx.errors import SettingsError
 
+log = logging.getLogger(__name__)
+
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 BACKENDS = ("none", "mailcow", "command")
@@ -25,6 +28,14 @@ BACKENDS = ("none", "mailcow", "command")
 # automx2's variable, and the value that its documentation asks for.
 CLEARTEXT_VARIABLE = "PERMIT_CLEARTEXT_PASSWORDS"
 CLEARTEXT_CONSENT = "I_understand_the_risks"
+
+# mailadm's environment variables, and what stands for them here.
+MAILADM_VARIABLES = {
+    "WEB_ENDPOINT": "web_endpoint",
+    "MAILCOW_ENDPOINT": "mailcow_endpoint",
+    "MAILCOW_TOKEN": "mailcow_token",
+    "MAILADM_DB": "db_uri",
+}
 
 T = TypeVar("T")
 
@@ -142,6 +153,9 @@ class AccountSettings:
 
     account_warn_command: The program that warns the person: its full path and its arguments.
 
+    account_created_command: The program that is told of each new account: its full path and its
+    arguments. The answer to the phone waits for it.
+
     account_grace: How long `automx prune` keeps an expired mailbox disabled before it deletes it.
     `0s`: it deletes the mailbox at once.
     """
@@ -155,6 +169,7 @@ class AccountSettings:
     # Ruff does not see that these two are fields, too.
     warn_before: timedelta = _key("account_warn_before", parse_duration, "0s")  # noqa: RUF009
     warn_command: tuple[str, ...] = _key("account_warn_command", values.command)
+    created_command: tuple[str, ...] = _key("account_created_command", values.command)
     grace: timedelta = _key("account_grace", parse_duration, "0s")  # noqa: RUF009
 
 
@@ -229,8 +244,8 @@ class Settings:
     [passwords](configuration.md#passwords-in-apple-profiles).
 
     web_endpoint: The public URL of this service that the QR codes of
-    [Delta Chat accounts](deltachat.md) lead to, such as `https://mail.example.org/new_email`. Its
-    path is answered in addition to `/` and `/new_email`.
+    [Delta Chat accounts](deltachat.md) lead to, such as `https://mail.example.org/new_email`. It is
+    https: Delta Chat asks no other. Its path is answered in addition to `/` and `/new_email`.
 
     public_host: The public host name of this service, such as `mail.example.org`: DNS records, the
     URLs of Apple profiles in QR codes and answers to Outlook name it. The default is the host of
@@ -247,7 +262,7 @@ class Settings:
     # No key of the file: only automx2's environment variable sets it.
     permit_passwords_in_urls: bool = False
     directory: DirectorySettings = field(default_factory=DirectorySettings)
-    web_endpoint: str = _key("web_endpoint", values.web_url)
+    web_endpoint: str = _key("web_endpoint", values.https_url)
     public_host: str = _key("public_host", values.host_name)
     accounts: AccountSettings = field(default_factory=AccountSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
@@ -310,6 +325,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         raise SettingsError(f"ldap_client_certificate_file is missing for the key of {row_id}")
     if values.get("web_endpoint") and not values.get("public_host"):
         sources["public_host"] = "the host of web_endpoint"
+    _warn_of_mailadm(environ, sources)
     if environ.get(CLEARTEXT_VARIABLE) == CLEARTEXT_CONSENT:
         values["permit_cleartext_passwords"] = values["permit_passwords_in_urls"] = True
         sources["permit_cleartext_passwords"] = f"environment variable {CLEARTEXT_VARIABLE}"
@@ -325,6 +341,26 @@ def _parsed(key: Key, text: str) -> object:
         if not comment:
             raise
         return key.parse(before)
+
+
+def _warn_of_mailadm(environ: Mapping[str, str], sources: Mapping[str, str]) -> None:
+    """Log which settings take the place of mailadm's variables, unless they are there."""
+    missing = [
+        (variable, name)
+        for variable, name in MAILADM_VARIABLES.items()
+        if environ.get(variable) and sources[name] == "default"
+    ]
+    for variable, name in missing:
+        log.warning(
+            "environment variable %s is mailadm's and has no effect here: use the setting %s, or"
+            " AUTOMX_%s in the environment",
+            *(variable, name, name.upper()),
+        )
+    if missing and environ.get("MAIL_DOMAIN"):
+        log.warning(
+            "environment variable MAIL_DOMAIN is mailadm's and has no effect here: the table domain"
+            " holds the domains, and each token names one (automx token add NAME --domain DOMAIN)"
+        )
 
 
 def make(**values: object) -> Settings:

@@ -122,6 +122,14 @@ def web_url(text: str) -> str:
     return parts.geturl().rstrip("/")
 
 
+def https_url(text: str) -> str:
+    """Return a URL as web_url() does, which must be https."""
+    url = web_url(text)
+    if url and not url.startswith("https://"):
+        raise ValueError("an https URL such as https://example.org/new_email, without query")
+    return url
+
+
 def command(text: str) -> tuple[str, ...]:
     """Return the words of a command line: quotes are as in a shell, and nothing else is."""
     try:

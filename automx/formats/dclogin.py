@@ -7,7 +7,7 @@ Standard: the URI schemes of Delta Chat
 from urllib.parse import quote, urlencode, urlsplit
 
 from automx.address import EmailAddress
-from automx.clientconfig import ClientConfig, MailServer, ServerType
+from automx.clientconfig import ClientConfig, MailServer, ServerType, SocketType
 from automx.errors import BadRecordError, SettingsError
 from automx.texts import N_
 
@@ -19,8 +19,24 @@ SCAN_STEPS = (
 )
 
 
+# What the client tries by itself if it finds no settings.
+_GUESSES = {
+    (ServerType.IMAP, 993, SocketType.SSL),
+    (ServerType.IMAP, 143, SocketType.STARTTLS),
+    (ServerType.SMTP, 465, SocketType.SSL),
+    (ServerType.SMTP, 587, SocketType.STARTTLS),
+}
+
 # Cores before 2.0 do not decode the address, so characters that a URL allows are not encoded.
 _SAFE_IN_ADDRESS = "!$&'*+=_-.~@"
+
+
+def short_account_text(domain: str) -> str:
+    """Return the text that lets a client make up an address of a domain, and log in to it.
+
+    It is for mail servers that make a mailbox at the first login. ``domain`` is an A-label.
+    """
+    return f"DCACCOUNT:{domain}"
 
 
 def account_text(web_endpoint: str, token: str, name: str) -> str:
@@ -35,6 +51,18 @@ def account_text(web_endpoint: str, token: str, name: str) -> str:
         raise SettingsError(f"web_endpoint must be an https URL, {is_set}")
     query = urlencode({"t": token, "n": name}, quote_via=quote)
     return f"DCACCOUNT:https://{parts.netloc}{parts.path or '/'}?{query}"
+
+
+def new_login_text(address: EmailAddress, password: str, config: ClientConfig) -> str:
+    """Return login_text() for a new mailbox of a domain.
+
+    It names the servers only if the client does not guess their ports: machines without the ports
+    80 and 443 cannot answer the client when it looks for its settings.
+    """
+    best = [_first(config, type_) for type_ in (ServerType.IMAP, ServerType.SMTP)]
+    servers = [server for server in best if server is not None]
+    are_guessed = all((s.type, s.port, s.socket_type) in _GUESSES for s in servers)
+    return login_text(address, password, None if are_guessed or len(servers) < 2 else config)
 
 
 def login_text(address: EmailAddress, password: str, config: ClientConfig | None = None) -> str:
@@ -62,9 +90,15 @@ def login_text(address: EmailAddress, password: str, config: ClientConfig | None
 
 def _best(config: ClientConfig, type_: ServerType) -> MailServer:
     """Return the best server of a type that takes a password. Raises BadRecordError."""
-    servers = config.having(lambda server: server.takes_password).encrypted().servers(type_)
-    if not servers:
+    server = _first(config, type_)
+    if server is None:
         kind = type_.upper()
         cause = f"domain {config.domain}: no usable {kind} server that takes a password"
         raise BadRecordError(cause=cause)
-    return servers[0]
+    return server
+
+
+def _first(config: ClientConfig, type_: ServerType) -> MailServer | None:
+    """Return the best server of a type that takes a password, None if there is none."""
+    servers = config.having(lambda server: server.takes_password).encrypted().servers(type_)
+    return servers[0] if servers else None

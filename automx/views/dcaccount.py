@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 
 from flask import Response, g, request
 
-from automx.accounts import accounts, tokens
+from automx.accounts import accounts, created, tokens
 from automx.address import EmailAddress
 from automx.cache import FoundConfig
 from automx.errors import ForbiddenError, TakenError
@@ -55,26 +55,28 @@ def create() -> Response:
     now = datetime.now(UTC)
     session = current_session()
     token = tokens.find(session, secret)
-    found = None
-    if g.wants_profile:  # checked first: a profile must not fail once the account is made
-        accounts.check_domain(session, token)
-        found = found_config(token.domain)
-        if not offers_profile(found):
-            raise ForbiddenError(_NO_PROFILE)
+    accounts.check_usable(session, token, now)
+    # All that can fail comes before the account is made.
+    accounts.check_domain(session, token)
+    found = found_config(token.domain)
+    if g.wants_profile and not offers_profile(found):
+        raise ForbiddenError(_NO_PROFILE)
     account = accounts.create(session, token, parts().backends, now=now)
+    created.tell(parts().settings.accounts, account, token)
     address = EmailAddress.parse(account.address)
-    if found is not None:
+    if g.wants_profile:
         profile = mobileconfig.render(
             found.config, address, password=account.password, removal_date=account.expires_at
         )
         return profile_response(profile, address)
     ttl = None if account.lifetime is None else int(account.lifetime.total_seconds())
     document = {
+        "status_code": 200,
         "email": account.address,
         "password": account.password,
         "expiry": account.expiry,
         "ttl": ttl,
-        "dclogin_url": dclogin.login_text(address, account.password),
+        "dclogin_url": dclogin.new_login_text(address, account.password, found.config),
     }
     return personal_document(_json(document), "application/json", NOSNIFF)
 
