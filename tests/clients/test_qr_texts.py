@@ -9,7 +9,7 @@ import pytest
 
 from automx.address import EmailAddress
 from automx.clientconfig import Authentication, ClientConfig, MailServer, ServerType, SocketType
-from automx.formats.dclogin import account_text, login_text
+from automx.formats.dclogin import account_text, login_text, short_account_text
 from tests.clients.deltachat import DeltaChat, delta_chat, network
 from tests.clients.mailhost import MailHost, mail_host
 from tests.tls import Authority
@@ -129,3 +129,12 @@ def test_delta_chat_takes_the_text_of_a_token_for_an_account(
     text = account_text(web_endpoint, "1w_7rTq/+", "Sommer & Söhne")
     found = client.call("check_qr", client.call("add_account"), text)
     assert found == {"kind": "account", "domain": "mail.example.org"}
+
+
+@pytest.mark.parametrize("domain", ["example.org", "xn--bcher-kva.example"])
+def test_delta_chat_takes_a_domain_for_an_account(
+    client_and_mail: tuple[DeltaChat, MailHost], domain: str
+) -> None:
+    client, _ = client_and_mail
+    found = client.call("check_qr", client.call("add_account"), short_account_text(domain))
+    assert found == {"kind": "account", "domain": domain}
