@@ -43,7 +43,7 @@ MAILADM = {
     "web": "automx serve",
     "migrate-db": "automx import-mailadm MAILADM.DB",
     "gen-sysconfig": "the files automx.service and automx-prune.timer in the folder contrib",
-    "setup-bot": "the commands automx token and automx account: there is no bot",
+    "setup-bot": "automx token, automx account; there is no bot",
 }
 
 
