@@ -25,6 +25,7 @@ from automx.errors import (
     TakenError,
     TryAgainError,
     UncertainError,
+    UnfitAddressError,
 )
 from tests.processes import REPOSITORY, wait_until
 
@@ -97,6 +98,29 @@ def call(words: tuple[str, ...], action: str, timeout: float = 30) -> Mailbox | 
         return None
     backend.delete(ADDRESS, OWNER)
     return None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{"status": "allowed"}, {"status": "refused"}, {"status": "absent"}, {"status": "?"}, "x"],
+)
+def test_an_address_is_allowed_unless_the_program_says_no(shell: Program, answer: object) -> None:
+    Command(shell(says(answer)), timeout=30).check_address(ADDRESS)
+    Command(("/nowhere",), timeout=30).check_address(ADDRESS)
+
+
+def test_an_address_that_the_mail_server_does_not_have_is_no_outage(shell: Program) -> None:
+    words = shell(says({"status": "unfit", "reason": f"too\nlong for {PASSWORD}"}))
+    with pytest.raises(UnfitAddressError) as error:
+        Command(words, timeout=30).check_address(ADDRESS)
+    assert error.value.cause == (
+        f"account_command, check: {ADDRESS} is unfit: too long for {PASSWORD}"
+    )
+    with pytest.raises(UnfitAddressError) as error:
+        call(words, "create")
+    assert error.value.cause == f"account_command, create: {ADDRESS} is unfit: too long for ***"
+    with pytest.raises(UncertainError):
+        call(words, "delete")
 
 
 def test_the_program_gets_one_line_of_json(shell: Program, tmp_path: Path) -> None:

@@ -662,6 +662,34 @@ def test_an_asynchronous_driver_is_refused_with_what_to_write(
     )
 
 
+def test_mailadms_variables_are_answered_with_ours(
+    environ: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    environ |= {
+        "WEB_ENDPOINT": "https://mail.example.com/new_email",
+        "MAIL_DOMAIN": "example.com",
+        "MAILCOW_TOKEN": "secret",
+        "AUTOMX_MAILCOW_TOKEN": "key",
+        "AUTOMX_DB_URI": "sqlite:////x",
+        "MAILADM_DB": "/mailadm.db",
+    }
+    assert load(environ).web_endpoint == ""
+    assert caplog.messages == [
+        (
+            "environment variable WEB_ENDPOINT is mailadm's and has no effect here: use the setting"
+            " web_endpoint, or AUTOMX_WEB_ENDPOINT in the environment"
+        ),
+        (
+            "environment variable MAIL_DOMAIN is mailadm's and has no effect here: the table domain"
+            " holds the domains, and each token names one (automx token add NAME --domain DOMAIN)"
+        ),
+    ]
+    caplog.clear()
+    environ["AUTOMX_WEB_ENDPOINT"] = "https://mail.example.com/new_email"
+    load(environ)
+    assert caplog.messages == []  # MAIL_DOMAIN alone may be another program's
+
+
 def test_automx2s_file_may_lack_its_section(automx2_conf: Path, environ: dict[str, str]) -> None:
     automx2_conf.write_text("[something]\nproxy_count = 1\n")
     assert load(environ).proxy_count == 0

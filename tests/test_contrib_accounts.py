@@ -799,16 +799,29 @@ def test_a_name_whose_mail_may_be_anywhere_has_no_next_owner(accounts: Accounts,
         ["a@example.org"],
     ],
 )
-@pytest.mark.parametrize("action", ["create", "delete"])
+@pytest.mark.parametrize(
+    ("action", "status"), [("check", "unfit"), ("create", "unfit"), ("delete", "refused")]
+)
 def test_odd_addresses_are_refused(
-    accounts: Accounts, mail: Path, action: str, address: object
+    accounts: Accounts, mail: Path, action: str, status: str, address: object
 ) -> None:
     before = messages(mail)
     answer = accounts.run(action=action, address=address, password=PASSWORD)
     reason = "the address has characters that this program does not accept"
-    assert answer == {"status": "refused", "reason": reason}
+    assert answer == {"status": status, "reason": reason}
     assert messages(mail) == before
     assert accounts.file.read_bytes() == b""
+
+
+def test_a_new_address_has_no_plus(accounts: Accounts) -> None:
+    """Dovecot and Postfix deliver a+b@ to a@. Mailboxes that are there can be deleted."""
+    assert accounts.run(action="check") == {"status": "allowed"}
+    unfit = {"status": "unfit", "reason": "mail servers do not deliver to an address with a +"}
+    for action in ("check", "create"):
+        answer = accounts.run(action=action, address="dc+a@example.org", password=PASSWORD)
+        assert answer == unfit
+    accounts.file.write_text(line().replace(ADDRESS, "dc+a@example.org"))
+    assert accounts.run(action="delete", address="dc+a@example.org") == {"status": "deleted"}
 
 
 @pytest.mark.parametrize(
