@@ -174,8 +174,8 @@ PROVIDER_DETAIL = CONTACT | {
 DOCUMENTATION = {"url": kinds.LINK, "lang": _LANGUAGE, "text": kinds.label(255, empty=True)}
 TOKEN = {
     "name": kinds.pattern(  # it stands in URLs, tags, files and command lines
-        "1 to 64 characters without blanks and ? # / % \\, with no hyphen at the beginning",
-        r"(?!-)[^\s?#/%\\]{1,64}",
+        "a text of 1 to 64 characters without blanks and ? # / % \\",
+        r"[^\s?#/%\\]{1,64}",
         exact=True,
     ),
     "token": kinds.pattern(

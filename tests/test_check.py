@@ -837,7 +837,7 @@ def test_settings(env: dict[str, str], tmp_path: Path) -> None:
                 f"warning  -  signing_certificate: the signing certificate ends on {end:%Y-%m-%d}: "
                 "renew it -> put a renewed certificate into the file"
             ),
-            "0 domains, 0 errors, 3 warnings",
+            "0 domains, 0 errors, 2 warnings",
             "No domain was looked at. Name domains, or give --all.",
         ],
     )

@@ -310,13 +310,13 @@ def test_a_short_code_is_for_servers_that_make_each_mailbox_themselves(
 
 
 @pytest.mark.usefixtures("example")
-@pytest.mark.parametrize("name", ["a?b", "a#b", "a/b", "..\\x", "50%", "-x", "", "x" * 65])
+@pytest.mark.parametrize("name", ["a?b", "a#b", "a/b", "..\\x", "50%", "", "x" * 65])
 def test_names_that_a_url_or_a_path_would_change_are_refused(
     env: dict[str, str], name: str
 ) -> None:
     result = attempt("token", "add", "--", name, env=env)
     assert result.returncode == 1
-    assert result.stderr.startswith("automx: name: expected 1 to 64 characters without blanks and")
+    assert result.stderr.startswith("automx: name: expected a text of 1 to 64 characters without")
 
 
 @pytest.mark.usefixtures("example")

@@ -76,6 +76,7 @@ def test_the_defaults_are_those_of_the_documentation(environ: dict[str, str]) ->
         "mailcow_ca_file": "",
         "account_warn_before": timedelta(0),
         "account_warn_command": (),
+        "account_created_command": (),
         "account_grace": timedelta(0),
         "account_rate_limit": "30 per minute; 300 per day",
         "rate_limit_storage": "memory://",
@@ -178,6 +179,7 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         f"mailcow_ca_file = {automx_conf}\n"
         "account_warn_before = 1w\n"
         "account_warn_command = /bin/sh\n"
+        "account_created_command = /bin/true created\n"
         "account_grace = 36h\n"
         "account_rate_limit = 5/minute; 10 per 2 hours\n"
         "rate_limit_storage = rediss://automx:hidden@redis.example.com:6380/1\n"
@@ -214,6 +216,7 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         mailcow_ca_file=str(automx_conf),
         account_warn_before=timedelta(days=7),
         account_warn_command=("/bin/sh",),
+        account_created_command=("/bin/true", "created"),
         account_grace=timedelta(hours=36),
         account_rate_limit="5/minute; 10 per 2 hours",
         rate_limit_storage="rediss://automx:hidden@redis.example.com:6380/1",
@@ -372,7 +375,8 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
         "ldap_cache_size, ldap_bind_password_file, ldap_client_certificate_file, "
         "ldap_client_key_file, web_endpoint, public_host, account_backend, "
         "account_timeout, account_command, mailcow_endpoint, mailcow_token, mailcow_ca_file, "
-        "account_warn_before, account_warn_command, account_grace, account_rate_limit, "
+        "account_warn_before, account_warn_command, account_created_command, account_grace, "
+        "account_rate_limit, "
         "rate_limit_storage, signing_certificate, signing_key, signing_key_passphrase, "
         "signing_chain, db_uri_file, initdb_token_file, mailcow_token_file, "
         "rate_limit_storage_file, signing_key_passphrase_file"

@@ -810,7 +810,8 @@ REPORT = """\
 Tokens of example.com: 2 added, 0 here before, 0 left out
 Accounts of example.com: 1 added, 0 here before, 1 left out
 
-- The token one hour: it is called one-hour here: names have no blanks, and 64 characters at most.
+- The token one hour: it is called one-hour here: names have no blanks, none of ? # / % \\, \
+and 64 characters at most.
 - The user 'nobody' is left out: that is no address.
 - 1 of the accounts have expired: automx prune --dry-run prints what will be done with them.
 - automx disables and deletes an imported mailbox only if it has mailadm's tag in mailcow, such as \

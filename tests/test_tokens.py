@@ -70,7 +70,7 @@ def test_a_token_has_mailadms_defaults(session: Session) -> None:
 def test_a_token_keeps_what_it_was_given(session: Session) -> None:
     token = add(
         session,
-        "Straße/42",
+        "Straße:42",
         "EXAMPLE.net",
         expiry=" NEVER ",
         prefix="guest-",
@@ -84,7 +84,7 @@ def test_a_token_keeps_what_it_was_given(session: Session) -> None:
 
     assert token == Token(
         id=token.id,
-        name="Straße/42",
+        name="Straße:42",
         token="1w_Geheim!",
         domain="example.net",
         prefix="guest-",
@@ -128,17 +128,33 @@ def test_addresses_are_made_of_prefix_letters_and_domain(session: Session) -> No
     assert len({tokens.new_address(bare) for _ in range(1000)}) == 1000
 
 
-@pytest.mark.parametrize("name", ["a", "x" * 64, "Ünïcode", "a/b:c;d'e\"f", "-", "0"])
+@pytest.mark.parametrize("name", ["a", "x" * 64, "Ünïcode", "a&b:c;d'e\"f", "-", "0"])
 def test_a_name_can_be_anything_that_can_be_seen(session: Session, name: str) -> None:
     assert add(session, name) == tokens.get(session, name)
 
 
-@pytest.mark.parametrize("name", ["", "x" * 65, "two words", "tab\t", "null\0", "\u200b", "\udc80"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "x" * 65,
+        "a/b",
+        "a?b",
+        "a#b",
+        "50%",
+        "\\",
+        "two words",
+        "tab\t",
+        "null\0",
+        "\u200b",
+        "\udc80",
+    ],
+)
 def test_other_names_are_refused(session: Session, name: str) -> None:
     with pytest.raises(BadRequestError) as caught:
         add(session, name)
     assert str(caught.value).startswith(
-        "name: expected a text of 1 to 64 characters without blanks, found "
+        "name: expected a text of 1 to 64 characters without blanks and ? # / % \\, found "
     )
     assert dump(session)["token"] == []
 
@@ -280,10 +296,10 @@ def test_a_backend_is_one_that_exists_or_that_of_the_settings(session: Session) 
 
 
 def test_a_token_for_one_mailbox_is_for_it_alone(session: Session) -> None:
-    token = add(session, "alice", address="Alice.Müller@Example.COM", maxuse=50, prefix="tmp.")
+    token = add(session, "alice", address="Alice.Smith@Example.COM", maxuse=50, prefix="tmp.")
 
-    assert (token.address, token.prefix, token.maxuse) == ("alice.müller@example.com", "", 1)
-    assert tokens.new_address(token) == "alice.müller@example.com"
+    assert (token.address, token.prefix, token.maxuse) == ("alice.smith@example.com", "", 1)
+    assert tokens.new_address(token) == "alice.smith@example.com"
     for changes in ({"maxuse": 2}, {"prefix": "x"}):
         with pytest.raises(BadRequestError, match="A token for one mailbox has neither prefix nor"):
             tokens.edit(session, "alice", changes)
@@ -298,8 +314,8 @@ def test_the_address_of_a_token_must_be_one_of_its_domain(session: Session) -> N
         with pytest.raises(BadRequestError) as refused:
             add(session, address=address)
         assert str(refused.value) == (
-            'address: expected a mail address such as "guest@example.com", or null, found'
-            f' "{address}"'
+            'address: expected a mail address such as "guest@example.com", with letters, digits and'
+            f' . _ + - before the @, or null, found "{address}"'
         )
 
 
@@ -443,7 +459,7 @@ def test_the_database_claims_a_use_if_and_only_if_there_is_no_obstacle(session: 
     moments = (None, *(NOW + timedelta(seconds=seconds) for seconds in (-1, 0, 1)))
     obstacles = set()
     for is_revoked, valid_until, maxuse in product((True, False), moments, (0, 1, 2)):
-        name = f"{is_revoked}/{valid_until and valid_until.second}/{maxuse}"
+        name = f"{is_revoked}:{valid_until and valid_until.second}:{maxuse}"
         token = add(
             session,
             name,

@@ -237,8 +237,8 @@ class _Import:
         prefix = _prefix(old.prefix, has_plus=self.report.backend != "mailcow")
         if name != old.name:
             notes.append(
-                f"it is called {name} here: names have no blanks, none of ? # / % \\, no hyphen at"
-                " the beginning, and 64 characters at most"
+                f"it is called {name} here: names have no blanks, none of ? # / % \\, and 64"
+                " characters at most"
             )
         maxuse = 50 if old.maxuse is None else min(old.maxuse, MAX_USE)
         is_revoked = expiry is None or maxuse <= 0
