@@ -407,7 +407,8 @@ def test_the_options_fill_the_fields(accounts: Accounts) -> None:
     "location",
     [
         "userdb_mail=sdbox:~/mail",
-        "userdb_mail_driver=maildir userdb_mail_path=~/Maildir",  # Dovecot 2.4
+        # Dovecot 2.4
+        "userdb_mail_driver=maildir userdb_mail_path=~/Maildir userdb_mail_inbox_path=~/Maildir",
     ],
 )
 def test_the_mail_may_be_elsewhere_in_the_home(accounts: Accounts, location: str) -> None:
