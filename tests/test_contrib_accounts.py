@@ -829,8 +829,8 @@ def test_a_new_address_has_no_plus(accounts: Accounts) -> None:
     ("change", "reason"),
     [
         ({"version": 2}, "the request is not of version 1"),
-        ({"action": "rename"}, "the action is none of create, find, disable, delete"),
-        ({"action": None}, "the action is none of create, find, disable, delete"),
+        ({"action": "rename"}, "the action is none of check, create, find, disable, delete"),
+        ({"action": None}, "the action is none of check, create, find, disable, delete"),
         ({"mark": ""}, "the mark is empty or has odd characters"),
         ({"mark": "a/b"}, "the mark is empty or has odd characters"),
         ({"mark": "a:b"}, "the mark is empty or has odd characters"),
