@@ -162,6 +162,18 @@ def test_the_code_of_a_new_account_has_all_servers_where_a_client_guesses_others
     assert card.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_domain_whose_servers_are_missing_still_makes_accounts(
+    env: dict[str, str], execute: Execute, tmp_path: Path
+) -> None:
+    execute("DELETE FROM server_domain; DELETE FROM davserver_domain")
+    card = tmp_path / "card.svg"
+    made = json.loads(
+        automx("account", "add", "--token=oneday", "--json", "--qr", card, "--card", env=env)
+    )
+    assert parse_qs(urlsplit(made["dclogin_url"]).query).keys() == {"p", "v"}
+    assert "example.com" in card.read_text()
+
+
 def test_no_account_is_made_if_its_code_cannot_be_written(
     env: dict[str, str], server: MailProgram, tmp_path: Path
 ) -> None:

@@ -164,6 +164,16 @@ def test_the_answer_has_all_servers_where_a_client_guesses_others(
     assert login["su"] == [document["email"]]
 
 
+def test_a_domain_whose_servers_are_missing_still_makes_accounts(
+    app_client: FlaskClient, add_token: AddToken, execute: Execute
+) -> None:
+    execute("DELETE FROM server_domain; DELETE FROM davserver_domain")
+    add_token()
+    document = app_client.post(f"/?t={SECRET}").json
+    assert document is not None
+    assert parse_qs(urlsplit(document["dclogin_url"]).query).keys() == {"p", "v"}
+
+
 def test_a_program_is_told_of_an_account_without_its_password(
     make_app: Make, add_token: AddToken, tmp_path: Path
 ) -> None:

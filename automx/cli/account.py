@@ -19,7 +19,7 @@ from automx.cli.qr import Card, QrOutput, qr_options
 from automx.cli.terminal import EXIT_STATUS, complain, read_secret, table, with_progress
 from automx.cli.token import obstacle_text
 from automx.database import Session
-from automx.errors import AutomxError, ForbiddenError
+from automx.errors import AutomxError, BadRecordError, ForbiddenError
 from automx.formats.dclogin import SCAN_STEPS, new_login_text
 from automx.moments import dated, this_second, to_minute
 
@@ -67,7 +67,10 @@ def add(
         token = tokens.get(session, name)
         _check_usable(token, now)
         accounts.check_domain(session, token)
-        config = lookup.find(session, token.domain).config
+        try:
+            config = lookup.find(session, token.domain).config
+        except BadRecordError:  # the account can be used all the same, by typing the servers
+            config = None
         password = read_secret("password") if password_stdin else None
         try:
             made = accounts.create(
@@ -80,7 +83,8 @@ def add(
         person = EmailAddress.parse(made.address)
         url = new_login_text(person, made.password, config)
         _print_account(context, found, made.password, url, output)
-        write_qr(url, Card(config.provider_name, SCAN_STEPS, login_notes(person)))
+        title = config.provider_name if config else token.domain
+        write_qr(url, Card(title, SCAN_STEPS, login_notes(person)))
     created.tell(context.settings.accounts, made, token)
 
 

@@ -53,12 +53,14 @@ def account_text(web_endpoint: str, token: str, name: str) -> str:
     return f"DCACCOUNT:https://{parts.netloc}{parts.path or '/'}?{query}"
 
 
-def new_login_text(address: EmailAddress, password: str, config: ClientConfig) -> str:
-    """Return login_text() for a new mailbox of a domain.
+def new_login_text(address: EmailAddress, password: str, config: ClientConfig | None) -> str:
+    """Return login_text() for a new mailbox of a domain; None: its settings cannot be served.
 
     It names the servers only if the client does not guess their ports: machines without the ports
     80 and 443 cannot answer the client when it looks for its settings.
     """
+    if config is None:
+        return login_text(address, password)
     best = [_first(config, type_) for type_ in (ServerType.IMAP, ServerType.SMTP)]
     servers = [server for server in best if server is not None]
     are_guessed = all((s.type, s.port, s.socket_type) in _GUESSES for s in servers)

@@ -14,7 +14,7 @@ from flask import Response, g, request
 from automx.accounts import accounts, created, tokens
 from automx.address import EmailAddress
 from automx.cache import FoundConfig
-from automx.errors import ForbiddenError, TakenError
+from automx.errors import BadRecordError, ForbiddenError, TakenError
 from automx.formats import dclogin, mobileconfig
 from automx.texts import N_
 from automx.views import languages
@@ -58,13 +58,18 @@ def create() -> Response:
     accounts.check_usable(session, token, now)
     # All that can fail comes before the account is made.
     accounts.check_domain(session, token)
-    found = found_config(token.domain)
-    if g.wants_profile and not offers_profile(found):
+    try:
+        found = found_config(token.domain)
+    except BadRecordError:  # the account can be used all the same, by typing the servers
+        if g.wants_profile:
+            raise
+        found = None
+    if g.wants_profile and not (found and offers_profile(found)):
         raise ForbiddenError(_NO_PROFILE)
     account = accounts.create(session, token, parts().backends, now=now)
     created.tell(parts().settings.accounts, account, token)
     address = EmailAddress.parse(account.address)
-    if g.wants_profile:
+    if g.wants_profile and found:
         profile = mobileconfig.render(
             found.config, address, password=account.password, removal_date=account.expires_at
         )
@@ -76,7 +81,9 @@ def create() -> Response:
         "password": account.password,
         "expiry": account.expiry,
         "ttl": ttl,
-        "dclogin_url": dclogin.new_login_text(address, account.password, found.config),
+        "dclogin_url": dclogin.new_login_text(
+            address, account.password, found.config if found else None
+        ),
     }
     return personal_document(_json(document), "application/json", NOSNIFF)
 
