@@ -55,7 +55,7 @@ class Service:
 
     def token(self, **fields: object) -> None:
         """Make the token "party"."""
-        add(self.session, "party", "example.com", **fields)
+        add(self.session, "party", "example.com", prefix="", **fields)
 
     def account(self, name: str = "alice", *, token: str = "party", now: datetime = NOW) -> None:
         """Make an account."""
@@ -198,7 +198,7 @@ def test_an_account_without_backend_takes_the_same_steps(service: Service) -> No
 def test_the_oldest_account_comes_first(service: Service) -> None:
     service.policy = Policy(warn_before=2 * DAY, warn=Hook(), grace=DAY)
     service.token(expiry="1w")
-    add(service.session, "short", expiry="1d")
+    add(service.session, "short", prefix="", expiry="1d")
     service.account("zoe")
     service.account("bob", token="short")
     service.account("amy")
@@ -212,7 +212,7 @@ def test_a_dry_run_tells_what_would_be_done_and_changes_nothing(service: Service
     hook = Hook()
     service.policy = Policy(warn_before=7 * DAY, warn=hook, grace=3 * DAY)
     service.token(expiry="30d")
-    add(service.session, "spare", expiry="30d", spare_active=True)
+    add(service.session, "spare", prefix="", expiry="30d", spare_active=True)
     for name in ("expired", "disabled", "deleting", "creating", "undoing"):
         service.account(name)
         service.set(name, state=name if name != "expired" else "active")
@@ -249,7 +249,7 @@ def test_a_failing_hook_is_asked_again_and_holds_up_nothing_else(service: Servic
     hook = Hook(errors=[NotReachedError(cause="down") for _ in range(4)])
     service.policy = Policy(warn_before=DAY, warn=hook)
     service.token(expiry="1w")
-    add(service.session, "short", expiry="2d")
+    add(service.session, "short", prefix="", expiry="2d")
     for name in ("a", "b", "c"):
         service.account(name)
     service.account("x", token="short")
@@ -801,7 +801,7 @@ def test_an_expiry_that_somebody_made_up_is_told_and_holds_up_nothing_else(
     service: Service,
 ) -> None:
     spared(service, None)
-    add(service.session, "other", expiry="30d")
+    add(service.session, "other", prefix="", expiry="30d")
     service.account("bob", token="other")
     service.session.execute(sa.text("UPDATE token SET expiry = '1month' WHERE name = 'party'"))
     service.session.commit()
@@ -971,7 +971,7 @@ def test_accounts_that_never_get_an_answer_hold_up_no_others(service: Service) -
 
 def test_a_silent_backend_does_not_hold_up_another_one(service: Service) -> None:
     service.token(expiry="1d")
-    add(service.session, "none", expiry="1d", backend="none")
+    add(service.session, "none", prefix="", expiry="1d", backend="none")
     for name in "abc":
         service.account(name)
     service.account("other", token="none")

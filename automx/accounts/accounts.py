@@ -164,6 +164,8 @@ def create(
     fixed = token.address if address is None else _allowed_address(address, token)
     check_domain(session, token)
     backend = backends.get(token.backend)
+    if address is not None:  # that of a token was checked when the token was made
+        backend.check_address(str(fixed))
     password = password or new_password()
     error: AutomxError = TryAgainError()
     for _ in range(ATTEMPTS):
@@ -188,7 +190,7 @@ def check_usable(session: Session, token: Token, now: datetime) -> None:
     """
     if token.address is not None and token.obstacle(now) is Obstacle.USED_UP:
         found = select(AccountRow.c.state).where(AccountRow.c.address == token.address)
-        if session.scalar(found) in {State.ACTIVE, State.DISABLED}:
+        if session.scalar(found) in SETTLED:
             raise TakenError
     token.check_usable(now)
 

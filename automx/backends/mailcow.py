@@ -93,7 +93,6 @@ class Mailcow:
 
         Quota and other attributes are those of mailcow's default template for mailboxes.
         """
-        self.check_address(address)
         local_part, _, domain = address.rpartition("@")
         attributes = {
             "local_part": local_part,
