@@ -44,6 +44,10 @@ _PACKAGES = {
     "psycopg2": "psycopg2-binary",
 }
 
+# How often a transaction runs that fails because of others. On SQLite, each run waits some seconds
+# for its turn.
+TRIES = 4
+
 # A missing table or column: PostgreSQL's SQLSTATE, MariaDB's error number.
 _NO_SUCH_TABLE = {"42P01", "42703", 1146, 1054}
 # A deadlock or a lost race: PostgreSQL's SQLSTATE, MariaDB's error number, SQLite's text.
@@ -370,3 +374,30 @@ def drop_stale_connections(engine: Engine) -> None:
         # Others may have written since a connection was made for this very checkout.
         if not record.info.pop("is_new", False) and record.info["file"] != fingerprint(path):
             raise exc.DisconnectionError
+
+
+def commit(session: Session, *statements: Executable) -> list[CursorResult[Any]]:
+    """Run statements in a transaction of their own, and return their results.
+
+    If one of them finds no row, nothing is changed and the list is empty. A transaction that fails
+    because of another one is run again. What the session holds before is committed first, so that
+    a rollback undoes these statements only, and so that they see what others have written.
+    """
+    session.commit()
+    tries = 0
+    while True:
+        tries += 1
+        results: list[CursorResult[Any]] = []
+        try:
+            for statement in statements:
+                results.append(session.execute(statement))
+                if not results[-1].rowcount:
+                    session.rollback()
+                    return []
+            session.commit()
+        except exc.DBAPIError as error:
+            session.rollback()
+            if tries == TRIES or not is_conflict(error):
+                raise
+        else:
+            return results

@@ -6,7 +6,6 @@ what automx writes into the database; reading a normal form changes nothing.
 
 import base64
 import difflib
-import ipaddress
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -16,7 +15,6 @@ from urllib.parse import urlsplit
 
 from automx.address import PLACEHOLDER, EmailAddress, parse_domain, parse_host, unicode_domain
 from automx.clientconfig import FORBIDDEN
-from automx.directory.row import check_filter, check_login_name, read_bases, read_hosts
 from automx.errors import AddressError
 
 _Type = TypeVar("_Type")
@@ -89,18 +87,20 @@ def instance(value: object, type_: type[_Type]) -> _Type:
     return value
 
 
-def _string(value: object) -> str:
+def string(value: object) -> str:
+    """Return a value that is a text; raises ValueError if it is none."""
     return instance(value, str)
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     """Return a text without control characters."""
-    if FORBIDDEN.search(_string(value)):
+    if FORBIDDEN.search(string(value)):
         raise ValueError
-    return _string(value)
+    return string(value)
 
 
-def _fitting(value: str, least: int, length: int) -> str:
+def fitting(value: str, least: int, length: int) -> str:
+    """Return a text that has so many characters; raises ValueError if it has not."""
     if not least <= len(value) <= length:
         raise ValueError
     return value
@@ -110,19 +110,19 @@ def _text(least: int, length: int, read: Callable[[Any], str], *, secret: bool =
     """Return the kind of a text without control characters; ``read`` gives its normal form."""
     return Kind(
         f"a text of {least} to {length} characters without control characters",
-        lambda value: _fitting(read(value), least, length),
+        lambda value: fitting(read(value), least, length),
         secret,
     )
 
 
 def text(length: int) -> Kind:
     """Return the kind of a text that programs read; blanks at its ends are dropped."""
-    return _text(1, length, lambda value: _plain(value).strip())
+    return _text(1, length, lambda value: plain(value).strip())
 
 
 def exact_text(length: int, *, secret: bool = False) -> Kind:
     """Return the kind of a text in which blanks at the ends count; null is an empty one."""
-    return _text(0, length, lambda value: _plain(_or_empty(value)), secret=secret)
+    return _text(0, length, lambda value: plain(or_empty(value)), secret=secret)
 
 
 def label(length: int, *, empty: bool = False) -> Kind:
@@ -130,7 +130,7 @@ def label(length: int, *, empty: bool = False) -> Kind:
     least = 0 if empty else 1
     return Kind(
         f"a text of {least} to {length} characters",
-        lambda value: _fitting(FORBIDDEN.sub("", _or_empty(value)).strip(), least, length),
+        lambda value: fitting(FORBIDDEN.sub("", or_empty(value)).strip(), least, length),
     )
 
 
@@ -138,7 +138,7 @@ def pattern(expected: str, regex: str, *, exact: bool = False, secret: bool = Fa
     """Return the kind of a text that fits a regular expression; ``exact``: blanks at ends count."""
 
     def normalise(value: object) -> str:
-        found = _string(value) if exact else _string(value).strip()
+        found = string(value) if exact else string(value).strip()
         if not re.fullmatch(regex, found) or not found.isprintable():
             raise ValueError
         return found
@@ -146,8 +146,9 @@ def pattern(expected: str, regex: str, *, exact: bool = False, secret: bool = Fa
     return Kind(expected, normalise, secret)
 
 
-def _or_empty(value: object) -> str:
-    return "" if value is None else _string(value)
+def or_empty(value: object) -> str:
+    """Return a text, "" for None; raises ValueError for any other value."""
+    return "" if value is None else string(value)
 
 
 def or_null(kind: Kind) -> Kind:
@@ -205,7 +206,7 @@ def word(words: Mapping[str, object], synonyms: Mapping[str, object] | None = No
     normal = _normal_words({**words, **(synonyms or {})})
     return Kind(
         f"one of {', '.join(filter(None, words))}",
-        lambda value: _word(normal, _or_empty(value).strip()),
+        lambda value: _word(normal, or_empty(value).strip()),
     )
 
 
@@ -219,7 +220,7 @@ def word_list(
     normal = _normal_words({**words, **(synonyms or {})})
 
     def normalise(value: object) -> str:
-        parts = [part for part in re.split(r"[\s,]+", _or_empty(value)) if part] or [""]
+        parts = [part for part in re.split(r"[\s,]+", or_empty(value)) if part] or [""]
         found = [_word(normal, part) for part in parts]
         joined = " ".join(dict.fromkeys(found))
         if len(joined) > length:
@@ -280,92 +281,29 @@ def _suggestion(unknown: str) -> str:
 def user_name(length: int, empty: str) -> Kind:
     """Return the kind of a login name, which may hold placeholders; ``empty`` is what "" means."""
     return _text(
-        0, length, lambda value: _with_placeholders(_plain(_or_empty(value)).strip()) or empty
+        0, length, lambda value: _with_placeholders(plain(or_empty(value)).strip()) or empty
     )
 
 
 def _host(value: object) -> str:
-    lowered = _with_placeholders(_string(value).strip()).lower().removesuffix(".")
+    lowered = _with_placeholders(string(value).strip()).lower().removesuffix(".")
     name = _with_placeholders(lowered)  # placeholders stay in upper case
     host = parse_host(PLACEHOLDER.sub("x", name))
-    return _fitting(host if ":" in host else name, 1, 128)
+    return fitting(host if ":" in host else name, 1, 128)
 
 
 HOST = Kind('a host name of at most 128 characters such as "mail.example.com"', _host)
 
 
-def _ldap_hosts(value: object) -> str:
-    stripped = _fitting(_plain(value).strip(), 1, 128)
-    for host in read_hosts(stripped):
-        if host.scheme == "ldapi":
-            continue
-        try:
-            parse_domain(host.name)
-        except AddressError:
-            ipaddress.ip_address(host.name)
-    return stripped
-
-
-LDAP_HOSTS = Kind(
-    'a host name such as "ldap.example.com" or "ldaps://ldap.example.com:636", an IP address, a'
-    ' socket such as "ldapi://%2Frun%2Fldapi", or several with blanks between, of at most 128'
-    " characters",
-    _ldap_hosts,
-)
-
-
-def _search_filter(value: object) -> str:
-    stripped = _string(value).strip()
-    try:
-        check_filter(_fitting(_plain(stripped), 1, 512))
-    except ValueError as error:
-        if not error.args:
-            raise
-        raise BadValueError(
-            f"expected an LDAP filter such as (mail={{0}}), found {shown(value)}: {error}"
-        ) from error
-    return stripped
-
-
-SEARCH_FILTER = Kind("an LDAP filter of at most 512 characters such as (mail={0})", _search_filter)
-
-
-def _search_base(value: object) -> str:
-    base = _fitting(_plain(_or_empty(value)), 0, 1024)
-    read_bases(base)
-    return base
-
-
-SEARCH_BASE = Kind(
-    'a search base such as "ou=people,dc=example,dc=com", or several with semicolons between, of at'
-    " most 1024 characters",
-    _search_base,
-)
-
-
-def _login_name(value: object) -> str:
-    stripped = _fitting(_plain(value).strip(), 1, 128)
-    try:
-        check_login_name(stripped)
-    except ValueError as error:
-        raise BadValueError(
-            f"expected a login name such as CORP\\{{uid}}, found {shown(value)}: {error}"
-        ) from error
-    return stripped
-
-
-LOGIN_NAME = Kind("a login name of at most 128 characters such as CORP\\{uid}", _login_name)
-
-
 def _service_url(value: object) -> str:
-    url = _with_placeholders(_string(value).strip(), in_url=True)
+    url = _with_placeholders(string(value).strip(), in_url=True)
     parts = urlsplit(PLACEHOLDER.sub("x", url if "://" in url else f"https://{url}"))
     if parts.scheme not in {"http", "https", "ws", "wss"} or parts.port == 0:
         raise ValueError
     if FORBIDDEN_IN_URL.search(url):
         raise ValueError
     parse_host(parts.hostname or "")
-    return _fitting(url, 1, 128)
+    return fitting(url, 1, 128)
 
 
 SERVICE_URL = Kind(
@@ -374,20 +312,20 @@ SERVICE_URL = Kind(
 
 
 def _link(value: object) -> str:
-    url = _string(value).strip()
+    url = string(value).strip()
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
         raise ValueError
     if FORBIDDEN_IN_URL.search(url):
         raise ValueError
-    return _fitting(url, 1, 255)
+    return fitting(url, 1, 255)
 
 
 LINK = Kind('a URL of at most 255 characters such as "https://www.example.com/"', _link)
 
 
 def _mail_address(value: object) -> str:
-    return str(EmailAddress.parse(_string(value)))
+    return str(EmailAddress.parse(string(value)))
 
 
 MAIL_ADDRESS = Kind('a mail address such as "help@example.com"', _mail_address)
@@ -395,7 +333,7 @@ MAIL_ADDRESS = Kind('a mail address such as "help@example.com"', _mail_address)
 
 def _account_address(value: object) -> str:
     """Return the address of a mailbox that automx makes: it becomes a path, a line, a URL."""
-    address = _mail_address(_string(value).lower())
+    address = _mail_address(string(value).lower())
     if not re.fullmatch(r"[a-z0-9._+-]+", address.partition("@")[0]):
         raise ValueError
     return address
@@ -405,7 +343,7 @@ ACCOUNT_ADDRESS = Kind(
     'a mail address such as "guest@example.com", with letters, digits and . _ + - before the @',
     _account_address,
 )
-A_LABEL = Kind('a domain name such as "example.com"', lambda value: parse_domain(_string(value)))
+A_LABEL = Kind('a domain name such as "example.com"', lambda value: parse_domain(string(value)))
 
 
 def _domain_name(value: object) -> str:
@@ -413,11 +351,11 @@ def _domain_name(value: object) -> str:
 
     That is A-label or U-label as it is written, in lower case, without blanks around it.
     """
-    a_label = domain_a_label(_string(value).strip())
+    a_label = domain_a_label(string(value).strip())
     wildcard = "*." if a_label.startswith("*.") else ""
     plain = a_label.removeprefix(wildcard)
-    is_ascii = _string(value).isascii() or plain == "*"
-    return _fitting(wildcard + (plain if is_ascii else unicode_domain(plain)), 1, 128)
+    is_ascii = string(value).isascii() or plain == "*"
+    return fitting(wildcard + (plain if is_ascii else unicode_domain(plain)), 1, 128)
 
 
 DOMAIN_NAME = Kind(
@@ -438,9 +376,7 @@ def image(length: int) -> Kind:
     """Return the kind of an image: bytes, which JSON holds in Base64."""
 
     def normalise(value: object) -> bytes:
-        data = (
-            value if isinstance(value, bytes) else base64.b64decode(_string(value), validate=True)
-        )
+        data = value if isinstance(value, bytes) else base64.b64decode(string(value), validate=True)
         if not 0 < len(data) <= length:
             raise ValueError
         return data

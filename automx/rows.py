@@ -18,7 +18,6 @@ from automx.clientconfig import (
     IMPLICIT_TLS_PORTS,
     LOGO_TYPES,
     STARTTLS_PORTS,
-    Authentication,
     Documentation,
     Logo,
     MailServer,
@@ -26,58 +25,21 @@ from automx.clientconfig import (
     ProviderDetails,
     ServerType,
     Service,
-    ServiceType,
-    SocketType,
 )
 from automx.config import BACKENDS
+from automx.directory import kinds as directory_kinds
 from automx.directory.row import LOGIN_NAME, LdapServer, read_bases, read_hosts
 from automx.duration import parse_duration
 from automx.kinds import BadValueError, Kind
 from automx.models import metadata
-
-# The words of the columns type, socket_type and authentication. Of several that mean the same, the
-# first is the normal form: automx2's, where it has one.
-SERVER_TYPES = {
-    "imap": ServerType.IMAP,
-    "pop": ServerType.POP3,
-    "pop3": ServerType.POP3,
-    "smtp": ServerType.SMTP,
-    "managesieve": ServerType.MANAGESIEVE,
-    "sieve": ServerType.MANAGESIEVE,
-}
-SERVICE_TYPES = {word.value: word for word in ServiceType}
-SOCKET_TYPES = {
-    "SSL": SocketType.SSL,
-    "STARTTLS": SocketType.STARTTLS,
-    "plain": SocketType.PLAIN,
-    "none": SocketType.PLAIN,
-    "": SocketType.PLAIN,
-}
-AUTHENTICATIONS = {
-    "plain": Authentication.PASSWORD_CLEARTEXT,
-    "password-cleartext": Authentication.PASSWORD_CLEARTEXT,
-    "secure": Authentication.PASSWORD_ENCRYPTED,
-    "password-encrypted": Authentication.PASSWORD_ENCRYPTED,
-    **{word.value: word for word in Authentication if not word.startswith("password-")},
-}
-# Words of mail clients and of SASL (RFC 4422 and its registry) that have one clear meaning.
-SOCKET_TYPE_SYNONYMS = {
-    "SSL/TLS": SocketType.SSL,
-    "TLS/SSL": SocketType.SSL,
-    "cleartext": SocketType.PLAIN,
-}
-AUTHENTICATION_SYNONYMS = {
-    "LOGIN": Authentication.PASSWORD_CLEARTEXT,
-    "": Authentication.PASSWORD_CLEARTEXT,
-    "CRAM-MD5": Authentication.PASSWORD_ENCRYPTED,
-    "DIGEST-MD5": Authentication.PASSWORD_ENCRYPTED,
-    "SCRAM-SHA-1": Authentication.PASSWORD_ENCRYPTED,
-    "SCRAM-SHA-256": Authentication.PASSWORD_ENCRYPTED,
-    "APOP": Authentication.PASSWORD_ENCRYPTED,
-    "XOAUTH2": Authentication.OAUTH2,
-    "OAUTHBEARER": Authentication.OAUTH2,
-    "EXTERNAL": Authentication.TLS_CLIENT_CERT,
-}
+from automx.words import (
+    AUTHENTICATION_SYNONYMS,
+    AUTHENTICATIONS,
+    SERVER_TYPES,
+    SERVICE_TYPES,
+    SOCKET_TYPE_SYNONYMS,
+    SOCKET_TYPES,
+)
 
 MAX_LOGO = 65_535  # bytes: what a BLOB of MariaDB holds
 
@@ -131,16 +93,16 @@ DAVSERVER = {
     "user_name": kinds.user_name(64, empty=USER_NAME),
 }
 LDAPSERVER = {
-    "name": kinds.LDAP_HOSTS,
+    "name": directory_kinds.HOSTS,
     "port": kinds.number(0, 65535),
     "use_ssl": kinds.BOOLEAN,
-    "search_base": kinds.SEARCH_BASE,
-    "search_filter": kinds.SEARCH_FILTER,
+    "search_base": directory_kinds.SEARCH_BASE,
+    "search_filter": directory_kinds.SEARCH_FILTER,
     "attr_uid": kinds.text(32),
     "attr_cn": kinds.optional(kinds.text(32)),
     "bind_password": kinds.or_null(kinds.exact_text(128, secret=True)),
     "bind_user": kinds.or_null(kinds.exact_text(128)),
-    "login_name": kinds.optional(kinds.LOGIN_NAME),
+    "login_name": kinds.optional(directory_kinds.LOGIN_NAME),
 }
 # The columns of ``ldapserver`` that a row of ``ldapserver_detail`` can replace or add.
 _LDAPSERVER_DETAILS = ("search_base", "search_filter", "login_name")

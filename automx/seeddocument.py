@@ -13,6 +13,7 @@ from typing import Any
 from automx import kinds, rows
 from automx.errors import SeedError
 from automx.kinds import Kind, shown
+from automx.words import SERVER_TYPES, SERVICE_TYPES
 
 SAMPLE: dict[str, Any] = {
     "version": 2,
@@ -212,7 +213,7 @@ def _server_row(seed: SeedRows, item: object, path: str) -> Row:
     type_ = item.get("type") if isinstance(item, dict) else None
     if type_ is not None:  # an unknown type explains all other errors
         type_ = _value(type_, _TYPE, f"{path}.type")
-    if type_ in rows.SERVICE_TYPES:
+    if type_ in SERVICE_TYPES:
         if isinstance(item, dict) and "name" in item:  # as in documents of automx2
             item = {key: value for key, value in item.items() if key != "name"}
             seed.warnings.append(f"{path}.name has no effect: a service has a url")
@@ -231,7 +232,7 @@ def _ids(value: Any) -> tuple[int, ...]:
 
 
 _IDS = Kind("a list of ids such as [1, 2]", _ids)
-_TYPE = kinds.word({**rows.SERVER_TYPES, **rows.SERVICE_TYPES})
+_TYPE = kinds.word({**SERVER_TYPES, **SERVICE_TYPES})
 _DETAILS = kinds.object_of('{"webmail_url": "https://…"}')
 _COMMON_KEYS = {
     "version": Kind("1 or 2", kinds.number(1, 2).normalise),

@@ -25,7 +25,7 @@ import sqlalchemy as sa
 
 from automx.accounts import accounts, prune, tokens
 from automx.accounts.prune import Policy
-from automx.database import Session, engine_options
+from automx.database import TRIES, Session, commit, engine_options
 from automx.errors import (
     AutomxError,
     ForbiddenError,
@@ -254,7 +254,7 @@ def test_a_sqlite_database_that_is_locked_is_tried_again_a_bounded_number_of_tim
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(sa.exc.OperationalError, match="database is locked"):
             accounts.create(waiting, token, make, now=NOW)
-        assert len(locked) == 2 + accounts.TRIES
+        assert len(locked) == 2 + TRIES
     engine.dispose()
     assert [row["usecount"] for row in rows(session, "token")] == [1]
 
@@ -294,7 +294,7 @@ def test_a_transaction_that_mariadb_broke_off_for_another_one_is_run_again(
                 start.set()
                 pool.submit(finish_the_other)
 
-        assert len(accounts.commit(session, use, disable)) == 2
+        assert len(commit(session, use, disable)) == 2
 
     assert ["Deadlock found" in text for text in broken_off] == [True]
     assert [(row["usecount"], row["expiry"]) for row in rows(session, "token")] == [(2, "1w")]

@@ -15,7 +15,7 @@ import pytest
 from automx.cli import main
 from automx.config import KEYS
 from automx.models import metadata
-from automx.rows import (
+from automx.words import (
     AUTHENTICATION_SYNONYMS,
     AUTHENTICATIONS,
     SERVER_TYPES,

@@ -22,6 +22,7 @@ from automx.kinds import BadValueError
 from automx.models import metadata
 from automx.seed import populate, purge
 from automx.seeddocument import parse
+from automx.words import SERVICE_TYPES
 
 # A row of each table, as people insert it; the domain uses all of them.
 ROWS: dict[str, dict[str, Any]] = {
@@ -300,7 +301,7 @@ def test_what_is_served_is_what_a_seed_takes_and_the_doctor_accepts(
         assert list(lookup.bad_rows(session)) == []
 
 
-@pytest.mark.parametrize("type_", rows.SERVICE_TYPES)
+@pytest.mark.parametrize("type_", SERVICE_TYPES)
 def test_xmpp_alone_has_a_url_of_websockets(session: Session, type_: str) -> None:
     url = "wss://xmpp.example.com/websocket"
     insert(session, "davserver", "type", type_)

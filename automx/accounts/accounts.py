@@ -15,8 +15,6 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    CursorResult,
-    Executable,
     RowMapping,
     Select,
     delete,
@@ -24,14 +22,14 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 
 from automx import lookup, rows
 from automx.accounts import tokens
 from automx.accounts.tokens import Obstacle, Token
 from automx.address import EmailAddress
 from automx.backends import Backend, Backends, Owner
-from automx.database import Session, is_conflict
+from automx.database import Session, commit
 from automx.errors import (
     AddressError,
     AutomxError,
@@ -55,10 +53,6 @@ from automx.texts import N_
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 10  # how many random addresses are tried if others are taken
-
-# How often a transaction runs that fails because of others. On SQLite, each run waits some seconds
-# for its turn.
-TRIES = 4
 
 # From this age on, no program works on an unfinished account: ATTEMPTS calls of a backend, of at
 # most 60 s each, and as many transactions have ended.
@@ -326,33 +320,6 @@ def change(session: Session, account: Account, **values: Any) -> Account | None:
     back = [tokens.release(account.token_id)] if is_undone else []
     row = update(AccountRow).where(*unchanged(account)).values(values)
     return replace(account, **values) if commit(session, *back, row) else None
-
-
-def commit(session: Session, *statements: Executable) -> list[CursorResult[Any]]:
-    """Run statements in a transaction of their own, and return their results.
-
-    If one of them finds no row, nothing is changed and the list is empty. A transaction that fails
-    because of another one is run again. What the session holds before is committed first, so that
-    a rollback undoes these statements only, and so that they see what others have written.
-    """
-    session.commit()
-    tries = 0
-    while True:
-        tries += 1
-        results: list[CursorResult[Any]] = []
-        try:
-            for statement in statements:
-                results.append(session.execute(statement))
-                if not results[-1].rowcount:
-                    session.rollback()
-                    return []
-            session.commit()
-        except DBAPIError as error:
-            session.rollback()
-            if tries == TRIES or not is_conflict(error):
-                raise
-        else:
-            return results
 
 
 def new_password() -> str:

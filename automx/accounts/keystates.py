@@ -5,9 +5,8 @@ from collections.abc import Callable
 from sqlalchemy import Engine, and_, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from automx.accounts.accounts import commit
 from automx.backends.keys import KeyState, KeyStatus
-from automx.database import Session
+from automx.database import Session, commit
 from automx.models import BackendKey
 
 

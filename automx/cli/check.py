@@ -7,6 +7,7 @@ import shutil
 import sys
 import textwrap
 import traceback
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -97,21 +98,9 @@ def check(
         _repair(context, yes=yes)
     report = Report()
     try:
-        settings = context.settings
         service = public_host(context, host)
         network = Network(name_server=address, port=port, **options)
-        report.found[""] += check_settings(settings, network.now)
-        with context.session() as session:
-            report.found[""] += check_rows(session)
-            targets = load_targets(session, None if all_domains else domains)
-            report.found[""] += _accounts(session, settings.accounts, network)
-        report.domains = [target.domain for target in targets]
-        work = check_domains(targets, network, host=service, ldap_options=settings.directory)
-        file = sys.stderr if sys.stderr.isatty() else io.StringIO()
-        with click.progressbar(length=len(targets), label="Checking", file=file) as bar:
-            for domain, found in work:
-                report.found[domain] += found
-                bar.update(1 if domain else 0)
+        _examine(report, context, None if all_domains else domains, service, network)
     except AutomxError as error:  # earlier findings are printed all the same
         subject = "database" if error.status == 503 else "settings"
         advice = "nothing else was looked at"
@@ -129,6 +118,29 @@ def check(
     else:
         _print(report, quiet=quiet, all_domains=all_domains)
     sys.exit(_INTERRUPTED if report.is_interrupted else report.status)
+
+
+def _examine(
+    report: Report,
+    context: Context,
+    domains: Sequence[str] | None,
+    service: str,
+    network: Network,
+) -> None:
+    """Add what is found to a report; ``domains`` are those to look at, None for all."""
+    settings = context.settings
+    report.found[""] += check_settings(settings, network.now)
+    with context.session() as session:
+        report.found[""] += check_rows(session)
+        targets = load_targets(session, domains)
+        report.found[""] += _accounts(session, settings.accounts, network)
+    report.domains = [target.domain for target in targets]
+    work = check_domains(targets, network, host=service, ldap_options=settings.directory)
+    file = sys.stderr if sys.stderr.isatty() else io.StringIO()
+    with click.progressbar(length=len(targets), label="Checking", file=file) as bar:
+        for domain, found in work:
+            report.found[domain] += found
+            bar.update(1 if domain else 0)
 
 
 def _accounts(session: Session, settings: AccountSettings, network: Network) -> list[Finding]:
