@@ -253,7 +253,7 @@ def last_login(served: Accounts) -> datetime | None:
 
 def test_the_last_login_is_told(served: Accounts, dovecot: Dovecot) -> None:
     served.backend.create(ADDRESS, PASSWORD, OWNER)
-    assert last_login(served) is None
+    assert served.backend.find(ADDRESS, OWNER) == Mailbox(is_active=True, is_ours=True)
     before = datetime.now(UTC).replace(microsecond=0)
     assert dovecot.lets_in(PASSWORD)
     wait_until(lambda: last_login(served) is not None, "the note of the login")
