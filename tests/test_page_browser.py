@@ -35,6 +35,7 @@ STATES = {
     "token": "?t=0123456789abcdef",
     "unknown token": "?t=unknown",
 }
+PROFILE = "https://mail.example.com/mobileconfig/?emailaddress=alice@example.com"
 BUDGET = 60_000  # bytes of the first page in all
 
 # Adds up how far what is on the screen moved by itself.
@@ -299,8 +300,7 @@ def test_a_camera_reads_the_url_of_the_profile(
     code = page.get_by_role("img", name="QR code of the profile")
     assert code.evaluate("image => image.decode().then(() => image.complete)")
     page.screenshot(path=tmp_path / "screen.png")
-    url = f"{server.url}/mobileconfig/?emailaddress=alice@example.com"
-    assert decoded(tmp_path / "screen.png") == [url]
+    assert decoded(tmp_path / "screen.png") == [PROFILE]
     page.mouse.click(5, 5)  # beside the dialog
     expect(page.get_by_role("dialog")).to_be_hidden()
 
@@ -320,9 +320,7 @@ def test_all_but_comfort_works_without_scripts(visits: Visits, tmp_path: Path) -
     code.scroll_into_view_if_needed()
     page.wait_for_load_state("networkidle")
     code.screenshot(path=tmp_path / "code.png")
-    assert decoded(tmp_path / "code.png") == [
-        f"{visit.server.url}/mobileconfig/?emailaddress=alice@example.com"
-    ]
+    assert decoded(tmp_path / "code.png") == [PROFILE]
     with page.expect_download() as download:
         page.get_by_role("link", name="Get the profile").first.click()
     assert download.value.suggested_filename == "alice-example.com.mobileconfig"

@@ -177,9 +177,9 @@ def test_where_the_address_cannot_be_read_the_host_decides_if_it_is_known(
 @pytest.mark.parametrize(
     ("host", "url"),
     [
-        ("example.com", "http://example.com/x%20y/"),
+        ("example.com", "https://example.com/x%20y/"),
         ("a_b.example.com:8080", "http://a_b.example.com:8080/x%20y/"),
-        ("xn--mller-kva.de", "http://xn--mller-kva.de/x%20y/"),
+        ("xn--mller-kva.de", "https://xn--mller-kva.de/x%20y/"),
         ("[::1]:4243", "http://[::1]:4243/x%20y/"),
         ("192.0.2.1", "http://192.0.2.1/x%20y/"),
     ],

@@ -1010,7 +1010,7 @@ def test_a_state_that_the_code_does_not_know_delays_nothing_else(service: Servic
 
 def test_states_are_those_that_the_code_knows() -> None:
     assert [state.value for state in State] == [
-        *("creating", "active", "disabled", "undoing", "deleting"),
+        *("creating", "active", "disabling", "disabled", "undoing", "deleting"),
     ]
 
 

@@ -107,5 +107,5 @@ def test_the_schema_commands_work_from_the_wheel_in_an_empty_folder(
     assert automx(environment, tmp_path, "db", "upgrade") == "The database is up to date (0005).\n"
     for dialect in ("sqlite", "mysql", "postgresql"):
         schema = automx(environment, tmp_path, "db", "schema", "--dialect", dialect)
-        assert schema.count("CREATE TABLE") == 12
+        assert schema.count("CREATE TABLE") == 14
     assert automx(environment, tmp_path, "db", "downgrade", "base").endswith("at base.\n")
