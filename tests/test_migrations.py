@@ -4,6 +4,7 @@ import itertools
 import logging
 import os
 import re
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -1288,9 +1289,14 @@ def test_the_command_alembic_works_by_itself_in_a_checkout(tmp_path: Path) -> No
         f"{revision}{' (head)' * (revision == REVISIONS[-1])}, {TITLES[revision]}."
         for revision in reversed(REVISIONS)
     ]
-    alembic("revision", "--rev-id", "9999", "-m", "What it adds")
+    contributing = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    shown = re.findall(r"^alembic (.*)$", contributing, re.MULTILINE)
+    assert shown[0].startswith("revision ")
+    for arguments in shown:  # a new revision, upgrade, and downgrade to the last one of ours
+        alembic(*shlex.split(arguments))
+    assert alembic("current") == f"{REVISIONS[-1]}\n"
     alembic("upgrade", "head")
-    assert alembic("current") == "9999 (head)\n"
+    assert alembic("current") == f"{int(REVISIONS[-1]) + 1:04} (head)\n"
     alembic("downgrade", "0001")
     assert alembic("current") == "0001\n"
     assert alembic("upgrade", "0001:0002", "--sql").count("CREATE TABLE") == 2
