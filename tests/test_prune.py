@@ -1019,7 +1019,7 @@ def test_states_are_those_that_the_code_knows() -> None:
     "change",
     [
         *("state = 'lost'", "created_at = 'x'", "address = 'nobody'", "backend = 'other'"),
-        "expires_at = CAST(x'30ff' AS TEXT)",
+        *("expires_at = CAST(x'30ff' AS TEXT)", "expires_at = 'soon'", "expires_at = 1796256000"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_named_and_stops_no_other(

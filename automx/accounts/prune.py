@@ -89,8 +89,10 @@ class Done:
 
 def pending(session: Session, *, now: datetime, policy: Policy) -> list[PendingAction]:
     """Return the pending actions, those of the oldest accounts first; bad rows have none."""
-    may_end = second_of(AccountRow.c.expires_at) <= second_of(now + policy.warn_before)
-    query = selected().where(or_(AccountRow.c.state != State.ACTIVE, may_end))
+    end = second_of(AccountRow.c.expires_at)
+    may_end = end <= second_of(now + policy.warn_before)
+    is_bad = AccountRow.c.expires_at.is_not(None) & end.is_(None)  # no moment: it is logged
+    query = selected().where(or_(AccountRow.c.state != State.ACTIVE, may_end, is_bad))
     query = query.add_columns(TokenRow.c.expiry, TokenRow.c.spare_active).order_by(AccountRow.c.id)
     found = []
     for row, account in accounts.readable(session.execute(query).mappings()):
