@@ -906,6 +906,26 @@ def test_a_use_that_the_table_never_had_is_not_given_back(service: Service) -> N
     assert (service.states(), service.usecount) == ({}, 0)
 
 
+@pytest.mark.parametrize("grace", [timedelta(0), DAY])
+def test_an_account_that_was_given_more_time_meanwhile_keeps_its_mailbox(
+    service: Service, grace: timedelta
+) -> None:
+    service.policy = Policy(grace=grace)
+    service.token(expiry="1d")
+    service.account()
+    now = NOW + 2 * DAY
+    actions = prune.pending(service.session, now=now, policy=service.policy)
+    accounts.change(service.session, actions[0].account, expires_at=NOW + 30 * DAY)
+    before = service.all()
+
+    done = prune.run(
+        service.session, actions, backends(service.mailboxes), now=now, policy=service.policy
+    )
+
+    assert list(done) == []
+    assert service.all() == before
+
+
 def test_an_account_that_is_made_meanwhile_is_not_brought_in_order(service: Service) -> None:
     service.token()
     service.account()

@@ -14,6 +14,7 @@ from enum import Enum, StrEnum, auto
 from typing import Any
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     RowMapping,
     Select,
@@ -298,15 +299,17 @@ def loaded(row: RowMapping) -> Account:
 
 def unchanged(account: Account) -> tuple[ColumnElement[bool], ...]:
     """Return the condition that an account is as it was read."""
-    warned_at = AccountRow.c.warned_at
+
+    def is_at(column: Column[datetime | None], moment: datetime | None) -> ColumnElement[bool]:
+        return column.is_(None) if moment is None else second_of(column) == second_of(moment)
+
     return (
         AccountRow.c.id == account.id,
         AccountRow.c.mark == account.mark,
         AccountRow.c.state == account.state,
-        second_of(AccountRow.c.changed_at) == second_of(account.changed_at),
-        second_of(warned_at) == second_of(account.warned_at)
-        if account.warned_at
-        else warned_at.is_(None),
+        is_at(AccountRow.c.changed_at, account.changed_at),
+        is_at(AccountRow.c.expires_at, account.expires_at),
+        is_at(AccountRow.c.warned_at, account.warned_at),
     )
 
 
