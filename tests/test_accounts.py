@@ -563,8 +563,28 @@ def test_an_account_that_is_made_too_late_is_gone(
 
     fails(SilentError, lambda: create(token))
 
-    assert [action for action, _ in mailboxes.calls] == ["create", "find", "delete"]
+    assert [action for action, _ in mailboxes.calls] == ["create", "find", "find", "delete"]
     assert (mailboxes.boxes, rows(session, "account"), usecount(session)) == ({}, [], 0)
+
+
+def test_an_account_that_is_made_too_late_leaves_the_mailbox_of_the_next_owner(
+    session: Session, mailboxes: Mailboxes, create: Create, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = add(session)
+    settle = give_up(session, mailboxes)
+    make = mailboxes.create
+    other = Box(Owner("other", "fedcba9876543210"))
+
+    def make_and_sleep(address: str, password: str, owner: Owner) -> None:
+        make(address, password, owner)
+        settle("create", address)
+        mailboxes.boxes[address] = other
+
+    monkeypatch.setattr(mailboxes, "create", make_and_sleep)
+
+    fails(SilentError, lambda: create(token))
+
+    assert list(mailboxes.boxes.values()) == [other]
 
 
 def test_an_account_that_is_renamed_too_late_is_gone(

@@ -417,8 +417,8 @@ def _make_mailbox(session: Session, backend: Backend, account: Account, password
         raise
     if not change(session, account, state=State.ACTIVE):
         log.error("%s is deleted at once: it took too long to make it", account.address)
-        # It was made a moment ago, so it is ours.
-        backend.delete(account.address, account.owner)
+        # This process may have slept, and somebody else may have the address by now.
+        _delete_mailbox(backend, account)
         raise too_late
 
 
