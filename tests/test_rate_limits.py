@@ -144,6 +144,9 @@ def test_each_client_has_a_limit_of_its_own(make_app: Make) -> None:
         ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
         ("192.0.2.1", "::ffff:192.0.2.1", True),
         ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("192.0.2.1:5678", "192.0.2.1:5679", True),  # from the X-Forwarded-For of some proxies
+        ("192.0.2.1:5678", "192.0.2.2:5678", False),
+        ("[2001:db8:1:2::1]:5678", "2001:db8:1:2::2", True),
         ("fe80::1%eth0", "fe80::2%eth0", True),
         ("", "", True),
         ("unix", "unix", True),

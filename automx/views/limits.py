@@ -7,6 +7,7 @@ and no token makes more than its ``maxuse``.
 
 import ipaddress
 import logging
+import re
 from hashlib import blake2b
 from math import ceil
 from threading import Lock
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 # The library limits is imported where it is used: most servers make no accounts.
 
 log = logging.getLogger(__name__)
+
+# Some proxies (IIS, Azure) append the port to the address in X-Forwarded-For.
+_WITH_PORT = re.compile(r"(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)\])(?::[0-9]+)?")
 
 _MEMORY = "memory://"
 _PAUSE = 10  # seconds after a failure of Redis in which it is not asked
@@ -121,6 +125,8 @@ def _open(storage: str) -> "FixedWindowRateLimiter":
 def _client() -> str:
     """Return the client's address; of IPv6, the /64 network, the least that a customer has."""
     text = request.remote_addr or "unknown"
+    if found := _WITH_PORT.fullmatch(text):
+        text = found[1] or found[2]
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
