@@ -128,7 +128,8 @@ class EmailAddress:
         text = text.strip(" ")
         if len(text.encode("utf-8", "surrogatepass")) > MAX_ADDRESS_OCTETS:
             raise AddressError("The mail address is too long.")
-        local_part, at, domain = text.partition("@")
+        # First of all, as it makes an ASCII character of some others: ";" of U+037E.
+        local_part, at, domain = unicodedata.normalize("NFC", text).partition("@")
         if not at or "@" in domain:
             raise AddressError("A mail address has exactly one @.")
         if not local_part or not domain:

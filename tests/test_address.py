@@ -46,6 +46,7 @@ def test_an_address_keeps_its_local_part_and_gets_an_a_label(
         "@",
         "alice@",
         "@example.com",
+        "a\u037eb@example.com",  # its normal form is "a;b"
         "alice@@example.com",
         "alice@example.com@example.org",
         "ali ce@example.com",
