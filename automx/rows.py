@@ -39,6 +39,7 @@ from automx.words import (
     SERVICE_TYPES,
     SOCKET_TYPE_SYNONYMS,
     SOCKET_TYPES,
+    State,
 )
 
 MAX_LOGO = 65_535  # bytes: what a BLOB of MariaDB holds
@@ -164,14 +165,12 @@ TOKEN = {
     "backend": kinds.word({name: name for name in ("", *BACKENDS)}),
     "spare_active": kinds.BOOLEAN,
 }
-# accounts.State explains these words.
-_STATES = ("creating", "active", "disabling", "disabled", "undoing", "deleting")
 ACCOUNT = {
     "address": kinds.ACCOUNT_ADDRESS,
     "token_id": ID,
     "mark": kinds.exact_text(32),
     "backend": kinds.word({name: name for name in BACKENDS}),
-    "state": kinds.word({word: word for word in _STATES}),
+    "state": kinds.word({state.value: state for state in State}),
     "created_at": _MOMENT,
     "expires_at": kinds.or_null(_MOMENT),
     "changed_at": _MOMENT,

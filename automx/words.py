@@ -1,8 +1,10 @@
-"""The words of the columns ``type``, ``socket_type`` and ``authentication``, and what each means.
+"""The words of the columns ``type``, ``socket_type``, ``authentication`` and ``state``.
 
 Of several that mean the same, the first is the normal form: automx2's, where it has one. Words are
 read in any case of letters.
 """
+
+from enum import StrEnum
 
 from automx.clientconfig import Authentication, ServerType, ServiceType, SocketType
 
@@ -34,16 +36,36 @@ SOCKET_TYPE_SYNONYMS = {
     "SSL/TLS": SocketType.SSL,
     "TLS/SSL": SocketType.SSL,
     "cleartext": SocketType.PLAIN,
+    "plaintext": SocketType.PLAIN,
+    "unencrypted": SocketType.PLAIN,
 }
 AUTHENTICATION_SYNONYMS = {
     "LOGIN": Authentication.PASSWORD_CLEARTEXT,
+    "password": Authentication.PASSWORD_CLEARTEXT,
+    "cleartext": Authentication.PASSWORD_CLEARTEXT,
     "": Authentication.PASSWORD_CLEARTEXT,
     "CRAM-MD5": Authentication.PASSWORD_ENCRYPTED,
     "DIGEST-MD5": Authentication.PASSWORD_ENCRYPTED,
     "SCRAM-SHA-1": Authentication.PASSWORD_ENCRYPTED,
+    "SCRAM-SHA-1-PLUS": Authentication.PASSWORD_ENCRYPTED,
     "SCRAM-SHA-256": Authentication.PASSWORD_ENCRYPTED,
+    "SCRAM-SHA-256-PLUS": Authentication.PASSWORD_ENCRYPTED,
+    "SCRAM-SHA-512": Authentication.PASSWORD_ENCRYPTED,
+    "SCRAM-SHA-512-PLUS": Authentication.PASSWORD_ENCRYPTED,
     "APOP": Authentication.PASSWORD_ENCRYPTED,
     "XOAUTH2": Authentication.OAUTH2,
     "OAUTHBEARER": Authentication.OAUTH2,
+    "Kerberos": Authentication.GSSAPI,
     "EXTERNAL": Authentication.TLS_CLIENT_CERT,
 }
+
+
+class State(StrEnum):
+    """The state of an account; the docstring of automx.accounts explains the values."""
+
+    CREATING = "creating"
+    ACTIVE = "active"
+    DISABLING = "disabling"
+    DISABLED = "disabled"
+    UNDOING = "undoing"
+    DELETING = "deleting"

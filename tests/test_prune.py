@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from automx.accounts import accounts, prune, tokens
-from automx.accounts.accounts import Account, State
+from automx.accounts.accounts import Account
 from automx.accounts.prune import Action, Done, Policy
 from automx.backends import Owner
 from automx.database import Session
@@ -23,6 +23,7 @@ from automx.errors import (
     UncertainError,
 )
 from automx.rows import ACCOUNT
+from automx.words import State
 from tests.mailboxes import NOW, Box, Mailboxes, backends, dump, rows
 from tests.tokens import add
 

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import Enum, StrEnum, auto
+from enum import Enum, auto
 from typing import Any
 
 from sqlalchemy import (
@@ -50,6 +50,7 @@ from automx.models import Token as TokenRow
 from automx.models import second_of
 from automx.moments import iso
 from automx.texts import N_
+from automx.words import State
 
 log = logging.getLogger(__name__)
 
@@ -61,17 +62,6 @@ SETTLED_AFTER = timedelta(minutes=15)
 
 # The letters of passwords: those of names, and capitals that look like no other letter or digit.
 LETTERS = tokens.NAME_LETTERS + "ACDEFGHJKLMNPQRTUVWXY"
-
-
-class State(StrEnum):
-    """The state of an account; the docstring of the package explains the values."""
-
-    CREATING = "creating"
-    ACTIVE = "active"
-    DISABLING = "disabling"
-    DISABLED = "disabled"
-    UNDOING = "undoing"
-    DELETING = "deleting"
 
 
 # Of an account with a mailbox: no program is making or deleting it.
@@ -198,24 +188,18 @@ def check_domain(session: Session, token: Token) -> None:
         )
 
 
-def remove(session: Session, account: Account, backends: Backends, *, now: datetime) -> None:
+def remove(session: Session, account: Account, backends: Backends, *, now: datetime) -> bool:
     """Delete an account and its mailbox, as end() does.
 
-    Raises ConflictError if another program works on the account, or if there is a mailbox that was
-    not made for it, which stays; and the errors of the backend.
+    Returns False if there is a mailbox that was not made for the account: it stays. Raises
+    ConflictError if another program works on the account, and the errors of the backend.
     """
     if account.is_in_progress(now):
         raise ConflictError(f"{account.address} is being made or deleted right now.")
-    match end(session, account, backends, now=now):
-        case Outcome.SKIPPED:
-            raise ConflictError(f"{account.address} has just been changed by another program.")
-        case Outcome.KEPT:
-            raise ConflictError(
-                f"The account is deleted. The mailbox {account.address} was not made for it, and"
-                " stays."
-            )
-        case Outcome.DELETED:
-            pass
+    outcome = end(session, account, backends, now=now)
+    if outcome is Outcome.SKIPPED:
+        raise ConflictError(f"{account.address} has just been changed by another program.")
+    return outcome is Outcome.DELETED
 
 
 def end(session: Session, account: Account, backends: Backends, *, now: datetime) -> Outcome:

@@ -17,7 +17,6 @@ from sqlalchemy.exc import IntegrityError
 
 from automx import lookup
 from automx.accounts import tokens
-from automx.accounts.accounts import State
 from automx.accounts.mailadmfile import Mailadm, OldToken, OldUser
 from automx.accounts.tokens import Token
 from automx.address import EmailAddress, parse_domain
@@ -35,6 +34,7 @@ from automx.errors import (
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
 from automx.rows import LONGEST_LIFETIME, MAX_USE, NEVER, SHORTEST_LIFETIME
+from automx.words import State
 
 # From this lifetime on, mailadm 1.0 keeps accounts that are in use.
 SPARED_FROM = timedelta(days=27)
@@ -45,7 +45,7 @@ SUBSTITUTES = {False: "mailadm-import", True: "mailadm-import-spared"}
 # "never" in mailadm is sys.maxsize seconds: on a machine of 32 bits, this number.
 _FOREVER = 2**31 - 1
 
-# By backend: who counts as a person who still logs in.
+# By backend: which people count as active.
 _LOGINS = {
     "mailcow": "Here, a log-in within the whole expiry is enough; mailadm wants one in its last"
     " quarter. mailcow does not tell of log-ins by SOGo.",

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import or_
 
 from automx.accounts import accounts, tokens
-from automx.accounts.accounts import Account, Outcome, State, change, selected
+from automx.accounts.accounts import Account, Outcome, change, selected
 from automx.backends import Backends, Mailbox
 from automx.database import Session
 from automx.errors import AutomxError, NotReachedError, SilentError
@@ -22,6 +22,7 @@ from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
 from automx.models import second_of
 from automx.moments import iso
+from automx.words import State
 
 
 class Action(StrEnum):

@@ -8,7 +8,7 @@ import click
 
 from automx import lookup
 from automx.accounts import accounts, created, tokens
-from automx.accounts.accounts import Account, State
+from automx.accounts.accounts import Account
 from automx.accounts.keystates import KeyStates
 from automx.accounts.tokens import Token
 from automx.address import EmailAddress
@@ -19,9 +19,10 @@ from automx.cli.qr import Card, QrOutput, qr_options
 from automx.cli.terminal import EXIT_STATUS, complain, read_secret, table, with_progress
 from automx.cli.token import obstacle_text
 from automx.database import Session
-from automx.errors import AutomxError, BadRecordError, ForbiddenError
+from automx.errors import AutomxError, BadRecordError, ForbiddenError, MailLeftError
 from automx.formats.dclogin import SCAN_STEPS, new_login_text
 from automx.moments import dated, this_second, to_minute
+from automx.words import State
 
 _STATES = {
     State.CREATING: "being made",
@@ -167,26 +168,27 @@ def delete(context: Context, addresses: tuple[str, ...], yes: bool) -> None:
     results: list[dict[str, object]] = []
     with context.session() as session, closing(_backends(context, session)) as backends:
 
-        def remove(address: str) -> str | None:
-            """Delete an account; return what went wrong."""
+        def remove(address: str) -> tuple[bool, str | None]:
+            """Delete an account; return whether it is gone, and what went wrong."""
             try:
                 found = accounts.get(session, address)
-                accounts.remove(session, found, backends, now=this_second())
+                is_whole = accounts.remove(session, found, backends, now=this_second())
             except AutomxError as error:
                 session.rollback()
-                return error.reason
-            return None
+                return isinstance(error, MailLeftError), error.reason
+            return True, None if is_whole else "the mailbox was not made for it, and stays"
 
-        work = ((address, remove(address)) for address in addresses)
-        for address, error in with_progress(work, len(addresses)):
-            results.append({"address": address, "deleted": error is None, "error": error})
+        work = ((address, *remove(address)) for address in addresses)
+        for address, is_gone, error in with_progress(work, len(addresses)):
+            results.append({"address": address, "deleted": is_gone, "error": error})
             if error is not None:
-                complain(f"{address} could not be deleted: {error}")
+                outcome = "is deleted, but" if is_gone else "could not be deleted"
+                complain(f"{address} {outcome}: {error}")
             elif not context.as_json:
                 click.echo(f"Deleted {address}.")
     if context.as_json:
         context.write_json(results)
-    if not all(result["deleted"] for result in results):
+    if any(result["error"] for result in results):
         raise click.exceptions.Exit(1)
 
 
