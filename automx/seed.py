@@ -194,7 +194,9 @@ def _allocate(session: Session, table: str, ids: list[int | None]) -> list[int]:
     highest = references.highest_id(session, table)
     highest = max(highest, *(row_id for row_id in ids if row_id is not None), 0)
     if highest + ids.count(None) > kinds.MAX_INTEGER:
-        raise ConflictError(f"The table {table} has no free ids: the highest in use is {highest}")
+        raise ConflictError(
+            f"The table {table} has no free ids: the highest in use or referred to is {highest}"
+        )
     free = iter(range(highest + 1, kinds.MAX_INTEGER + 1))
     return [next(free) if row_id is None else row_id for row_id in ids]
 

@@ -22,10 +22,7 @@ DAMAGED = "This QR code is damaged. Please scan it again, or ask for a new one."
 WRONG_ADDRESS = "This QR code leads to a wrong address. Please ask for a new one."
 FOR_THE_APP = "This address is for the app Delta Chat. Please scan the QR code with it."
 TOO_LARGE = "This request is too large. Please scan the QR code with the app Delta Chat."
-OUT_OF_ORDER = (
-    "This server cannot make mailboxes now; its administrator has to look into it. Please try again"
-    " later."
-)
+OUT_OF_ORDER = "This server cannot make mailboxes; its administrator has to look into it."
 USED_UP = "This QR code has been used as often as it may be. Please ask for a new one."
 UNAVAILABLE = "The service is not available at the moment. Please try again later."
 

@@ -49,7 +49,8 @@ def _pop_only(shown: ClientConfig, server: MailServer) -> Iterator[_Defect]:
 
 def _defects(server: MailServer) -> Iterator[_Defect]:
     if server.is_plain:
-        text = "passwords are sent without encryption; Thunderbird for Android refuses this"
+        what = "passwords are" if server.needs_login else "mail is"
+        text = f"{what} sent without encryption; Thunderbird for Android refuses this"
         advice = "let the server offer TLS, and set socket_type to SSL or STARTTLS"
         yield text, advice
     yield from _methods(server)

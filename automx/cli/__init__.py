@@ -88,6 +88,9 @@ class Commands(click.Group):
         except AutomxError as error:
             complain(error.reason)
             raise click.exceptions.Exit(1) from error
+        except UnicodeEncodeError as error:  # an argument holds odd bytes
+            complain("an argument is no text in UTF-8")
+            raise click.exceptions.Exit(1) from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

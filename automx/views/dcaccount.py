@@ -35,10 +35,7 @@ _REASONS = {
     404: N_("This QR code leads to a wrong address. Please ask for a new one."),
     405: N_("This address is for the app Delta Chat. Please scan the QR code with it."),
     413: N_("This request is too large. Please scan the QR code with the app Delta Chat."),
-    500: N_(
-        "This server cannot make mailboxes now; its administrator has to look into it. Please try"
-        " again later."
-    ),
+    500: N_("This server cannot make mailboxes; its administrator has to look into it."),
 }
 _TAKEN = N_("The address of this QR code is taken already. Please ask for another QR code.")
 

@@ -12,6 +12,7 @@ access_log = logging.getLogger("automx.access")
 MAX_LINE = 2_000  # characters; a path or a host name may have many more
 
 _QUERY = re.compile(r"\?\S*")
+_ADDRESS = re.compile(r"(?s)^(/autodiscover/autodiscover\.json/v1\.0/).+")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -56,5 +57,6 @@ def register(app: Flask) -> None:
         is_probe = request.path in {"/healthz", "/readyz"} and response.status_code == 200
         level = logging.DEBUG if is_probe else logging.INFO
         # No query: it may hold addresses and passwords.
-        access_log.log(level, "%s %s %s", request.method, request.path, response.status_code)
+        path = _ADDRESS.sub(r"\1…", request.path)
+        access_log.log(level, "%s %s %s", request.method, path, response.status_code)
         return response
