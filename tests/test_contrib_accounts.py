@@ -348,7 +348,9 @@ def test_names_of_others_are_taken(accounts: Accounts) -> None:
     before = accounts.file.read_bytes()
     with pytest.raises(TakenError):
         accounts.backend.create(ADDRESS, PASSWORD, OWNER)
-    assert accounts.backend.find(ADDRESS, OWNER) == Mailbox(is_active=True, is_ours=False)
+    assert accounts.backend.find(ADDRESS, OWNER) == Mailbox(
+        is_active=True, is_ours=False, sees_logins=False
+    )
     for change in (accounts.backend.disable, accounts.backend.delete):
         with pytest.raises(TryAgainError) as error:
             change(ADDRESS, OWNER)
@@ -361,7 +363,9 @@ def test_mailboxes_of_other_accounts_are_left_alone(accounts: Accounts) -> None:
     before = accounts.file.read_bytes()
     with pytest.raises(TakenError):
         accounts.backend.create(ADDRESS, PASSWORD, STRANGER)
-    assert accounts.backend.find(ADDRESS, STRANGER) == Mailbox(is_active=True, is_ours=False)
+    assert accounts.backend.find(ADDRESS, STRANGER) == Mailbox(
+        is_active=True, is_ours=False, sees_logins=False
+    )
     with pytest.raises(TryAgainError):
         accounts.backend.delete(ADDRESS, STRANGER)
     assert accounts.file.read_bytes() == before
@@ -400,7 +404,9 @@ def test_the_options_fill_the_fields(accounts: Accounts) -> None:
         f"{ADDRESS}:{{PLAIN}}secret:vmail:5000:automx a_b____ 1:{home}"
         "::userdb_mail=maildir:~/Maildir userdb_quota_rule=*:storage=1G\n"
     )
-    assert accounts.backend.find(ADDRESS, owner) == Mailbox(is_active=True, is_ours=True)
+    assert accounts.backend.find(ADDRESS, owner) == Mailbox(
+        is_active=True, is_ours=True, sees_logins=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -1090,11 +1096,15 @@ def test_logins_follow_postfixadmin(tables: Tables, open_folder: Path) -> None:
         backend.create(ADDRESS, PASSWORD, OWNER)
         assert dovecot.lets_in(PASSWORD)
         assert not dovecot.lets_in(PASSWORD + "x")
-        assert backend.find(ADDRESS, OWNER) == Mailbox(is_active=True, is_ours=True)
+        assert backend.find(ADDRESS, OWNER) == Mailbox(
+            is_active=True, is_ours=True, sees_logins=False
+        )
 
         backend.disable(ADDRESS, OWNER)
         assert not dovecot.lets_in(PASSWORD)
-        assert backend.find(ADDRESS, OWNER) == Mailbox(is_active=False, is_ours=True)
+        assert backend.find(ADDRESS, OWNER) == Mailbox(
+            is_active=False, is_ours=True, sees_logins=False
+        )
         backend.disable(ADDRESS, OWNER)
         tables.sql(f"UPDATE mailbox SET active = '1' WHERE username = '{ADDRESS}';")
         assert dovecot.lets_in(PASSWORD)
@@ -1177,7 +1187,9 @@ def test_the_rights_of_the_documentation_are_enough(tables: Tables) -> None:
         tables.file.write_text(uri)
         tables.backend.create(ADDRESS, PASSWORD, OWNER)
         tables.sql(f"INSERT INTO quota2 VALUES ('{ADDRESS}', 1000);")
-        assert tables.backend.find(ADDRESS, OWNER) == Mailbox(is_active=True, is_ours=True)
+        assert tables.backend.find(ADDRESS, OWNER) == Mailbox(
+            is_active=True, is_ours=True, sees_logins=False
+        )
         tables.backend.disable(ADDRESS, OWNER)
         tables.backend.delete(ADDRESS, OWNER)
         assert (*tables.counts(), tables.count("quota2")) == (0, 0, 0)
@@ -1237,7 +1249,9 @@ def test_names_in_postfixadmin_are_taken(tables: Tables) -> None:
     backend = tables.backend
     with pytest.raises(TakenError):
         backend.create("alice@example.org", PASSWORD, OWNER)
-    assert backend.find("alice@example.org", OWNER) == Mailbox(is_active=True, is_ours=False)
+    assert backend.find("alice@example.org", OWNER) == Mailbox(
+        is_active=True, is_ours=False, sees_logins=False
+    )
     for change in (backend.disable, backend.delete):
         with pytest.raises(TryAgainError) as error:
             change("alice@example.org", OWNER)
@@ -1439,13 +1453,15 @@ def test_the_programs_of_the_documentation_work(tmp_path: Path, language: str) -
     backend.create(ADDRESS, PASSWORD, OWNER)
     with pytest.raises(TakenError):
         backend.create(ADDRESS, PASSWORD, STRANGER)
-    assert backend.find(ADDRESS, OWNER) == Mailbox(is_active=True, is_ours=True)
-    assert backend.find(ADDRESS, STRANGER) == Mailbox(is_active=True, is_ours=False)
+    assert backend.find(ADDRESS, OWNER) == Mailbox(is_active=True, is_ours=True, sees_logins=False)
+    assert backend.find(ADDRESS, STRANGER) == Mailbox(
+        is_active=True, is_ours=False, sees_logins=False
+    )
     for change in (backend.disable, backend.delete):
         with pytest.raises(TryAgainError, check=lambda error: "not made" in str(error.cause)):
             change(ADDRESS, STRANGER)
     backend.disable(ADDRESS, OWNER)
-    assert backend.find(ADDRESS, OWNER) == Mailbox(is_active=False, is_ours=True)
+    assert backend.find(ADDRESS, OWNER) == Mailbox(is_active=False, is_ours=True, sees_logins=False)
     with pytest.raises(TakenError):
         backend.create(ADDRESS, PASSWORD, OWNER)
     backend.delete(ADDRESS, OWNER)
@@ -1514,7 +1530,9 @@ def test_a_socket_of_systemd_leads_to_a_program_of_another_user(
             backend.create(ADDRESS, PASSWORD, OWNER)
             with pytest.raises(TakenError):
                 backend.create(ADDRESS, PASSWORD, OWNER)
-            assert backend.find(ADDRESS, OWNER) == Mailbox(is_active=True, is_ours=True)
+            assert backend.find(ADDRESS, OWNER) == Mailbox(
+                is_active=True, is_ours=True, sees_logins=False
+            )
             backend.delete(ADDRESS, OWNER)
         with pytest.raises(UncertainError):
             backend.find(ADDRESS, OWNER)
