@@ -295,6 +295,15 @@ def test_the_walk_through_of_the_installation_seeds_what_is_shown(tmp_path: Path
     assert printed == found[index + 1].text
 
 
+def test_the_installation_shows_how_the_settings_begin(tmp_path: Path) -> None:
+    found = blocks(REPOSITORY / "docs" / "install.md")
+    [shown] = [block.text for block in found if block.text.startswith("db_uri = ")]
+    conf = tmp_path / "automx.conf"
+    conf.write_text("[automx]\ndb_uri = sqlite:////var/lib/automx/automx.sqlite\nproxy_count = 1\n")
+    printed = automx("config", env={"AUTOMX_CONF": str(conf)})
+    assert printed.replace(str(conf), "/etc/automx/automx.conf").startswith(shown)
+
+
 @pytest.mark.parametrize("engine", ["postgresql", "mariadb"])
 def test_the_statements_that_create_a_database_fit_automx(
     engine: str, request: pytest.FixtureRequest
