@@ -177,6 +177,13 @@ def slug(heading: str) -> str:
 
 
 @pages
+def test_cron_finds_the_programs_of_its_lines(page: Path) -> None:
+    """The PATH of cron has neither the virtual environment nor a shell function."""
+    for line in re.findall(r"^[\d*/]+ [\d*/]+ \S+ \S+ \S+ .*$", page.read_text(), re.MULTILINE):
+        assert "automx" not in re.findall(r"(?<=\s)automx(?= [a-z])", line), line
+
+
+@pages
 def test_links_lead_to_files_and_headings(page: Path) -> None:
     wrong = []
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
