@@ -215,6 +215,15 @@ def test_continuous_integration_runs_the_command_of_the_readme() -> None:
     assert "make test\n" in commands
 
 
+def test_contributing_names_the_next_revision() -> None:
+    page = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    newest = max(path.name[:4] for path in (REPOSITORY / "alembic" / "versions").glob("[0-9]*.py"))
+    assert re.findall(r"alembic (?:revision --rev-id|downgrade) (\d+)", page) == [
+        f"{int(newest) + 1:04}",
+        newest,
+    ]
+
+
 def test_the_readme_names_the_urls_that_make_run_prints() -> None:
     makefile = (REPOSITORY / "Makefile").read_text()
     assert "serve --host 127.0.0.1 --port 4243 --examples" in makefile
