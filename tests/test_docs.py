@@ -311,6 +311,18 @@ def test_the_walk_through_of_the_installation_seeds_what_is_shown(tmp_path: Path
     assert printed == found[index + 1].text
 
 
+def test_the_records_on_the_page_are_those_of_the_installation(tmp_path: Path) -> None:
+    installation = (REPOSITORY / "docs" / "install.md").read_text()
+    flags = re.MULTILINE | re.DOTALL
+    document = re.search(r"automx seed - <<'END'\n(.*?)^END$", installation, flags)
+    assert document
+    command, shown = blocks(REPOSITORY / "docs" / "dns.md")[:2]
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": f"sqlite:///{tmp_path}/automx.sqlite"}
+    automx("db", "upgrade", env=env)
+    automx("seed", "-", env=env, stdin=document[1])
+    assert automx(*command.text.split()[1:], env=env) == shown.text
+
+
 def test_the_installation_shows_how_the_settings_begin(tmp_path: Path) -> None:
     found = blocks(REPOSITORY / "docs" / "install.md")
     [shown] = [block.text for block in found if block.text.startswith("db_uri = ")]
