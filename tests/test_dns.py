@@ -148,7 +148,7 @@ def test_a_domain_beyond_ascii_and_one_that_a_wildcard_covers(
         ),
         (
             ["example.com", "--host", "192.0.2.1"],
-            "the public host name of automx is not known: give it by --host, or set public_host",
+            "no alias can lead to an IP address: give a host name by --host",
         ),
         (["example.org", "--host", "h.example"], "No configuration is known for this domain."),
         (["*.example.com", "--host", "h.example"], "The domain name is not valid."),

@@ -32,6 +32,8 @@ def dns(context: Context, domain: str, format_: str, host: str | None) -> None:
     """Print the DNS records for the zone of DOMAIN."""
     name = public_host(context, host)
     if not name:
+        if host or context.settings.public_host:
+            raise SettingsError("no alias can lead to an IP address: give a host name by --host")
         raise SettingsError(
             "the public host name of automx is not known: give it by --host, or set public_host"
         )
