@@ -127,7 +127,8 @@ def test_a_document_with_a_domain_that_is_there_changes_nothing(
 
 def test_delete_purges_all_rows(client: FlaskClient, example: None, execute: Execute) -> None:
     answer = client.delete(PATH)
-    assert (answer.status_code, answer.text) == (200, "All data were deleted.\n")
+    text = "All providers, servers, directories and domains were deleted.\n"
+    assert (answer.status_code, answer.text) == (200, text)
     assert domains(client) == [404, 404, 404, 404]
     assert client.get("/readyz").status_code == 200
 

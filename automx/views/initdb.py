@@ -91,7 +91,7 @@ def delete() -> Response:
 
     _make_tables()
     purge(current_session())
-    return _commit("All data were deleted.")
+    return _commit("All providers, servers, directories and domains were deleted.")
 
 
 def _make_tables() -> None:
