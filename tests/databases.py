@@ -96,7 +96,9 @@ def running_mariadb() -> Iterator[Instance]:
     mariadbd = program("mariadbd", _MARIADB_PACKAGE)
     with _folder() as folder:
         user = ["--user=root"] if os.geteuid() == 0 else []
-        options = ["--no-defaults", *user, f"--datadir={folder}/data"]
+        # A server that starts deletes the temporary tables of all that share its tmpdir.
+        (folder / "tmp").mkdir()
+        options = ["--no-defaults", *user, f"--datadir={folder}/data", f"--tmpdir={folder}/tmp"]
         only = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
         run([install, *options, *only], "")
         client = [program("mariadb", "mariadb-client"), "--no-defaults", "--user=root"]

@@ -274,7 +274,7 @@ def test_a_transaction_that_mariadb_broke_off_for_another_one_is_run_again(
         other.execute(
             sa.text("UPDATE domain SET provider_id = 1, ldapserver_id = NULL, id = id + 9")
         )
-        other.execute(sa.text("UPDATE account SET warned_at = NULL, expires_at = NULL"))
+        other.execute(sa.text("UPDATE account SET warned_at = NULL, backend = 'mailcow'"))
 
         def finish_the_other() -> None:
             other.execute(sa.text("UPDATE token SET expiry = '1w'"))

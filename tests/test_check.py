@@ -619,7 +619,7 @@ def test_suspicious_rows(env: dict[str, str], execute: Execute) -> None:
             (1, 10, 'mail.example.com', 993, 'imap', 'SSL', '', 'plain'),
             (2, 10, 'mail.example.com', 465, 'smtp', 'TLS9', '', 'plain'),
             (3, 10, 'mail.example.com', 465, 'smpt', 'SSL', '', 'plain'),
-            (4, 10, 'mail.example.com', 993, 'imap', 'SSL', '', 'password'),
+            (4, 10, 'mail.example.com', 993, 'imap', 'SSL', '', 'passwort'),
             (5, 10, 'mail example com', 993, 'imap', 'SSL', '', 'plain'),
             (6, 10, 'mail.example.com', 0, 'imap', 'SSL', '', 'plain');
         INSERT INTO davserver VALUES (1, 'ftp://example.com/', 0, 'caldav', 1, 0, '');

@@ -89,8 +89,8 @@ def test_rows_that_cannot_be_read_are_named_and_hide_no_others(
     assert (result.returncode, len(result.stdout.splitlines())) == (0, 2)
     assert caplog.messages == [
         (
-            "table token, id 3: name: expected a text of 1 to 64 characters without blanks, found "
-            '"a\\u001b[2Jb"; this row is left out'
+            "table token, id 3: name: expected a text of 1 to 64 characters without blanks and"
+            ' ? # / % \\, found "a\\u001b[2Jb"; this row is left out'
         ),
         (
             "table token, id 2: valid_until: expected a moment with its time zone, or null, found "
@@ -101,8 +101,9 @@ def test_rows_that_cannot_be_read_are_named_and_hide_no_others(
     result = attempt("account", "list", env=env)
     assert (result.returncode, len(result.stdout.splitlines())) == (0, 2)
     assert caplog.text.endswith(
-        'table account, id 2: address: expected a mail address such as "guest@example.com", found '
-        '"y\\u0007@example.com"; this row is left out\n'
+        'table account, id 2: address: expected a mail address such as "guest@example.com", with'
+        ' letters, digits and . _ + - before the @, found "y\\u0007@example.com"; this row is left'
+        " out\n"
     )
     result = attempt("check", env=env)
     assert result.returncode == 2

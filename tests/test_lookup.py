@@ -407,7 +407,7 @@ AUTHENTICATION = (
         (6, "\ue000", f'user_name: {USER_NAME}, found "\\ue000"'),
         (6, "%u", 'user_name: "%u" is no placeholder; did you mean %EMAILADDRESS%?'),
         (7, "guess", f'authentication: {AUTHENTICATION}, found "guess"'),
-        (7, "kerberos", f'authentication: {AUTHENTICATION}, found "kerberos"'),
+        (7, "krb5", f'authentication: {AUTHENTICATION}, found "krb5"'),
         (7, "a;b", f'authentication: {AUTHENTICATION}, found "a;b"'),
         (7, "plain\ny", f'authentication: {AUTHENTICATION}, found "plain\\ny"'),
     ],

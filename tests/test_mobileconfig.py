@@ -343,15 +343,16 @@ def test_without_a_name_the_address_is_shown(client: FlaskClient) -> None:
     [
         ("alice@example.com", "alice-example.com"),
         ('a"b@example.com', None),
-        ("a/../../etc/passwd@example.com", "a-..-..-etc-passwd-example.com"),
-        ("..@example.com", "example.com"),
+        ("a/etc/passwd@example.com", "a-etc-passwd-example.com"),
+        ("a/../etc@example.com", None),
+        ("..@example.com", None),
         ("-rf@example.com", "rf-example.com"),
         ("a'b;c=d`e|f$g@example.com", None),
         ("a'b=d`e|f$g{}@example.com", "a-b-d-e-f-g-example.com"),
         ("%0d%0aSet-Cookie@example.com", "0d-0aSet-Cookie-example.com"),
         ("jürgen@example.com", "j-rgen-example.com"),
         ("用户@example.com", "example.com"),
-        ("a" * 200 + "@example.com", "a" * 100),
+        ("a" * 64 + "@example.com", "a" * 64 + "-example.com"),
     ],
 )
 def test_the_file_name_is_safe_whatever_the_address_is(

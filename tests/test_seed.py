@@ -409,7 +409,10 @@ def test_an_id_that_is_nowhere_is_refused(
 def test_an_id_too_high_to_count_on_is_a_conflict(session: Session) -> None:
     highest = {"id": 2**31 - 1, "type": "imap", "name": "imap.example.com"}
 
-    with pytest.raises(ConflictError, match="server has no free ids: the highest in use is 2"):
+    with pytest.raises(
+        ConflictError,
+        match="server has no free ids: the highest in use or referred to is 2147483647",
+    ):
         populate(session, SAMPLE | {"servers": [highest, *SAMPLE["servers"]]})
 
 

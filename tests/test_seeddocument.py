@@ -298,11 +298,11 @@ def test_these_values_are_taken(path: str, value: object) -> None:
         ),
         (
             "servers.0.authentication",
-            "OAuth2 kerberos",
+            "OAuth2 krb5",
             (
                 "servers[0].authentication: expected one of plain, password-cleartext, secure, "
                 "password-encrypted, OAuth2, GSSAPI, NTLM, TLS-client-cert, client-IP-address, "
-                'none, or several with blanks between, found "OAuth2 kerberos"'
+                'none, or several with blanks between, found "OAuth2 krb5"'
             ),
         ),
         (
