@@ -19,10 +19,10 @@ run: $(VENV)/.run
 	@$(RUN_ENV) $(BIN)/automx seed --sample --if-empty
 	@$(RUN_ENV) $(BIN)/automx serve --host 127.0.0.1 --port 4243 --examples
 
-# Each worker has servers of its own, and some tests wait: one worker more than processors keeps all busy.
+# Each worker has servers of its own, and many tests wait: two workers more than processors keep all busy.
 # They begin with an equal part of the tests each, in order, and one that has ended takes over half of what
 # another has left: few servers are started twice, and none idles.
-PYTEST := pytest --numprocesses=$(shell expr $$(nproc) + 1) --maxprocesses=4 --dist=worksteal
+PYTEST := pytest --numprocesses=$(shell expr $$(nproc) + 2) --maxprocesses=6 --dist=worksteal
 
 test: lint
 	@tests/install-packages
