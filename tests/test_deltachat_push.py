@@ -316,7 +316,7 @@ def test_phones_do_not_wait_for_each_other(
         assert service.requests[0].line == "POST / HTTP/1.1"
 
 
-OTHERS = ["a" * 64, "openpgp:wcFMA+/w==" + "x" * 20]
+OTHERS = ["a" * 64, "openpgp:wcFMA+/w==" + "x" * 700]  # longer than the name of a file can be
 
 
 @pytest.mark.parametrize("form", ["lines", "file", "files"])

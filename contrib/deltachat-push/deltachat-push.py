@@ -80,11 +80,10 @@ def phones(arguments: Sequence[str]) -> list[Settings]:
     """Return the settings of all phones that arguments name, each once. Raises as load()."""
     found: dict[str, Settings] = {}
     for argument in arguments:
-        path = Path(argument).expanduser()
-        if TOKEN.fullmatch(argument) and not path.exists():
+        if TOKEN.fullmatch(argument):  # a file of such a name would be ./NAME
             settings = [Settings(urlsplit(SERVICE), argument, "an argument")]
         else:
-            settings = load(path)
+            settings = load(Path(argument).expanduser())
         for phone in settings:
             found.setdefault(phone.token, phone)
     return list(found.values())
