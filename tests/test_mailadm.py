@@ -494,6 +494,7 @@ def test_addresses_that_cannot_be_taken_over_are_told(session: Session, old: Pat
         "no address",
         "",
         b"\xff@example.com",
+        "o'hara@example.com",
         "e@example.com",
     ]
     mailadm_database(old, users=[(address, HOUR_AGO, DAY, "oneday") for address in addresses])
@@ -502,6 +503,11 @@ def test_addresses_that_cannot_be_taken_over_are_told(session: Session, old: Pat
         "The user 'no address' is left out: that is no address.",
         "The user '' is left out: that is no address.",
         "The user '\ufffd@example.com' is left out: that is no address.",
+        (
+            """The user "o'hara@example.com" is left out: expected a mail address such as"""
+            ' "guest@example.com", with letters, digits and . _ + - before the @, found'
+            """ "o'hara@example.com"."""
+        ),
         (
             "1 of the users are left out: they are of evilexample.com. If automx is to have them,"
             " repeat this with --domain evilexample.com."
@@ -518,6 +524,7 @@ def test_addresses_that_cannot_be_taken_over_are_told(session: Session, old: Pat
         "no address",
         "",
         "\ufffd@example.com",
+        "o'hara@example.com",
     ]
     report = taken(session, old, domain="EXAMPLE.net")
     assert [account["address"] for account in account_rows(session)] == [

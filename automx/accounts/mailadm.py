@@ -31,9 +31,10 @@ from automx.errors import (
     UnknownDomainError,
     UnknownTokenError,
 )
+from automx.kinds import BadValueError
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
-from automx.rows import LONGEST_LIFETIME, MAX_USE, NEVER, SHORTEST_LIFETIME
+from automx.rows import ACCOUNT, LONGEST_LIFETIME, MAX_USE, NEVER, SHORTEST_LIFETIME
 from automx.words import State
 
 # From this lifetime on, mailadm 1.0 keeps accounts that are in use.
@@ -278,9 +279,11 @@ class _Import:
         for user in users:
             try:
                 address = EmailAddress.parse(user.address.lower())
-            except AddressError:
+                ACCOUNT["address"].read(str(address))
+            except (AddressError, BadValueError) as error:
+                why = error if isinstance(error, BadValueError) else "that is no address"
                 report.accounts.left_out.append(user.address)
-                report.notes.append(f"The user {user.address!r} is left out: that is no address.")
+                report.notes.append(f"The user {user.address!r} is left out: {why}.")
                 continue
             if str(address) in seen:
                 report.accounts.present += 1
