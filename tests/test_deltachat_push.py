@@ -326,7 +326,7 @@ def test_all_phones_of_a_mailbox_are_woken(
     url = f"notify_url = http://127.0.0.1:{service.port}\n"
     others: list[str | Path] = []
     if form == "lines":
-        phone.write(f"{url}token = {TOKEN}\n  {OTHERS[0]}\n  {OTHERS[1]}\n")
+        phone.write(f"{url}token = {TOKEN}\n  {OTHERS[0]}\n\n  {OTHERS[1]}\n")
     elif form == "file":
         file = phone.config.with_name("tokens")
         file.write_text("\n".join([TOKEN, *OTHERS, TOKEN]))
@@ -486,9 +486,9 @@ def test_certificate_of_the_service_is_checked(
         ("token = a\nnotify_url = notifications.delta.chat", "{} notify_url must be an https URL"),
         ("notify_url = https://example.com", "{} needs either token or token_file"),
         ("token = a\ntoken_file = b", "{} needs either token or token_file"),
-        ("token =", "{} the token must be one line of ASCII characters"),
-        ("token = a\n \u00fc", "{} the token must be one line of ASCII characters"),
-        ("token = schlüssel", "{} the token must be one line of ASCII characters"),
+        ("token =", "{} each token must be one line of ASCII characters"),
+        ("token = a\n \u00fc", "{} each token must be one line of ASCII characters"),
+        ("token = schlüssel", "{} each token must be one line of ASCII characters"),
         ("token_file = nothing", "{}/nothing: No such file or directory"),
         ("tokken = secret", "{} unknown setting tokken"),
         ("token = a\n[other]", "{} needs the section [deltachat-push], and no other"),

@@ -115,14 +115,14 @@ def load(path: Path) -> list[Settings]:
     if token is None:
         path = path.parent / Path(token_file or "").expanduser()
         token, others_may_read = _read(path)
-    tokens = token.strip().splitlines()
+    tokens = [line.strip() for line in token.splitlines() if line.strip()]
     if others_may_read:
         raise SettingsError(f"{path}: others can read the token: chmod 600 {path}")
-    if not tokens or not all(re.fullmatch(r"[ -~]{1,8192}", token.strip()) for token in tokens):
-        raise SettingsError(f"{path}: the token must be one line of ASCII characters")
+    if not tokens or not all(re.fullmatch(r"[ -~]{1,8192}", token) for token in tokens):
+        raise SettingsError(f"{path}: each token must be one line of ASCII characters")
     names = [f"{name}, token {number}" for number in range(1, len(tokens) + 1)]
     return [
-        Settings(url, token.strip(), label if len(tokens) > 1 else name)
+        Settings(url, token, label if len(tokens) > 1 else name)
         for token, label in zip(tokens, names, strict=True)
     ]
 
