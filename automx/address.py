@@ -134,7 +134,6 @@ class EmailAddress:
             raise AddressError("A mail address has exactly one @.")
         if not local_part or not domain:
             raise AddressError("A mail address has a name before the @ and a domain after it.")
-        local_part = unicodedata.normalize("NFC", local_part)
         if len(local_part.encode("utf-8", "surrogatepass")) > MAX_LOCAL_PART_OCTETS:
             raise AddressError("The part before the @ is too long.")
         atoms = local_part.split(".")
