@@ -354,8 +354,9 @@ def _warn_of_mailadm(environ: Mapping[str, str], sources: Mapping[str, str]) -> 
     for variable, name in missing:
         log.warning(
             "environment variable %s is mailadm's and has no effect here: use the setting %s, or"
-            " AUTOMX_%s in the environment",
+            " AUTOMX_%s in the environment%s",
             *(variable, name, name.upper()),
+            "; automx import-mailadm reads mailadm's file" if variable == "MAILADM_DB" else "",
         )
     if missing and environ.get("MAIL_DOMAIN"):
         log.warning(

@@ -213,7 +213,7 @@ class Connection:
         for base in bases:
             entries, is_cut = self._search(base, search_filter, attributes, deadline)
             if is_cut:
-                return (entries * 2)[:2]
+                return ([*found.values(), *entries] * 2)[:2]
             # A base may lie below another one.
             found |= {entry["dn"].lower(): entry for entry in entries}
         return list(found.values())[:2]
