@@ -54,3 +54,15 @@ def test_of_many_at_once_one_changes_the_status(
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(claim, range(8))) == 1
     assert states.read("one") == TRIED
+
+
+@pytest.mark.parametrize("moment", ["2026-11-30 00:00:00", "2026-11-30 00:00:00.250000"])
+def test_a_moment_that_was_written_by_hand_can_be_changed(
+    engine: sa.Engine, states: KeyStates, moment: str
+) -> None:
+    states.replace("one", None, REFUSED)
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"UPDATE backend_key SET changed_at = '{moment}'"))
+    before = states.read("one")
+    assert states.replace("one", before, TRIED)
+    assert states.read("one") == TRIED

@@ -7,7 +7,7 @@ from sqlalchemy.exc import IntegrityError
 
 from automx.backends.keys import KeyState, KeyStatus
 from automx.database import Session, commit
-from automx.models import BackendKey
+from automx.models import BackendKey, second_of
 
 
 class KeyStates:
@@ -32,7 +32,7 @@ class KeyStates:
             is_unchanged = and_(
                 BackendKey.c.digest == digest,
                 BackendKey.c.state == before.state,
-                BackendKey.c.changed_at == before.changed_at,
+                second_of(BackendKey.c.changed_at) == second_of(before.changed_at),
             )
             if after is None:
                 return bool(commit(session, delete(BackendKey).where(is_unchanged)))
