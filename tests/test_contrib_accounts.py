@@ -695,6 +695,21 @@ def test_mail_that_cannot_be_moved_keeps_the_mailbox(accounts: Accounts, mail: P
     assert sorted(path.name for path in accounts.file.parent.iterdir()) == ["users", "users.lock"]
 
 
+def test_mail_that_cannot_be_seen_keeps_the_mailbox(accounts: Accounts, mail: Path) -> None:
+    """As without the right to enter the folder, which root always has."""
+    accounts.file.write_text(line(mail))
+    shutil.rmtree(mail / "example.org")
+    (mail / "example.org").symlink_to("example.org")
+    with pytest.raises(TryAgainError) as error:
+        accounts.backend.delete(ADDRESS, OWNER)
+    assert str(error.value.cause).endswith("Too many levels of symbolic links")
+    assert accounts.file.read_text() == line(mail)
+    accounts.file.write_text("")
+    with pytest.raises(TryAgainError):
+        accounts.backend.create(ADDRESS, PASSWORD, OWNER)
+    assert accounts.file.read_text() == ""
+
+
 def test_a_link_to_mail_is_removed_and_the_mail_stays(accounts: Accounts, mail: Path) -> None:
     folder = mail / "example.org" / "dc-abcde"
     elsewhere = mail / "elsewhere"
