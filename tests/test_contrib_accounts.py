@@ -792,6 +792,17 @@ def test_a_name_whose_mail_may_be_anywhere_has_no_next_owner(accounts: Accounts,
     accounts.backend.create(ADDRESS, PASSWORD, STRANGER)
 
 
+def test_a_retired_name_has_a_line_of_its_own(accounts: Accounts) -> None:
+    retired = accounts.file.with_name("users.retired")
+    retired.write_text("alice@example.o")
+    accounts.options = []
+    accounts.backend.create(ADDRESS, PASSWORD, OWNER)
+    accounts.backend.delete(ADDRESS, OWNER)
+    with pytest.raises(TakenError):
+        accounts.backend.create(ADDRESS, PASSWORD, STRANGER)
+    assert retired.read_text() == f"alice@example.o\n{ADDRESS}\n"
+
+
 @pytest.mark.parametrize(
     "address",
     [
