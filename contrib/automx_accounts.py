@@ -60,6 +60,10 @@ class Template:
     def __init__(self, text: str) -> None:
         if re.search("%(?![undm])", text) or not ("%u" in text or ("%n" in text and "%d" in text)):
             raise argparse.ArgumentTypeError("must have %u, or %n and %d: one for each mailbox")
+        # "%n.%d" is the same for a.b@c.example and a@b.c.example.
+        apart = r"%u|%m|%n[^%]*[^%a-z0-9.-][^%]*%d|%d[^%]*[^%a-z0-9.-][^%]*%n"
+        if not re.search(apart, text):
+            raise argparse.ArgumentTypeError("must have a / or the like between %n and %d")
         self._text = text
 
     def fill(self, request: Request) -> str:
