@@ -478,6 +478,18 @@ def test_owner_mode_and_link_of_the_file_stay(accounts: Accounts, tmp_path: Path
     assert (lock.st_uid, lock.st_mode & 0o777) == (before.st_uid, 0o600)
 
 
+@pytest.mark.parametrize("name", ["users.lock", "users.retired"])
+def test_no_link_leads_to_another_file(accounts: Accounts, tmp_path: Path, name: str) -> None:
+    """Root may try the program in a folder of another user, to whom it gives what it opens."""
+    accounts.file.write_text(f"{ADDRESS}:{{PLAIN}}x:::automx weekly {MARK}:::\n")
+    (accounts.file.parent / name).symlink_to(tmp_path / "other")
+    (tmp_path / "other").touch()
+    with pytest.raises(TryAgainError) as error:
+        accounts.backend.delete(ADDRESS, OWNER)
+    assert str(error.value.cause).endswith(f"{name}: Too many levels of symbolic links")
+    assert (tmp_path / "other").read_bytes() == b""
+
+
 def test_no_rights_are_needed_but_those_to_the_folder() -> None:
     """A folder with the group of Dovecot and the setgid bit gives each new file that group."""
     with tempfile.TemporaryDirectory(prefix="automx-") as name:
