@@ -297,6 +297,17 @@ def test_sessions_end_when_a_mailbox_is_disabled(
     served.backend.disable(ADDRESS, OWNER)
 
 
+def test_the_user_of_a_session_is_no_option(accounts: Accounts, tmp_path: Path) -> None:
+    """The first part of an address may begin with a hyphen: doveadm kick has an option -a."""
+    doveadm = tmp_path / "doveadm"
+    doveadm.write_text(f'#!/bin/sh\necho "$@" >"{tmp_path}/told"\n')
+    doveadm.chmod(0o755)
+    accounts.file.write_text(f"-a@example.org:x:::automx weekly {MARK}:::\n")
+    accounts.options += ["--kick", "--doveadm", str(doveadm)]
+    accounts.backend.disable("-a@example.org", OWNER)
+    assert (tmp_path / "told").read_text() == "kick -- -a@example.org\n"
+
+
 def test_sessions_that_cannot_be_ended_are_no_failure(
     accounts: Accounts, caplog: pytest.LogCaptureFixture
 ) -> None:
