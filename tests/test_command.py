@@ -1,5 +1,6 @@
 """The backend ``command`` runs any program, and knows what each of its ends means."""
 
+import errno
 import json
 import logging
 import os
@@ -549,3 +550,17 @@ def test_a_hook_that_cannot_be_started(tmp_path: Path) -> None:
     with pytest.raises(NotReachedError) as error:
         run_hook(words, {"address": ADDRESS}, timeout=30)
     assert cause(error, words) == "program: cannot be started: No such file or directory"
+
+
+def test_a_hook_without_a_free_file_descriptor_is_not_started(
+    shell: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: str) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    words = shell('touch "$1/ran"')
+    with pytest.raises(NotReachedError) as error:
+        run_hook(words, {"address": ADDRESS}, timeout=30)
+    assert cause(error, words) == "program: cannot be started: Too many open files"
+    assert not (tmp_path / "ran").exists()

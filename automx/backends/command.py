@@ -157,7 +157,11 @@ def _run(
         # The system then drops exit statuses, and every program seems to succeed.
         raise NotReachedError(cause=f"{what}: automx was started with SIGCHLD ignored")
     # A file in memory: a pipe would have to be written while the output is read.
-    with os.fdopen(os.memfd_create("request"), "w+b") as request:
+    try:
+        memory = os.memfd_create("request")
+    except OSError as error:  # too many open files
+        raise NotReachedError(cause=f"{what}: cannot be started: {error.strerror}") from error
+    with os.fdopen(memory, "w+b") as request:
         request.write(json.dumps(document).encode() + b"\n")
         request.seek(0)
         try:
