@@ -1903,3 +1903,17 @@ def test_a_setting_that_cannot_be_used_is_named(settings: dict[str, str], name: 
     backends = Backends(AccountSettings(**needed))  # type: ignore[arg-type] # the test knows the names
     with pytest.raises(SettingsError, match=f"^{name} "):
         backends.get("mailcow")
+
+
+def test_a_moment_that_is_still_to_come_does_not_block_the_key(
+    server: FakeMailcow, connect: Open
+) -> None:
+    """A clock was wrong for a while."""
+    clock, keys = Clock(), ProcessMemory()
+    mailcow = connect(keys=keys, now=clock, timeout=QUICK)
+    mailcow.find(ALICE, OWNER)
+    (digest, known) = keys._known.popitem()
+    for state in (KeyState.TRIED, KeyState.REFUSED):
+        later = KeyStatus(state, known.changed_at + timedelta(days=1))
+        assert keys.replace(digest, keys.read(digest), later)
+        assert mailcow.find(ALICE, OWNER) is None
