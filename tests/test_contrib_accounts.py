@@ -787,6 +787,20 @@ def test_the_next_owner_of_a_name_has_another_folder(accounts: Accounts, tmp_pat
     assert [home.name for home in homes] == [f"dc-abcde-{MARK}", "dc-abcde-fedcba9876543210"]
 
 
+def test_the_last_login_is_in_the_folder_that_the_line_names(
+    accounts: Accounts, mail: Path
+) -> None:
+    """Else whoever changes the options lets all accounts seem unused."""
+    note = mail / "example.org" / "dc-abcde" / "last-login"
+    note.write_text(f"shared/last-login/{ADDRESS}\n1796000000\n")
+    accounts.file.write_text(line(mail))
+    home = f"{mail}/%d/%n-%m"
+    accounts.options = ["--home", home, "--last-login", f"{home}/last-login"]
+    assert accounts.backend.find(ADDRESS, OWNER) == Mailbox(
+        True, True, datetime.fromtimestamp(1796000000, UTC)
+    )
+
+
 def test_the_folder_that_the_line_names_is_removed(accounts: Accounts, mail: Path) -> None:
     """The option may have changed since the mailbox was made."""
     accounts.file.write_text(line(mail))
