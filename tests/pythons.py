@@ -30,12 +30,12 @@ ENTER = """\
 set -eu
 root=$1 checkout=$2
 shift 2
-mkdir -p "$root$checkout"
-mount --bind "$checkout" "$root$checkout"
-mount -o remount,bind,ro "$root$checkout"
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 mount -t tmpfs tmpfs "$root/tmp"
+mkdir -p "$root$checkout"
+mount --bind "$checkout" "$root$checkout"
+mount -o remount,bind,ro "$root$checkout"
 exec chroot "$root" sh -c 'cd "$0" && exec "$@"' "$checkout" "$@"
 """
 
