@@ -23,6 +23,7 @@ TRUST = timedelta(minutes=5)  # how long an accepted key is sent by any number o
 TRIAL = timedelta(minutes=2)  # longer than any request: from then on, its process was killed
 
 _POLL_SECONDS = 0.05
+_TRIES = 20
 
 
 class KeyState(StrEnum):
@@ -138,21 +139,22 @@ class KeyGate:
                         " a wrong key too often. Another key is tried at once"
                     )
                 case KeyState.TRIED if age < TRIAL:
-                    if not deadline.left(end):
-                        raise TryAgainError(
-                            cause=f"another request tries the key in {self._name}, and has no"
-                            " answer yet"
-                        )
-                    time.sleep(_POLL_SECONDS)
+                    pass
                 case _:
                     trial = self._status(KeyState.TRIED)
                     if self._memory.replace(self._digest, found, trial):
                         return trial
+            if not deadline.left(end):
+                raise TryAgainError(
+                    cause=f"another request tries the key in {self._name}, and has no answer yet"
+                )
+            time.sleep(_POLL_SECONDS)
 
     def _refuse(self) -> None:
         refused = self._status(KeyState.REFUSED)
-        while not self._memory.replace(self._digest, self._memory.read(self._digest), refused):
-            pass  # another process has changed it in between
+        for _ in range(_TRIES):  # another process may change it in between
+            if self._memory.replace(self._digest, self._memory.read(self._digest), refused):
+                return
 
     def _status(self, state: KeyState) -> KeyStatus:
         return KeyStatus(state, self._now())
