@@ -82,11 +82,14 @@ def add(
             raise
         found = accounts.get(session, made.address)
         person = EmailAddress.parse(made.address)
+        session.commit()  # the program of account_created_command may take long
         url = new_login_text(person, made.password, config)
-        _print_account(context, found, made.password, url, output)
         title = config.provider_name if config else token.domain
-        write_qr(url, Card(title, SCAN_STEPS, login_notes(person)))
-    created.tell(context.settings.accounts, made, token)
+        try:
+            _print_account(context, found, made.password, url, output)
+            write_qr(url, Card(title, SCAN_STEPS, login_notes(person)))
+        finally:  # the account is there, even if the output cannot be written
+            created.tell(context.settings.accounts, made, token)
 
 
 def _print_account(
