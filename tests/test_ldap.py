@@ -189,6 +189,12 @@ def test_the_settings_say_whether_to_encrypt_by_starttls(
     assert [host.tls for host in hosts(server, DirectorySettings(starttls=starttls))] == [mode]
 
 
+def test_a_row_with_a_client_certificate_never_goes_on_without_encryption() -> None:
+    server = ldap_server(COLUMNS | {"name": "ldap.example.com"})
+    settings = DirectorySettings(starttls="try", client_certificates={server.id: "/c.pem"})
+    assert [host.tls for host in hosts(server, settings)] == [TlsMode.STARTTLS]
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [

@@ -64,8 +64,10 @@ def hosts(server: LdapServer, settings: DirectorySettings) -> list[Host]:
             tls = TlsMode.LDAPS
         elif settings.starttls == "no" or (settings.starttls == "yes" and is_loopback(host.name)):
             tls = TlsMode.NONE
-        else:
-            tls = TlsMode.STARTTLS if settings.starttls == "yes" else TlsMode.TRY_STARTTLS
+        elif settings.starttls == "try" and server.id not in settings.client_certificates:
+            tls = TlsMode.TRY_STARTTLS
+        else:  # with a certificate, a refused StartTLS would make the search anonymous
+            tls = TlsMode.STARTTLS
         found.append(Host(host.name, host.port or default, tls))
     return found
 
