@@ -208,7 +208,7 @@ def test_a_program_is_told_of_an_account_that_cannot_be_printed(
     env: dict[str, str], tmp_path: Path
 ) -> None:
     env["AUTOMX_ACCOUNT_CREATED_COMMAND"] = f"/bin/sh -c 'cat >{tmp_path}/told'"
-    command = [AUTOMX, "account", "add", "--token=oneday", "tmp.x@example.com"]
+    command = [str(AUTOMX), "account", "add", "--token=oneday", "tmp.x@example.com"]
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=env, check=False)
     assert result.returncode != 0
