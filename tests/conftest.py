@@ -14,7 +14,13 @@ from automx.migrations import upgrade
 from automx.views.http import PARTS
 from automx.views.session import db
 
-pytest_plugins = ["tests.databases", "tests.directory", "tests.mailboxes", "tests.turns"]
+pytest_plugins = [
+    "tests.databases",
+    "tests.directory",
+    "tests.mailboxes",
+    "tests.tokenpages",
+    "tests.turns",
+]
 
 Execute = Callable[[str], None]
 

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -36,6 +35,7 @@ from tests.tokenpages import (
     UNAVAILABLE,
     UNKNOWN,
     WRONG_ADDRESS,
+    AddToken,
     assert_page,
     error_page,
     rows,
@@ -49,19 +49,6 @@ TAKEN = "The address of this QR code is taken already. Please ask for another QR
 PATHS = ["/", "/new_email", "/new_email/", "/x/y", "/x/y/"]
 
 Make = Callable[..., Flask]
-AddToken = Callable[..., None]
-
-
-@pytest.fixture
-def add_token(database: Path) -> AddToken:
-    """Add a token "summer" to the test's database; keyword arguments are its fields."""
-
-    def add(secret: str = SECRET, name: str = "summer", **values: Any) -> None:
-        with open_session(f"sqlite:///{database}") as session:
-            now = datetime.now(UTC)
-            tokens.add(session, name, "example.com", now=now, token=secret, **values)
-
-    return add
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from gettext import GNUTranslations
 from html import escape
 from pathlib import Path
@@ -19,12 +18,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from automx import errors
-from automx.accounts import tokens
-from automx.database import open_session
 from automx.formats.dclogin import SCAN_STEPS
 from tests.conftest import Execute
 from tests.processes import REPOSITORY
-from tests.tokenpages import ENDPOINT, FAILURES, SECRET, SPENT
+from tests.tokenpages import ENDPOINT, FAILURES, SECRET, SPENT, AddToken
 
 CATALOGUES = REPOSITORY / "automx" / "translations"
 LANGUAGES = ["de", "es", "fr", "it"]
@@ -106,22 +103,9 @@ def test_the_texts_of_errors_that_people_meet_are_marked(texts: set[Any]) -> Non
 # The page of a token, and reasons
 
 
-AddToken = Callable[..., None]
 Make = Callable[..., Flask]
 
 pytestmark = pytest.mark.usefixtures("example")
-
-
-@pytest.fixture
-def add_token(database: Path) -> AddToken:
-    """Add a token; keyword arguments are its fields."""
-
-    def add(**values: Any) -> None:
-        with open_session(f"sqlite:///{database}") as session:
-            now = datetime.now(UTC)
-            tokens.add(session, "summer", "example.com", now=now, token=SECRET, **values)
-
-    return add
 
 
 def reason(client: FlaskClient, language: str, path: str = f"/?t={SECRET}", **how: Any) -> str:

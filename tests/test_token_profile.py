@@ -5,14 +5,13 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from automx.accounts import accounts, tokens
+from automx.accounts import accounts
 from automx.database import open_session
 from tests.conftest import Execute
 from tests.documents import unversioned
@@ -26,6 +25,7 @@ from tests.tokenpages import (
     SECRET,
     SPENT,
     UNKNOWN,
+    AddToken,
     assert_page,
     error_page,
     rows,
@@ -52,19 +52,6 @@ OFFER = (
 )
 
 Make = Callable[..., Flask]
-AddToken = Callable[..., None]
-
-
-@pytest.fixture
-def add_token(database: Path) -> AddToken:
-    """Add the token to the test's database; keyword arguments are its fields."""
-
-    def add(**values: Any) -> None:
-        with open_session(f"sqlite:///{database}") as session:
-            now = datetime.now(UTC)
-            tokens.add(session, "summer", "example.com", now=now, token=SECRET, **values)
-
-    return add
 
 
 @pytest.fixture

@@ -3,12 +3,17 @@
 import contextlib
 import re
 import sqlite3
+from collections.abc import Callable
+from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
 from typing import Any
 
+import pytest
 from werkzeug.test import TestResponse
 
+from automx.accounts import tokens
+from automx.database import open_session
 from automx.formats import qr
 from tests.conftest import Execute
 from tests.documents import golden, unversioned
@@ -60,6 +65,21 @@ FAILURES = {
         504, "The mail server cannot be reached at the moment. Please try again later.",
     ),
 }  # fmt: skip
+
+
+AddToken = Callable[..., None]
+
+
+@pytest.fixture
+def add_token(database: Path) -> AddToken:
+    """Add a token "summer" to the test's database; keyword arguments are its fields."""
+
+    def add(secret: str = SECRET, name: str = "summer", **values: Any) -> None:
+        with open_session(f"sqlite:///{database}") as session:
+            now = datetime.now(UTC)
+            tokens.add(session, name, "example.com", now=now, token=secret, **values)
+
+    return add
 
 
 def revoke(execute: Execute) -> None:
