@@ -261,11 +261,16 @@ class ClientConfig:
             if server not in shown
         ]
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Which of "incoming" and "outgoing" there is no mail server for."""
+        kinds = (("incoming", self.incoming), ("outgoing", self.outgoing))
+        return tuple(kind for kind, servers in kinds if not servers)
+
     def check_complete(self) -> None:
         """Raise BadRecordError if there is no incoming or no outgoing mail server."""
-        for kind, servers in (("incoming", self.incoming), ("outgoing", self.outgoing)):
-            if not servers:
-                raise BadRecordError(cause=f"domain {self.domain}: no usable {kind} mail server")
+        for kind in self.missing:
+            raise BadRecordError(cause=f"domain {self.domain}: no usable {kind} mail server")
 
     def servers(self, *types: ServerType) -> tuple[MailServer, ...]:
         """Return the mail servers of some types, best first."""

@@ -331,10 +331,14 @@ def _mail_address(value: object) -> str:
 MAIL_ADDRESS = Kind('a mail address such as "help@example.com"', _mail_address)
 
 
+# What the local part of a mailbox that automx makes has, as the inside of a set of a pattern.
+ACCOUNT_LETTERS = "a-z0-9._+-"
+
+
 def _account_address(value: object) -> str:
     """Return the address of a mailbox that automx makes: it becomes a path, a line, a URL."""
     address = _mail_address(string(value).lower())
-    if not re.fullmatch(r"[a-z0-9._+-]+", address.partition("@")[0]):
+    if not re.fullmatch(f"[{ACCOUNT_LETTERS}]+", address.partition("@")[0]):
         raise ValueError
     return address
 

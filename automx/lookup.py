@@ -55,10 +55,9 @@ def find(session: Session, domain: str) -> FoundConfig:
         services=_all_usable(connection, "davserver", row.id, rows.service),
         details=_details(connection, row.details_of),
     )
-    if not config.incoming and not config.outgoing:
+    if len(config.missing) == 2:
         raise BadRecordError(cause=f"table domain, id {row.id}: no usable mail server")
-    if not config.incoming or not config.outgoing:
-        missing = "outgoing" if config.incoming else "incoming"
+    for missing in config.missing:
         log.warning("table domain, id %s: no usable %s mail server", row.id, missing)
     return FoundConfig(config, _ldap_server(connection, row))
 

@@ -148,7 +148,7 @@ TOKEN = {
     "prefix": kinds.pattern(
         "up to 40 lower-case letters, digits and . _ + -, with no dot or hyphen at the beginning"
         " and no two dots in a row",
-        r"(?![.-])(?!.*\.\.)[a-z0-9._+-]{0,40}",
+        rf"(?![.-])(?!.*\.\.)[{kinds.ACCOUNT_LETTERS}]{{0,40}}",
         exact=True,
     ),
     "address": kinds.or_null(kinds.ACCOUNT_ADDRESS),

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from automx import lookup
+from automx import kinds, lookup
 from automx.accounts import tokens
 from automx.accounts.mailadmfile import Mailadm, OldToken, OldUser
 from automx.accounts.tokens import Token
@@ -387,7 +387,8 @@ def _expiry(text: str) -> str | None:
 
 def _prefix(text: str, *, has_plus: bool) -> str:
     """Return the prefix without what no address has; mailcow does not deliver to one with "+"."""
-    allowed = re.sub(r"[^a-z0-9._+-]" if has_plus else r"[^a-z0-9._-]", "", text.lower())
+    allowed = re.sub(f"[^{kinds.ACCOUNT_LETTERS}]", "", text.lower())
+    allowed = allowed if has_plus else allowed.replace("+", "")
     return re.sub(r"\.{2,}", ".", allowed).lstrip(".-")[:40]
 
 

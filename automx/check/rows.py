@@ -115,10 +115,9 @@ def check_config(config: ClientConfig) -> Iterator[Finding]:
     """Yield what is wrong with the settings of a domain."""
     error = partial(Finding, config.domain, Level.ERROR)
     warning = partial(Finding, config.domain, Level.WARNING)
-    for missing, servers in (("incoming", config.incoming), ("outgoing", config.outgoing)):
-        if not servers:
-            text = f"there is no usable {missing} mail server"
-            yield error("database", text, "add one: most clients need one of each kind")
+    for missing in config.missing:
+        text = f"there is no usable {missing} mail server"
+        yield error("database", text, "add one: most clients need one of each kind")
     for server in config.general().outgoing:
         if server.port == 25:
             advice = "let clients submit mail at port 465 (SSL) or 587 (STARTTLS)"

@@ -142,11 +142,10 @@ def _servers(config: ClientConfig) -> tuple[MailServer, MailServer]:
     config.check_complete()
     known = config.having(lambda s: not _AUTHENTICATIONS.keys().isdisjoint(s.authentication))
     known = known.encrypted()
-    for kind, servers in (("incoming", known.incoming), ("outgoing", known.outgoing)):
-        if not servers:
-            methods = "OAuth2, GSSAPI or TLS-client-cert"
-            cause = f"domain {config.domain}: a profile cannot say {methods}, and no {kind} mail"
-            raise BadRecordError(cause=f"{cause} server has another method")
+    for kind in known.missing:
+        methods = "OAuth2, GSSAPI or TLS-client-cert"
+        cause = f"domain {config.domain}: a profile cannot say {methods}, and no {kind} mail"
+        raise BadRecordError(cause=f"{cause} server has another method")
     incoming = best_first(known.incoming)
     same_type = [server for server in incoming if server.type is incoming[0].type]
     return _first(same_type), _first(known.outgoing)
