@@ -8,6 +8,9 @@ DRIVERS := mysql,postgresql,redis
 # A checkout keeps its data to itself: no configuration file or database of this machine is touched.
 RUN_ENV := AUTOMX_CONF=$(or $(AUTOMX_CONF),/dev/null) AUTOMX_DB_URI=$(or $(AUTOMX_DB_URI),sqlite:///$(CURDIR)/var/automx.sqlite)
 
+# Programs start often in the tests: compiled modules are kept, whatever this shell wants.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup run test coverage lint format reference translations bench lock docs clean
 .DELETE_ON_ERROR:
 
@@ -24,8 +27,10 @@ run: $(VENV)/.run
 # another has left: few servers are started twice, and none idles.
 PYTEST := pytest --numprocesses=$(shell expr $$(nproc) + 2) --maxprocesses=6 --dist=worksteal
 
-test: lint
+# While one processor checks the types, the other compiles the tests.
+test: $(VENV)/.dev
 	@tests/install-packages
+	@$(BIN)/python -m pytest --collect-only -qq >/dev/null & $(MAKE) --no-print-directory lint && wait
 	@$(BIN)/python -m $(PYTEST)
 
 coverage: $(VENV)/.dev

@@ -403,7 +403,7 @@ def test_two_hundred_people_scan_a_token_for_twenty_five(
 # Killed
 
 
-WORKERS = 10
+WORKERS = 5
 
 
 @dataclass
@@ -475,7 +475,7 @@ def kill_one_by_one(server: Server, load: Load, dice: random.Random, number: int
 
 @pytest.mark.parametrize(
     ("accounts_database", "kills"),
-    [("sqlite", 20), ("postgresql", 10), ("mariadb", 10)],
+    [("sqlite", 10), ("postgresql", 5), ("mariadb", 5)],
     indirect=["accounts_database"],
 )
 def test_what_was_killed_is_brought_in_order(

@@ -337,6 +337,8 @@ def setup_venv(source: Path, folder: Path) -> str:
 def test_virtual_environment_is_set_up_from_the_source_and_again(tmp_path: Path) -> None:
     folder = tmp_path / "srv" / "automx"
     first = setup_venv(REPOSITORY, folder)
+    (unit,) = re.findall(r"(?m)^ +(sed .*) > /etc/systemd/system/automx\.service$", first)
+    assert f"ExecStart={folder}/bin/automx serve" in run(["sh", "-c", unit], "")
     assert f"Creating the virtual environment {folder}\n" in first
     assert f"automx is installed: {folder}/bin/automx\n" in first
     package = next(folder.glob("lib/python3.*/site-packages/automx/server.py"))
@@ -361,13 +363,6 @@ def test_virtual_environment_is_set_up_from_the_source_and_again(tmp_path: Path)
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.endswith("The database is up to date (0005).\n")
-
-
-def test_what_the_setup_prints_next_installs_the_unit_for_its_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "automx"
-    printed = setup_venv(REPOSITORY, folder)
-    (command,) = re.findall(r"(?m)^ +(sed .*) > /etc/systemd/system/automx\.service$", printed)
-    assert f"ExecStart={folder}/bin/automx serve" in run(["sh", "-c", command], "")
 
 
 @pytest.mark.parametrize(
