@@ -31,7 +31,12 @@ _ROOM = 6 * 2**30  # bytes; all workers' databases together need less
 
 
 def pytest_configure() -> None:
-    """Let tests keep their files in memory if there is room: databases would wait for the disk."""
+    """Let tests keep their files in memory if there is room: databases would wait for the disk.
+
+    Tests trust authorities of their own only: to load those of the machine takes longer than most
+    tests.
+    """
+    os.environ["SSL_CERT_FILE"] = os.devnull
     if "TMPDIR" in os.environ or not _IN_MEMORY.is_dir():
         return
     found = os.statvfs(_IN_MEMORY)

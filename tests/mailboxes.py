@@ -163,6 +163,7 @@ def open_transactions(db_uri: str) -> int:
         query = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
             " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+            " AND backend_type = 'client backend'"  # others tidy up
         )
     else:
         # Transactions that have not touched a row are not listed.

@@ -147,7 +147,7 @@ def _inside(root: Path, command: Sequence[str]) -> list[str]:
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    words = ("PYTEST_", "COV", "COVERAGE_", "AUTOMX_", "PYTHON", "VIRTUAL_ENV")
+    words = ("PYTEST_", "COV", "COVERAGE_", "AUTOMX_", "PYTHON", "VIRTUAL_ENV", "SSL_")
     env = {name: value for name, value in os.environ.items() if not name.startswith(words)}
     env |= {"PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"} | _pip_settings()
     return subprocess.run(

@@ -544,8 +544,8 @@ def test_state_that_cannot_be_kept_is_named(phone: Phone, tmp_path: Path) -> Non
 
 # A folder for devices in which the log is a socket of the test's own.
 OWN_LOG = """
-mkdir dev && touch dev/null && mount --bind /dev/null dev/null && ln -s "$PWD/log" dev/log
-mount --rbind dev /dev && exec "$@"
+mkdir -p dev/shm && touch dev/null && mount --bind /dev/null dev/null && ln -s "$PWD/log" dev/log
+mount --bind /dev/shm dev/shm && mount --rbind dev /dev && exec "$@"
 """
 
 
