@@ -1,5 +1,6 @@
 """The doctor says which clients each mail server of a domain shuts out."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from automx.check.clients import check_clients
 from automx.check.finding import Finding, Level
 from automx.check.rows import check_config
 from automx.clientconfig import Authentication, MailServer, ServerType, SocketType
+from tests import clientrules
 from tests.examples import IMAP, SMTP, config
 
 POP = replace(IMAP, type=ServerType.POP3, hostname="pop.example.com", port=995)
@@ -44,36 +46,39 @@ def test_nothing_is_said_about_servers_for_all_clients(servers: tuple[MailServer
         (
             using(IMAP, "OAuth2"),
             (
-                "OAuth2 only: Thunderbird, Thunderbird for Android and Delta Chat know OAuth2 for a"
-                " fixed list of providers, and Apple profiles never"
+                "OAuth2 only: mail clients know OAuth2 for a fixed list of providers; at others,"
+                " Thunderbird, Thunderbird for Android, Delta Chat, Evolution, Nextcloud Mail,"
+                " FairEmail, aerc, Outlook, eM Client and Apple profiles cannot log in"
             ),
         ),
         (
             using(IMAP, "GSSAPI"),
             (
-                "GSSAPI only: Thunderbird for Android refuses the whole document; Delta Chat needs"
-                " a password, and Apple profiles cannot say it"
+                "GSSAPI only: Thunderbird for Android refuses the whole document, and Delta Chat,"
+                " Nextcloud Mail, FairEmail, aerc, Outlook, eM Client and Apple profiles cannot log"
+                " in"
             ),
         ),
         (
             using(IMAP, "TLS-client-cert"),
             (
-                "TLS-client-cert only: Thunderbird for Android refuses the whole document; Delta"
-                " Chat needs a password, and Apple profiles cannot say it"
+                "TLS-client-cert only: Thunderbird for Android refuses the whole document, and"
+                " Delta Chat, Evolution, Nextcloud Mail, FairEmail, aerc, Outlook, eM Client and"
+                " Apple profiles cannot log in"
             ),
         ),
         (
             using(SMTP, "NTLM", "GSSAPI"),
             (
-                "NTLM, GSSAPI only: Thunderbird for Android refuses the whole document; Delta Chat"
-                " needs a password"
+                "NTLM, GSSAPI only: Thunderbird for Android refuses the whole document, and Delta"
+                " Chat, Nextcloud Mail, FairEmail and aerc cannot log in"
             ),
         ),
         (
             using(SMTP, "none"),
             (
-                "none only: Thunderbird for Android refuses the whole document; Delta Chat needs a"
-                " password"
+                "none only: Thunderbird for Android refuses the whole document, and Delta Chat,"
+                " Nextcloud Mail, FairEmail and aerc cannot log in"
             ),
         ),
         (
@@ -118,13 +123,40 @@ def test_each_server_that_shuts_out_clients_is_named(damaged: MailServer, text: 
 
 def test_each_pop3_server_is_named_where_there_is_no_imap() -> None:
     text = (
-        "there is no IMAP server, and Thunderbird for Android, FairEmail, aerc and Delta Chat set"
-        " up no POP3"
+        "there is no IMAP server, and Thunderbird for Android, Delta Chat, Nextcloud Mail,"
+        " FairEmail and aerc set up no POP3"
     )
     assert findings(POP, replace(POP, port=10995), SMTP) == [
         ("WARNING", "pop3 pop.example.com:995 SSL", text),
         ("WARNING", "pop3 pop.example.com:10995 SSL", text),
     ]
+
+
+# The clients of the rules, as findings name them.
+CLIENTS = {client.name: client for client in clientrules.CLIENTS}
+NAMES = {
+    **{name: name for name in ("Thunderbird", "Thunderbird for Android", "Delta Chat")},
+    **{name: name for name in ("Evolution", "Nextcloud Mail", "FairEmail", "aerc")},
+    **dict.fromkeys(("Outlook", "eM Client"), "Outlook, eM Client"),
+    "Apple profiles": "iPhone, iPad, Mac",
+}
+
+
+@pytest.mark.parametrize("configuration", clientrules.configurations())
+def test_the_clients_that_end_up_with_nothing_are_named(configuration: str) -> None:
+    settings = clientrules.configurations()[configuration]
+    if settings.missing:
+        return  # that there is no server at all is another finding
+    found = [finding for finding in check_clients(settings) if finding.level is Level.WARNING]
+    named = {
+        name
+        for name in NAMES
+        for finding in found
+        # What it takes by Autodiscover alone shuts Thunderbird out by one way only.
+        if re.search(rf"\b{name}\b(?! for)(?! takes)", finding.text)
+    }
+    results = {name: CLIENTS[client].result(settings) for name, client in NAMES.items()}
+    assert named == {name for name, result in results.items() if result.startswith("no: ")}
 
 
 def test_a_server_that_documents_do_not_show_shuts_nobody_out() -> None:

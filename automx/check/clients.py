@@ -4,7 +4,7 @@ What each client can do stands in docs/clients.md.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from automx.address import is_ip
 from automx.check.finding import Finding, Level
@@ -20,6 +20,26 @@ from automx.clientconfig import (
 
 # What is wrong and what to do.
 _Defect = tuple[str, str]
+
+_NO_LOGIN = {Authentication.NONE, Authentication.CLIENT_IP_ADDRESS}
+# The methods that clients know beside passwords. OAuth2 is not among them: they know it for the
+# providers of built-in lists.
+_KNOWN_METHODS: Mapping[str, Set[Authentication]] = {
+    "Thunderbird": {
+        *(Authentication.GSSAPI, Authentication.NTLM, Authentication.TLS_CLIENT_CERT),
+        *_NO_LOGIN,
+    },
+    "Thunderbird for Android": set(),
+    "Delta Chat": set(),
+    "Evolution": {Authentication.GSSAPI, Authentication.NTLM, *_NO_LOGIN},
+    "Nextcloud Mail": set(),
+    "FairEmail": set(),
+    "aerc": set(),
+    "Outlook": {Authentication.NTLM, *_NO_LOGIN},
+    "eM Client": {Authentication.NTLM, *_NO_LOGIN},
+    "Apple profiles": {Authentication.NTLM, *_NO_LOGIN},
+}
+_WITHOUT_POP3 = ["Thunderbird for Android", "Delta Chat", "Nextcloud Mail", "FairEmail", "aerc"]
 
 _OFFER_PASSWORD = "let the server take passwords, too, and add plain to authentication"  # noqa: S105 - no password
 
@@ -43,8 +63,8 @@ def subject(server: MailServer) -> str:
 
 def _pop_only(shown: ClientConfig, server: MailServer) -> Iterator[_Defect]:
     if server.type is ServerType.POP3 and not shown.servers(ServerType.IMAP):
-        clients = "Thunderbird for Android, FairEmail, aerc and Delta Chat"
-        yield f"there is no IMAP server, and {clients} set up no POP3", "add an IMAP server"
+        text = f"there is no IMAP server, and {_joined(_WITHOUT_POP3)} set up no POP3"
+        yield text, "add an IMAP server"
 
 
 def _defects(server: MailServer) -> Iterator[_Defect]:
@@ -80,13 +100,17 @@ def _methods(server: MailServer) -> Iterator[_Defect]:
     if server.takes_password:
         return
     methods = ", ".join(server.authentication)
+    names = [
+        name for name, known in _KNOWN_METHODS.items() if known.isdisjoint(server.authentication)
+    ]
     if Authentication.OAUTH2 in server.authentication:
-        clients = "Thunderbird, Thunderbird for Android and Delta Chat know OAuth2"
-        text = f"{methods} only: {clients} for a fixed list of providers, and Apple profiles never"
-        yield text, _OFFER_PASSWORD
-        return
-    others = "Delta Chat needs a password"
-    if server.needs_login and Authentication.NTLM not in server.authentication:
-        others += ", and Apple profiles cannot say it"
-    text = f"{methods} only: Thunderbird for Android refuses the whole document; {others}"
-    yield text, _OFFER_PASSWORD
+        text = f"{methods} only: mail clients know OAuth2 for a fixed list of providers; at others,"
+    else:
+        text = f"{methods} only: Thunderbird for Android refuses the whole document, and"
+        names.remove("Thunderbird for Android")
+    yield f"{text} {_joined(names)} cannot log in", _OFFER_PASSWORD
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Return names as a list in a sentence."""
+    return f"{', '.join(names[:-1])} and {names[-1]}"
