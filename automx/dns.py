@@ -95,8 +95,10 @@ def _mail(config: ClientConfig) -> Iterator[Record]:
     """Yield the records of mail servers; NOT_OFFERED for services without a server.
 
     A service gets no record if all its servers have an IP address, a host name for each person, or
-    no encryption: no record can describe them, and NOT_OFFERED would be wrong.
+    no encryption: no record can describe them, and NOT_OFFERED would be wrong. The same holds for
+    servers that documents for all clients do not show: a record does not tell methods.
     """
+    shown = config.general().mail_servers
     for (type_, socket_type), service in _MAIL_SERVICES.items():
         is_ssl = socket_type is SocketType.SSL  # else STARTTLS, or no encryption
         servers = [
@@ -104,11 +106,11 @@ def _mail(config: ClientConfig) -> Iterator[Record]:
             for server in config.servers(type_)
             if is_ssl == (server.socket_type is SocketType.SSL)
         ]
-        encrypted = [server for server in servers if server.socket_type is socket_type]
+        encrypted = [s for s in servers if s.socket_type is socket_type and s in shown]
         yield from _srv(config, service, encrypted)
         if not servers:
             yield Record(f"{service}.{config.domain}", "SRV", NOT_OFFERED)
-    yield from _srv(config, "_sieve._tcp", list(config.sieve))
+    yield from _srv(config, "_sieve._tcp", [s for s in config.sieve if s in shown])
 
 
 def _srv(config: ClientConfig, service: str, servers: list[MailServer]) -> Iterator[Record]:

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from automx import dns as records
-from automx.clientconfig import ClientConfig, ServerType, Service, ServiceType, SocketType
+from automx.clientconfig import (
+    Authentication,
+    ClientConfig,
+    ServerType,
+    Service,
+    ServiceType,
+    SocketType,
+)
 from tests.commandline import attempt, automx
 from tests.conftest import Execute
 from tests.documents import golden
@@ -83,6 +90,21 @@ def test_nothing_is_denied_that_no_record_could_describe() -> None:
     for name in ("_imaps._tcp", "_submissions._tcp", "_pop3._tcp"):
         assert data(settings, name) == []
     assert data(settings, "_pop3s._tcp") == ["0 0 0 ."]
+
+
+@pytest.mark.parametrize("methods", [("GSSAPI",), ("TLS-client-cert",), ("NTLM", "GSSAPI")])
+def test_a_server_that_documents_do_not_show_is_not_told(methods: tuple[str, ...]) -> None:
+    authentication = tuple(map(Authentication, methods))
+    first = replace(IMAP, hostname="first.example.com", authentication=authentication)
+    pop = replace(first, type=ServerType.POP3, port=995)
+    sieve = replace(first, type=ServerType.MANAGESIEVE, port=4190)
+    usual_sieve = replace(sieve, hostname="sieve.example.com", authentication=IMAP.authentication)
+    beside = config(first, pop, IMAP, SMTP, sieve, usual_sieve)
+    assert data(beside, "_imaps._tcp") == ["0 1 993 imap.example.com."]
+    assert data(beside, "_sieve._tcp") == ["0 1 4190 sieve.example.com."]
+    assert data(beside, "_pop3s._tcp") == []  # it is not denied, either
+    alone = config(first, SMTP)
+    assert data(alone, "_imaps._tcp") == ["0 1 993 first.example.com."]
 
 
 def test_the_domain_is_filled_in_and_equal_servers_are_told_once() -> None:
