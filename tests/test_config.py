@@ -436,8 +436,11 @@ def test_a_key_for_a_directory_needs_a_certificate(
         ),
         ("permit_cleartext_passwords", "I_understand_the_risks", "yes or no"),
         *(
-            (key, value, "a URL such as https://example.org/new_email, without query")
-            for key in ("web_endpoint", "mailcow_endpoint")
+            (key, value, f"a URL such as https://{example}, without query")
+            for key, example in (
+                ("web_endpoint", "example.org/new_email"),
+                ("mailcow_endpoint", "mailcow.example.org/api/v1"),
+            )
             for value in (
                 "example.org/new_email",
                 "ftp://example.org/",

@@ -634,8 +634,8 @@ def test_settings_that_cannot_be_used_are_told(session: Session, old: Path) -> N
             " https://example.org/new_email, without query: mailadm's is not."
         ),
         (
-            "The setting mailcow_endpoint must be a URL such as https://example.org/new_email,"
-            " without query: mailadm's is not."
+            "The setting mailcow_endpoint must be a URL such as"
+            " https://mailcow.example.org/api/v1, without query: mailadm's is not."
         ),
     ]
 

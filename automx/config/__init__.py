@@ -163,7 +163,7 @@ class AccountSettings:
     backend: str = _key("account_backend", values.one_of(BACKENDS), "none")
     timeout: float = _key("account_timeout", values.call_seconds, "20")
     command: tuple[str, ...] = _key("account_command", values.command)
-    mailcow_endpoint: str = _key("mailcow_endpoint", values.web_url)
+    mailcow_endpoint: str = _key("mailcow_endpoint", values.api_url)
     mailcow_token: str = _key("mailcow_token", values.token, secret=True)
     mailcow_ca_file: str = _key("mailcow_ca_file", values.readable_file)
     # Ruff does not see that these two are fields, too.

@@ -103,8 +103,21 @@ def bind_passwords(text: str) -> Mapping[int, str]:
     return {row_id: _content(path).strip() for row_id, path in files_of_rows(text).items()}
 
 
-def web_url(text: str) -> str:
-    """Return the URL of a page or an API, with its scheme in lower case and no final slash.
+def api_url(text: str) -> str:
+    """Return the URL of an API, in the form of _url()."""
+    return _url(text, "a URL such as https://mailcow.example.org/api/v1, without query")
+
+
+def https_url(text: str) -> str:
+    """Return the URL of a page, in the form of _url(), which must be https."""
+    url = _url(text, "a URL such as https://example.org/new_email, without query")
+    if url and not url.startswith("https://"):
+        raise ValueError("an https URL such as https://example.org/new_email, without query")
+    return url
+
+
+def _url(text: str, expected: str) -> str:
+    """Return a URL of http or https, with its scheme in lower case and no final slash.
 
     It has no user, no query ("?"), no fragment ("#"), and nothing that a URL must escape: "<" and
     ">" would make a pattern of a path that is answered.
@@ -118,16 +131,8 @@ def web_url(text: str) -> str:
     except ValueError:  # a port above 65535, a bracket that stays open
         is_complete = False
     if not is_complete:
-        raise ValueError("a URL such as https://example.org/new_email, without query")
+        raise ValueError(expected)
     return parts.geturl().rstrip("/")
-
-
-def https_url(text: str) -> str:
-    """Return a URL as web_url() does, which must be https."""
-    url = web_url(text)
-    if url and not url.startswith("https://"):
-        raise ValueError("an https URL such as https://example.org/new_email, without query")
-    return url
 
 
 def command(text: str) -> tuple[str, ...]:
