@@ -93,6 +93,7 @@ class Mailcow:
 
         Quota and other attributes are those of mailcow's default template for mailboxes.
         """
+        self.check_address(address)  # the token may have been made for another backend
         local_part, _, domain = address.rpartition("@")
         attributes = {
             "local_part": local_part,
