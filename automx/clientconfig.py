@@ -133,6 +133,13 @@ class OAuth2:
     scope: str
     client_id: str
 
+    def for_domain(self, domain: str) -> "OAuth2":
+        """Return the settings with the domain filled in."""
+        issuer, auth_url, token_url = (
+            fill_in_url(url, domain, None) for url in (self.issuer, self.auth_url, self.token_url)
+        )
+        return replace(self, issuer=issuer, auth_url=auth_url, token_url=token_url)
+
 
 IMPLICIT_TLS_PORTS = {ServerType.IMAP: 993, ServerType.POP3: 995, ServerType.SMTP: 465}  # RFC 8314
 STARTTLS_PORTS = (143, 110, 587, 25, 4190)
@@ -154,7 +161,7 @@ class Logo:
 class ProviderDetails:
     """Information about a provider for people; "", None or empty if it is not known.
 
-    ``color`` has the form of CSS: ``#`` and six hexadecimal digits.
+    ``color`` has the form of CSS: ``#`` and six hexadecimal digits. URLs may hold %EMAILDOMAIN%.
     """
 
     webmail_url: str = ""
@@ -164,6 +171,24 @@ class ProviderDetails:
     logo: Logo | None = None
     oauth2: OAuth2 | None = None
     documentation: tuple[Documentation, ...] = ()
+
+    def for_domain(self, domain: str) -> "ProviderDetails":
+        """Return the details with the domain filled in."""
+
+        def filled_in(url: str) -> str:
+            return fill_in_url(url, domain, None)
+
+        pages = (  # those without placeholder are shared by domains
+            page if (url := filled_in(page.url)) == page.url else replace(page, url=url)
+            for page in self.documentation
+        )
+        return replace(
+            self,
+            webmail_url=filled_in(self.webmail_url),
+            help_url=filled_in(self.help_url),
+            oauth2=self.oauth2 and self.oauth2.for_domain(domain),
+            documentation=tuple(pages),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -312,8 +312,12 @@ SERVICE_URL = Kind(
 
 
 def _link(value: object) -> str:
-    url = string(value).strip()
-    parts = urlsplit(url)
+    url = _with_placeholders(string(value).strip(), in_url=True)
+    for placeholder in _KNOWN.findall(url):
+        if placeholder != "%EMAILDOMAIN%":  # a link is the same for everybody
+            found = shown(placeholder)
+            raise BadValueError(f"expected no placeholder but %EMAILDOMAIN%, found {found}")
+    parts = urlsplit(PLACEHOLDER.sub("x", url))
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
         raise ValueError
     if FORBIDDEN_IN_URL.search(url):

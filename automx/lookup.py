@@ -53,7 +53,7 @@ def find(session: Session, domain: str) -> FoundConfig:
         provider_short_name=names.get("short_name", domain),
         mail_servers=_all_usable(connection, "server", row.id, rows.mail_server),
         services=_all_usable(connection, "davserver", row.id, rows.service),
-        details=_details(connection, row.details_of),
+        details=_details(connection, row.details_of).for_domain(domain),
     )
     if len(config.missing) == 2:
         raise BadRecordError(cause=f"table domain, id {row.id}: no usable mail server")

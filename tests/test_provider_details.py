@@ -1,6 +1,7 @@
 """Details of providers: seeded, exported, looked up, and told in Autoconfig."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -236,6 +237,56 @@ def test_bad_details_are_refused(details: dict[str, Any], text: str, database: P
         populate(opened, DOCUMENT | {"details": details})
     engine.dispose()
     assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("https://mail.example.com/%EMAILADDRESS%", "expected no placeholder but %EMAILDOMAIN%"),
+        ("https://%emaillocalpart%.example.com/", "expected no placeholder but %EMAILDOMAIN%"),
+        ("https://mail.example.com/?name=%REALNAME%", "expected no placeholder but %EMAILDOMAIN%"),
+        ("https://mail.%d/", "did you mean %EMAILDOMAIN%?"),
+        ("https://mail.%DOMAIN%/", "did you mean %EMAILDOMAIN%?"),
+    ],
+)
+@pytest.mark.parametrize("key", ["webmail_url", "help_url", "documentation"])
+def test_a_url_with_what_no_page_can_fill_in_is_refused(
+    key: str, url: str, complaint: str, database: Path
+) -> None:
+    details = {key: [{"url": url}] if key == "documentation" else url}
+    engine = create_engine(f"sqlite:///{database}")
+    with Session(engine) as opened, pytest.raises(SeedError, match=re.escape(complaint)):
+        populate(opened, DOCUMENT | {"details": details})
+    engine.dispose()
+
+
+def test_the_domain_is_filled_in_in_all_urls(session: Session) -> None:
+    details = DOCUMENT["details"] | {
+        "webmail_url": "https://mail.%EMAILDOMAIN%/?d=%emaildomain%&x=%20",
+        "help_url": "https://help.example.com/%EmailDomain%",
+        "oauth2": {
+            "issuer": "https://login.%EMAILDOMAIN%",
+            "auth_url": "https://login.%EMAILDOMAIN%/authorize",
+            "token_url": "https://login.%EMAILDOMAIN%/token",
+            "scope": "mail",
+        },
+        "documentation": [{"url": "https://%EMAILDOMAIN%/mail"}, {"url": "https://d.example/"}],
+    }
+    domains = [{"name": "*.wild.example"}]
+    populate(session, DOCUMENT | {"details": details, "domains": domains})
+    config = config_of(session, "a.wild.example")
+    found = config.details
+    assert found.webmail_url == "https://mail.a.wild.example/?d=a.wild.example&x=%20"
+    assert found.help_url == "https://help.example.com/a.wild.example"
+    assert [page.url for page in found.documentation] == [
+        "https://a.wild.example/mail",
+        "https://d.example/",
+    ]
+    for document in (autoconfig.render(config), pacc.render(config)):
+        assert b"EMAILDOMAIN" not in document.upper()
+        assert b"https://login.a.wild.example" in document
+    exported = "".join(export(session))
+    assert '"https://mail.%EMAILDOMAIN%/?d=%EMAILDOMAIN%&x=%20"' in exported
 
 
 def test_a_page_may_have_neither_language_nor_title(session: Session) -> None:
