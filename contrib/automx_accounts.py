@@ -5,14 +5,20 @@ nothing else. A program of your own is a class with four methods, and a call of 
 """
 
 import argparse
+import contextlib
+import errno
 import json
+import os
 import re
+import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 REQUEST_BYTES = 65_536
+MAX_LINKS = 40  # symbolic links on the way to a file, as in Linux
 
 # Local parts and domains that are harmless as a part of a path or of a line in a file.
 _ADDRESS = re.compile(
@@ -200,3 +206,80 @@ def hash_password(doveadm: str, scheme: str, password: str) -> str:
         complaint = " ".join(result.stderr.decode(errors="replace").split())
         raise RefusedError(f"{doveadm} pw made no hash: {complaint}")
     return hashed
+
+
+@contextlib.contextmanager
+def opened_parent(path: Path) -> Iterator[tuple[int, str]]:
+    """Open the folder of a path; yield its descriptor (O_PATH) and the name in that folder.
+
+    Each folder is opened in the one before, and a symbolic link is followed only if root or this
+    user made it: so no other user leads root elsewhere, or exchanges a folder between two steps.
+    Raises OSError.
+    """
+    *parts, name = path.absolute().parts
+    way = parts[::-1]
+    folder, links = -1, 0
+    with contextlib.ExitStack() as ends:
+        while way:
+            found = _enter(folder, way.pop(), path)
+            if isinstance(found, int):
+                ends.callback(os.close, found)
+                folder = found
+                continue
+            way += found.parts[::-1]
+            links += 1
+            if links > MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+        yield folder, name
+
+
+def follow(path: Path) -> Path:
+    """Return a path with the symbolic links at its end followed, as opened_parent() follows them.
+
+    Raises OSError.
+    """
+    for _ in range(MAX_LINKS):
+        with opened_parent(path) as (folder, name):
+            found = _enter(folder, name, path)
+        if isinstance(found, int):
+            os.close(found)
+            return path
+        path = path.parent / found
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+
+
+def _enter(folder: int, name: str, path: Path) -> int | Path:
+    """Open what has a name in a folder (O_PATH); return the target of a symbolic link instead.
+
+    ``path`` is for the text of an OSError.
+    """
+    try:
+        inner = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    status = os.fstat(inner)
+    if not stat.S_ISLNK(status.st_mode):
+        return inner
+    try:
+        target = os.readlink("", dir_fd=inner)
+    finally:
+        os.close(inner)
+    if status.st_uid not in {0, os.geteuid()} or status.st_nlink > 1:
+        reason = f"{name} is a symbolic link of another user"
+        raise PermissionError(errno.EPERM, reason, str(path))
+    return Path(target)
+
+
+def open_file(folder: int, name: str, flags: int) -> int:
+    """Open or create a file in a folder: a regular one, and under no other name. Raises OSError.
+
+    In a folder of another user, a link or a second name may stand for any file of root's.
+    """
+    flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe would wait for its other end
+    descriptor = os.open(name, flags, 0o600, dir_fd=folder)
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+        return descriptor
+    os.close(descriptor)
+    raise PermissionError(errno.EPERM, "not a regular file with one name", name)

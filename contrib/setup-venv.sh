@@ -52,7 +52,19 @@ fi
 # Everybody may read and run it, whatever the umask of the administrator.
 umask 022
 mkdir -p "$folder"
-folder=$(CDPATH='' cd -- "$folder" && pwd)
+folder=$(CDPATH='' cd -- "$folder" && pwd -P)
+# Root runs what is in the folder: nobody else may put a program there.
+if [ "$(id -u)" -eq 0 ]; then
+    path=$folder/bin/python
+    while :; do
+        if [ -e "$path" ] &&
+            [ -n "$(find "$path" -prune \( ! -user 0 -o ! -type l -perm -002 ! -perm -1000 \))" ]; then
+            fail "$path can be changed by another user: choose a folder of root's"
+        fi
+        [ "$path" != / ] || break
+        path=$(dirname "$path")
+    done
+fi
 if [ ! -x "$folder/bin/python" ]; then
     echo "Creating the virtual environment $folder"
     "$python" -m venv "$folder"

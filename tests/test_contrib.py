@@ -365,6 +365,29 @@ def test_virtual_environment_is_set_up_from_the_source_and_again(tmp_path: Path)
     assert result.stdout.endswith("The database is up to date (0005).\n")
 
 
+@pytest.mark.parametrize("part", ["", "automx", "automx/bin", "automx/bin/python"])
+def test_the_setup_runs_no_program_that_another_user_could_put_there(
+    tmp_path: Path, part: str
+) -> None:
+    if os.geteuid() != 0:
+        pytest.fail("needs root: nobody else can give files to others")
+    python = tmp_path / "srv" / "automx" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\ntouch {tmp_path}/run\n")
+    python.chmod(0o755)
+    os.chown(tmp_path / "srv" / part, 12345, 12345)
+    result = subprocess.run(
+        ["sh", str(CONTRIB / "setup-venv.sh"), str(REPOSITORY), str(tmp_path / "srv" / "automx")],
+        env={"PATH": os.environ["PATH"], "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert f"{(tmp_path / 'srv' / part)} can be changed by another user" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("source", "complaint"),
     [("docs", "is not the source of automx"), ("automix", "no package"), ("--wrong", "a folder")],

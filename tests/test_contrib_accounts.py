@@ -491,16 +491,184 @@ def test_owner_mode_and_link_of_the_file_stay(accounts: Accounts, tmp_path: Path
     assert (lock.st_uid, lock.st_mode & 0o777) == (before.st_uid, 0o600)
 
 
-@pytest.mark.parametrize("name", ["users.lock", "users.retired"])
-def test_no_link_leads_to_another_file(accounts: Accounts, tmp_path: Path, name: str) -> None:
-    """Root may try the program in a folder of another user, to whom it gives what it opens."""
+# Root may run the program, although another user owns the folder of the file or of the mail.
+
+HOSTILE = 12345  # the number of that user
+
+
+def planted(what: str, path: Path, secret: Path) -> None:
+    """Put something in the place of a file, as the other user could."""
+    path.unlink(missing_ok=True)
+    if what == "link":
+        path.symlink_to(secret)
+        os.chown(path, HOSTILE, HOSTILE, follow_symlinks=False)
+    elif what == "link of nothing":
+        path.symlink_to(secret.with_name("new"))
+        os.chown(path, HOSTILE, HOSTILE, follow_symlinks=False)
+    elif what == "second name":
+        path.hardlink_to(secret)
+    elif what == "pipe":
+        os.mkfifo(path)
+        os.chown(path, HOSTILE, HOSTILE)
+    elif what == "folder":
+        path.mkdir()
+    elif what == "file of root":  # that the other user could move, such as a backup
+        path.write_bytes(secret.read_bytes())
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Iterator[Path]:
+    """A file of root's, which must stay as it is and where it is."""
+    folder = tmp_path / "root"
+    folder.mkdir()
+    secret = folder / "secret"
+    secret.write_text("of root\n")
+    secret.chmod(0o600)
+    before = secret.stat()
+    yield secret
+    after = secret.stat()
+    assert secret.read_text() == "of root\n"
+    kept = ("st_uid", "st_gid", "st_mode", "st_size", "st_mtime_ns", "st_ino")
+    assert [getattr(after, key) for key in kept] == [getattr(before, key) for key in kept]
+    assert list(folder.iterdir()) == [secret]
+
+
+@pytest.fixture
+def hostile(accounts: Accounts) -> Accounts:
+    """A passwd-file in a folder of another user, with a mailbox."""
+    if os.geteuid() != 0:
+        pytest.fail("needs root: nobody else can give files to others")
     accounts.file.write_text(f"{ADDRESS}:{{PLAIN}}x:::automx weekly {MARK}:::\n")
-    (accounts.file.parent / name).symlink_to(tmp_path / "other")
-    (tmp_path / "other").touch()
-    with pytest.raises(TryAgainError) as error:
-        accounts.backend.delete(ADDRESS, OWNER)
-    assert str(error.value.cause).endswith(f"{name}: Too many levels of symbolic links")
-    assert (tmp_path / "other").read_bytes() == b""
+    for path in (accounts.file.parent, accounts.file):
+        os.chown(path, HOSTILE, HOSTILE)
+    return accounts
+
+
+PLANTED = ["link", "link of nothing", "second name", "pipe", "folder"]
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        *itertools.product(["users", "users.lock", "users.retired"], PLANTED),
+        ("users.lock", "file of root"),
+        ("users.retired", "file of root"),
+    ],
+)
+def test_root_opens_only_files_of_the_folder(
+    hostile: Accounts, secret: Path, name: str, what: str
+) -> None:
+    """It would give the other user what it opens, or write there."""
+    path = hostile.file.with_name(name)
+    planted(what, path, secret)
+    before = path.lstat().st_ino, path.lstat().st_uid
+    answer = hostile.run(action="delete")
+    assert isinstance(answer, dict)
+    assert answer["status"] == "refused"
+    assert name in answer["reason"]
+    assert "\n" not in answer["reason"]
+    assert (path.lstat().st_ino, path.lstat().st_uid) == before
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_the_note_of_a_login_is_a_file_of_the_home(
+    hostile: Accounts, secret: Path, tmp_path: Path, what: str
+) -> None:
+    note = tmp_path / "example.org" / "dc-abcde" / "last-login"
+    note.parent.mkdir(parents=True)
+    planted(what, note, secret)
+    hostile.options += ["--last-login", f"{tmp_path}/%d/%n/last-login"]
+    answer = hostile.run(action="find")
+    if what == "link of nothing":
+        note.unlink()
+    assert isinstance(answer, dict)
+    assert answer["status"] == "refused"
+
+
+@pytest.mark.parametrize("is_absolute", [True, False])
+@pytest.mark.parametrize("part", ["file", "folder"])
+def test_root_follows_links_of_its_own_only(
+    hostile: Accounts, tmp_path: Path, part: str, is_absolute: bool
+) -> None:
+    target = hostile.file if part == "file" else hostile.file.parent
+    link = tmp_path / "link"
+    link.symlink_to(target if is_absolute else Path("..", tmp_path.name) / target.name / ".")
+    if part == "file":
+        link.unlink()
+        link.symlink_to(target if is_absolute else f"../{tmp_path.name}/accounts/users")
+    file = link if part == "file" else link / "users"
+    assert Accounts(file).run(action="find") == {
+        "status": "found",
+        "active": True,
+        "ours": True,
+        "last_login": None,
+    }
+    os.chown(link, HOSTILE, HOSTILE, follow_symlinks=False)
+    reason = f"{file}: link is a symbolic link of another user"
+    assert Accounts(file).run(action="find") == {"status": "refused", "reason": reason}
+
+
+@pytest.mark.parametrize("part", ["domain", "trash"])
+def test_root_moves_no_home_through_a_planted_folder(
+    accounts: Accounts, mail: Path, tmp_path: Path, part: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    trash = mail / ".trash"
+    trash.mkdir()
+    planted_folder = mail / "example.org" if part == "domain" else trash
+    planted_folder.rename(elsewhere)
+    planted_folder.symlink_to(elsewhere)
+    os.chown(planted_folder, HOSTILE, HOSTILE, follow_symlinks=False)
+    accounts.options += ["--trash", str(trash)] if part == "trash" else []
+    accounts.file.write_text(line(mail))
+    before = messages(elsewhere)
+    answer = accounts.run(action="delete")
+    assert isinstance(answer, dict)
+    assert answer["status"] == "refused"
+    assert answer["reason"].endswith(f"{planted_folder.name} is a symbolic link of another user")
+    assert messages(elsewhere) == before
+
+
+def test_what_is_in_a_home_is_removed_there_only(
+    accounts: Accounts, mail: Path, secret: Path
+) -> None:
+    home = mail / "example.org" / "dc-abcde"
+    (home / "folder").symlink_to(secret.parent)
+    (home / "file").symlink_to(secret)
+    (home.parent / ".dc-abcde.deleted-1").symlink_to(secret.parent)
+    accounts.file.write_text(line(mail))
+    assert accounts.run(action="delete") == {"status": "deleted"}
+    assert [path.name for path in home.parent.iterdir()] == ["dc-abcd"]
+
+
+@pytest.mark.parametrize("mode", ["of another user", "of a group that may write"])
+def test_root_moves_no_folder_that_others_wrote_into_the_file(
+    hostile: Accounts, secret: Path, mode: str
+) -> None:
+    if mode == "of a group that may write":
+        for path in (hostile.file.parent, hostile.file):
+            os.chown(path, 0, HOSTILE)
+            path.chmod(0o770)
+    hostile.file.write_text(f"{ADDRESS}:{{PLAIN}}x:::automx weekly {MARK}:{secret.parent}::\n")
+    reason = f"{secret.parent}: a folder of another user"
+    assert hostile.run(action="delete") == {"status": "refused", "reason": reason}
+    assert ADDRESS in hostile.file.read_text()
+
+
+@pytest.mark.parametrize("is_usual", [True, False])
+def test_root_deletes_a_mailbox_of_another_user_as_that_user_would(
+    hostile: Accounts, mail: Path, is_usual: bool
+) -> None:
+    home = mail / "example.org" / "dc-abcde"
+    if not is_usual:
+        home = home.rename(mail / "moved")
+        os.chown(home, HOSTILE, HOSTILE)
+    hostile.options = ["--home", f"{mail}/%d/%n"]
+    hostile.file.write_text(line(mail).replace(str(mail / "example.org" / "dc-abcde"), str(home)))
+    assert hostile.run(action="delete") == {"status": "deleted"}
+    assert not home.exists()
+    names = {path.name: path.stat().st_uid for path in hostile.file.parent.iterdir()}
+    assert names == {"users": HOSTILE, "users.lock": HOSTILE}
 
 
 def test_no_rights_are_needed_but_those_to_the_folder() -> None:
@@ -576,10 +744,8 @@ CALLS = [
     "fchown",
     "utimensat",
     "fsync",
-    "rename",
-    "unlink",
+    "renameat",
     "unlinkat",
-    "rmdir",
 ]
 
 

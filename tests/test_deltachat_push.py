@@ -542,6 +542,21 @@ def test_state_that_cannot_be_kept_is_named(phone: Phone, tmp_path: Path) -> Non
     assert (status, error) == (78, f"deltachat-push: {file}/deltachat-push: Not a directory\n")
 
 
+def test_root_keeps_no_state_in_a_folder_of_another_user(phone: Phone, tmp_path: Path) -> None:
+    """A link there could lead to any file: such as with ``HOME`` of that user."""
+    if os.geteuid() != 0:
+        pytest.fail("needs root: nobody else can give files to others")
+    folder = tmp_path / "other"
+    folder.mkdir()
+    os.chown(folder, 12345, 12345)
+    (tmp_path / "link").symlink_to(folder)
+    complaint = f"deltachat-push: {folder} is open to another user, and this one is root\n"
+    for name in ("other", "link", "other/more"):
+        status, _, error = phone.run(message=MESSAGE, env={"XDG_STATE_HOME": str(tmp_path / name)})
+        assert (status, error) == (78, complaint)
+    assert list(folder.iterdir()) == []
+
+
 # A folder for devices in which the log is a socket of the test's own.
 OWN_LOG = """
 mkdir -p dev/shm && touch dev/null && mount --bind /dev/null dev/null && ln -s "$PWD/log" dev/log

@@ -210,12 +210,14 @@ class State:
 
     ``pending`` exists while mail waits for its announcement. ``last`` was modified when the last
     notification was posted. ``lock`` is locked by the process that announces. Raises OSError if
-    the user's folder for such files cannot be made.
+    the user's folder for such files cannot be made, and SettingsError if root would make it in a
+    folder of another user.
     """
 
     def __init__(self, token: str) -> None:
         base = os.environ.get("XDG_STATE_HOME", "")
         folder = Path(base if base.startswith("/") else "~/.local/state").expanduser() / SECTION
+        _refuse_others(folder.resolve())
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = folder / hashlib.sha256(token.encode("ascii")).hexdigest()[:32]
         self.pending = name.with_suffix(".pending")
@@ -232,6 +234,19 @@ class State:
                 yield False
             else:
                 yield True
+
+
+def _refuse_others(path: Path) -> None:
+    """Raise SettingsError if root would write into a folder that another user can exchange.
+
+    Such as with the HOME of that user: a link there could lead to any file.
+    """
+    for folder in [path, *path.parents] if os.geteuid() == 0 else []:
+        with contextlib.suppress(FileNotFoundError):
+            status = folder.stat()
+            is_open = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+            if status.st_uid != 0 or is_open:
+                raise SettingsError(f"{folder} is open to another user, and this one is root")
 
 
 def seconds_to_wait(last: float, now: float) -> float:
