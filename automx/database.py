@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self, TypeVar
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import sqlalchemy
 from sqlalchemy import (
@@ -305,6 +305,17 @@ def file_of(db_uri: str) -> Path | None:
     return None if url.database.startswith("file:") else Path(url.database)
 
 
+def file_to_make(db_uri: str) -> Path | None:
+    """Return the file that SQLite would create if it is missing, or None if there is none."""
+    if path := file_of(db_uri):
+        return path
+    url = url_of(db_uri)
+    is_uri = url.get_backend_name() == "sqlite" and "uri" in url.query
+    if not is_uri or is_in_memory(db_uri) or url.query.get("mode", "rwc") != "rwc":
+        return None
+    return Path(unquote(urlsplit(url.database).path))
+
+
 def require_file(db_uri: str) -> None:
     """Raise DatabaseError if a SQLite file is missing: opening it would create it.
 
@@ -325,7 +336,12 @@ def existing_file_uri(db_uri: str) -> str:
     if is_in_memory(db_uri):
         return _MEMORY
     match = re.fullmatch(r"(sqlite(?:\+pysqlite)?):///(/[^?]*)(?:\?(.*))?", db_uri)
-    if not match or match[2].startswith("file:"):
+    if not match:
+        url = url_of(db_uri)
+        if (url.database or "").startswith("file:") and file_to_make(db_uri):
+            return re.sub(r"(?<=[?&])mode=rwc(?=&|$)", "mode=rw", db_uri) + (
+                "" if "mode" in url.query else "&mode=rw"
+            )
         return db_uri
     scheme, path, query = match.groups()
     query = f"&{query}" if query else ""

@@ -6,8 +6,10 @@ version table, ``automx_version``, so that a database of automx2 can be adopted 
 a server that asks for the state of the schema has no need of them.
 """
 
+import errno
 import io
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +26,7 @@ from automx.database import (
     IN_MEMORY,
     driver_errors,
     file_of,
+    file_to_make,
     is_in_memory,
     reason,
     require_file,
@@ -89,7 +92,7 @@ def upgrade(db_uri: str, revision: str = "head") -> list[Applied]:
     target = head() if revision == "head" else revision
     if target not in revisions():
         raise BadRequestError(f"There is no revision {revision}: {_known()}")
-    if not _make_folder(db_uri):
+    if not _make_file(db_uri):
         with _connection(db_uri) as connection:  # needs no lock and no right to write
             if target in _passed(_version(connection)):
                 return []
@@ -174,16 +177,41 @@ def schema_sql(dialect: str) -> str:
     return re.sub(r"\s+RETURNING [^;]*", "", output.getvalue())
 
 
-def _make_folder(db_uri: str) -> bool:
-    """Create the folder of a SQLite file that is missing; return whether it is missing."""
-    path = file_of(db_uri)
+def _make_file(db_uri: str) -> bool:
+    """Create the SQLite file and its folders if they are missing; return whether they were.
+
+    The file holds passwords and tokens: only its owner may read it, whatever the umask is. SQLite
+    gives the files beside it the same mode.
+    """
+    path = file_to_make(db_uri)
     if path is None or path.exists():
         return False
+    path = path.resolve()  # of a link that leads nowhere yet
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in reversed(path.parents):
+            try:
+                folder.mkdir(0o700)
+            except FileExistsError:
+                if not folder.is_dir():
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+            else:
+                folder.chmod(0o700)
     except OSError as error:
         cause = f"the folder {path.parent} cannot be created: {error.strerror}"
         raise DatabaseError(cause=cause) from error
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:  # another upgrade was quicker
+        return True
+    except OSError as error:
+        raise DatabaseError(cause=f"{path} cannot be created: {error.strerror}") from error
+    try:
+        os.fchmod(descriptor, 0o600)
+        if os.geteuid() == 0:  # the service could not read a file of root's
+            owner = path.parent.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(descriptor)
     return True
 
 
@@ -236,7 +264,7 @@ def options_of_command(*, offline: bool) -> Iterator[dict[str, object]]:
         return
     if is_in_memory(db_uri):
         raise DatabaseError(cause=IN_MEMORY)
-    _make_folder(db_uri)
+    _make_file(db_uri)
     with _connection(db_uri, lock=True) as connection:
         yield _options(dialect) | {"connection": connection}
 

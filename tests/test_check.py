@@ -6,6 +6,7 @@ it is. What the run should print stands in ``tests/data/check.txt``, line by lin
 
 import contextlib
 import datetime
+import itertools
 import json
 import os
 import pty
@@ -14,6 +15,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -841,6 +843,23 @@ def test_settings(env: dict[str, str], tmp_path: Path) -> None:
             "No domain was looked at. Name domains, or give --all.",
         ],
     )
+
+
+def test_a_database_that_each_user_can_read_is_a_warning() -> None:
+    """Its mode is the administrator's: no command changes it."""
+    with tempfile.TemporaryDirectory(prefix="automx-") as name:
+        file = Path(name) / "automx.sqlite"
+        file.touch()
+        now = datetime.datetime.now(datetime.UTC)
+        found = {}
+        for folder_mode, mode in itertools.product((0o711, 0o750), (0o644, 0o640)):
+            Path(name).chmod(folder_mode)
+            file.chmod(mode)
+            settings = make(db_uri=f"sqlite:///{file}")
+            found[folder_mode, mode] = [each.text for each in check_settings(settings, now)]
+        text = f"each user of this machine can read {file}, with its tokens and passwords"
+        assert {key for key, texts in found.items() if texts == [text]} == {(0o711, 0o644)}
+        assert [] in found.values()
 
 
 def test_a_signing_certificate_that_has_ended_is_an_error(tmp_path: Path) -> None:

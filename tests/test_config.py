@@ -1,5 +1,6 @@
 """Settings: where they are read, in which order, and what is said about wrong ones."""
 
+import contextlib
 import re
 from collections.abc import Mapping
 from datetime import timedelta
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from automx import migrations
 from automx.config import KEYS, LOG_LEVELS, files, load, make
-from automx.errors import SettingsError
+from automx.errors import DatabaseError, SettingsError
 from docs import reference
 from tests.processes import REPOSITORY
 
@@ -804,22 +806,55 @@ def test_a_relative_sqlite_file_is_one_of_the_current_folder(
     assert uri == f"sqlite:///{tmp_path}/var/automx.sqlite"
 
 
+SECRET_URIS = [
+    ("postgresql://u:secret@h/d", "postgresql://u:***@h/d"),
+    ("postgresql://u:secr@et:/@h/d", "postgresql://u:***@h/d"),
+    ("mysql://u@example.com:secret@h/d", "mysql://u@example.com:***@h/d"),
+    ("postgresql://:secret@h/d", "postgresql://:***@h/d"),
+    ("postgresql://h/d?user=u&password=secret&x=1", "postgresql://h/d?user=u&password=***&x=1"),
+    ("mysql://h/d?passwd=secret", "mysql://h/d?passwd=***"),
+    ("mysql://h/d?ssl_key_password=secret", "mysql://h/d?ssl_key_password=***"),
+    ("mysql+pyodbc://?odbc_connect=PWD%3Dsecret", "mysql+pyodbc://?odbc_connect=***"),
+    ("postgresql://h/d?PASSWORD=secret&x=1", "postgresql://h/d?PASSWORD=***&x=1"),
+    ("postgresql://h/d?x=1;PassWord=secret;y=2", "postgresql://h/d?x=1;PassWord=***;y=2"),
+    ("postgresql://h/d?sslpassword=secret", "postgresql://h/d?sslpassword=***"),
+    ("postgresql://h/d?SSLPassword=a=secret", "postgresql://h/d?SSLPassword=***"),
+    ("postgresql://h/d?%70assword=secret", "postgresql://h/d?%70assword=***"),
+    ("postgresql://h/d?pass%2577ord=secret", "postgresql://h/d?pass%2577ord=***"),
+    ("postgresql://h/d?oauth_client_secret=secret", "postgresql://h/d?oauth_client_secret=***"),
+    ("rediss://:secret@h:6380/1?db=0", "rediss://:***@h:6380/1?db=0"),
+    ("redis://h?Password=secret", "redis://h?Password=***"),
+    ("redis+unix://u:secret@/run/redis.sock", "redis+unix://u:***@/run/redis.sock"),
+]
+
+
+@pytest.mark.parametrize("key", ["db_uri", "rate_limit_storage"])
 @pytest.mark.parametrize(
     ("uri", "shown"),
     [
-        ("postgresql://u:secret@h/d", "postgresql://u:***@h/d"),
-        ("postgresql://u:sec@r:et/@h/d", "postgresql://u:***@h/d"),
-        ("postgresql://:secret@h/d", "postgresql://:***@h/d"),
-        ("postgresql://h/d?user=u&password=secret&x=1", "postgresql://h/d?user=u&password=***&x=1"),
-        ("mysql://h/d?passwd=secret", "mysql://h/d?passwd=***"),
-        ("postgresql://h/d?PASSWORD=secret&x=1", "postgresql://h/d?PASSWORD=***&x=1"),
-        ("postgresql://h/d?sslpassword=secret", "postgresql://h/d?sslpassword=***"),
+        *SECRET_URIS,
         ("postgresql://u@h/d", "postgresql://u@h/d"),
+        ("postgresql://h:5432/d?user=u&x", "postgresql://h:5432/d?user=u&x"),
         ("sqlite:////srv/a@b.sqlite", "sqlite:////srv/a@b.sqlite"),
     ],
 )
-def test_a_password_is_masked_for_readers(uri: str, shown: str) -> None:
-    assert KEYS["db_uri"].show(uri) == shown
+def test_a_password_is_masked_for_readers(key: str, uri: str, shown: str) -> None:
+    assert KEYS[key].show(uri) == shown
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_no_setting_shows_the_password_of_a_uri(name: str) -> None:
+    key = KEYS[name]
+    for uri in ("https://u:secret@h/d?password=secret", *(uri for uri, _ in SECRET_URIS)):
+        with contextlib.suppress(ValueError):
+            assert "secret" not in key.show(key.parse(uri)).replace("_secret", "")
+
+
+@pytest.mark.parametrize("uri", [uri for uri, _ in SECRET_URIS])
+def test_no_error_repeats_the_password_of_a_database(uri: str) -> None:
+    with pytest.raises((DatabaseError, SettingsError)) as caught:
+        migrations.upgrade(uri.replace("/h", "/127.0.0.1:1").replace("@h", "@127.0.0.1:1"))
+    assert "secret" not in caught.value.reason
 
 
 def test_secrets_do_not_show_in_a_settings_object() -> None:

@@ -796,6 +796,86 @@ def test_a_current_database_need_not_be_writable(sqlite: str) -> None:
     assert upgrade(f"sqlite:///file:{path}?mode=ro&uri=true") == []
 
 
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def modes(folder: Path) -> dict[str, str]:
+    """Return the modes of all that is below a folder."""
+    found = {str(path.relative_to(folder)): path.stat() for path in folder.rglob("*")}
+    return {name: oct(status.st_mode & 0o7777) for name, status in found.items()}
+
+
+@pytest.mark.parametrize("mask", [0, 0o022, 0o777])
+@pytest.mark.parametrize("form", ["{}", "file:{}?uri=true", "file:{}?mode=rwc&uri=true", "link"])
+def test_only_the_owner_can_read_a_file_that_is_made(tmp_path: Path, form: str, mask: int) -> None:
+    """Nor the files that SQLite makes beside it."""
+    file = tmp_path / "a" / "b c" / "automx.sqlite"
+    name = form.format(file)
+    if form == "link":
+        (tmp_path / "link").symlink_to(file)
+        name = str(tmp_path / "link")
+    uri = f"sqlite:///{name}"
+    with umask(mask):
+        migrations.upgrade(uri)
+        made = {"a": "0o700", "a/b c": "0o700", "a/b c/automx.sqlite": "0o600"}
+        assert {key: mode for key, mode in modes(tmp_path).items() if key != "link"} == made
+        for journal in ("wal", "delete"):
+            with sqlite3.connect(file, isolation_level=None) as connection:
+                connection.execute(f"PRAGMA journal_mode = {journal}")
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("CREATE TABLE more (id INTEGER)")
+                connection.execute("INSERT INTO more VALUES (1)")
+                beside = {key: mode for key, mode in modes(tmp_path).items() if "sqlite-" in key}
+                connection.execute("ROLLBACK")
+            connection.close()
+            assert beside
+            assert set(beside.values()) == {"0o600"}
+
+
+def test_each_way_to_make_a_file_makes_it_readable_to_its_owner_only(tmp_path: Path) -> None:
+    with umask(0):
+        migrations.create(f"sqlite:///{tmp_path}/initdb/automx.sqlite")
+        env = {"AUTOMX_DB_URI": f"sqlite:///{tmp_path}/command/automx.sqlite"}
+        automx("db", "upgrade", env=env)
+    assert modes(tmp_path) == {
+        "initdb": "0o700",
+        "initdb/automx.sqlite": "0o600",
+        "command": "0o700",
+        "command/automx.sqlite": "0o600",
+    }
+
+
+def test_the_mode_of_a_file_that_exists_stays(tmp_path: Path) -> None:
+    file = tmp_path / "automx.sqlite"
+    file.touch()
+    file.chmod(0o640)
+    migrations.upgrade(f"sqlite:///{file}")
+    assert modes(tmp_path) == {"automx.sqlite": "0o640"}
+
+
+def test_root_makes_the_file_for_the_owner_of_the_folder(tmp_path: Path) -> None:
+    """The service, another user, could not read a file of root's."""
+    if os.geteuid() != 0:
+        pytest.fail("needs root: nobody else can give files to others")
+    os.chown(tmp_path, 12345, 23456)
+    migrations.upgrade(f"sqlite:///{tmp_path}/automx.sqlite")
+    made = (tmp_path / "automx.sqlite").stat()
+    assert (made.st_uid, made.st_gid, made.st_mode & 0o777) == (12345, 23456, 0o600)
+
+
+def test_no_other_command_makes_a_file_that_a_uri_names(tmp_path: Path) -> None:
+    env = {"AUTOMX_DB_URI": f"sqlite:///file:{tmp_path}/automx.sqlite?uri=true"}
+    result = attempt("token", "list", env=env)
+    assert (result.returncode, list(tmp_path.iterdir())) == (1, [])
+    assert "automx db upgrade" in result.stderr
+
+
 def test_asking_for_the_state_changes_nothing(sqlite: str) -> None:
     with pytest.raises(DatabaseError) as caught:
         current(sqlite)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from automx.duration import format_duration
 
@@ -191,10 +191,20 @@ def hidden(value: str) -> str:
     return "***" if value else ""
 
 
+# Names of what may be secret in the query of a URI: of PostgreSQL, MariaDB, Redis and ODBC.
+_SECRET_NAME = re.compile("(?i)pass|pwd|secret|token|scram|odbc|credential")
+
+
 def without_password(uri: str) -> str:
-    """Return a URI with its password hidden."""
-    uri = re.sub(r"(://[^:/@]*:).*@", r"\1***@", uri)
-    return re.sub(r"(?i)(passw(?:or)?d=)[^&]*", r"\1***", uri)
+    """Return a URI with its passwords hidden: before the host, and in the query."""
+    before, question, query = re.sub(r"(://[^:/]*:).*@", r"\1***@", uri).partition("?")
+    shown = []
+    for item in re.split("([&;])", query):
+        name, equals, _ = item.partition("=")
+        # A name may be percent-encoded, and once more by mistake.
+        is_secret = equals and _SECRET_NAME.search(unquote(unquote(name)))
+        shown.append(f"{name}=***" if is_secret else item)
+    return before + question + "".join(shown)
 
 
 def without_passwords(passwords: Mapping[int, str]) -> str:
