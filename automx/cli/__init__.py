@@ -5,7 +5,7 @@ from importlib import import_module
 import click
 
 from automx import __version__
-from automx.cli.terminal import complain
+from automx.cli.terminal import complain, printable
 from automx.errors import AutomxError
 
 # Each command: "module:attribute", and its first sentence for ``automx --help``.
@@ -88,6 +88,10 @@ class Commands(click.Group):
         except AutomxError as error:
             complain(error.reason)
             raise click.exceptions.Exit(1) from error
+        except click.ClickException as error:  # click prints it
+            lines = error.message.split("\n")
+            error.message = "\n".join(map(printable, lines))  # type: ignore[misc]
+            raise
         except UnicodeEncodeError as error:  # an argument holds odd bytes
             complain("an argument is no text in UTF-8")
             raise click.exceptions.Exit(1) from error

@@ -16,7 +16,16 @@ from automx.backends import Backends
 from automx.cli.context import Context, with_json
 from automx.cli.dclogin import login_notes
 from automx.cli.qr import Card, QrOutput, qr_options
-from automx.cli.terminal import EXIT_STATUS, complain, read_secret, table, with_progress
+from automx.cli.terminal import (
+    EXIT_STATUS,
+    complain,
+    printable,
+    read_secret,
+    say,
+    say_json,
+    table,
+    with_progress,
+)
 from automx.cli.token import obstacle_text
 from automx.database import Session
 from automx.errors import AutomxError, BadRecordError, ForbiddenError, MailLeftError
@@ -188,9 +197,9 @@ def delete(context: Context, addresses: tuple[str, ...], yes: bool) -> None:
                 outcome = "is deleted, but" if is_gone else "could not be deleted"
                 complain(f"{address} {outcome}: {error}")
             elif not context.as_json:
-                click.echo(f"Deleted {address}.")
+                say(f"Deleted {address}.")
     if context.as_json:
-        context.write_json(results)
+        say_json(results)
     if any(result["error"] for result in results):
         raise click.exceptions.Exit(1)
 
@@ -217,4 +226,4 @@ def _confirm(addresses: tuple[str, ...]) -> None:
     if not sys.stdin.isatty():
         complain(f"this would delete {what}; say --yes to do it")
         raise click.exceptions.Exit(2)
-    click.confirm(f"Delete {what}?", abort=True, err=True)
+    click.confirm(f"Delete {printable(what)}?", abort=True, err=True)

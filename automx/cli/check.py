@@ -30,7 +30,7 @@ from automx.check.rows import check_rows
 from automx.check.settings import check_settings
 from automx.cli.context import Context, json_option, pass_context
 from automx.cli.dns import host_option, public_host
-from automx.cli.terminal import complain, printable
+from automx.cli.terminal import complain, printable, say_json
 from automx.config import AccountSettings
 from automx.database import Session
 from automx.errors import AutomxError
@@ -114,7 +114,7 @@ def check(
         report.found[""].append(finding)
     if context.as_json:
         document = {"version": __version__} | report.document()
-        context.write_json(document, ascii_only=True)  # a text may hold anything
+        say_json(document, ascii_only=True)  # a text may hold anything
     else:
         _print(report, quiet=quiet, all_domains=all_domains)
     sys.exit(_INTERRUPTED if report.is_interrupted else report.status)
@@ -241,4 +241,5 @@ def _line(finding: Finding, width: int) -> None:
 def _echo(text: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     text = text.encode(encoding, "replace").decode(encoding)
-    click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
+    color = False if os.environ.get("NO_COLOR") else None
+    click.echo(text, color=color)  # noqa: TID251 - coloured; its parts are printable

@@ -3,6 +3,7 @@
 import click
 
 from automx.cli.context import Context, pass_context
+from automx.cli.terminal import say
 from automx.config import KEYS
 
 
@@ -16,4 +17,4 @@ def config(context: Context) -> None:
     settings = context.settings
     for name, value in settings.values().items():
         line = f"{name} = {KEYS[name].show(value)}".rstrip()
-        click.echo(f"{line}  # {settings.sources[name]}")
+        say(f"{line}  # {settings.sources[name]}")

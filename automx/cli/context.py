@@ -1,6 +1,5 @@
 """What each command works with: the time, the settings, the database, the form of its output."""
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from functools import cached_property
 
 import click
 
+from automx.cli.terminal import say_json, say_lines
 from automx.config import Settings, load
 from automx.database import Session, open_session
 from automx.moments import this_second
@@ -33,13 +33,9 @@ class Context:
     def write(self, document: object, text: Callable[[], str]) -> None:
         """Print the document with ``--json``, else the text."""
         if self.as_json:
-            self.write_json(document)
+            say_json(document)
         else:
-            click.echo(text())
-
-    def write_json(self, document: object, *, ascii_only: bool = False) -> None:
-        """Print a document as JSON."""
-        click.echo(json.dumps(document, indent=2, ensure_ascii=ascii_only))
+            say_lines(text())
 
 
 pass_context = click.make_pass_decorator(Context, ensure=True)

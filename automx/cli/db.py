@@ -4,6 +4,7 @@ import click
 
 from automx import migrations
 from automx.cli.context import Context, pass_context
+from automx.cli.terminal import pass_on, say
 from automx.database import is_in_memory
 
 
@@ -22,12 +23,12 @@ def upgrade(context: Context, revision: str) -> None:
     """
     db_uri = context.settings.db_uri
     if is_in_memory(db_uri):
-        click.echo("There is nothing to upgrade: the database is in memory.")
-        click.echo("The web server makes its tables at each start, and loses all data at its end.")
+        say("There is nothing to upgrade: the database is in memory.")
+        say("The web server makes its tables at each start, and loses all data at its end.")
         return
     for step in migrations.upgrade(db_uri, revision):
-        click.echo(f"Upgraded to {step.revision}: {step.title}")
-    click.echo(f"The database is up to date ({migrations.current(db_uri)}).")
+        say(f"Upgraded to {step.revision}: {step.title}")
+    say(f"The database is up to date ({migrations.current(db_uri)}).")
 
 
 @db.command()
@@ -40,8 +41,8 @@ def downgrade(context: Context, revision: str) -> None:
     """
     db_uri = context.settings.db_uri
     for step in migrations.downgrade(db_uri, revision):
-        click.echo(f"Undone {step.revision}: {step.title}")
-    click.echo(f"The database is at {migrations.current(db_uri) or 'base'}.")
+        say(f"Undone {step.revision}: {step.title}")
+    say(f"The database is at {migrations.current(db_uri) or 'base'}.")
 
 
 @db.command()
@@ -51,7 +52,7 @@ def current(context: Context) -> None:
     revision = migrations.current(context.settings.db_uri)
     is_newest = revision == migrations.head()
     state = "up to date" if is_newest else "run automx db upgrade"
-    click.echo(f"{revision or 'none'} ({state})")
+    say(f"{revision or 'none'} ({state})")
 
 
 @db.command()
@@ -63,4 +64,4 @@ def current(context: Context) -> None:
 )
 def schema(dialect: str) -> None:
     """Print the SQL that creates the schema in an empty database."""
-    click.echo(migrations.schema_sql(dialect), nl=False)
+    pass_on(migrations.schema_sql(dialect))

@@ -5,6 +5,7 @@ import click
 from automx import dns as records
 from automx.address import is_ip, parse_domain
 from automx.cli.context import Context, pass_context
+from automx.cli.terminal import pass_on, say_json
 from automx.errors import SettingsError
 from automx.lookup import find
 
@@ -41,6 +42,6 @@ def dns(context: Context, domain: str, format_: str, host: str | None) -> None:
         config = find(session, parse_domain(domain)).config
     found = records.records(config, name)
     if format_ == "json":
-        context.write_json([record.document() for record in found])
+        say_json([record.document() for record in found])
     else:
-        click.echo(records.zone(config, found), nl=False)
+        pass_on(records.zone(config, found))

@@ -4,6 +4,7 @@ import click
 
 from automx.address import EmailAddress
 from automx.cli.context import Context, pass_context
+from automx.cli.terminal import say
 from automx.config import DirectorySettings
 from automx.deadline import after
 from automx.directory import pool
@@ -153,4 +154,4 @@ def _certificate(connection: Connection) -> str:
 
 
 def _say(what: str, text: str) -> None:
-    click.echo(f"{what:<12} {text}".rstrip())
+    say(f"{what:<12} {text}".rstrip())

@@ -10,6 +10,7 @@ import click
 from automx.accounts import mailadm, mailadmfile
 from automx.accounts.mailadm import Report
 from automx.cli.context import Context, with_json
+from automx.cli.terminal import printable
 from automx.config import BACKENDS
 
 
@@ -100,9 +101,9 @@ def _text(report: Report, settings: Mapping[str, str], dry_run: bool, has_key_le
             " mailcow, such as mailadm:TOKEN. Without it, the mailbox stays when its account ends."
         )
     if notes:
-        lines += ["", *(f"- {note}" for note in notes)]
+        lines += ["", *(f"- {printable(note)}" for note in notes)]
     lines += ["", "Settings for automx.conf:", ""]
-    lines += [f"{name} = {value}" for name, value in settings.items()]
+    lines += [printable(f"{name} = {value}") for name, value in settings.items()]
     if has_key_left:
         lines += ["", "mailcow's key: --mailcow-token-file FILE writes it into a file."]
     return "\n".join(lines)

@@ -13,7 +13,7 @@ from automx.accounts.prune import Done, Policy, pending, run
 from automx.backends import Backends
 from automx.backends.command import run_hook
 from automx.cli.context import Context, with_json
-from automx.cli.terminal import EXIT_STATUS, complain, with_progress
+from automx.cli.terminal import EXIT_STATUS, complain, say, with_progress
 from automx.config import AccountSettings
 from automx.moments import iso, parse_moment, to_minute
 
@@ -77,7 +77,7 @@ def prune(context: Context, dry_run: bool, time: datetime | None) -> None:
                     f" {done.error.reason}"
                 )
             elif not context.as_json:
-                click.echo(_line(done, policy, now, dry_run))
+                say(_line(done, policy, now, dry_run))
     failed = sum(1 for done in steps if done.error)
     document: dict[str, object] = {"now": iso(now), "dry_run": dry_run, "failed": failed}
     document["steps"] = [done.document() for done in steps]

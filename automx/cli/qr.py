@@ -12,7 +12,7 @@ import click
 
 from automx.cli.context import Context, with_json
 from automx.cli.output import open_output
-from automx.cli.terminal import complain
+from automx.cli.terminal import complain, say
 from automx.formats import qr
 
 
@@ -81,9 +81,9 @@ class QrOutput:
 
     def _show(self, text: str) -> None:
         lines = qr.terminal(text)
-        click.echo(text)
+        say(text)
         # The colours stay in a pipe, too: behind ssh or less, there is a terminal again.
-        click.echo(f"\n{lines}", nl=False, color=True)
+        click.echo(f"\n{lines}", nl=False, color=True)  # noqa: TID251 - our own drawing
         width = qr.terminal_width(text)
         if sys.stdout.isatty() and shutil.get_terminal_size().columns < width:
             complain(

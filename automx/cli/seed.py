@@ -10,7 +10,7 @@ from automx import seed as seeding
 from automx import seeddocument
 from automx.cli.context import Context, pass_context
 from automx.cli.output import open_output
-from automx.cli.terminal import complain
+from automx.cli.terminal import complain, printable_json, say
 from automx.errors import SeedError
 
 
@@ -29,10 +29,10 @@ def seed(context: Context, file: str | None, sample: bool, if_empty: bool) -> No
     document = seeddocument.SAMPLE if file is None else _parsed(file)
     with context.session() as session:
         if if_empty and not seeding.is_empty(session):
-            click.echo("The database has a provider already; nothing was added.")
+            say("The database has a provider already; nothing was added.")
             return
         counts = seeding.populate(session, document, warn=complain)
-    click.echo(f"Added {counts}.")
+    say(f"Added {counts}.")
 
 
 @click.command
@@ -47,7 +47,7 @@ def export(context: Context, file: str | None, with_secrets: bool) -> None:
     with context.session() as session, open_output(file) as output:
         exporting.begin_snapshot(session)
         for piece in exporting.export(session, with_secrets=with_secrets, warn=complain):
-            output.write(piece.encode())
+            output.write(printable_json(piece).encode())
 
 
 @click.command
@@ -62,7 +62,7 @@ def purge(context: Context, yes: bool) -> None:
     if not yes:
         complain(f"this would delete {counts}; say --yes to do it")
         raise click.exceptions.Exit(2)
-    click.echo(f"Deleted {counts}.")
+    say(f"Deleted {counts}.")
 
 
 def _parsed(file: str) -> object:

@@ -7,7 +7,7 @@ import click
 
 from automx.address import EmailAddress
 from automx.cli.context import Context, pass_context
-from automx.cli.terminal import table
+from automx.cli.terminal import pass_on, say_lines, table
 from automx.clientconfig import ClientConfig, MailServer
 from automx.lookup import find
 
@@ -28,10 +28,10 @@ def show(context: Context, address: str, format_: str) -> None:
     person = EmailAddress.parse(address)
     config = personal_config(context, person)
     if format_ == "text":
-        click.echo(_text(config, person))
+        say_lines(_text(config, person))
         return
     render = import_module(f"automx.formats.{format_}").render  # each has a library of its own
-    click.echo(render(config, person), nl=False)
+    pass_on(render(config, person))
 
 
 def personal_config(context: Context, address: EmailAddress) -> ClientConfig:

@@ -1,5 +1,11 @@
-"""What commands share on a terminal: tables, error lines, secrets that are typed, progress bars."""
+"""What commands share on a terminal: lines, tables, secrets that are typed, progress bars.
 
+All texts for people are printed here, because parts of them come from strangers, such as rows of
+the database: a character that is not printable (control characters of ISO 6429, line separators,
+the controls of bidirectional text) could move the cursor or disguise what a line says.
+"""
+
+import json
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +15,8 @@ import click
 
 _Item = TypeVar("_Item")
 
+_echo = click.echo  # noqa: TID251 - the one place
+
 EXIT_STATUS = (
     "Exit status: 0 if all was done, 1 if something could not be done (standard error says why),"
     " 2 if the command was not understood."
@@ -17,11 +25,42 @@ EXIT_STATUS = (
 
 def complain(line: str) -> None:
     """Print a line about an error or a warning to standard error."""
-    click.echo(f"automx: {printable(line)}", err=True)
+    _echo(f"automx: {printable(line)}", err=True)
+
+
+def say(line: str) -> None:
+    """Print a line to standard output."""
+    _echo(printable(line))
+
+
+def say_lines(text: str) -> None:
+    """Print lines to standard output; line breaks within values were replaced by printable()."""
+    _echo("\n".join(map(printable, text.split("\n"))))
+
+
+def say_json(document: object, *, ascii_only: bool = False) -> None:
+    """Print a document as JSON (RFC 8259); what is not printable is escaped."""
+    text = json.dumps(document, indent=2, ensure_ascii=ascii_only)
+    _echo(printable_json(text))
+
+
+def printable_json(text: str) -> str:
+    """Return JSON in which what is not printable is escaped: it stands within strings only."""
+    return "".join(char if char.isprintable() or char == "\n" else _escaped(char) for char in text)
+
+
+def pass_on(document: str | bytes) -> None:
+    """Print a document for programs as it is: where it may hold such characters, they belong."""
+    _echo(document, nl=False)
+
+
+def _escaped(char: str) -> str:
+    units = char.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def printable(text: str) -> str:
-    """Return a text that cannot move a terminal's cursor: parts of it come from strangers."""
+    """Return a line with a replacement character for each one that is not printable."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
@@ -61,6 +100,6 @@ def with_progress(items: Iterable[_Item], number: int) -> Iterator[_Item]:
         return
     with click.progressbar(length=number, file=sys.stderr, show_pos=True) as bar:
         for item in items:
-            click.echo("\r\x1b[K", nl=False, err=True)  # room for a line about the item
+            _echo("\r\x1b[K", nl=False, err=True)  # room for a line about the item
             yield item
             bar.update(1)
