@@ -2,12 +2,15 @@
 
 Requests are counted in windows of a fixed length, in the memory of each worker or in a Redis that
 all workers share. While Redis does not answer, each worker counts alone: accounts are still made,
-and no token makes more than its ``maxuse``.
+and no token makes more than its ``maxuse``. The library limits reads the setting and counts in
+Redis; in memory, it would keep each address of a flood, and follow a clock that is set back.
 """
 
 import ipaddress
 import logging
 import re
+from collections import OrderedDict
+from collections.abc import Callable
 from hashlib import blake2b
 from math import ceil
 from threading import Lock
@@ -20,6 +23,7 @@ from automx.config import LimitSettings
 from automx.errors import SettingsError, TooManyRequestsError
 
 if TYPE_CHECKING:
+    from limits import RateLimitItem
     from limits.strategies import FixedWindowRateLimiter
 
 # The library limits is imported where it is used: most servers make no accounts.
@@ -30,9 +34,46 @@ log = logging.getLogger(__name__)
 _WITH_PORT = re.compile(r"(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)\])(?::[0-9]+)?")
 
 _MEMORY = "memory://"
+_SCOPES = ("client", "token")
+_WINDOWS = 80_000  # that a worker keeps in memory at most, of about 350 bytes each
 _PAUSE = 10  # seconds after a failure of Redis in which it is not asked
 # Of a connection to Redis, in seconds.
 _TIMEOUT = {"socket_connect_timeout": 1, "socket_timeout": 1}
+
+
+class Windows:
+    """The requests of each key, such as an address, in windows of a fixed length.
+
+    A window begins with the first request after the last one has ended, as in Redis. Of more than
+    ``most`` keys, those whose windows began first are forgotten. ``seconds`` is the length of a
+    window, ``now`` a clock that is never set. Not safe for threads.
+    """
+
+    def __init__(
+        self, allowed: int, seconds: float, most: int, now: Callable[[], float] = monotonic
+    ) -> None:
+        self._allowed = allowed
+        self._seconds = seconds
+        self._most = most
+        self._now = now
+        # The end of each window, and the requests in it; in the order of the ends.
+        self._windows: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
+
+    def hit(self, key: str) -> float:
+        """Count a request; return in how many seconds its window ends if it is one too many.
+
+        It is 0 for a request that is allowed.
+        """
+        now = self._now()
+        windows = self._windows
+        while windows and next(iter(windows.values()))[0] <= now:
+            windows.popitem(last=False)
+        name = blake2b(key.encode(errors="replace"), digest_size=12).digest()
+        end, count = windows.get(name, (now + self._seconds, 0))
+        windows[name] = end, count + 1
+        if len(windows) > self._most:
+            windows.popitem(last=False)
+        return 0 if count < self._allowed else end - now
 
 
 class Limits:
@@ -45,18 +86,19 @@ class Limits:
     def __init__(self, settings: LimitSettings) -> None:
         self._rate = settings.rate
         self._lock = Lock()
-        self._memory: FixedWindowRateLimiter | None = None  # made at the first request
+        self._limits: tuple[RateLimitItem, ...] = ()  # read at the first request
+        self._windows: dict[tuple[RateLimitItem, str], Windows] = {}  # by limit and scope
         is_shared = settings.rate and settings.storage != _MEMORY
         self._redis = _open(settings.storage) if is_shared else None
         self._next_try = 0.0  # when a Redis that failed is asked again; 0 while it answers
 
     def count_client(self) -> None:
         """Count the request for its client. Raises TooManyRequestsError above the limit."""
-        self._count(_client(), "client")
+        self._count(_client(), _SCOPES[0])
 
     def count_token(self) -> None:
         """Count the request for the token in its URL. Raises TooManyRequestsError likewise."""
-        self._count(_token(), "token")
+        self._count(_token(), _SCOPES[1])
 
     def close(self) -> None:
         """Close connections."""
@@ -66,44 +108,53 @@ class Limits:
     def _count(self, key: str, scope: str) -> None:
         if not self._rate:
             return
-        limiter = self._limiter()  # loads the library in one thread: its modules import in circles
-        from limits.errors import StorageError
+        with self._lock:  # loads the library in one thread: its modules import in circles
+            from limits import parse_many
+            from limits.errors import StorageError
 
+            if not self._limits:
+                found = parse_many(self._rate)
+                self._limits = tuple(sorted(found, key=lambda limit: limit.get_expiry()))
+        redis = self._usable_redis()
         try:
-            seconds = self._wait(limiter, key, scope)
-            if limiter is self._redis:
+            seconds = self._hit(key, scope) if redis is None else self._hit_in(redis, key, scope)
+            if redis is not None:
                 self._next_try = 0.0
         except StorageError:
             log.warning("Rate limit storage unreachable: this worker counts alone")
             self._next_try = monotonic() + _PAUSE
-            seconds = self._wait(self._in_memory(), key, scope)
+            seconds = self._hit(key, scope)
         if seconds:
-            raise TooManyRequestsError(retry_after=seconds)
+            raise TooManyRequestsError(retry_after=max(ceil(seconds), 1))
 
-    def _limiter(self) -> "FixedWindowRateLimiter":
-        """Return what counts: Redis, or the memory if there is none or it has failed."""
+    def _usable_redis(self) -> "FixedWindowRateLimiter | None":
+        """Return what counts in Redis; None if there is none or it has failed."""
         with self._lock:
             now = monotonic()
-            if self._redis is not None and now >= self._next_try:
-                if self._next_try:
-                    self._next_try = now + _PAUSE  # one request tries, the others do not wait
-                return self._redis
-        return self._in_memory()
+            if self._redis is None or now < self._next_try:
+                return None
+            if self._next_try:
+                self._next_try = now + _PAUSE  # one request tries, the others do not wait
+            return self._redis
 
-    def _in_memory(self) -> "FixedWindowRateLimiter":
+    def _hit(self, key: str, scope: str) -> float:
+        """Count a request in memory; return how many seconds it came too early, or 0."""
         with self._lock:
-            if self._memory is None:
-                self._memory = _open(_MEMORY)
-            return self._memory
+            for limit in self._limits:
+                if (windows := self._windows.get((limit, scope))) is None:
+                    most = _WINDOWS // (len(self._limits) * len(_SCOPES))
+                    windows = Windows(limit.amount, limit.get_expiry(), most)
+                    self._windows[limit, scope] = windows
+                if seconds := windows.hit(key):
+                    return seconds
+        return 0
 
-    def _wait(self, limiter: "FixedWindowRateLimiter", key: str, scope: str) -> int:
-        """Count a request; return how many seconds it came too early, 0 if it did not."""
-        from limits import parse_many
-
-        for limit in sorted(parse_many(self._rate), key=lambda limit: limit.get_expiry()):
-            if not limiter.hit(limit, "automx", key, scope):
-                reset = limiter.get_window_stats(limit, "automx", key, scope).reset_time
-                return max(ceil(reset - time()), 1)
+    def _hit_in(self, redis: "FixedWindowRateLimiter", key: str, scope: str) -> float:
+        """Count a request in Redis; likewise."""
+        for limit in self._limits:
+            if not redis.hit(limit, "automx", key, scope):
+                reset = redis.get_window_stats(limit, "automx", key, scope).reset_time
+                return max(reset - time(), 1.0)  # the library adds this clock to Redis's own
         return 0
 
 
@@ -112,7 +163,7 @@ def _open(storage: str) -> "FixedWindowRateLimiter":
     from limits.storage import storage_from_string
     from limits.strategies import FixedWindowRateLimiter
 
-    try:  # wrapped, errors of Redis are StorageError; the memory takes no notice of options
+    try:  # wrapped, errors of Redis are StorageError
         opened: Any = storage_from_string(storage, wrap_exceptions=True, **_TIMEOUT)
         return FixedWindowRateLimiter(opened)
     except ConfigurationError as error:
