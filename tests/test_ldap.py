@@ -17,7 +17,15 @@ from automx.config import DirectorySettings
 from automx.directory import pool as directories_pool
 from automx.directory.connection import Host, TlsMode
 from automx.directory.hoststate import RETRY_SECONDS
-from automx.directory.pool import Directories, DirectoryError, Person, credentials, hosts
+from automx.directory.pool import (
+    ALL_LOOKUPS,
+    LOOKUPS,
+    Directories,
+    DirectoryError,
+    Person,
+    credentials,
+    hosts,
+)
 from automx.directory.row import LdapServer
 from automx.errors import SettingsError
 from automx.rows import BadRowError, ldap_server
@@ -672,6 +680,44 @@ def test_many_threads_do_not_wait_for_a_dead_directory_one_after_the_other(
         assert time.monotonic() - start < QUICK + GRACE
     assert {type(error) for error in errors} == {DirectoryError}
     assert outages(logged) == ["fails"]
+
+
+@pytest.mark.parametrize("rows", [1, 10])
+def test_silent_directories_take_few_threads_and_leave_others_alone(
+    make_finder: MakeFinder, directory: Directory, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """Whatever number of clients asks, and of directories is silent."""
+    monkeypatch.setattr("automx.directory.pool.BRIEF_SECONDS", 0.0)
+    finder = make_finder(timeout=GRACE, starttls="no")
+    assert finder.find(directory) is not None
+    with silent_socket() as port, ThreadPoolExecutor(100) as pool:
+        name = f"127.0.0.1:{port}"
+        columns: list[dict[str, Any]] = [{"name": name, "id": 100 + row} for row in range(rows)]
+        asked = [pool.submit(finder.find, directory, **columns[n % rows]) for n in range(100)]
+        wait_until(lambda: sum(each.done() for each in asked) >= 76, "the answers to most clients")
+        busy = [len(each._attempts) for each in finder.directories._directories.values()]
+        if rows == 1:
+            assert finder.find(directory) is not None
+        finder.directories.close()
+        assert {type(each.exception(30)) for each in asked} == {DirectoryError}
+    assert max(busy) <= LOOKUPS
+    assert sum(busy) <= ALL_LOOKUPS
+
+
+@pytest.mark.parametrize("threads", [32, 100])
+def test_each_of_a_burst_at_a_healthy_directory_is_answered(
+    finder: Finder, directory: Directory, threads: int
+) -> None:
+    finder.find(directory)
+    barrier = threading.Barrier(threads)
+
+    def find(number: int) -> Person | None:
+        barrier.wait(60)
+        return finder.find(directory, f"person{number:04}@example.com")
+
+    with ThreadPoolExecutor(threads) as pool:
+        people = list(pool.map(find, range(threads)))
+    assert people == [Person(f"person{n:04}", f"Person {n}") for n in range(threads)]
 
 
 def outages(logged: pytest.LogCaptureFixture) -> list[str]:

@@ -9,6 +9,7 @@ import logging
 import ssl
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from operator import attrgetter
 from threading import BoundedSemaphore, Lock
@@ -29,7 +30,15 @@ from automx.errors import SettingsError, UnavailableError
 log = logging.getLogger(__name__)
 
 LOOKUPS = 4  # how many look-ups of a directory run at once, so that one cannot take all threads
-STALL_SECONDS = 1.0  # no look-up waits for its turn behind one that takes longer than this
+# A silent directory must not take the threads of a worker (32 in `automx serve`), which other
+# domains need: so many look-ups run at once in all directories together, and so many wait for
+# their turn with patience. Together, that is three quarters of the threads.
+ALL_LOOKUPS = 12
+QUEUE = 12
+# How long, in seconds, a directory may give no answer until those in the queue give up, and until
+# all others do. A healthy one answers in milliseconds: there, each of a burst gets its turn.
+STALL_SECONDS = 0.5
+BRIEF_SECONDS = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,8 @@ class Directories:
         self._now = now
         self._lock = Lock()
         self._directories: dict[int, _Directory] = {}
+        self._turns = BoundedSemaphore(ALL_LOOKUPS)
+        self._queue = BoundedSemaphore(QUEUE)
         self._people: TTLCache[tuple[LdapServer, str], Person | None]
         self._people = TTLCache(settings.cache_size, settings.cache_seconds, now)
         # The system's authorities are loaded when they are needed; a wrong file is reported now.
@@ -132,7 +143,10 @@ class Directories:
                 if directory is not None:
                     directory.close()
                 access = credentials(server, self.settings, self._context_for(server))
-                directory = _Directory(server, self.settings, access, self._now)
+                turns = (BoundedSemaphore(LOOKUPS), self._turns)
+                directory = _Directory(
+                    server, self.settings, access, self._now, turns=turns, queue=self._queue
+                )
                 self._directories[server.id] = directory
             return directory
 
@@ -170,15 +184,24 @@ def tls_context(settings: DirectorySettings, row_id: int | None = None) -> ssl.S
 
 
 class _Directory:
-    """The hosts of one row."""
+    """The hosts of one row; a look-up takes all of ``turns``, and perhaps waits in ``queue``."""
 
     def __init__(
-        self, server: LdapServer, settings: DirectorySettings, access: Credentials, now: Clock
+        self,
+        server: LdapServer,
+        settings: DirectorySettings,
+        access: Credentials,
+        now: Clock,
+        *,
+        turns: Sequence[BoundedSemaphore],
+        queue: BoundedSemaphore,
     ) -> None:
         self.server = server
         self._timeout = settings.timeout
         self._lock = Lock()
-        self._turns = BoundedSemaphore(LOOKUPS)
+        self._turns = turns
+        self._queue = queue
+        self._answered_at = 0.0
         self._states = [HostState(host, server, access, now) for host in hosts(server, settings)]
         self._attempts: list[Attempt] = []
         self._threads = ThreadPoolExecutor(
@@ -187,34 +210,48 @@ class _Directory:
 
     def find(self, address: EmailAddress) -> Person | None:
         end = deadline.after(self._timeout)
-        self._take_turn(end)
-        attempt = Attempt(monotonic(), end)
-        claimed: list[HostState] = []
-        with self._lock:
-            self._attempts.append(attempt)
-        try:
-            states, claimed = self._states_to_ask()
-            future = self._threads.submit(self._find, address, states, attempt)
-            return self._wait(future, attempt)
-        finally:
+        with ExitStack() as ends:
+            self._take_turn(end, ends)
+            attempt = Attempt(monotonic(), end)
             with self._lock:
-                self._attempts.remove(attempt)
-            self._turns.release()
+                self._attempts.append(attempt)
+            ends.callback(self._forget, attempt)
+            states, claimed = self._states_to_ask()
             for state in claimed:
-                state.is_probed = False
+                ends.callback(setattr, state, "is_probed", False)
+            future = self._threads.submit(self._find, address, states, attempt)
+            found = self._wait(future, attempt)
+            self._answered_at = monotonic()
+            return found
 
     def close(self) -> None:
         """Drop all connections: the idle ones now, the others when their look-up ends."""
         for state in self._states:
             state.close()
 
-    def _take_turn(self, end: float) -> None:
-        while not self._turns.acquire(timeout=0.05):
-            now = monotonic()
-            with self._lock:
-                is_stalled = any(now - attempt.began > STALL_SECONDS for attempt in self._attempts)
-            if is_stalled or now > end:
-                raise DirectoryError
+    def _take_turn(self, end: float, ends: ExitStack) -> None:
+        """Wait for a turn, which ends with ``ends``. Raises DirectoryError if it is in vain."""
+        began = monotonic()
+        with ExitStack() as waiting:
+            patience = BRIEF_SECONDS
+            if self._queue.acquire(blocking=False):
+                waiting.callback(self._queue.release)
+                patience = STALL_SECONDS
+            for turns in self._turns:
+                while not turns.acquire(timeout=0.05):
+                    if self._silence(began) > patience or monotonic() > end:
+                        raise DirectoryError
+                ends.callback(turns.release)
+
+    def _silence(self, began: float) -> float:
+        """Return for how many seconds no look-up was answered that runs, or waits since began."""
+        with self._lock:
+            first = min((attempt.began for attempt in self._attempts), default=began)
+        return monotonic() - max(first, self._answered_at)
+
+    def _forget(self, attempt: Attempt) -> None:
+        with self._lock:
+            self._attempts.remove(attempt)
 
     def _wait(self, future: "Future[Person | None]", attempt: Attempt) -> Person | None:
         try:
