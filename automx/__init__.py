@@ -21,7 +21,7 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     from automx import backends, cache, config, views
     from automx.accounts.keystates import KeyStates
     from automx.directory import pool
-    from automx.views import http, limits, log, session
+    from automx.views import drawings, http, limits, log, session
 
     settings = settings or config.load()
     log.write(settings)
@@ -38,6 +38,7 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
         pool.Directories(settings.directory),
         backends.Backends(settings.accounts, KeyStates(lambda: session.db.engine)),
         limits.Limits(settings.limits),
+        drawings.Drawings(),
         signer,
     )
     session.register(app, settings.db_uri, echo=settings.db_echo)

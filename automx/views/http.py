@@ -18,6 +18,7 @@ from automx.config import Settings
 from automx.directory.pool import NOBODY, Directories, Person
 from automx.errors import AddressError, BadRequestError, UnknownDomainError
 from automx.lookup import find
+from automx.views.drawings import Drawings
 from automx.views.limits import Limits
 from automx.views.session import current_session
 
@@ -45,6 +46,7 @@ class Parts:
     directories: Directories
     backends: Backends
     limits: Limits
+    drawings: Drawings
     signer: "Signer | None"
 
 

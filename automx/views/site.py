@@ -28,7 +28,7 @@ from automx.errors import (
     UnavailableError,
     UnknownDomainError,
 )
-from automx.formats import mobileconfig, pacc, qr
+from automx.formats import mobileconfig, pacc
 from automx.views import languages, pagefiles
 from automx.views.failure import Failure, as_text, record
 from automx.views.health import check_ready
@@ -40,6 +40,7 @@ from automx.views.http import (
     found_config,
     html_page,
     own_url,
+    parts,
     personal_document,
 )
 
@@ -134,7 +135,7 @@ def profile_code() -> Response:
     found.rendered(mobileconfig.template).fill(address)  # no code for a profile that fails
     url = _with_address(own_url("/mobileconfig/"), address)
     headers = {"Content-Security-Policy": "default-src 'none'"} | NOSNIFF
-    return personal_document(qr.svg(url, title=url), "image/svg+xml", headers)
+    return personal_document(parts().drawings.svg(url, title=url), "image/svg+xml", headers)
 
 
 def _rendered(status: int, state: str, config: ClientConfig | None, **values: object) -> Response:

@@ -13,7 +13,7 @@ from automx.accounts import accounts, tokens
 from automx.accounts.tokens import Token
 from automx.address import unicode_domain
 from automx.duration import format_duration
-from automx.formats import dclogin, qr
+from automx.formats import dclogin
 from automx.texts import N_
 from automx.views import languages
 from automx.views.dcaccount import offers_profile, reason
@@ -42,6 +42,7 @@ def page() -> Response:
     found = found_config(token.domain)
     endpoint = parts().settings.web_endpoint or own_url(request.path)
     text = dclogin.account_text(endpoint, secret, token.name)
+    code = parts().drawings.svg(text, title=languages.translated("QR code"))
     return _page(
         200,
         N_("Your new mailbox is one scan away"),
@@ -49,7 +50,7 @@ def page() -> Response:
         provider=found.config.provider_name,
         domain=unicode_domain(token.domain),
         lasts=_lifetime(token),
-        code=Markup(qr.svg(text, title=languages.translated("QR code"))),  # noqa: S704 - made of numbers
+        code=Markup(code),  # noqa: S704 - made of numbers
         link=text.replace("DCACCOUNT:", "dcaccount:", 1),
         steps=dclogin.SCAN_STEPS,
         offers_profile=offers_profile(found),
