@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from automx.backends import Mailbox, Owner
+from automx.backends import Mailbox, Owner, command
 from automx.backends.command import Command, run_hook
 from automx.errors import (
     AutomxError,
@@ -99,6 +99,39 @@ def call(words: tuple[str, ...], action: str, timeout: float = 30) -> Mailbox | 
         return None
     backend.delete(ADDRESS, OWNER)
     return None
+
+
+ODD = [
+    *("null", "true", "1", "1.5", "1e999", "NaN", '"x"', "[]", "{}", "[[]]", "[" * 900 + "]" * 900),
+    *(f'{{"status": {odd}}}' for odd in ("null", "1", "[]", "{}", '["created"]', '"\\ud800"')),
+    '{"status": "found", "active": [], "ours": {}}',
+    '{"status": "found", "active": true, "ours": true, "last_login": [1]}',
+    '{"status": "found", "active": true, "ours": true, "last_login": 1e3}',
+    '{"status": "found", "active": true, "ours": true, "last_login": true}',
+    '{"status": "created", "reason": ' + "[" * 900 + "]" * 900 + "}",
+]
+
+
+@pytest.mark.parametrize("answer", ODD, ids=lambda answer: answer[:60])
+def test_no_shape_of_an_answer_is_a_bug(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    """Each is uncertain, whichever action it answers."""
+    monkeypatch.setattr(command, "_run", lambda *_, **__: answer.encode())
+    for action in ("create", "find", "disable", "delete"):
+        with pytest.raises(UncertainError) as error:
+            call(("/program",), action)
+        assert "\n" not in str(error.value.cause)
+    Command(("/program",), timeout=30).check_address(ADDRESS)
+
+
+@pytest.mark.parametrize("status", ["refused", "unfit"])
+@pytest.mark.parametrize("reason", ["null", "1", "[]", "{}", "[[1]]", '{"a": []}', '"\\ud800"'])
+def test_a_reason_of_any_shape_is_told(
+    monkeypatch: pytest.MonkeyPatch, status: str, reason: str
+) -> None:
+    text = f'{{"status": "{status}", "reason": {reason}}}'
+    monkeypatch.setattr(command, "_run", lambda *_, **__: text.encode())
+    with pytest.raises((TryAgainError, UnfitAddressError)):
+        call(("/program",), "create")
 
 
 @pytest.mark.parametrize(
@@ -273,7 +306,7 @@ def test_a_refusal_may_have_no_reason(shell: Program, answer: Mapping[str, objec
         (b'{"status": "created", "time": NaN}', "the answer is no JSON (NaN is no JSON)"),
         (b'{"status": "created"} {}', "the answer is no JSON (Extra data"),
         (b'{"status": "created"', "the answer is no JSON (Expecting ',' delimiter"),
-        (b"[" * 60_000, "the answer is no JSON (maximum recursion depth exceeded"),
+        (b"[" * 60_000, "the answer is no JSON (it is nested too deeply)"),
         (b"1" * 60_000, "the answer is no JSON (Exceeds the limit"),
         (b'["created"]', 'the answer is no object: ["created"]'),
         (b"null", "the answer is no object: null"),

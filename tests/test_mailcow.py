@@ -1,5 +1,6 @@
 """The backend mailcow, against a local server that answers as mailcow was seen to do."""
 
+import contextlib
 import json
 import logging
 import threading
@@ -1286,6 +1287,86 @@ def test_what_does_not_tell_of_the_mailbox_is_uncertain(
         mailcow.find(ALICE, OWNER)
     assert type(failure.value) is UncertainError
     assert_public(failure.value, server)
+
+
+def nested(depth: int) -> object:
+    """Return lists in each other."""
+    return json.loads("[" * depth + "]" * depth)
+
+
+ODD_PARTS: list[object] = [
+    *([], {}, [1], ["danger"], [[]], [{}, {}], "1.0", "\ud800", -1, 1.5, 10**300),
+    *(["mailbox_added", [ALICE]], ["mailbox_removed", {}], nested(9)),
+]
+ODD: list[object] = [
+    *(None, True, False, 0, -1, 1.5, 10**300, "", "alice", "\ud800", [], {}, [[]], [{}], [None]),
+    *([1, 2], [[1], {"a": []}], ["mailbox_added"], {"type": []}, {"type": {}}, {"msg": {}}),
+    *(nested(19), nested(30), nested(900), {"type": "error"}, {"type": "error", "msg": [[], {}]}),
+    *({"domain_name": []}, {"domain_name": None, "active": {}, "mboxes_left": []}),
+    *({"username": []}, {"username": {}}, {"username": 1, "active": 1}),
+    *[{"username": ALICE, "active": odd} for odd in ODD_PARTS],
+    *[[{"type": odd, "msg": odd}] for odd in ODD_PARTS],
+    *[[{"type": "danger", "msg": odd}] for odd in ODD_PARTS],
+    *[[{"type": "success", "msg": odd}] for odd in ODD_PARTS],
+]
+TAGS: list[object] = [
+    None,
+    1,
+    "a",
+    {},
+    {"a": 1},
+    [None],
+    [[]],
+    [{}],
+    [1.5],
+    ["mailadm:\ud800"],
+    ["mailadm:"],
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "asking"),
+    [
+        (ONE, ["find"]),
+        ("get/domain/lab.test", ["create", "faults"]),
+        ("add/mailbox", ["create"]),
+        ("edit/mailbox", ["disable"]),
+        ("delete/mailbox", ["delete"]),
+    ],
+)
+def test_no_shape_of_an_answer_is_a_bug(
+    path: str, asking: list[str], server: FakeMailcow, mailcow: Mailcow
+) -> None:
+    """Each call ends with a result, or with an error that says what is known."""
+    calls: dict[str, Callable[[], object]] = {
+        "find": lambda: mailcow.find(ALICE, OWNER),
+        "create": lambda: mailcow.create(ALICE, PASSWORD, OWNER),
+        "disable": lambda: mailcow.disable(ALICE, OWNER),
+        "delete": lambda: mailcow.delete(ALICE, OWNER),
+        "faults": lambda: list(mailcow.faults(["lab.test"])),
+    }
+    server.add(ALICE)
+    for odd in ODD:
+        server.replies = {path: Reply(200, json.dumps(odd).encode())}
+        for name in asking:
+            if path in {"add/mailbox", "delete/mailbox"}:
+                with pytest.raises(UncertainError):
+                    calls[name]()
+            else:
+                with contextlib.suppress(AutomxError):
+                    calls[name]()
+
+
+@pytest.mark.parametrize("key", ["tags", "last_imap_login", "attributes"])
+def test_odd_parts_of_a_mailbox_are_passed_over(
+    key: str, server: FakeMailcow, mailcow: Mailcow
+) -> None:
+    for odd in TAGS:
+        answer = {"username": ALICE, "active": 1, key: odd}
+        server.replies = {ONE: Reply(200, json.dumps(answer).encode())}
+        found = mailcow.find(ALICE, OWNER)
+        assert found is not None
+        assert (found.is_active, found.is_ours) == (True, False)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ def mailadm_mark(token: str) -> str:
     In mailcow, mailadm has marked their mailboxes with the name of the token only. A digest of it
     fits into the column ``mark``, however long the name is.
     """
-    return f"mailadm:{sha256(token.encode()).hexdigest()[:24]}"
+    digest = sha256(token.encode(errors="surrogatepass")).hexdigest()
+    return f"mailadm:{digest[:24]}"
 
 
 @dataclass(frozen=True, slots=True)

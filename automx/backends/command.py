@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from automx import deadline
 from automx.backends import Mailbox, Owner
+from automx.backends.answers import parse
 from automx.errors import (
     NotReachedError,
     SettingsError,
@@ -111,8 +112,8 @@ class Command:
         output = _run(self._words, document, timeout=self._timeout, what=what)
         shown = _one_line(output, password)
         try:
-            answer = json.loads(output.decode(), parse_constant=_no_number)
-        except (ValueError, RecursionError) as error:
+            answer = parse(output.decode())
+        except ValueError as error:
             _fail(action, f"the answer is no JSON ({error}): {shown}")
         if not isinstance(answer, dict):
             _fail(action, f"the answer is no object: {shown}")
@@ -243,10 +244,6 @@ def _environment() -> dict[str, str]:
 
 def _fail(action: str, what: str) -> NoReturn:
     raise UncertainError(cause=f"account_command, {action}: {what}"[:_CAUSE_CHARACTERS])
-
-
-def _no_number(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON")
 
 
 def _cause(what: str, complaint: bytes | bytearray, secret: str) -> str:

@@ -167,7 +167,7 @@ class Mailcow:
         end = deadline.after(max(self._timeout, DELETE_SECONDS))
         entries = self._api.change("delete/mailbox", [address], end)
         if _has_succeeded(entries, "mailbox_removed", address):
-            warnings = [entry.get("msg") for entry in entries if entry.get("type") == "warning"]
+            warnings = [entry.get("msg") for entry in entries if _kind(entry) == "warning"]
             if warnings:
                 raise MailLeftError(
                     cause=f"the mailbox {address} is deleted, but its mail is still on the disk of"
@@ -282,6 +282,10 @@ def _in_path(name: str) -> str:
     return quote(quote(name, safe="@"), safe="@")
 
 
+def _kind(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("type"))
+
+
 def _message(entry: Mapping[str, Any]) -> tuple[str, str]:
     """Return code and first argument of an entry; the argument is "" if there is none."""
     message = entry.get("msg")
@@ -296,14 +300,14 @@ def _has_succeeded(entries: Sequence[Mapping[str, Any]], code: str, address: str
         found, argument = _message(entry)
         # Some entries have the address as HTML, others as plain text.
         names = {argument.lower(), html.unescape(argument).lower()}
-        if entry.get("type") == "success" and found == code and address in names:
+        if _kind(entry) == "success" and found == code and address in names:
             return True
     return False
 
 
 def _complaints(entries: Sequence[Mapping[str, Any]]) -> set[str]:
     """Return the codes of the entries that are errors."""
-    return {_message(entry)[0] for entry in entries if entry.get("type") in {"danger", "error"}}
+    return {_message(entry)[0] for entry in entries if _kind(entry) in {"danger", "error"}}
 
 
 def _last_login(mailbox: Mapping[str, Any]) -> datetime | None:

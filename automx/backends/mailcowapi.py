@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 
 from automx import deadline
+from automx.backends.answers import parse
 from automx.backends.keys import KeyGate, KeyMemory
 from automx.errors import (
     MisconfiguredError,
@@ -141,8 +142,8 @@ class MailcowApi:
             turn.is_accepted = False if status == 401 else None
             what += f": {status}"
             try:
-                document = json.loads(body)
-            except (ValueError, RecursionError):
+                document = parse(body)
+            except ValueError:
                 raise self._no_json(what, method, response, body) from None
             is_error = isinstance(document, dict) and document.get("type") == "error"
             if status == 200 and not is_error:
