@@ -40,14 +40,25 @@ def follow(network: Network, first: str, request: bytes | None) -> tuple[str, An
             raise NetworkError(f"redirected to {url}: {error}", error.advice) from error
         if answer.status not in REDIRECTS:
             return url, answer
-        url = urljoin(url, answer.location)
-        if not answer.location or urlsplit(url).scheme != "https":
+        url = target(url, answer.location)
+        if not answer.location or not url.startswith("https:"):
             text = f"a redirect to {answer.location or 'nowhere'}, which is not https"
             raise NetworkError(text, "redirect to https, or not at all")
         if url in seen:
             raise NetworkError(f"the redirects form a loop: {url}", _SEE_REDIRECTS)
         seen.add(url)
     raise NetworkError(f"more than {MAX_REDIRECTS} redirects", _SEE_REDIRECTS)
+
+
+def target(url: str, location: str) -> str:
+    """Return the URL that a redirect of ``url`` leads to, "" if it is none (RFC 3986)."""
+    try:
+        parts = urlsplit(urljoin(url, location))
+        if not parts.hostname or parts.port == 0:  # reading a port may fail, too
+            return ""
+    except ValueError:
+        return ""
+    return parts.geturl()
 
 
 def ask(network: Network, url: str, request: bytes | None = None) -> Answer:
@@ -72,13 +83,14 @@ def ask(network: Network, url: str, request: bytes | None = None) -> Answer:
     sock = network.connect(host, port, deadline)
     if is_https:
         sock = network.encrypt(sock, host, deadline)
-    connection = http.client.HTTPConnection(host)
+    connection = http.client.HTTPConnection("", port)  # connected already, perhaps to an odd name
     connection.sock = sock
     try:
         with sock:
             sock.settimeout(remaining(deadline))
             connection.request("GET" if request is None else "POST", path, request, headers)
             response = http.client.HTTPResponse(sock)
+            response.fp.close()  # else the socket would stay open with it
             response.fp = reader(sock, deadline)
             response.begin()
             body = response.read(MAX_BODY)

@@ -6,11 +6,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from os.path import commonprefix
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlsplit
 
 from automx.address import EmailAddress, expand_url, shared_url
 from automx.check.finding import Check, DomainChecks, Finding, Level
-from automx.check.http import REDIRECTS, Answer, ask, follow
+from automx.check.http import REDIRECTS, Answer, ask, follow, target
 from automx.check.network import Network, NetworkError
 from automx.clientconfig import ClientConfig, ServiceType
 from automx.errors import BadRecordError
@@ -185,7 +185,7 @@ class WebChecks(DomainChecks):
         with suppress(NetworkError):
             answer = ask(self.network, url)
             if answer.status in REDIRECTS:
-                if urlsplit(urljoin(url, answer.location)).scheme != "https":
+                if not target(url, answer.location).startswith("https:"):
                     text = f"a redirect to {answer.location or 'nowhere'}, which is not https"
                     yield self.warning(url, text, advice)
             elif answer.status == 200 and answer.body != page.document:
@@ -224,8 +224,8 @@ def _wrong_redirect(url: str, answer: Answer, expected: str) -> str:
     if answer.status not in REDIRECTS:
         is_service = answer.status in {207, 401}  # the service itself, without a redirect
         return "" if is_service else f"the answer is {answer.status}, not a redirect"
-    target = urljoin(url, answer.location)
-    return "" if target == expected else f"a redirect to {target}, not to {expected}"
+    found = target(url, answer.location) or answer.location
+    return "" if found == expected else f"a redirect to {found}, not to {expected}"
 
 
 def _difference(found: bytes, expected: bytes, where: str = "") -> str:
