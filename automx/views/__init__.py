@@ -1,8 +1,8 @@
 """HTTP: one module for each protocol reads requests, asks for settings, and sends documents."""
 
 from flask import Flask
-from werkzeug.middleware.proxy_fix import ProxyFix
 
+from automx import edge
 from automx.config import Settings
 from automx.views import (
     autoconfig,
@@ -10,6 +10,7 @@ from automx.views import (
     autodiscoverjson,
     failure,
     health,
+    http,
     initdb,
     log,
     mobileconfig,
@@ -24,6 +25,11 @@ from automx.views import (
 
 def register(app: Flask, settings: Settings) -> None:
     """Add all protocols and pages to an application."""
+    # Paths are answered with and without a slash at the end: a redirect would name the host that a
+    # stranger claims, and caches keep it.
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # paths.py does it
+    app.before_request(http.refuse_malformed)
     for module in (
         autoconfig,
         autodiscover,
@@ -40,8 +46,6 @@ def register(app: Flask, settings: Settings) -> None:
     app.register_blueprint(root.make_blueprint(settings.web_endpoint))
     app.register_error_handler(Exception, failure.handler(failure.as_text))
     log.register(app)
-    app.wsgi_app = paths.tolerant(app.wsgi_app)  # type: ignore[assignment, method-assign] # as below
-    if n := settings.proxy_count:
-        app.wsgi_app = ProxyFix(  # type: ignore[method-assign] # the way Flask's documentation shows
-            app.wsgi_app, x_for=n, x_proto=n, x_host=n, x_prefix=n
-        )
+    # The way Flask's documentation shows.
+    wsgi_app = edge.reading(paths.tolerant(app.wsgi_app), settings.proxy_count)
+    app.wsgi_app = wsgi_app  # type: ignore[assignment, method-assign]

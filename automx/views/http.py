@@ -11,6 +11,7 @@ from flask import Response, current_app, request
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from automx import edge
 from automx.address import EmailAddress, is_ip, parse_domain
 from automx.backends import Backends
 from automx.cache import ConfigCache, FoundConfig
@@ -29,10 +30,6 @@ PARTS = "automx"  # the key of the Parts in app.extensions
 NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 MAX_BODY = 64 * 1024  # bytes; the longest request of a real client has less than 2 kB
 
-# A header Host (RFC 9110, section 7.2).
-_HOST = re.compile(
-    r"(?:\[(?P<ip>[0-9a-f:.]*:[0-9a-f:.]*)\]|(?P<name>[a-z0-9._-]+))(?::(?P<port>[1-9][0-9]{0,4}))?"
-)
 # The host names at which clients look for the settings of a domain.
 _HOST_PREFIX = re.compile(r"\A(?:autoconfig|autodiscover|ua-auto-config)\.")
 
@@ -54,6 +51,17 @@ def parts() -> Parts:
     """Return the parts of the application that answers the request."""
     found: Parts = current_app.extensions[PARTS]
     return found
+
+
+def refuse_malformed() -> None:
+    """Raise the BadRequestError of a request whose host, scheme or path prefix is malformed."""
+    if error := inbound().error:
+        raise error
+
+
+def inbound() -> edge.Inbound:
+    """Return who asks, and at which host."""
+    return edge.read(request.environ, parts().settings.proxy_count)
 
 
 def argument(arguments: "MultiDict[str, str]", name: str) -> str:
@@ -121,15 +129,7 @@ def host_name() -> str:
 
     It is "" if the request has none.
     """
-    return _host()[0]
-
-
-def _host() -> tuple[str, str]:
-    """Return name and port of the header Host; Werkzeug refuses names with "_"."""
-    found = _HOST.fullmatch(request.headers.get("Host", "").lower())
-    if found is None or int(found["port"] or 1) > 65535:
-        return "", ""
-    return found["ip"] or found["name"].removesuffix("."), found["port"] or ""
+    return inbound().host
 
 
 def own_url(path: str) -> str:
@@ -138,18 +138,17 @@ def own_url(path: str) -> str:
     It is a URL of https if possible: a proxy behind the one that speaks TLS can call a request
     http. Then the public host of the settings is named, which has a certificate; without one, the
     host of the request, unless that is a name or a port of one's own machine or network. Raises
-    BadRequestError if the host name of the request is none.
+    BadRequestError if the request names no host, or one that is malformed.
     """
+    asked = inbound()
     scheme, public = request.scheme, parts().settings.public_url
     path = quote(request.script_root + path)
     if scheme == "http" and public.startswith("https:"):
         return f"{public}{path}"
-    name, port = _host()
-    try:
-        host = f"[{name}]" if ":" in name else parse_domain(name)
-    except AddressError:
-        cause = f"Host {request.headers.get('Host')!r}"
-        raise BadRequestError("The host name is not valid.", cause=cause) from None
+    name, port = asked.host, asked.port
+    if not name:
+        raise asked.error or BadRequestError("The host name is missing.")
+    host = f"[{name}]" if ":" in name else name
     is_named = "." in host and not is_ip(name) and not host.endswith(".localhost")
     if scheme == "http" and is_named and port in {"", "80", "443"}:
         scheme, port = "https", ""
@@ -166,7 +165,7 @@ def asked_domain() -> str:
     try:
         return parse_domain(_HOST_PREFIX.sub("", host_name()))
     except AddressError:
-        raise UnknownDomainError(cause=f"Host {request.headers.get('Host')!r}") from None
+        raise UnknownDomainError(cause=f"Host {inbound().asked!r}") from None
 
 
 def found_config(domain: str) -> FoundConfig:
@@ -193,7 +192,9 @@ def public_document(body: bytes, content_type: str) -> Response:
     # Written out, because werkzeug's objects for these headers cost more than the document.
     response.headers["Cache-Control"] = f"public, max-age={seconds}" if seconds else "no-cache"
     response.headers["ETag"] = etag
-    response.headers["Vary"] = "Host"
+    # The host of a proxy's header decides, too; a cache in between may pass on that of a stranger.
+    is_forwarded = parts().settings.proxy_count > 0
+    response.headers["Vary"] = "Host, X-Forwarded-Host" if is_forwarded else "Host"
     if "HTTP_IF_NONE_MATCH" in request.environ:
         response.make_conditional(request)
     return response

@@ -6,9 +6,7 @@ and no token makes more than its ``maxuse``. The library limits reads the settin
 Redis; in memory, it would keep each address of a flood, and follow a clock that is set back.
 """
 
-import ipaddress
 import logging
-import re
 from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import blake2b
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import request
 
+from automx import edge
 from automx.config import LimitSettings
 from automx.errors import SettingsError, TooManyRequestsError
 
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
 # The library limits is imported where it is used: most servers make no accounts.
 
 log = logging.getLogger(__name__)
-
-# Some proxies (IIS, Azure) append the port to the address in X-Forwarded-For.
-_WITH_PORT = re.compile(r"(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)\])(?::[0-9]+)?")
 
 _MEMORY = "memory://"
 _SCOPES = ("client", "token")
@@ -94,7 +90,7 @@ class Limits:
 
     def count_client(self) -> None:
         """Count the request for its client. Raises TooManyRequestsError above the limit."""
-        self._count(_client(), _SCOPES[0])
+        self._count(edge.of(request.environ).network, _SCOPES[0])
 
     def count_token(self) -> None:
         """Count the request for the token in its URL. Raises TooManyRequestsError likewise."""
@@ -171,20 +167,6 @@ def _open(storage: str) -> "FixedWindowRateLimiter":
         raise SettingsError(text) from error
     except ValueError as error:
         raise SettingsError("rate_limit_storage is not a URI of Redis") from error
-
-
-def _client() -> str:
-    """Return the client's address; of IPv6, the /64 network, the least that a customer has."""
-    text = request.remote_addr or "unknown"
-    if found := _WITH_PORT.fullmatch(text):
-        text = found[1] or found[2]
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return text
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
-        return str(ipaddress.IPv6Network((int(address), 64), strict=False))
-    return str(getattr(address, "ipv4_mapped", address))
 
 
 def _token() -> str:

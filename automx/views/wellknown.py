@@ -25,7 +25,7 @@ def service(name: str) -> Response:
     for server in config.services:
         url = shared_url(server.url, config.domain) if server.type == ServiceType(name) else None
         if url and not _is_asked(url):
-            return Response(status=301, headers={"Location": url, "Cache-Control": "no-cache"})
+            return Response(status=301, headers={"Location": url, "Cache-Control": "no-store"})
     raise UnknownDomainError("There is no such service for this domain.")
 
 
@@ -45,4 +45,4 @@ def logo() -> Response:
 def _is_asked(url: str) -> bool:
     """Return whether a URL is the one of the request."""
     parts = urlsplit(url)
-    return parts.hostname == host_name() and parts.path.rstrip("/") == request.path
+    return parts.hostname == host_name() and parts.path.rstrip("/") == request.path.rstrip("/")
