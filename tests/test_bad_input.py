@@ -674,7 +674,8 @@ def test_a_read_only_sqlite_file_is_read_and_cannot_be_written(
         setpriv = program("setpriv", "util-linux")
         command = [setpriv, "--bounding-set=-dac_override", *command]
     log = tmp_path / "log"
-    with running(command, log, ready=lambda: listens(port), env=environment(database)) as started:
+    env = environment(database) | {"AUTOMX_INITDB_TOKEN": "secret-1"}
+    with running(command, log, ready=lambda: listens(port), env=env) as started:
         server = Server(started.process, started.log, port)
         assert get(server).text == golden("example-alice.autoconfig.xml")
         assert get(server, "/readyz").status == 200
@@ -683,6 +684,7 @@ def test_a_read_only_sqlite_file_is_read_and_cannot_be_written(
             request = message(
                 f"{method} /initdb/ HTTP/1.1",
                 "Host: localhost",
+                "Authorization: Bearer secret-1",
                 "Content-Type: application/json",
                 f"Content-Length: {len(seed)}",
                 body=seed,

@@ -243,7 +243,6 @@ def servers(
                         **database,
                         "AUTOMX_PROXY_COUNT": str(count),
                         "AUTOMX_LOGLEVEL": "INFO",
-                        "AUTOMX_INITDB_TOKEN": TOKEN,
                         # It would take the place of the host in URLs of plain HTTP.
                         "AUTOMX_WEB_ENDPOINT": "https://example.com/new_email" if count else "",
                     },
@@ -664,9 +663,20 @@ def test_large_body_of_untold_length_is_refused(front: Front) -> None:
     }  # 400: Apache passes it on, automx reads as much as it allows
 
 
+@pytest.fixture(scope="module")
+def server_with_token(
+    database: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A server behind one proxy that has a token for /initdb/."""
+    env = {"AUTOMX_PROXY_COUNT": "1", "AUTOMX_LOGLEVEL": "INFO", "AUTOMX_INITDB_TOKEN": TOKEN}
+    log = tmp_path_factory.mktemp("automx") / "token.log"
+    with serving(database | env, log, "--workers", "1") as server:
+        yield server
+
+
 @pytest.mark.parametrize("name", ["nginx", "apache"])
 def test_large_body_does_not_reach_automx(
-    servers: list[Server],
+    server_with_token: Server,
     certificate: Path,
     tmp_path_factory: pytest.TempPathFactory,
     name: str,
@@ -674,20 +684,121 @@ def test_large_body_does_not_reach_automx(
     """Caddy passes it on as it comes, and stops at the limit."""
     headers = [("Authorization", f"Bearer {TOKEN}"), ("Content-Type", "application/json")]
     with (
-        chain(name, servers[1], certificate, tmp_path_factory) as front,
+        chain(name, server_with_token, certificate, tmp_path_factory) as front,
         front.logged(f"{CLIENT} POST /initdb/ 400"),
     ):
         assert front.ask("/initdb/", "POST", headers=headers, body=b" " * 70_000).status == 413
         assert front.ask("/initdb/", "POST", headers=headers, body=b" ").status == 400
 
 
-def test_token_opens_initdb_through_a_proxy(front: Front) -> None:
+@pytest.mark.parametrize("name", ALONE)
+def test_token_opens_initdb_through_a_proxy(
+    server_with_token: Server,
+    certificate: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+) -> None:
     authorization = ("Authorization", f"Bearer {TOKEN}")
-    with front.logged(f"{CLIENT} GET /initdb/ 200"):
-        assert front.ask("/initdb/", headers=[authorization]).status == 200
-    with front.logged(f"{CLIENT} GET /initdb/ 403"):
-        wrong = ("Authorization", "Bearer wrong")
-        assert front.ask("/initdb/", headers=[wrong]).status == 403
+    with chain(name, server_with_token, certificate, tmp_path_factory) as front:
+        with front.logged(f"{CLIENT} GET /initdb/ 200"):
+            assert front.ask("/initdb/", headers=[authorization]).status == 200
+        with front.logged(f"{CLIENT} GET /initdb/ 403"):
+            wrong = ("Authorization", "Bearer wrong")
+            assert front.ask("/initdb/", headers=[wrong]).status == 403
+
+
+def content(database: dict[str, str]) -> str:
+    """Return the seed document of all rows."""
+    return automx("export", env=database)
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Settings for a database without rows."""
+    file = tmp_path_factory.mktemp("empty") / "automx.sqlite"
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": f"sqlite:///{file}"}
+    automx("db", "upgrade", env=env)
+    return env
+
+
+@pytest.fixture(scope="module")
+def bare_nginx(
+    servers: list[Server],
+    empty_database: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[str, Front]]:
+    """An nginx that passes requests on by ``proxy_pass`` and adds no header.
+
+    Its fronts are named by the database of the server, a filled or an empty one, and by the version
+    of HTTP that nginx speaks to it: 1.0 is the default before nginx 1.29.7.
+    """
+    folder = tmp_path_factory.mktemp("bare")
+    env = {**empty_database, "AUTOMX_PROXY_COUNT": "1"}
+    with serving(env, folder / "automx.log", "--workers", "1") as empty:
+        fronts = {
+            f"{name} {version}": Front(free_port(), server)
+            for name, server in (("filled", servers[1]), ("empty", empty))
+            for version in ("1.0", "1.1")
+        }
+        blocks = "".join(
+            f"server {{ listen 127.0.0.1:{front.port}; location / {{"
+            f" proxy_http_version {name.split()[1]};"
+            f" proxy_pass http://127.0.0.1:{front.automx.port}; }} }}\n"
+            for name, front in fronts.items()
+        )
+        temporary = "".join(
+            f"{kind}_temp_path {folder / kind};\n"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        (folder / "nginx.conf").write_text(
+            f"daemon off;\nworker_processes 1;\npid {folder / 'pid'};\nevents {{}}\n"
+            f"http {{\n{temporary}access_log off;\n{blocks}}}\n"
+        )
+        command = [program("nginx", "nginx-light"), "-c", str(folder / "nginx.conf")]
+        with _proxy([*command, "-e", "stderr"], folder, next(iter(fronts.values())).port, 0):
+            yield fronts
+
+
+STRANGERS_SEED = json.dumps(SEED | {"domains": [{"name": "evil.test"}]}).encode()
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("host", [NAMES[0], "localhost", "127.0.0.1:4243"])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_a_stranger_changes_nothing_through_a_proxy_that_adds_no_header(
+    bare_nginx: dict[str, Front], database: dict[str, str], method: str, host: str, version: str
+) -> None:
+    front, before = bare_nginx[f"filled {version}"], content(database)
+    json_type = [("Content-Type", "application/json")]
+    body = STRANGERS_SEED if method == "POST" else None
+    answer = front.ask("/initdb/", method, raw_host=host, headers=json_type, body=body)
+    assert answer.status == (200 if (method, version) == ("GET", "1.1") else 403)
+    if method == "DELETE":
+        assert b"automx purge" in answer.body
+    assert content(database) == before
+
+
+def test_an_empty_database_without_token_is_the_risk_that_remains(
+    bare_nginx: dict[str, Front], empty_database: dict[str, str]
+) -> None:
+    """SECURITY.md names it."""
+    json_type = [("Content-Type", "application/json")]
+    before = content(empty_database)
+    for name in ("empty 1.0", "empty 1.1"):
+        for method in ("DELETE", "POST", "POST"):
+            answer = bare_nginx[name].ask(
+                "/initdb/", method, headers=json_type, body=STRANGERS_SEED
+            )
+            is_filled = (name, method) == ("empty 1.1", "POST")
+            assert answer.status == (200 if is_filled else 403)
+            assert is_filled or content(empty_database) == before
+    front = bare_nginx["empty 1.1"]
+    filled = content(empty_database)
+    assert "evil.test" in filled
+    other = STRANGERS_SEED.replace(b"evil.test", b"more.test")
+    assert front.ask("/initdb/", "POST", headers=json_type, body=other).status == 403
+    assert "the database is empty and initdb_token is not set" in front.automx.output
+    assert content(empty_database) == filled
 
 
 @pytest.mark.parametrize("spoof", SPOOFS)

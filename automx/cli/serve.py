@@ -16,6 +16,7 @@ from granian.server import Server
 from automx import create_app
 from automx.config import load
 from automx.database import is_in_memory
+from automx.views import initdb
 
 # Seconds that requests in flight get after SIGTERM.
 GRACE = 30
@@ -45,6 +46,7 @@ def serve(host: str, port: int, workers: int | None, examples: bool) -> None:
     settings = load()
     number = _number_of_workers(settings.db_uri, workers)
     create_app(settings)  # what is wrong stops the program here, not each worker again and again
+    initdb.warn_if_unfilled(settings)
     _check_port(host, port)
     # A fork would copy the locks of the thread that announces the server, held or not.
     multiprocessing.set_start_method("spawn")

@@ -236,8 +236,8 @@ class Settings:
     change in the database is visible after at most this time. `0` asks the database for each
     request.
 
-    initdb_token: A request with this token (`Authorization: Bearer TOKEN`) may use `/initdb/` from
-    anywhere. Without it, `/initdb/` is open to requests from this machine only. See
+    initdb_token: A request with this token (`Authorization: Bearer TOKEN`) may use `/initdb/`, from
+    anywhere. If none is set, programs on this machine may fill an empty database there. See
     [/initdb/](configuration.md#initdb).
 
     permit_cleartext_passwords: Put the password into an Apple profile if it is sent by POST: `yes`

@@ -1,88 +1,139 @@
-"""Seeding by HTTP, as in automx2: from this machine only, or with a token.
+"""Seeding by HTTP, as in automx2: with a token, or the first seed by a program on this machine.
 
 Where the database has no tables yet, or its file is missing, they are made first.
 """
 
 import hmac
+import logging
+from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
-from automx import migrations
+from automx import edge, migrations
 from automx.address import is_loopback
+from automx.config import Settings
 from automx.database import is_in_memory
 from automx.errors import ForbiddenError, SeedError
-from automx.views.http import body, host_name, parts
+from automx.views.http import body, parts
 from automx.views.session import current_session
 
-# automx.seed is imported where it is used: it takes 3 MiB, and few workers seed.
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+# automx.seed and automx.firstseed are imported where they are used: they take 3 MiB, and few
+# workers seed.
+
+log = logging.getLogger(__name__)
 
 blueprint = Blueprint("initdb", __name__)
 
-MAX_SEED = 256 * 1024 * 1024  # bytes; a million domains have about 50 MB
+# Bytes; a million domains have about 50 MB. Who sends a first seed may be a stranger after all.
+MAX_SEED, MAX_FIRST_SEED = 256 * 1024 * 1024, 4 * 1024 * 1024
 
-_FORWARDING_HEADERS = (
-    "Forwarded",
-    "Via",
-    "X-Forwarded-For",
-    "X-Forwarded-Host",
-    "X-Forwarded-Proto",
-    "X-Real-IP",
-)
+_HOLDS_DATA = "The database holds data already; nothing was changed."
+_NEEDED = "the token of the setting initdb_token (Authorization: Bearer TOKEN)"
 
 
 @blueprint.before_request
 def protect() -> None:
-    """Refuse requests that neither have the token nor come from this machine."""
-    expected = parts().settings.initdb_token
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    """Refuse requests that have no right to be here."""
+    _has_token(request.environ, parts().settings)
+
+
+def may_send(environ: "WSGIEnvironment", settings: Settings) -> bool:
+    """Return whether a request for /initdb/ may send a body. Asks as max_body()."""
+    return max_body(environ, settings) > 0
+
+
+def max_body(environ: "WSGIEnvironment", settings: Settings) -> int:
+    """Return how many bytes the body of a request for /initdb/ may have, 0 if it is refused.
+
+    A web server asks before it reads the body. No database is asked.
+    """
+    if edge.read(environ, settings.proxy_count).error:
+        return 0
+    try:
+        return MAX_SEED if _has_token(environ, settings) else MAX_FIRST_SEED
+    except ForbiddenError:
+        return 0
+
+
+def _has_token(environ: "WSGIEnvironment", settings: Settings) -> bool:
+    """Return whether a request has the token of the settings; if not, it may only be a first seed.
+
+    Raises ForbiddenError if it may not even be that.
+    """
+    expected = settings.initdb_token
+    scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     if expected and scheme.lower() == "bearer":
         if hmac.compare_digest(token.strip().encode(), expected.encode()):
-            return
+            return True
         raise ForbiddenError("The token is wrong.")
-    if not _is_local():
+    if environ["REQUEST_METHOD"] == "DELETE":
+        raise ForbiddenError(f"This needs {_NEEDED}. Without it, run: automx purge")
+    if expected:
+        raise ForbiddenError(f"This needs {_NEEDED}.")
+    if not _is_local(environ, edge.read(environ, settings.proxy_count)):
         raise ForbiddenError("This is allowed from the server itself only, or with a token.")
+    return False
 
 
-def _is_local() -> bool:
-    """Return whether a program on this machine sends the request, and no proxy or web page does.
+def _is_local(environ: "WSGIEnvironment", inbound: edge.Inbound) -> bool:
+    """Return whether it looks as if a program on this machine sends the request.
 
-    A proxy on this machine connects from loopback for all its clients; its headers show it, whether
-    ``proxy_count`` trusts it or not: ProxyFix ignores headers that are malformed or name fewer
-    proxies, and the address of the proxy is left. A page of another site in a browser on this
-    machine is known by Sec-Fetch-Site, or by its host name if that was made to point here (DNS
-    rebinding).
+    A proxy on this machine connects from loopback for all its clients. Most are known by their
+    headers, whether ``proxy_count`` trusts them or not. Some are not: so these requests may do no
+    more than fill an empty database. A page of another site in a browser on this machine is known
+    by Sec-Fetch-Site, or by its host name if that was made to point here (DNS rebinding).
     """
-    if any(name in request.headers for name in _FORWARDING_HEADERS):
+    if edge.is_through_proxy(environ):
         return False
-    if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+    if environ.get("HTTP_SEC_FETCH_SITE", "none") not in {"none", "same-origin"}:
         return False
-    return is_loopback(request.remote_addr or "") and is_loopback(host_name())
+    return is_loopback(inbound.client) and is_loopback(inbound.host)
+
+
+def warn_if_unfilled(settings: Settings) -> None:
+    """Log a warning if the database is empty and may be filled without a token."""
+    from automx.firstseed import is_unfilled
+
+    if not settings.initdb_token and is_unfilled(settings.db_uri):
+        log.warning(
+            "the database is empty and initdb_token is not set: until there is a row, programs on"
+            " this machine can fill it at /initdb/, and so can clients of a proxy here that adds no"
+            " X-Forwarded-For"
+        )
 
 
 def get() -> Response:
     """Seed the fixed sample into an empty database."""
-    from automx.seed import is_empty
+    from automx import firstseed, seed
     from automx.seeddocument import SAMPLE
 
     if request.method == "HEAD":  # Flask calls the view of GET, which would seed
         raise MethodNotAllowed(["GET", "POST", "DELETE"])
     _make_tables()
-    if not is_empty(current_session()):
-        return _line("The database holds data already; nothing was changed.")
-    return _seed(SAMPLE)
+    is_free = seed.is_empty if _has_token(request.environ, parts().settings) else firstseed.begin
+    return _seed(SAMPLE) if is_free(current_session()) else _line(_HOLDS_DATA)
 
 
 def post() -> Response:
     """Seed the JSON document in the body."""
+    from automx import firstseed
     from automx.seeddocument import parse
 
-    request.max_content_length = MAX_SEED
+    request.max_content_length = max_body(request.environ, parts().settings)
     if request.mimetype != "application/json":  # a form in a web page cannot send this type
         raise SeedError("The Content-Type must be application/json.")
     document = parse(body(), "the body")
     _make_tables()
-    return _seed(document)
+    session = current_session()
+    if _has_token(request.environ, parts().settings) or firstseed.begin(session):
+        return _seed(document)
+    if firstseed.adds_nothing(session, document):
+        return _line(_HOLDS_DATA)
+    raise ForbiddenError(f"The database holds data already: to add more, send {_NEEDED}.")
 
 
 def delete() -> Response:
@@ -117,8 +168,5 @@ def _line(text: str) -> Response:
 
 
 for _view, _method in ((get, "GET"), (post, "POST"), (delete, "DELETE")):
-    blueprint.add_url_rule("/initdb/", view_func=_view, methods=[_method])
-    # automx2's readers type it without the slash, and curl follows no redirect.
-    blueprint.add_url_rule(
-        "/initdb", view_func=_view, methods=[_method], provide_automatic_options=False
-    )
+    # Without the slash, so that werkzeug knows the methods of both forms.
+    blueprint.add_url_rule("/initdb", view_func=_view, methods=[_method])
