@@ -46,7 +46,6 @@ def serve(host: str, port: int, workers: int | None, examples: bool) -> None:
     settings = load()
     number = _number_of_workers(settings.db_uri, workers)
     create_app(settings)  # what is wrong stops the program here, not each worker again and again
-    initdb.warn_if_unfilled(settings)
     _check_port(host, port)
     # A fork would copy the locks of the thread that announces the server, held or not.
     multiprocessing.set_start_method("spawn")
@@ -63,6 +62,8 @@ def serve(host: str, port: int, workers: int | None, examples: bool) -> None:
         workers_kill_timeout=GRACE,
         log_level=LogLevels.error,
     )
+    # Beside the start: a locked table would hold it up.
+    threading.Thread(target=initdb.warn_if_unfilled, args=(settings,), daemon=True).start()
     announcer = threading.Thread(target=_announce, args=(host, port, examples), daemon=True)
     server.on_startup(announcer.start)
     server.on_shutdown(lambda: _notify("STOPPING=1"))
