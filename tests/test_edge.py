@@ -392,3 +392,16 @@ def test_a_path_that_is_none_leads_nowhere(grid: Flask, method: str, path: str) 
 def test_a_known_host_gets_its_document_through_the_whole_edge(grid: Flask) -> None:
     answer = ask(grid, "GET", "//mail//config-v1.1.xml/", "HTTP_X_FORWARDED_HOST", "EXAMPLE.com.")
     assert answer.text == golden("example.autoconfig.xml")
+
+
+def test_a_request_without_a_host_is_answered_where_none_is_needed(grid: Flask) -> None:
+    address = "emailaddress=alice@example.com"
+    for path, query, status in (
+        ("/mail/config-v1.1.xml", address, 200),
+        ("/healthz", "", 200),
+        ("/mail/config-v1.1.xml", "", 404),
+        ("/mobileconfig.svg", address, 400),
+    ):
+        environ = create_environ(path, query_string=query)
+        del environ["HTTP_HOST"]
+        assert run_wsgi_app(grid, environ, buffered=True)[1].startswith(f"{status} ")

@@ -47,7 +47,8 @@ def test_no_redirect_leads_to_itself(client: FlaskClient, execute: Execute) -> N
         "UPDATE davserver SET url = 'https://example.com/.well-known/caldav/', port = 0"
         " WHERE type = 'caldav'"
     )
-    assert client.get("/.well-known/caldav", headers=HOST).status_code == 404
+    for path in ("/.well-known/caldav", "/.well-known/caldav/"):
+        assert client.get(path, headers=HOST).status_code == 404
     execute(
         "INSERT INTO davserver VALUES (9, 'https://dav.example.com/.well-known/caldav', 0,"
         " 'caldav', 1, 0, NULL); INSERT INTO davserver_domain VALUES (9, 1)"
