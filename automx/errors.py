@@ -118,6 +118,12 @@ class UnavailableError(AutomxError):
     retry_after: int | None = 10  # seconds
 
 
+class BusyError(UnavailableError):
+    """Too many requests are answered at the moment; nothing was done for this one."""
+
+    public = N_("The server is busy at the moment. Please try again in a minute.")
+
+
 class DatabaseError(UnavailableError):
     """The database cannot be reached, or does not have the schema of this program."""
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from flask import Flask, Response, request
 
+from automx.front import Front
+
 
 def create_app(folder: Path) -> Flask:
     """Return an application that answers with the files of a folder."""
@@ -34,6 +36,11 @@ def _add_view(app: Flask, file: Path) -> None:
     app.add_url_rule(answer["path"], file.stem, view, methods=["GET", "POST"])
 
 
+def make() -> Front:
+    """Return the application for granian, in the same front as automx."""
+    return Front(create_app(Path(os.environ["BENCH_BARE"])))
+
+
 def main() -> None:
     """Run ``automx serve`` for this application instead of its own."""
     import granian.server
@@ -43,7 +50,7 @@ def main() -> None:
     server = granian.server.Server
 
     def of_this_application(_: str, **options: Any) -> object:
-        return server("bench.bare:app", **options)
+        return server("bench.bare:make", **options)
 
     granian.server.Server = of_this_application  # type: ignore[assignment] # what serve() calls
     serve()
@@ -51,5 +58,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-else:
-    app = create_app(Path(os.environ["BENCH_BARE"]))

@@ -480,6 +480,9 @@ GOOD = {
     "an absolute request target": message(
         GET.replace(" /", " http://autoconfig.example.com/"), "Host: autoconfig.example.com"
     ),
+    "an absolute request target, and another Host": message(
+        GET.replace(" /", " http://autoconfig.example.com/"), "Host: example.org"
+    ),
     "300 bytes of unknown header": message(GET_ALICE, HOST, f"X: {'x' * 300}"),
     "no Host, but an address": message(GET_ALICE),
     "chunks": message(POST, HOST, XML, CHUNKED, body=chunked(REQUEST, 100)),
@@ -523,7 +526,7 @@ BAD: dict[str, tuple[bytes, int, str]] = {
     "a Host of dots": (message(GET, "Host: ..."), 400, HOST_NAME),
     "a Host of 5 kB": (message(GET, f"Host: {'a.' * 2500}com"), 400, HOST_NAME),
     "an absolute target of another host": (
-        message(GET.replace(" /", " http://example.com/"), "Host: example.org"), 404, UNKNOWN,
+        message(GET.replace(" /", " http://example.org/"), HOST), 404, UNKNOWN,
     ),
     "an address of 10 kB": (message(GET_ALICE.replace("alice", "a" * 10_000), OTHER), 400, LONG),
     "a line break in an address": (
@@ -557,7 +560,10 @@ BAD: dict[str, tuple[bytes, int, str]] = {
     ),
     "no body": (message(POST, HOST, XML), 400, NO_XML),
     "an empty body": (message(POST, HOST, XML, "Content-Length: 0"), 400, NO_XML),
-    "chunks of no size": (message(POST, HOST, XML, CHUNKED, body=b"zz\r\nabc\r\n"), 400, NO_XML),
+    "chunks of no size": (
+        message(POST, HOST, XML, CHUNKED, body=b"zz\r\nabc\r\n"),
+        400, "The request cannot be understood.",
+    ),
 }  # fmt: skip
 
 

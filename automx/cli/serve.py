@@ -2,28 +2,36 @@
 
 import multiprocessing
 import os
+import resource
 import socket
 import threading
 import time
 import urllib.request
+from contextlib import suppress
+from functools import partial
+from typing import Any
 
 import click
-from granian.constants import HTTPModes, Interfaces
+from granian.constants import HTTPModes, Interfaces, Loops, TaskImpl
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
+from granian.server.common import AbstractServer
 
 from automx import create_app
+from automx.cli import worker
 from automx.config import load
 from automx.database import is_in_memory
 from automx.views import initdb
 
-# Seconds that requests in flight get after SIGTERM.
-GRACE = 30
+# Seconds that requests in flight get after SIGTERM: all but a backend answer within them.
+GRACE = 9
 # Milliseconds that a client gets for the head of a request, and that an idle connection lasts.
 HEAD_TIMEOUT = 5_000
-# Threads of a worker: enough for slow clients and a slow database, few enough to be quick.
-THREADS = 8
+HEAD_SIZE = 64 * 1024  # bytes
+# Connections of a worker; more wait in the queue of the kernel.
+CONNECTIONS = 2_000
+OTHER_FILES = 500  # that a worker may have open: databases, directories, pipes of programs
 
 
 @click.command
@@ -50,15 +58,19 @@ def serve(host: str, port: int, workers: int | None, examples: bool) -> None:
     # A fork would copy the locks of the thread that announces the server, held or not.
     multiprocessing.set_start_method("spawn")
     server = Server(
-        "automx.cli.worker:app",
+        "automx.cli.worker:make",
         address=host,
         port=port,
-        interface=Interfaces.WSGI,
+        interface=Interfaces.RSGI,
+        loop=Loops.asyncio,
+        task_impl=TaskImpl.asyncio,
         http=HTTPModes.http1,
+        websockets=False,
         workers=number,
-        blocking_threads=THREADS,
-        http1_settings=HTTP1Settings(header_read_timeout=HEAD_TIMEOUT),
+        backpressure=_connections(),
+        http1_settings=HTTP1Settings(header_read_timeout=HEAD_TIMEOUT, max_buffer_size=HEAD_SIZE),
         respawn_failed_workers=True,
+        respawn_interval=0,
         workers_kill_timeout=GRACE,
         log_level=LogLevels.error,
     )
@@ -67,7 +79,37 @@ def serve(host: str, port: int, workers: int | None, examples: bool) -> None:
     announcer = threading.Thread(target=_announce, args=(host, port, examples), daemon=True)
     server.on_startup(announcer.start)
     server.on_shutdown(lambda: _notify("STOPPING=1"))
-    server.serve()
+    _run(server)
+
+
+def _run(server: AbstractServer[Any]) -> None:
+    """Run a server until it ends. Raises ClickException if a worker cannot start."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    reasons: list[str] = []
+
+    def watch() -> None:
+        with suppress(EOFError):  # the server ends
+            reasons.append(receiver.recv())
+            server.interrupt_signal = True
+            server.main_loop_interrupt.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        server.serve(target_loader=partial(worker.load, sender))
+    except SystemExit:
+        if not reasons:
+            raise
+    if reasons:
+        raise click.ClickException(f"a worker cannot start: {reasons[0]}")
+
+
+def _connections() -> int:
+    """Return how many connections a worker may have, which has so many files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < (wanted := CONNECTIONS + OTHER_FILES):
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(soft - OTHER_FILES, soft // 2)
 
 
 def _number_of_workers(db_uri: str, asked: int | None) -> int:

@@ -1,19 +1,44 @@
-"""The application in a worker process of ``automx serve``."""
+"""A worker process of ``automx serve``: it loads the application, or says why it cannot."""
 
 import ctypes
 import multiprocessing
 import os
 import signal
 import sys
+from importlib import import_module
+from multiprocessing.connection import Connection
+from typing import Any
 
-from automx.server import app
-
-__all__ = ["app"]
+from automx import create_app
+from automx.front import Front, make_front
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
-# A main process that is killed cannot stop its workers, and they would keep the port.
-if sys.platform == "linux":
+
+def make() -> Front:
+    """Return automx's application for granian."""
+    return make_front(create_app())
+
+
+def load(failures: Connection, target: str) -> Any:
+    """Return what a function gives, named by module and name: ``automx.cli.worker:make``.
+
+    If it fails, the main process gets the reason, one line, and this process ends.
+    """
+    _end_with_parent()
+    module, _, name = target.partition(":")
+    try:
+        return getattr(import_module(module), name)()
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        failures.send(" ".join(reason.split()))
+        raise SystemExit(1) from None
+
+
+def _end_with_parent() -> None:
+    """End this process with the main one: else it would keep the port when that is killed."""
+    if sys.platform != "linux":
+        return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     parent = multiprocessing.parent_process()
     if parent is None or parent.pid != os.getppid():  # it was killed before the line above

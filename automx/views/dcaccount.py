@@ -34,6 +34,7 @@ _REASONS = {
     400: N_("This QR code is damaged. Please scan it again, or ask for a new one."),
     404: N_("This QR code leads to a wrong address. Please ask for a new one."),
     405: N_("This address is for the app Delta Chat. Please scan the QR code with it."),
+    408: N_("This request came too slowly. Please check your connection and try again."),
     413: N_("This request is too large. Please scan the QR code with the app Delta Chat."),
     500: N_("This server cannot make mailboxes; its administrator has to look into it."),
 }

@@ -13,10 +13,15 @@ from automx.views.http import NOSNIFF, personal_document
 
 log = logging.getLogger(__name__)
 
+# The key of a WSGI environment under which the web server puts the error that is to be answered: a
+# request that came too slowly, or for which there was no place.
+FOUND = "automx.failure"
+
 _TEXTS = {
     400: "The request cannot be understood.",
     404: "There is nothing at this address.",
     405: "This method is not allowed here.",
+    408: "The request took too long.",
     413: "The request is too large.",
 }
 
@@ -68,6 +73,13 @@ def record(error: Exception) -> Failure:
         line = f"{text} ({cause})" if cause else text
         log.log(level, "%s %s %s: %s", request.method, request.path, status, line)
     return Failure(status, text, headers, error)
+
+
+def raise_found() -> None:
+    """Raise the error that the web server has found, before any view is called."""
+    error: Exception | None = request.environ.get(FOUND)
+    if error is not None:
+        raise error
 
 
 def handler(form: Callable[[Failure], Response]) -> Callable[[Exception], Response]:

@@ -17,9 +17,14 @@ from automx.views.paths import normal
 _READING = {"GET", "HEAD"}
 
 
+def paths_of_accounts(web_endpoint: str) -> set[str]:
+    """Return the paths at which a POST makes an account."""
+    return {"/", "/new_email", normal(unquote(urlsplit(web_endpoint).path)) or "/"}
+
+
 def make_blueprint(web_endpoint: str) -> Blueprint:
     """Return the blueprint of these paths and of requests that lead to no path at all."""
-    paths = {"/", "/new_email", normal(unquote(urlsplit(web_endpoint).path)) or "/"}
+    paths = paths_of_accounts(web_endpoint)
     blueprint = Blueprint("root", __name__)
     for path in sorted(paths):
         for view, method in ((dcaccount.create, "POST"), (show, "GET")):

@@ -1,0 +1,155 @@
+"""The front of ``automx serve``: reads each request whole, and lets a thread answer it.
+
+granian calls it by its interface RSGI, and it calls a WSGI application (PEP 3333). No thread waits
+for a client: bodies are read first, within a deadline. No neighbour takes all threads: requests for
+accounts have at most half of them, and /healthz has a thread of its own. What fails here is told to
+the application, which knows the form that each protocol has for errors.
+"""
+
+import asyncio
+import atexit
+import os
+import signal
+from collections.abc import Callable, Container
+from functools import partial
+from io import BytesIO
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from flask import Flask
+from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
+
+from automx.errors import AutomxError
+from automx.places import Places, Threads
+from automx.rsgi import Body, Exchange, Scope, answer, environment
+from automx.views import initdb, root
+from automx.views.failure import FOUND
+from automx.views.http import MAX_BODY, parts
+from automx.views.initdb import MAX_SEED
+from automx.views.paths import normal
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+
+# Threads of a worker: enough for neighbours that are slow, few enough to cost little memory.
+THREADS = 32
+# How many requests may wait for a thread, and how many seconds.
+WAITING, WAITING_SECONDS = 1_000, 5.0
+# The same for accounts: many phones scan the code of one poster.
+LANE_WAITING, LANE_SECONDS = 500, 10.0
+# Seconds after SIGTERM in which they may still wait.
+LAST_SECONDS = 3.0
+
+BODY_SECONDS = 5.0  # that a client has for a body
+DRAIN_SECONDS = 2.0  # in which it may go on to send one that is not wanted
+# For a seed document, of which so many are read at once.
+SEED_SECONDS, SEEDS = 60.0, 2
+
+
+class Front:
+    """An RSGI application around a WSGI application.
+
+    POST requests at the paths ``accounts``, which have no slash at the end, make accounts.
+    ``may_seed`` returns whether a request may send a seed document; it is asked at /initdb/.
+    """
+
+    def __init__(
+        self,
+        app: "WSGIApplication",
+        *,
+        accounts: Container[str] = (),
+        may_seed: "Callable[[WSGIEnvironment], bool]" = lambda _: False,
+    ) -> None:
+        self._app = app
+        self._accounts = accounts
+        self._may_seed = may_seed
+        self._threads = Threads(THREADS)
+        self._places = Places(THREADS, share=THREADS, waiting=WAITING, seconds=WAITING_SECONDS)
+        half = THREADS // 2
+        self._lane = Places(half, share=half // 2, waiting=LANE_WAITING, seconds=LANE_SECONDS)
+        self._seeds = Places(SEEDS, share=SEEDS, waiting=LANE_WAITING, seconds=LANE_SECONDS)
+        # They wait for no neighbour.
+        self._health = Threads(1)
+        self._failures = Threads(1)
+
+    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Learn of SIGTERM beside granian, whose handlers are those of the event loop."""
+
+        def stop(*_: object) -> None:
+            loop.call_soon_threadsafe(loop.call_later, LAST_SECONDS, self._close)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+            signal.siginterrupt(number, False)
+
+    def __rsgi_del__(self, _: asyncio.AbstractEventLoop) -> None:
+        """End the process: all is answered, or is left to its backend.
+
+        To end it by the interpreter would abort at times: a thread of granian is still there.
+        """
+        atexit._run_exitfuncs()  # noqa: SLF001 - as multiprocessing does before os._exit()
+        os._exit(0)
+
+    async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
+        """Answer a request."""
+        environ = environment(scope)
+        body = Body(environ, exchange) if Body.is_in(environ) else None
+        try:
+            if body is None:
+                await self._answer(scope, environ, exchange)
+            elif scope.method == "POST" and _ending(scope.path) == "/initdb":
+                await self._seed(environ, exchange, body)
+            else:
+                environ["wsgi.input"] = BytesIO(await body.read(MAX_BODY, BODY_SECONDS))
+                await self._answer(scope, environ, exchange)
+        except (AutomxError, RequestTimeout, RequestEntityTooLarge) as error:
+            environ[FOUND] = error
+            await self._failures.run(partial(answer, self._app, environ, exchange))
+        if body is not None:
+            await body.drain(DRAIN_SECONDS)
+
+    async def _answer(self, scope: Scope, environ: "WSGIEnvironment", exchange: Exchange) -> None:
+        call = partial(answer, self._app, environ, exchange)
+        if scope.path == "/healthz":
+            await self._health.run(call)
+        elif scope.method == "POST" and _ending(scope.path) in self._accounts:
+            token = parse_qs(scope.query_string).get("t", [""])[0]
+            async with self._lane.place(token), self._places.place():
+                await self._threads.run(call)
+        else:
+            async with self._places.place():
+                await self._threads.run(call)
+
+    async def _seed(self, environ: "WSGIEnvironment", exchange: Exchange, body: Body) -> None:
+        """Answer a request with a seed document, which is read only if it may be sent."""
+        async with self._places.place():
+            may_seed = await self._threads.run(partial(self._may_seed, environ))
+        async with self._seeds.place():
+            if may_seed:
+                environ["wsgi.input"] = BytesIO(await body.read(MAX_SEED, SEED_SECONDS))
+            else:
+                environ["CONTENT_LENGTH"] = "0"
+            async with self._places.place():
+                await self._threads.run(partial(answer, self._app, environ, exchange))
+
+    def _close(self) -> None:
+        """Refuse what still waits: the process ends."""
+        for places in (self._lane, self._seeds, self._places):
+            places.close()
+
+
+def make_front(app: Flask) -> Front:
+    """Return the front of automx's application."""
+
+    def may_seed(environ: "WSGIEnvironment") -> bool:
+        with app.request_context(environ):
+            return initdb.may_send()
+
+    with app.app_context():
+        endpoint = parts().settings.web_endpoint
+    paths = {path.rstrip("/") for path in root.paths_of_accounts(endpoint)}
+    return Front(app, accounts=paths, may_seed=may_seed)
+
+
+def _ending(path: str) -> str:
+    return normal(path).rstrip("/")

@@ -1,0 +1,154 @@
+"""Places and threads of an event loop: how many calls run at once, and how the others wait."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
+
+from automx.errors import BusyError
+
+T = TypeVar("T")
+
+
+class Places:
+    """A number of places, of which one key may have a share; others wait in turn. Not for threads.
+
+    ``share`` is how many places one key may have. ``waiting`` is how many may wait; one key may be
+    half of them, unless it may have all places. ``seconds`` is how long they wait.
+    """
+
+    def __init__(self, number: int, *, share: int, waiting: int, seconds: float) -> None:
+        self._free = number
+        self._share = share
+        self._waiting = waiting
+        self._waiting_of_one = waiting if share == number else waiting // 2
+        self._seconds = seconds
+        self._taken: dict[str, int] = {}
+        self._queue: list[tuple[str, asyncio.Future[None]]] = []
+
+    def place(self, key: str = "") -> "Place":
+        """Return a place to be had in a ``with`` block, for a key of its own."""
+        return Place(self, key)
+
+    async def take(self, key: str) -> None:
+        """Take a place, as soon as one is free and the key has less than its share.
+
+        Raises BusyError if none is free in time, or if too many wait already.
+        """
+        if self._is_free_for(key):
+            self._grant(key)
+            return
+        waiting = sum(one == key for one, _ in self._queue)
+        if len(self._queue) >= self._waiting or waiting >= self._waiting_of_one:
+            raise BusyError
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        timer = loop.call_later(self._seconds, self._refuse, turn)
+        self._queue.append((key, turn))
+        try:
+            await turn
+        finally:
+            timer.cancel()
+
+    def give(self, key: str) -> None:
+        """Give a place back: the first in the queue that may have it gets it."""
+        self._free += 1
+        if left := self._taken[key] - 1:
+            self._taken[key] = left
+        else:
+            del self._taken[key]
+        for number, (waiting, turn) in enumerate(self._queue):
+            if self._is_free_for(waiting):
+                del self._queue[number]
+                self._grant(waiting)
+                turn.set_result(None)
+                return
+
+    def close(self) -> None:
+        """Refuse those that wait, and from now on all that would have to wait."""
+        self._waiting = 0
+        for _, turn in list(self._queue):
+            self._refuse(turn)
+
+    def _is_free_for(self, key: str) -> bool:
+        return self._free > 0 and self._taken.get(key, 0) < self._share
+
+    def _grant(self, key: str) -> None:
+        self._free -= 1
+        self._taken[key] = self._taken.get(key, 0) + 1
+
+    def _refuse(self, turn: asyncio.Future[None]) -> None:
+        if turn.done():
+            return
+        self._queue = [(key, other) for key, other in self._queue if other is not turn]
+        turn.set_exception(BusyError())
+
+
+class Place:
+    """A place among Places, which is had in a ``with`` block."""
+
+    __slots__ = ("_key", "_places")
+
+    def __init__(self, places: Places, key: str) -> None:
+        self._places = places
+        self._key = key
+
+    async def __aenter__(self) -> None:
+        await self._places.take(self._key)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._places.give(self._key)
+
+
+class Threads:
+    """Threads for the calls of an event loop, started when they are needed.
+
+    They are daemons: a process that ends does not wait for a backend, as it would for those of
+    concurrent.futures.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._calls: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]]] = SimpleQueue()
+        self._ended: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        self._is_told = False  # whether the event loop knows of what has ended
+        self._started = self._running = 0
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Return what a call returns, as soon as a thread has made it."""
+        self._running += 1
+        if self._started < min(self._running, self._number):
+            Thread(target=self._work, daemon=True, name=f"request {self._started}").start()
+            self._started += 1
+        result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._calls.put((call, result))
+        return await result
+
+    def _work(self) -> None:
+        while True:
+            call, result = self._calls.get()
+            value, error = None, None
+            try:
+                value = call()
+            except BaseException as caught:
+                error = caught
+            self._ended.append((result, value, error))
+            if not self._is_told:  # to wake the loop costs more than a short call
+                self._is_told = True
+                with suppress(RuntimeError):  # the loop has ended
+                    result.get_loop().call_soon_threadsafe(self._tell)
+            del call, result, value, error  # an idle thread keeps no body
+
+    def _tell(self) -> None:
+        """Hand over what has ended, in the event loop."""
+        self._is_told = False
+        while self._ended:
+            result, value, error = self._ended.popleft()
+            self._running -= 1
+            if error is None:
+                result.set_result(value)
+            else:
+                result.set_exception(error)
