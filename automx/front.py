@@ -2,8 +2,8 @@
 
 granian calls it by its interface RSGI, and it calls a WSGI application (PEP 3333). No thread waits
 for a client: bodies are read first, within a deadline. No neighbour takes all threads: requests for
-accounts have at most half of them, and /healthz has a thread of its own. What fails here is told to
-the application, which knows the form that each protocol has for errors.
+accounts, and those for /healthz, have threads of their own. What fails here is told to the
+application, which knows the form that each protocol has for errors.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ import signal
 from collections.abc import Callable, Container
 from functools import partial
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qs
 
 from flask import Flask
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
-from automx.errors import AutomxError
+from automx.errors import AutomxError, SilentError, UnavailableError
 from automx.places import Places, Threads
 from automx.rsgi import Body, Exchange, Scope, answer, environment
 from automx.views import initdb, root
@@ -31,19 +31,23 @@ from automx.views.paths import normal
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
+T = TypeVar("T")
+
 # Threads of a worker: enough for neighbours that are slow, few enough to cost little memory.
 THREADS = 32
-# How many requests may wait for a thread, and how many seconds.
+# How many requests may wait for one of them, and how many seconds.
 WAITING, WAITING_SECONDS = 1_000, 5.0
-# The same for accounts: many phones scan the code of one poster.
-LANE_WAITING, LANE_SECONDS = 500, 10.0
-# Seconds after SIGTERM in which they may still wait.
-LAST_SECONDS = 3.0
+# The same for requests for accounts. One token may have half: many phones scan one poster.
+ACCOUNT_THREADS = 16
+ACCOUNTS_WAITING, ACCOUNT_SECONDS = 500, 10.0
 
 BODY_SECONDS = 5.0  # that a client has for a body
 DRAIN_SECONDS = 2.0  # in which it may go on to send one that is not wanted
 # For a seed document, of which so many are read at once.
 SEED_SECONDS, SEEDS = 60.0, 2
+
+# Seconds after SIGTERM until nothing waits for a thread any longer, and until all is answered.
+LAST_SECONDS, END_SECONDS = 3.0, 7.0
 
 
 class Front:
@@ -65,18 +69,24 @@ class Front:
         self._may_seed = may_seed
         self._threads = Threads(THREADS)
         self._places = Places(THREADS, share=THREADS, waiting=WAITING, seconds=WAITING_SECONDS)
-        half = THREADS // 2
-        self._lane = Places(half, share=half // 2, waiting=LANE_WAITING, seconds=LANE_SECONDS)
-        self._seeds = Places(SEEDS, share=SEEDS, waiting=LANE_WAITING, seconds=LANE_SECONDS)
-        # They wait for no neighbour.
-        self._health = Threads(1)
-        self._failures = Threads(1)
+        self._account_threads = Threads(ACCOUNT_THREADS)
+        self._account_places = Places(
+            ACCOUNT_THREADS,
+            share=ACCOUNT_THREADS // 2,
+            waiting=ACCOUNTS_WAITING,
+            seconds=ACCOUNT_SECONDS,
+        )
+        self._seed_places = Places(SEEDS, share=SEEDS, waiting=WAITING, seconds=ACCOUNT_SECONDS)
+        # These wait for no neighbour.
+        self._health_thread = Threads(1)
+        self._failure_thread = Threads(1)
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Learn of SIGTERM beside granian, whose handlers are those of the event loop."""
 
         def stop(*_: object) -> None:
-            loop.call_soon_threadsafe(loop.call_later, LAST_SECONDS, self._close)
+            loop.call_soon_threadsafe(loop.call_later, LAST_SECONDS, self._refuse)
+            loop.call_soon_threadsafe(loop.call_later, END_SECONDS, self._abandon)
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
@@ -93,49 +103,59 @@ class Front:
     async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
         """Answer a request."""
         environ = environment(scope)
+        failure: Exception | None = None
         body = Body(environ, exchange) if Body.is_in(environ) else None
         try:
             if body is None:
-                await self._answer(scope, environ, exchange)
-            elif scope.method == "POST" and _ending(scope.path) == "/initdb":
+                await self._answer(environ, exchange)
+            elif _is_post(environ, {"/initdb"}):
                 await self._seed(environ, exchange, body)
             else:
                 environ["wsgi.input"] = BytesIO(await body.read(MAX_BODY, BODY_SECONDS))
-                await self._answer(scope, environ, exchange)
+                await self._answer(environ, exchange)
         except (AutomxError, RequestTimeout, RequestEntityTooLarge) as error:
-            environ[FOUND] = error
-            await self._failures.run(partial(answer, self._app, environ, exchange))
+            failure = error
+        if failure:
+            environ = {**environ, FOUND: failure}  # a thread may still have the first one
+            await self._failure_thread.run(partial(answer, self._app, environ, exchange))
+            failure.__traceback__ = None  # its frames would keep the connection open for a while
         if body is not None:
             await body.drain(DRAIN_SECONDS)
 
-    async def _answer(self, scope: Scope, environ: "WSGIEnvironment", exchange: Exchange) -> None:
+    async def _answer(self, environ: "WSGIEnvironment", exchange: Exchange) -> None:
         call = partial(answer, self._app, environ, exchange)
-        if scope.path == "/healthz":
-            await self._health.run(call)
-        elif scope.method == "POST" and _ending(scope.path) in self._accounts:
-            token = parse_qs(scope.query_string).get("t", [""])[0]
-            async with self._lane.place(token), self._places.place():
-                await self._threads.run(call)
+        if environ["PATH_INFO"] == "/healthz":
+            await self._health_thread.run(call)
+        elif _is_post(environ, self._accounts):
+            token = parse_qs(environ["QUERY_STRING"]).get("t", [""])[0]
+            async with self._account_places.place(token, exchange.client_disconnect):
+                await self._account_threads.run(call)
         else:
-            async with self._places.place():
-                await self._threads.run(call)
+            await self._run(call)
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        async with self._places.place():
+            return await self._threads.run(call)
 
     async def _seed(self, environ: "WSGIEnvironment", exchange: Exchange, body: Body) -> None:
         """Answer a request with a seed document, which is read only if it may be sent."""
-        async with self._places.place():
-            may_seed = await self._threads.run(partial(self._may_seed, environ))
-        async with self._seeds.place():
-            if may_seed:
+        call = partial(answer, self._app, environ, exchange)
+        if await self._run(partial(self._may_seed, environ)):
+            async with self._seed_places.place():
                 environ["wsgi.input"] = BytesIO(await body.read(MAX_SEED, SEED_SECONDS))
-            else:
-                environ["CONTENT_LENGTH"] = "0"
-            async with self._places.place():
-                await self._threads.run(partial(answer, self._app, environ, exchange))
+                await self._run(call)
+        else:
+            environ["CONTENT_LENGTH"] = "0"
+            await self._run(call)
 
-    def _close(self) -> None:
-        """Refuse what still waits: the process ends."""
-        for places in (self._lane, self._seeds, self._places):
+    def _refuse(self) -> None:
+        for places in (self._account_places, self._seed_places, self._places):
             places.close()
+
+    def _abandon(self) -> None:
+        """Answer what its neighbour has not answered; "prune" looks after the accounts."""
+        self._account_threads.abandon(SilentError)
+        self._threads.abandon(UnavailableError)
 
 
 def make_front(app: Flask) -> Front:
@@ -151,5 +171,6 @@ def make_front(app: Flask) -> Front:
     return Front(app, accounts=paths, may_seed=may_seed)
 
 
-def _ending(path: str) -> str:
-    return normal(path).rstrip("/")
+def _is_post(environ: "WSGIEnvironment", paths: Container[str]) -> bool:
+    is_post = environ["REQUEST_METHOD"] == "POST"
+    return is_post and normal(environ["PATH_INFO"]).rstrip("/") in paths

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from automx.errors import BusyError
 
 T = TypeVar("T")
+Gone = Callable[[], Awaitable[None]]
 
 
 class Places:
@@ -29,14 +30,15 @@ class Places:
         self._taken: dict[str, int] = {}
         self._queue: list[tuple[str, asyncio.Future[None]]] = []
 
-    def place(self, key: str = "") -> "Place":
-        """Return a place to be had in a ``with`` block, for a key of its own."""
-        return Place(self, key)
+    def place(self, key: str = "", gone: Gone | None = None) -> "Place":
+        """Return a place to be had in a ``with`` block, which take() takes."""
+        return Place(self, key, gone)
 
-    async def take(self, key: str) -> None:
+    async def take(self, key: str, gone: Gone | None) -> None:
         """Take a place, as soon as one is free and the key has less than its share.
 
-        Raises BusyError if none is free in time, or if too many wait already.
+        ``gone`` ends when the client has gone, which then waits no longer. Raises BusyError if no
+        place is free in time, or if too many wait already.
         """
         if self._is_free_for(key):
             self._grant(key)
@@ -48,10 +50,13 @@ class Places:
         turn = loop.create_future()
         timer = loop.call_later(self._seconds, self._refuse, turn)
         self._queue.append((key, turn))
+        leaving = asyncio.ensure_future(gone()) if gone else loop.create_future()
+        leaving.add_done_callback(lambda _: self._refuse(turn))
         try:
             await turn
         finally:
             timer.cancel()
+            leaving.cancel()
 
     def give(self, key: str) -> None:
         """Give a place back: the first in the queue that may have it gets it."""
@@ -68,7 +73,7 @@ class Places:
                 return
 
     def close(self) -> None:
-        """Refuse those that wait, and from now on all that would have to wait."""
+        """Refuse what waits, and from now on all that would have to wait."""
         self._waiting = 0
         for _, turn in list(self._queue):
             self._refuse(turn)
@@ -90,14 +95,15 @@ class Places:
 class Place:
     """A place among Places, which is had in a ``with`` block."""
 
-    __slots__ = ("_key", "_places")
+    __slots__ = ("_gone", "_key", "_places")
 
-    def __init__(self, places: Places, key: str) -> None:
+    def __init__(self, places: Places, key: str, gone: Gone | None) -> None:
         self._places = places
         self._key = key
+        self._gone = gone
 
     async def __aenter__(self) -> None:
-        await self._places.take(self._key)
+        await self._places.take(self._key, self._gone)
 
     async def __aexit__(self, *_: object) -> None:
         self._places.give(self._key)
@@ -115,17 +121,24 @@ class Threads:
         self._calls: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]]] = SimpleQueue()
         self._ended: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._is_told = False  # whether the event loop knows of what has ended
-        self._started = self._running = 0
+        self._results: set[asyncio.Future[Any]] = set()
+        self._started = 0
 
     async def run(self, call: Callable[[], T]) -> T:
         """Return what a call returns, as soon as a thread has made it."""
-        self._running += 1
-        if self._started < min(self._running, self._number):
+        result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._results.add(result)
+        if self._started < min(len(self._results), self._number):
             Thread(target=self._work, daemon=True, name=f"request {self._started}").start()
             self._started += 1
-        result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._calls.put((call, result))
         return await result
+
+    def abandon(self, error: type[Exception]) -> None:
+        """Raise an error where a result is awaited; the calls go on."""
+        for result in self._results:
+            if not result.done():
+                result.set_exception(error())
 
     def _work(self) -> None:
         while True:
@@ -147,7 +160,9 @@ class Threads:
         self._is_told = False
         while self._ended:
             result, value, error = self._ended.popleft()
-            self._running -= 1
+            self._results.discard(result)
+            if result.done():  # it was abandoned
+                continue
             if error is None:
                 result.set_result(value)
             else:

@@ -63,7 +63,10 @@ class Scope(Protocol):
     path: str
     query_string: str
     authority: str | None
-    headers: Headers
+
+    @property
+    def headers(self) -> Headers:
+        """The headers: granian copies them each time."""
 
 
 class Exchange(Protocol):
@@ -77,6 +80,9 @@ class Exchange(Protocol):
 
     async def __anext__(self) -> bytes:
         """Return the next chunk: an empty one at the end, two of them if the body breaks off."""
+
+    async def client_disconnect(self) -> None:
+        """Return when the client has closed its connection."""
 
     def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         """Send the response, from any thread."""
