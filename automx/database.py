@@ -154,7 +154,11 @@ def create_engine(db_uri: str) -> Engine:
 def driver_errors(db_uri: str) -> Iterator[None]:
     """Raise SettingsError if ``db_uri`` names no database, or one whose driver is not installed."""
     try:
+        if (port := make_url(db_uri).port) is not None and not 0 < port < 65_536:
+            raise SettingsError("db_uri has a port that is not from 1 to 65535")
         yield
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"db_uri has an option that its driver refuses: {error}") from error
     except exc.NoSuchModuleError as error:
         raise SettingsError("db_uri names a kind of database that is not known") from error
     except exc.ArgumentError as error:

@@ -14,6 +14,7 @@ import pytest
 from tests.commandline import attempt
 from tests.processes import (
     AUTOMX,
+    REPOSITORY,
     Server,
     free_port,
     listening_sockets,
@@ -186,6 +187,99 @@ def test_a_database_that_workers_cannot_use_is_told_once_before_they_start(
     assert (result.returncode, result.stdout) == (status, "")
     usage = "Usage: automx serve [OPTIONS]\nTry 'automx serve --help' for help.\n\n"
     assert result.stderr == (usage if status == 2 else "") + text
+
+
+LONG = f"/{'a' * 5_000}"
+FOLDER, NO_PEM, SCRIPT = "FOLDER", "NO_PEM", "SCRIPT"  # replaced by paths
+NO_FILE = "must be the path of a file that can be read"
+
+WRONG = {
+    "a port above 65535": ("db_uri", "postgresql://h:99999/d", "has a port that is not from 1 to"),
+    "port 0": ("db_uri", "mysql://u:p@h:0/d", "has a port that is not from 1 to 65535"),
+    "a bad option of SQLite": ("db_uri", "sqlite:////tmp/x?timeout=abc", "has an option that its"),
+    "a bad option of PyMySQL": ("db_uri", "mysql://h/d?connect_timeout=x", "has an option that"),
+    "a NUL in a URI": ("db_uri", "sqlite:////tmp/a\0b", "must be a text without NUL"),
+    "a NUL in a path": ("account_command", "/bin/a\0b", "must be a text without NUL"),
+    "a path too long": ("account_command", LONG, "must be the full path of a program that can"),
+    "a command too long": (
+        "account_command",
+        f"{SCRIPT} {'a' * 140_000}",
+        "must be at most 100,000",
+    ),
+    "a backend without a program": ("account_backend", "command", "account_command is empty"),
+    "a backend without a key": ("account_backend", "mailcow", "mailcow_token must be set"),
+    "no authorities": (
+        "mailcow_ca_file",
+        NO_PEM,
+        "must be a file of certificate authorities (PEM)",
+    ),
+    **{
+        f"{what} as {key}": (key, path, NO_FILE)
+        for key in ("ldap_ca_file", "mailcow_ca_file", "signing_certificate", "signing_key")
+        for what, path in (("a folder", FOLDER), ("a long path", LONG))
+    },
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_setting_that_no_worker_could_use_is_told_in_one_line(
+    environment: dict[str, str], tmp_path: Path, name: str
+) -> None:
+    key, value, text = WRONG[name]
+    script, no_pem, conf = tmp_path / "script", tmp_path / "pem", tmp_path / "automx.conf"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    no_pem.write_text("no certificate\n")
+    for word, path in ((FOLDER, tmp_path), (NO_PEM, no_pem), (SCRIPT, script)):
+        value = value.replace(word, str(path))
+    conf.write_text(f"[automx]\n{key} = {value}\n")
+    env = {**environment, "AUTOMX_CONF": str(conf)}
+    if key == "db_uri":
+        del env["AUTOMX_DB_URI"]
+    result = attempt("serve", "--port", str(free_port()), env=env)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert text in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("automx: ")
+
+
+@pytest.mark.parametrize("host", ["", "192.0.2.1", "nowhere.invalid", f"{'a' * 70}.example"])
+def test_a_host_that_is_not_ours_is_told_in_one_line(
+    environment: dict[str, str], host: str
+) -> None:
+    result = attempt("serve", "--host", host, "--port", str(free_port()), env=environment)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"Error: cannot listen on {host}, port ")
+    assert result.stderr.count("\n") == 1
+
+
+def refuse() -> None:
+    """Fail as an application may that a worker cannot make."""
+    raise OSError("no space left")
+
+
+def test_a_worker_that_cannot_start_ends_the_server_with_one_line(
+    environment: dict[str, str],
+) -> None:
+    program = (
+        "import granian.server\n"
+        "made = granian.server.Server\n"
+        "granian.server.Server = lambda _, **given: made('tests.test_serve:refuse', **given)\n"
+        "from automx.cli.serve import serve\n"
+        "serve()\n"
+    )
+    result = subprocess.run(
+        [AUTOMX.with_name("python"), "-c", program, "--port", str(free_port()), "--workers", "2"],
+        env={**os.environ, **environment},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == "Error: a worker cannot start: no space left"
+    assert "Traceback" not in result.stderr
 
 
 def test_other_wsgi_servers_serve_the_same_document(

@@ -19,6 +19,7 @@ from granian.server import Server
 from granian.server.common import AbstractServer
 
 from automx import create_app
+from automx.backends import Backends
 from automx.cli import worker
 from automx.config import load
 from automx.database import is_in_memory
@@ -53,13 +54,15 @@ def serve(host: str, port: int, workers: int | None, examples: bool) -> None:
     """
     settings = load()
     number = _number_of_workers(settings.db_uri, workers)
-    create_app(settings)  # what is wrong stops the program here, not each worker again and again
-    _check_port(host, port)
+    # What is wrong stops the program here, and not each worker again and again.
+    create_app(settings)
+    Backends(settings.accounts).get("")
+    address = _address(host, port)
     # A fork would copy the locks of the thread that announces the server, held or not.
     multiprocessing.set_start_method("spawn")
     server = Server(
         "automx.cli.worker:make",
-        address=host,
+        address=address,
         port=port,
         interface=Interfaces.RSGI,
         loop=Loops.asyncio,
@@ -76,7 +79,7 @@ def serve(host: str, port: int, workers: int | None, examples: bool) -> None:
     )
     # Beside the start: a locked table would hold it up.
     threading.Thread(target=initdb.warn_if_unfilled, args=(settings,), daemon=True).start()
-    announcer = threading.Thread(target=_announce, args=(host, port, examples), daemon=True)
+    announcer = threading.Thread(target=_announce, args=(address, port, examples), daemon=True)
     server.on_startup(announcer.start)
     server.on_shutdown(lambda: _notify("STOPPING=1"))
     _run(server)
@@ -124,22 +127,27 @@ def _number_of_workers(db_uri: str, asked: int | None) -> int:
     return 1
 
 
-def _check_port(host: str, port: int) -> None:
-    """Stop with a clear text if the port is taken: granian would share it with its owner."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((host, port))
-        except OSError as error:
-            raise click.ClickException(
-                f"cannot listen on {host}, port {port}: {error.strerror}"
-            ) from error
+def _address(host: str, port: int) -> str:
+    """Return the IP address of a host.
+
+    Stop with a clear text if it is not ours or the port is taken: granian would share it with its
+    owner.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, _, _, address = found[0]
+        with socket.socket(family, kind) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise click.ClickException(f"cannot listen on {host}, port {port}: {reason}") from error
+    return str(address[0])
 
 
-def _announce(host: str, port: int, examples: bool) -> None:
+def _announce(address: str, port: int, examples: bool) -> None:
     """Wait until the server answers, then notify systemd and print its URL."""
-    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared only
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - compared only
     base = f"http://[{loopback}]:{port}" if ":" in loopback else f"http://{loopback}:{port}"
     while True:
         try:

@@ -165,7 +165,7 @@ class AccountSettings:
     command: tuple[str, ...] = _key("account_command", values.command)
     mailcow_endpoint: str = _key("mailcow_endpoint", values.api_url)
     mailcow_token: str = _key("mailcow_token", values.token, secret=True)
-    mailcow_ca_file: str = _key("mailcow_ca_file", values.readable_file)
+    mailcow_ca_file: str = _key("mailcow_ca_file", values.ca_file)
     # Ruff does not see that these two are fields, too.
     warn_before: timedelta = _key("account_warn_before", parse_duration, "0s")  # noqa: RUF009
     warn_command: tuple[str, ...] = _key("account_warn_command", values.command)
@@ -335,6 +335,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
 def _parsed(key: Key, text: str) -> object:
     """Return the value of a text; if there is none, that of the text before a comment."""
+    if "\0" in text:  # neither a path nor a URI may hold it
+        raise ValueError("a text without NUL")
     try:
         return key.parse(text)
     except ValueError:

@@ -68,7 +68,7 @@ def _from_file(environ: Mapping[str, str], names: Mapping[str, str]) -> _Texts:
         ]
         if environ.get(variable):
             path = Path(environ[variable])
-            if not path.exists():
+            if not _exists(path, home(environ)):
                 raise SettingsError(f"environment variable {variable}: there is no file {path}")
             return _read(path, program, names)
         for path in places:

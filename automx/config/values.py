@@ -72,9 +72,28 @@ host_name = matching(
 
 def readable_file(text: str) -> str:
     """Return the path of a file that can be read now, or ""."""
-    if text and not os.access(text, os.R_OK):
+    if text and not (_is_file(text) and os.access(text, os.R_OK)):
         raise ValueError("the path of a file that can be read")
     return text
+
+
+def ca_file(text: str) -> str:
+    """Return the path of a file of certificate authorities, or ""."""
+    if readable_file(text):
+        import ssl  # few commands need it
+
+        try:
+            ssl.create_default_context(cafile=text)
+        except OSError as error:
+            raise ValueError("a file of certificate authorities (PEM)") from error
+    return text
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # the name is too long
+        return False
 
 
 def _content(path: str) -> str:
@@ -135,6 +154,9 @@ def _url(text: str, expected: str) -> str:
     return parts.geturl().rstrip("/")
 
 
+_COMMAND_BYTES = 100_000  # Linux takes words of up to 131,071 bytes (execve(2))
+
+
 def command(text: str) -> tuple[str, ...]:
     """Return the words of a command line: quotes are as in a shell, and nothing else is."""
     try:
@@ -142,9 +164,11 @@ def command(text: str) -> tuple[str, ...]:
     except ValueError as error:
         raise ValueError("a program and its arguments, with closed quotes") from error
     if words and not (
-        words[0].startswith("/") and Path(words[0]).is_file() and os.access(words[0], os.X_OK)
+        words[0].startswith("/") and _is_file(words[0]) and os.access(words[0], os.X_OK)
     ):
         raise ValueError("the full path of a program that can be run, and its arguments")
+    if len(text.encode()) > _COMMAND_BYTES:
+        raise ValueError(f"at most {_COMMAND_BYTES:,} bytes")
     return words
 
 
