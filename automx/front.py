@@ -25,7 +25,6 @@ from automx.rsgi import Body, Exchange, Scope, answer, environment
 from automx.views import initdb, root
 from automx.views.failure import FOUND
 from automx.views.http import MAX_BODY, parts
-from automx.views.initdb import MAX_SEED
 from automx.views.paths import normal
 
 if TYPE_CHECKING:
@@ -54,7 +53,8 @@ class Front:
     """An RSGI application around a WSGI application.
 
     POST requests at the paths ``accounts``, which have no slash at the end, make accounts.
-    ``may_seed`` returns whether a request may send a seed document; it is asked at /initdb/.
+    ``max_seed`` returns how many bytes a seed document may have, 0 if none may be sent; it is asked
+    at /initdb/ in the event loop.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class Front:
         app: "WSGIApplication",
         *,
         accounts: Container[str] = (),
-        may_seed: "Callable[[WSGIEnvironment], bool]" = lambda _: False,
+        max_seed: "Callable[[WSGIEnvironment], int]" = lambda _: 0,
     ) -> None:
         self._app = app
         self._accounts = accounts
-        self._may_seed = may_seed
+        self._max_seed = max_seed
         self._threads = Threads(THREADS)
         self._places = Places(THREADS, share=THREADS, waiting=WAITING, seconds=WAITING_SECONDS)
         self._account_threads = Threads(ACCOUNT_THREADS)
@@ -140,9 +140,9 @@ class Front:
     async def _seed(self, environ: "WSGIEnvironment", exchange: Exchange, body: Body) -> None:
         """Answer a request with a seed document, which is read only if it may be sent."""
         call = partial(answer, self._app, environ, exchange)
-        if await self._run(partial(self._may_seed, environ)):
+        if limit := self._max_seed(environ):
             async with self._seed_places.place():
-                environ["wsgi.input"] = BytesIO(await body.read(MAX_SEED, SEED_SECONDS))
+                environ["wsgi.input"] = BytesIO(await body.read(limit, SEED_SECONDS))
                 await self._run(call)
         else:
             environ["CONTENT_LENGTH"] = "0"
@@ -160,15 +160,10 @@ class Front:
 
 def make_front(app: Flask) -> Front:
     """Return the front of automx's application."""
-
-    def may_seed(environ: "WSGIEnvironment") -> bool:
-        with app.request_context(environ):
-            return initdb.may_send()
-
     with app.app_context():
-        endpoint = parts().settings.web_endpoint
-    paths = {path.rstrip("/") for path in root.paths_of_accounts(endpoint)}
-    return Front(app, accounts=paths, may_seed=may_seed)
+        settings = parts().settings
+    paths = {path.rstrip("/") for path in root.paths_of_accounts(settings.web_endpoint)}
+    return Front(app, accounts=paths, max_seed=lambda environ: initdb.max_body(environ, settings))
 
 
 def _is_post(environ: "WSGIEnvironment", paths: Container[str]) -> bool:

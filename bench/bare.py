@@ -38,7 +38,7 @@ def _add_view(app: Flask, file: Path) -> None:
 
 def make() -> Front:
     """Return the application for granian, in the same front as automx."""
-    return Front(create_app(Path(os.environ["BENCH_BARE"])))
+    return Front(app)
 
 
 def main() -> None:
@@ -58,3 +58,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+else:
+    app = create_app(Path(os.environ["BENCH_BARE"]))
