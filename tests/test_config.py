@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
+import certifi
 import pytest
 
 from automx import migrations
@@ -178,7 +179,7 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         "account_command = /bin/sh -e '/srv/my accounts' \"--home=/x\"\n"
         "mailcow_endpoint = https://[::1]:8443/api/v1\n"
         "mailcow_token = hidden\n"
-        f"mailcow_ca_file = {automx_conf}\n"
+        f"mailcow_ca_file = {certifi.where()}\n"
         "account_warn_before = 1w\n"
         "account_warn_command = /bin/sh\n"
         "account_created_command = /bin/true created\n"
@@ -215,7 +216,7 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         account_command=("/bin/sh", "-e", "/srv/my accounts", "--home=/x"),
         mailcow_endpoint="https://[::1]:8443/api/v1",
         mailcow_token="hidden",
-        mailcow_ca_file=str(automx_conf),
+        mailcow_ca_file=certifi.where(),
         account_warn_before=timedelta(days=7),
         account_warn_command=("/bin/sh",),
         account_created_command=("/bin/true", "created"),
