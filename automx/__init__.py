@@ -34,13 +34,13 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
         signer = signing.Signer(settings.signing)
     app.extensions[http.PARTS] = http.Parts(
         settings,
-        cache.ConfigCache(settings.domain_cache_seconds),
+        cache.ConfigCache(settings.domain_cache_seconds, stale_seconds=settings.stale_seconds),
         pool.Directories(settings.directory),
-        backends.Backends(settings.accounts, KeyStates(lambda: session.db.engine)),
+        backends.Backends(settings.accounts, KeyStates(session.new_session)),
         limits.Limits(settings.limits),
         drawings.Drawings(),
         signer,
     )
-    session.register(app, settings.db_uri, echo=settings.db_echo)
+    session.register(app, settings)
     views.register(app, settings)
     return app

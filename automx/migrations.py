@@ -24,6 +24,7 @@ from sqlalchemy.pool import NullPool
 from automx.config import load
 from automx.database import (
     IN_MEMORY,
+    Session,
     driver_errors,
     file_of,
     file_to_make,
@@ -102,14 +103,15 @@ def upgrade(db_uri: str, revision: str = "head") -> list[Applied]:
         return _run("upgrade", target, connection)
 
 
-def create(db_uri: str) -> None:
+def create(db_uri: str, session: Session) -> None:
     """Make the schema in a database that has no table of automx; else do nothing.
 
-    A database of automx2 is not adopted. Raises DatabaseError as upgrade().
+    A database of automx2 is not adopted. The session looks for tables, within its limits, and is
+    rolled back. Raises DatabaseError as upgrade(), and the errors of the session.
     """
     if not (path := file_of(db_uri)) or path.exists():
-        with _connection(db_uri) as connection:
-            existing = set(inspect(connection).get_table_names())
+        existing = set(inspect(session.connection()).get_table_names())
+        session.rollback()
         if existing & {VERSION_TABLE, *metadata.tables}:
             return
     upgrade(db_uri)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from automx.accounts.keystates import KeyStates
 from automx.backends.keys import KeyState, KeyStatus
+from automx.database import Session
 from tests.mailboxes import NOW
 
 TRIED = KeyStatus(KeyState.TRIED, NOW)
@@ -18,7 +19,7 @@ LATER = KeyStatus(KeyState.TRIED, NOW + timedelta(seconds=1))
 
 @pytest.fixture
 def states(engine: sa.Engine) -> KeyStates:
-    return KeyStates(lambda: engine)
+    return KeyStates(lambda: Session(engine))
 
 
 def test_the_status_of_each_key_is_kept(states: KeyStates) -> None:

@@ -21,7 +21,7 @@ from automx.backends import Backends, Mailbox, Owner
 from automx.backends.keys import TRIAL, TRUST, KeyState, KeyStatus, ProcessMemory
 from automx.backends.mailcow import Mailcow
 from automx.config import AccountSettings
-from automx.database import create_engine
+from automx.database import Session, create_engine
 from automx.errors import (
     AutomxError,
     MailLeftError,
@@ -1679,7 +1679,7 @@ def crowd(connect: Open, number: int, **options: Any) -> list[BaseException | No
 def key_states(database: Path) -> Iterator[KeyStates]:
     """A memory of keys in a database, as the workers of a server share it."""
     engine = create_engine(f"sqlite:///{database}")
-    yield KeyStates(lambda: engine)
+    yield KeyStates(lambda: Session(engine))
     engine.dispose()
 
 

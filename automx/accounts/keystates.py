@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from sqlalchemy import Engine, and_, delete, insert, select, update
+from sqlalchemy import and_, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from automx.backends.keys import KeyState, KeyStatus
@@ -11,22 +11,22 @@ from automx.models import BackendKey, second_of
 
 
 class KeyStates:
-    """A KeyMemory in the database. ``engine`` returns the engine of the caller's thread."""
+    """A KeyMemory in the database. ``open_session`` returns a new session."""
 
-    def __init__(self, engine: Callable[[], Engine]) -> None:
-        self._engine = engine
+    def __init__(self, open_session: Callable[[], Session]) -> None:
+        self._open_session = open_session
 
     def read(self, digest: str) -> KeyStatus | None:
         """Return the status of a key; None if nothing is known."""
         columns = BackendKey.c.state, BackendKey.c.changed_at
         query = select(*columns).where(BackendKey.c.digest == digest)
-        with Session(self._engine()) as session:
+        with self._open_session() as session:
             row = session.execute(query).one_or_none()
         return None if row is None else KeyStatus(KeyState(row.state), row.changed_at)
 
     def replace(self, digest: str, before: KeyStatus | None, after: KeyStatus | None) -> bool:
         """Change the status of a key; False, and no change, if it is not ``before`` any more."""
-        with Session(self._engine()) as session:
+        with self._open_session() as session:
             if before is None:
                 return after is None or self._insert(session, digest, after)
             is_unchanged = and_(

@@ -72,6 +72,8 @@ def read(path: Path) -> Mailadm:
             )
     except OSError as error:
         raise BadRequestError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:  # of a damaged name of a table or column
+        raise BadRequestError(f"{path} is damaged: it holds a name that is no text") from error
     except sqlite3.Error as error:
         if str(error).startswith("no such"):  # table or column
             text = f"{path} is no database of mailadm 0.10 or later: {error}"

@@ -148,7 +148,7 @@ def _accounts(session: Session, settings: AccountSettings, network: Network) -> 
     found = tokens.all_tokens(session)
     session.commit()
     settings = replace(settings, timeout=network.timeout)
-    with closing(Backends(settings, KeyStates(lambda: session.engine))) as backends:
+    with closing(Backends(settings, KeyStates(lambda: Session(session.engine)))) as backends:
         return list(check_accounts(found, backends, network.now))
 
 

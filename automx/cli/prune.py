@@ -15,6 +15,7 @@ from automx.backends.command import run_hook
 from automx.cli.context import Context, with_json
 from automx.cli.terminal import EXIT_STATUS, complain, say, with_progress
 from automx.config import AccountSettings
+from automx.database import Session
 from automx.moments import iso, parse_moment, to_minute
 
 # Infinitive and past of each action, in the order of the summary.
@@ -64,7 +65,7 @@ def prune(context: Context, dry_run: bool, time: datetime | None) -> None:
     steps: list[Done] = []
     with (
         context.session() as session,
-        closing(Backends(settings, KeyStates(lambda: session.engine))) as backends,
+        closing(Backends(settings, KeyStates(lambda: Session(session.engine)))) as backends,
     ):
         actions = pending(session, now=now, policy=policy)
         work = run(session, actions, backends, now=now, policy=policy, dry_run=dry_run)

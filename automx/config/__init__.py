@@ -223,6 +223,10 @@ class Settings:
     `$STATE_DIRECTORY` (set by systemd), else in `$XDG_DATA_HOME/automx`, else in
     `~/.local/share/automx`.
 
+    db_timeout: How long a request may wait for the database, in seconds, at most 60; then the
+    client is asked to try again later. Commands have no limit. See
+    [a database that does not answer](database.md#a-database-that-does-not-answer).
+
     db_echo: Write each SQL statement to the log, with its values: `yes` or `no`.
 
     loglevel: How much is logged: `DEBUG`, `INFO` (one line for each request), `WARNING`, `ERROR` or
@@ -235,6 +239,10 @@ class Settings:
     domain_cache_seconds: How long each worker keeps the rows of a domain in memory, in seconds. A
     change in the database is visible after at most this time. `0` asks the database for each
     request.
+
+    stale_seconds: How long, in seconds, each worker may go on with the rows of a domain from its
+    memory while the database does not answer, counted from the moment at which they were due to be
+    read again. `0`: not at all.
 
     initdb_token: A request with this token (`Authorization: Bearer TOKEN`) may use `/initdb/`, from
     anywhere. If none is set, programs on this machine may fill an empty database there. See
@@ -254,10 +262,12 @@ class Settings:
     """
 
     db_uri: str = _key("db_uri", values.db_uri, secret=True, show=values.without_password)
+    db_timeout: float = _key("db_timeout", values.call_seconds, "3")
     db_echo: bool = _key("db_echo", values.boolean, "no")
     loglevel: str = _key("loglevel", _log_level, "WARNING")
     proxy_count: int = _key("proxy_count", values.proxy_count, "0")
     domain_cache_seconds: float = _key("domain_cache_seconds", values.seconds, "10")
+    stale_seconds: float = _key("stale_seconds", values.seconds, "3600")
     initdb_token: str = _key("initdb_token", values.token, secret=True)
     permit_cleartext_passwords: bool = _key("permit_cleartext_passwords", values.boolean, "no")
     # No key of the file: only automx2's environment variable sets it.

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from flask import Response, current_app, request
+from flask import Response, current_app, g, request
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge
 
@@ -16,6 +16,7 @@ from automx.address import EmailAddress, is_ip, parse_domain
 from automx.backends import Backends
 from automx.cache import ConfigCache, FoundConfig
 from automx.config import Settings
+from automx.database import outage
 from automx.directory.pool import NOBODY, Directories, Person
 from automx.errors import AddressError, BadRequestError, UnknownDomainError
 from automx.lookup import find
@@ -169,8 +170,27 @@ def asked_domain() -> str:
 
 
 def found_config(domain: str) -> FoundConfig:
-    """Return the settings of a domain, from the cache if they are fresh. Raises as lookup.find."""
-    return parts().cache.get(domain, lambda name: find(current_session(), name))
+    """Return the settings of a domain, from the cache if they are fresh.
+
+    While the database is away, they are those that are remembered; the response then tells their
+    age. Raises as lookup.find, and DatabaseError.
+    """
+    found = parts().cache.get(domain, _look_up)
+    if found.age is not None:
+        g.age = found.age
+    return found
+
+
+def _look_up(domain: str) -> FoundConfig:
+    session = current_session()
+    try:
+        return find(session, domain)
+    except Exception as error:
+        if (found := outage(error)) is not None:
+            raise found from error
+        raise
+    finally:
+        session.close()  # a directory may be asked now: others need the connection
 
 
 def known_person(found: FoundConfig, address: EmailAddress) -> Person:
@@ -185,8 +205,12 @@ def known_person(found: FoundConfig, address: EmailAddress) -> Person:
 
 
 def public_document(body: bytes, content_type: str) -> Response:
-    """Answer with a document that is the same for everyone; caches may keep it."""
-    seconds = int(parts().settings.domain_cache_seconds)
+    """Answer with a document that is the same for everyone; caches may keep it.
+
+    One that is made from memory while the database is away must be asked for again each time.
+    """
+    age = g.get("age")
+    seconds = int(parts().settings.domain_cache_seconds) if age is None else 0
     etag = f'"{blake2b(body, digest_size=16).hexdigest()}"'
     response = Response(body, content_type=content_type)
     # Written out, because werkzeug's objects for these headers cost more than the document.
@@ -195,6 +219,8 @@ def public_document(body: bytes, content_type: str) -> Response:
     # The host of a proxy's header decides, too; a cache in between may pass on that of a stranger.
     is_forwarded = parts().settings.proxy_count > 0
     response.headers["Vary"] = "Host, X-Forwarded-Host" if is_forwarded else "Host"
+    if age is not None:
+        response.headers["Age"] = str(age)
     if "HTTP_IF_NONE_MATCH" in request.environ:
         response.make_conditional(request)
     return response
@@ -206,6 +232,8 @@ def personal_document(
     """Answer with a document about one person; no cache may keep it."""
     response = Response(body, status, headers, content_type=content_type)
     response.headers["Cache-Control"] = "no-store"
+    if status < 400 and (age := g.get("age")) is not None:
+        response.headers["Age"] = str(age)
     return response
 
 

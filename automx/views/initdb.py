@@ -146,9 +146,10 @@ def delete() -> Response:
 
 
 def _make_tables() -> None:
-    db_uri = parts().settings.db_uri
+    db_uri, session = parts().settings.db_uri, current_session()
+    session.allow_large_changes()
     if not is_in_memory(db_uri):  # it has had its tables since the start
-        migrations.create(db_uri)
+        migrations.create(db_uri, session)
 
 
 def _seed(document: object) -> Response:

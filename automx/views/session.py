@@ -1,46 +1,59 @@
 """The session of a request, on an engine of Flask-SQLAlchemy."""
 
-from flask import Flask, g
+from flask import Flask, current_app, g
 from flask_sqlalchemy import SQLAlchemy
 
+from automx.config import Settings
 from automx.database import (
     Session,
+    Turns,
     driver_errors,
     drop_stale_connections,
     engine_options,
     existing_file_uri,
     is_in_memory,
     read_any_text,
+    report_unreadable_answers,
 )
 from automx.migrations import create_in_memory
 from automx.models import metadata
 
 db = SQLAlchemy(metadata=metadata)
 
+_TURNS = "automx.turns"  # the key of the Turns in app.extensions
 
-def register(app: Flask, db_uri: str, *, echo: bool) -> None:
-    """Let the requests of an application use a database; ``echo`` logs each statement.
+
+def register(app: Flask, settings: Settings) -> None:
+    """Let the requests of an application use the database of the settings.
 
     A database in memory gets its tables now. Raises SettingsError for a bad ``db_uri``.
     """
+    db_uri, seconds = settings.db_uri, settings.db_timeout
     app.config["SQLALCHEMY_DATABASE_URI"] = existing_file_uri(db_uri)
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(db_uri)
-    app.config["SQLALCHEMY_ECHO"] = echo
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(db_uri, seconds)
+    app.config["SQLALCHEMY_ECHO"] = settings.db_echo
     with driver_errors(db_uri):
         db.init_app(app)
     with app.app_context():
         drop_stale_connections(db.engine)
         read_any_text(db.engine)
+        report_unreadable_answers(db.engine)
+        app.extensions[_TURNS] = Turns(db.engine, seconds)
         if is_in_memory(db_uri):
             with db.engine.begin() as connection:
                 create_in_memory(connection)
     app.teardown_appcontext(_close)
 
 
+def new_session() -> Session:
+    """Return a session whose transactions are limited by the settings."""
+    return Session(db.engine, current_app.extensions[_TURNS])
+
+
 def current_session() -> Session:
     """Return the session of this request. What is not committed is rolled back at its end."""
     if "session" not in g:
-        g.session = Session(db.engine)
+        g.session = new_session()
     session: Session = g.session
     return session
 

@@ -1,0 +1,291 @@
+"""The database: engines, sessions and transactions."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from math import ceil
+from time import monotonic
+from typing import Any, Self, TypeVar
+
+import sqlalchemy
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Engine,
+    Executable,
+    RowMapping,
+    ScalarResult,
+    Select,
+    exc,
+)
+from sqlalchemy.pool import QueuePool
+
+from automx import deadline
+from automx.database.outages import is_conflict, outage, reason, report_unreadable_answers
+from automx.database.sqlitefile import drop_stale_connections, read_any_text
+from automx.database.turns import CHANGE_SECONDS, PLACES, Turn, Turns
+from automx.database.uris import (
+    IN_MEMORY,
+    driver_errors,
+    existing_file_uri,
+    file_of,
+    file_to_make,
+    is_in_memory,
+    require_file,
+    url_of,
+)
+from automx.errors import DatabaseError
+
+__all__ = [
+    "CHANGE_SECONDS",
+    "IN_MEMORY",
+    "PLACES",
+    "TRIES",
+    "Session",
+    "Turns",
+    "chunks",
+    "commit",
+    "create_engine",
+    "driver_errors",
+    "drop_stale_connections",
+    "engine_options",
+    "existing_file_uri",
+    "file_of",
+    "file_to_make",
+    "is_conflict",
+    "is_in_memory",
+    "open_session",
+    "outage",
+    "read_any_text",
+    "read_by_key",
+    "reason",
+    "report_unreadable_answers",
+    "require_file",
+    "savepoint",
+    "url_of",
+]
+
+_Item = TypeVar("_Item")
+
+_ROWS_AT_ONCE = 2_000  # rows that are read by one query
+
+# How often a transaction runs that fails because of others. On SQLite, each run waits some seconds
+# for its turn.
+TRIES = 4
+
+
+def engine_options(db_uri: str, seconds: float | None = None) -> dict[str, Any]:
+    """Return the options of ``sqlalchemy.create_engine`` for a database, as a dict.
+
+    With ``seconds``, they are for an engine whose transactions are limited by Turns. Without them,
+    no statement is limited; a database that is gone or locked is noticed all the same.
+    """
+    url = url_of(db_uri)
+    wait = 5 if seconds is None else seconds
+    options: dict[str, Any] = {"pool_pre_ping": seconds is None}  # Turns looks by itself
+    match url.get_backend_name():
+        case "sqlite" if is_in_memory(db_uri):
+            # Each connection would have a database of its own: threads use the one in turn.
+            options = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0}
+            return options | {"pool_timeout": wait, "connect_args": {"check_same_thread": False}}
+        case "sqlite":
+            options = {"pool_timeout": wait, "connect_args": {"timeout": wait}}
+        case "postgresql":
+            # Without the second limit, a server that vanished is waited for for 15 minutes.
+            timeouts = {"connect_timeout": ceil(wait), "tcp_user_timeout": 10_000}
+            options |= {"pool_timeout": wait, "connect_args": timeouts}
+        case "mysql" | "mariadb" if url.get_driver_name() == "pymysql":
+            read = 30 if seconds is None else ceil(CHANGE_SECONDS)
+            timeouts = {"connect_timeout": ceil(wait), "read_timeout": read, "write_timeout": read}
+            options |= {"pool_timeout": wait, "connect_args": timeouts}
+        case _:
+            options["pool_timeout"] = wait
+    if seconds is not None:
+        options |= {"pool_size": 5, "max_overflow": PLACES - 5}
+    return options
+
+
+class Session:
+    """The transactions of a request or a command, one after the other, each on a connection.
+
+    A transaction begins with its first statement. Between two of them, no connection is held: the
+    pool checks it again before the next one. The session of SQLAlchemy's ORM does the same, but a
+    short command would wait long for its import.
+
+    With ``turns``, each transaction is one of them. Then connection() raises DatabaseError if the
+    database is known to be silent, and so does any statement that gets no answer in time.
+    """
+
+    def __init__(self, engine: Engine, turns: Turns | None = None) -> None:
+        self.engine = engine
+        self.turns = turns
+        self._connection: Connection | None = None
+        self._turn: Turn | None = None
+        self._has_large_changes = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def connection(self) -> Connection:
+        """Return the connection of this transaction."""
+        if self._connection is not None:
+            return self._connection
+        if self.turns is None:
+            self._connection = self.engine.connect()
+            return self._connection
+        self._turn, self._connection = self.turns.begin()
+        if self._has_large_changes:
+            self.turns.lengthen(self._turn, self._connection)
+        return self._connection
+
+    def allow_large_changes(self) -> None:
+        """Let each statement of further transactions take CHANGE_SECONDS, if it has a limit."""
+        self._has_large_changes = True
+
+    def execute(
+        self, statement: Executable, parameters: Any = None
+    ) -> CursorResult[*tuple[Any, ...]]:
+        """Run a statement."""
+        return self.connection().execute(statement, parameters)
+
+    def scalars(self, statement: Executable) -> ScalarResult[Any]:
+        """Run a query and return the first column of its rows."""
+        return self.execute(statement).scalars()
+
+    def scalar(self, statement: Executable) -> Any:
+        """Run a query and return the first column of its first row; None if there is no row."""
+        return self.execute(statement).scalar()
+
+    def commit(self) -> None:
+        """Commit the transaction and release its connection."""
+        if self._connection is not None:
+            self._connection.commit()
+            self.close()
+
+    def rollback(self) -> None:
+        """Roll the transaction back and release its connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Release the connection; what is not committed is rolled back."""
+        if self._connection is None:
+            return
+        connection, self._connection = self._connection, None
+        turn, self._turn = self._turn, None
+        try:
+            if turn and turn.is_spoiled and not connection.invalidated:
+                connection.invalidate()
+            connection.close()
+        finally:
+            if turn and self.turns:
+                self.turns.end(turn)
+
+    def in_transaction(self) -> bool:
+        """Return whether a transaction is open."""
+        return self._connection is not None
+
+
+def create_engine(db_uri: str) -> Engine:
+    """Return an engine for a database of the settings.
+
+    Raises SettingsError if the URI cannot be understood or its driver is not installed.
+    """
+    with driver_errors(db_uri):
+        engine = sqlalchemy.create_engine(existing_file_uri(db_uri), **engine_options(db_uri))
+    read_any_text(engine)
+    report_unreadable_answers(engine)
+    return engine
+
+
+@contextmanager
+def open_session(db_uri: str) -> Iterator[Session]:
+    """Open a session outside of a web request: committed at the end, rolled back on an error.
+
+    It may be committed in between as well, as the rules of accounts do. Raises DatabaseError if the
+    database does not answer or is in memory, and SettingsError for a bad ``db_uri``.
+    """
+    if is_in_memory(db_uri):
+        raise DatabaseError(cause=IN_MEMORY)
+    engine = create_engine(db_uri)
+    try:
+        with Session(engine) as session:
+            yield session
+            session.commit()
+    except exc.SQLAlchemyError as error:
+        if (found := outage(error)) is not None:
+            raise found from error
+        raise
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def savepoint(session: Session) -> Iterator[None]:
+    """Undo what is done in the block if it fails, and nothing that was done before.
+
+    Statements that are expected to conflict stand in such a block: the transaction of the caller
+    goes on after an error.
+    """
+    connection = session.connection()
+    if connection.dialect.name == "sqlite":
+        # Python's sqlite3 begins a transaction only before INSERT, UPDATE and DELETE. Without one,
+        # the end of the savepoint would commit. IMMEDIATE waits for other writers now.
+        driver = connection.connection.driver_connection
+        if driver is not None and not driver.in_transaction:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+    with connection.begin_nested():
+        yield
+
+
+def chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    """Yield lists of at most ``size`` items, as many as one statement takes."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def read_by_key(
+    session: Session, query: Select[*tuple[Any, ...]], key: ColumnElement[int]
+) -> Iterator[RowMapping]:
+    """Yield the rows of a query in the order of ``key``, a unique column of the query.
+
+    Several queries read a part each: a driver may read the whole result of one into memory.
+    """
+    query = query.order_by(key).limit(_ROWS_AT_ONCE)
+    found = session.execute(query).mappings().all()
+    while found:
+        yield from found
+        found = session.execute(query.where(key > found[-1][key.name])).mappings().all()
+
+
+def commit(session: Session, *statements: Executable) -> list[CursorResult[Any]]:
+    """Run statements in a transaction of their own, and return their results.
+
+    If one of them finds no row, nothing is changed and the list is empty. A transaction that fails
+    because of another one is run again. What the session holds before is committed first, so that
+    a rollback undoes these statements only, and so that they see what others have written.
+    """
+    session.commit()
+    tries = 0
+    # A transaction of a request that has waited long for a lock is not run again.
+    end = deadline.after(session.turns.seconds / 2) if session.turns else float("inf")
+    while True:
+        tries += 1
+        results: list[CursorResult[Any]] = []
+        try:
+            for statement in statements:
+                results.append(session.execute(statement))
+                if not results[-1].rowcount:
+                    session.rollback()
+                    return []
+            session.commit()
+        except exc.DBAPIError as error:
+            session.rollback()
+            if tries == TRIES or not is_conflict(error) or monotonic() > end:
+                raise
+        else:
+            return results
