@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from automx import config, create_app
 from automx.migrations import upgrade
 from automx.views.http import PARTS
-from automx.views.session import db
+from automx.views.session import TURNS, db
 
 pytest_plugins = [
     "tests.databases",
@@ -86,7 +86,7 @@ def make_app(database: Path) -> Iterator[Callable[..., Flask]]:
     yield make
     for app in apps:
         parts = app.extensions[PARTS]
-        for part in (parts.directories, parts.backends, parts.limits):
+        for part in (parts.directories, parts.backends, parts.limits, app.extensions[TURNS]):
             part.close()
         with app.app_context():
             db.engine.dispose()

@@ -12,14 +12,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from automx.config import load
-from tests.processes import program, running
+from tests.processes import Running, program, running
 
 ENGINES = ("sqlite", "postgresql", "mariadb")
 _MARIADB_PACKAGE = "mariadb-server"
@@ -27,11 +27,22 @@ _MARIADB_PACKAGE = "mariadb-server"
 
 @dataclass
 class Instance:
-    """A running database server; ``client`` is the command that runs SQL as its administrator."""
+    """A running database server; ``client`` is the command that runs SQL as its administrator.
+
+    ``socket`` is where it listens; ``start`` runs it until the block ends.
+    """
 
     client: list[str]
     uri: str  # of the database "{}"
+    socket: Path
+    start: Callable[[], contextlib.AbstractContextManager[Running]]
+    stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    server: Running = field(init=False)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def run(self) -> None:
+        """Start the server, as often as it was stopped."""
+        self.server = self.stack.enter_context(self.start())
 
     def sql(self, statements: str, database: str | None = None) -> str:
         """Run SQL by the server's own command-line program and return what it prints."""
@@ -78,15 +89,20 @@ def running_postgresql() -> Iterator[Instance]:
         command += [argument for option in options for argument in ("-c", option)]
         client = [psql, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--username=postgres"]
         client += [f"--host={folder}", "--tuples-only", "--no-align"]
-        instance = Instance(client, f"postgresql://postgres@/{{}}?host={folder}")
+        uri = f"postgresql://postgres@/{{}}?host={folder}"
 
         def ready() -> bool:
             command = [*client, "--command=SELECT 1", "postgres"]
             return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
-        with running(command, folder / "log", ready=ready, cwd=folder) as server:
+        def start() -> contextlib.AbstractContextManager[Running]:
+            return running(command, folder / "log", ready=ready, cwd=folder)
+
+        instance = Instance(client, uri, folder / ".s.PGSQL.5432", start)
+        with instance.stack:
+            instance.run()
             yield instance
-            server.stop(signal.SIGQUIT)  # at once: its data has served
+            instance.server.stop(signal.SIGQUIT)  # at once: its data has served
 
 
 @contextlib.contextmanager
@@ -108,15 +124,20 @@ def running_mariadb() -> Iterator[Instance]:
         command += ["--innodb-buffer-pool-size=64M", "--innodb-flush-method=nosync"]
         # Without TLS: to read all authorities of the machine takes longer than most tests.
         options_of_driver = f"unix_socket={folder}/socket&ssl_disabled=true"
-        instance = Instance(client, f"mysql://root@localhost/{{}}?{options_of_driver}")
+        uri = f"mysql://root@localhost/{{}}?{options_of_driver}"
 
         def ready() -> bool:
             command = [*client, "--execute=SELECT 1"]
             return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
-        with running(command, folder / "log", ready=ready, cwd=folder) as server:
+        def start() -> contextlib.AbstractContextManager[Running]:
+            return running(command, folder / "log", ready=ready, cwd=folder)
+
+        instance = Instance(client, uri, folder / "socket", start)
+        with instance.stack:
+            instance.run()
             yield instance
-            server.stop(signal.SIGKILL)  # its data has served
+            instance.server.stop(signal.SIGKILL)  # its data has served
 
 
 @contextlib.contextmanager

@@ -61,18 +61,30 @@ def listening_sockets(port: int) -> int:
 
 @contextlib.contextmanager
 def frozen(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Keep a program from running: connections are still accepted, and then nothing is said."""
+    """Keep a program from running: connections are still accepted, and then nothing is said.
 
-    def is_frozen() -> bool:
-        threads = Path(f"/proc/{process.pid}/task").glob("*/stat")
+    Its children are frozen, too; each parent before them, so that it starts no more.
+    """
+    stopped: list[int] = []
+
+    def is_frozen(pid: int) -> bool:
+        threads = Path(f"/proc/{pid}/task").glob("*/stat")
         return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads)
 
-    process.send_signal(signal.SIGSTOP)
+    def stop(pid: int) -> None:
+        os.kill(pid, signal.SIGSTOP)
+        stopped.append(pid)
+        wait_until(lambda: is_frozen(pid), "the stop of all threads")
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in children.read_text().split():
+                stop(int(child))
+
     try:
-        wait_until(is_frozen, "the stop of all threads")
+        stop(process.pid)
         yield
     finally:
-        process.send_signal(signal.SIGCONT)
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
 
 
 @dataclass

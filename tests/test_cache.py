@@ -4,6 +4,7 @@ import gc
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -146,3 +147,136 @@ def test_threads_may_share_a_cache() -> None:
 
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(work, range(8))) < 8 * 1000
+
+
+class Database:
+    """A look-up in a database that can be away."""
+
+    def __init__(self) -> None:
+        self.domains = {"a": "Example Inc.", "b": "Example Inc."}
+        self.is_away = False
+
+    def __call__(self, domain: str) -> FoundConfig:
+        if self.is_away:
+            raise DatabaseError(cause="the database is gone")
+        if domain == "bad":
+            raise BadRecordError(cause="table server, id 1")
+        if domain not in self.domains:
+            raise UnknownDomainError
+        return FoundConfig(replace(config_of(domain), provider_name=self.domains[domain]))
+
+
+@pytest.mark.parametrize("seconds", [0, 10])
+def test_while_the_database_is_away_settings_are_used_for_longer_and_tell_their_age(
+    seconds: float,
+) -> None:
+    clock, database = Clock(), Database()
+    cache = ConfigCache(seconds, stale_seconds=100, now=clock)
+    assert cache.get("a", database).age is None
+    database.is_away = True
+    for later in (seconds + 0.5, seconds + 99.5):
+        clock.time = 1000 + later
+        found = cache.get("a", database)
+        assert (found.config, found.age) == (config_of("a"), int(later))
+    clock.time = 1000 + seconds + 100
+    with pytest.raises(DatabaseError):
+        cache.get("a", database)
+
+
+def test_after_an_outage_settings_are_read_anew_at_once() -> None:
+    database = Database()
+    cache = ConfigCache(0, stale_seconds=100)
+    cache.get("a", database)
+    database.is_away = True
+    assert cache.get("a", database).age is not None
+    database.is_away, database.domains = False, {"a": "Another Inc."}
+    found = cache.get("a", database)
+    assert (found.config.provider_name, found.age) == ("Another Inc.", None)
+
+
+def test_documents_that_were_made_before_an_outage_are_not_made_again() -> None:
+    database, made = Database(), []
+
+    def render(config: ClientConfig) -> bytes:
+        made.append(config)
+        return b"document"
+
+    cache = ConfigCache(0, stale_seconds=100)
+    cache.get("a", database).rendered(render)
+    database.is_away = True
+    for _ in range(3):
+        assert cache.get("a", database).rendered(render) == b"document"
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("domain", ["unknown", "bad", "b"])
+def test_only_settings_that_were_found_are_used_during_an_outage(domain: str) -> None:
+    database = Database()
+    cache = ConfigCache(0, stale_seconds=100)
+    if domain != "b":  # which is never asked for while the database is there
+        with pytest.raises((UnknownDomainError, BadRecordError)):
+            cache.get(domain, database)
+    database.is_away = True
+    with pytest.raises(DatabaseError):
+        cache.get(domain, database)
+
+
+def test_a_domain_that_was_deleted_is_forgotten_for_outages_too() -> None:
+    clock, database = Clock(), Database()
+    cache = ConfigCache(10, stale_seconds=100, now=clock)
+    cache.get("a", database)
+    del database.domains["a"]
+    clock.time += 10
+    with pytest.raises(UnknownDomainError):
+        cache.get("a", database)
+    database.is_away = True
+    clock.time += 10
+    with pytest.raises(DatabaseError):
+        cache.get("a", database)
+
+
+def test_a_cleared_cache_holds_nothing_for_an_outage() -> None:
+    database = Database()
+    cache = ConfigCache(10, stale_seconds=100)
+    cache.get("a", database)
+    cache.clear()
+    database.is_away = True
+    with pytest.raises(DatabaseError):
+        cache.get("a", database)
+
+
+def test_what_was_read_before_a_change_is_not_kept_after_it() -> None:
+    cache, database = ConfigCache(10, stale_seconds=100), Database()
+
+    def change_meanwhile(domain: str) -> FoundConfig:
+        found = database(domain)
+        cache.clear()
+        return found
+
+    assert cache.get("a", change_meanwhile).config == config_of("a")
+    database.is_away = True
+    with pytest.raises(DatabaseError):
+        cache.get("a", database)
+
+
+def test_without_stale_seconds_an_outage_is_told() -> None:
+    database = Database()
+    cache = ConfigCache(0, stale_seconds=0)
+    cache.get("a", database)
+    database.is_away = True
+    with pytest.raises(DatabaseError):
+        cache.get("a", database)
+
+
+def test_the_number_of_domains_that_are_kept_for_an_outage_is_bounded() -> None:
+    database = Database()
+    database.domains = {f"{i}": "Example Inc." for i in range(5)}
+    cache = ConfigCache(0, stale_seconds=100, stale_size=3)
+    for domain in database.domains:
+        cache.get(domain, database)
+    database.is_away = True
+    for domain in ("2", "3", "4"):
+        assert cache.get(domain, database).config.domain == domain
+    for domain in ("0", "1"):
+        with pytest.raises(DatabaseError):
+            cache.get(domain, database)

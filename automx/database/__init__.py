@@ -102,7 +102,8 @@ def engine_options(db_uri: str, seconds: float | None = None) -> dict[str, Any]:
         case _:
             options["pool_timeout"] = wait
     if seconds is not None:
-        options |= {"pool_size": 5, "max_overflow": PLACES - 5}
+        # One more than places: a thread looks whether a database that was away is back.
+        options |= {"pool_size": 5, "max_overflow": PLACES - 4}
     return options
 
 

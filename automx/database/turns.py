@@ -2,8 +2,8 @@
 
 Drivers know no limit that holds: a server that is frozen accepts connections and never answers, and
 a slow network delivers a byte at a time. So a watchdog breaks off what is over its deadline: it
-shuts down the socket, or interrupts SQLite. A database that was silent is left alone for a moment;
-then one request tries, and the others are refused at once.
+shuts down the socket, or interrupts SQLite. While a database is away, requests are refused at once,
+and a thread looks every second whether it is back.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from functools import partial
 from math import ceil
 from os import dup
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Engine, event, exc
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 PLACES = 16  # transactions at once in a process: about half of the threads of a worker
 STALL_SECONDS = 0.5  # no request waits for its turn if the others have made no progress for so long
 WAIT_SECONDS = 1.0  # nor longer than this
-PAUSE_SECONDS = 1.0  # how long a silent database is left alone
+PAUSE_SECONDS = 1.0  # between two looks at a database that is away
 CHANGE_SECONDS = 60.0  # limit of each statement of a large change, such as a seed of many domains
 
 _CONNECTING = 2 * PLACES  # attempts to connect that may hang at once, most of them given up
@@ -45,11 +45,12 @@ class Turn:
     ``deadline`` is until when it may wait for the database, in the time of monotonic().
     """
 
-    __slots__ = ("break_off", "deadline", "is_away", "is_expired", "is_spoiled", "sockets")
-
-    def __init__(self, until: float) -> None:
-        self.deadline = until
+    def __init__(self, began: float, seconds: float, outer: "Turn | None" = None) -> None:
+        self.outer = outer  # another turn of the same thread
+        self.began = began
+        self.deadline = began + seconds
         self.is_expired = False
+        self.has_failed = False
         self.is_away = False  # whether the database did not answer, or could not be reached
         self.is_spoiled = False  # whether the connection cannot be used by another turn
         self.break_off: Callable[[], object] | None = None
@@ -65,7 +66,7 @@ class Turns:
 
     def __init__(self, engine: Engine, seconds: float) -> None:
         self.seconds = seconds
-        self._engine = engine
+        self.engine = engine
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._is_in_memory = engine.url.query.get("mode") == "memory"
         self._lock = threading.Lock()
@@ -73,8 +74,10 @@ class Turns:
         self._alarm = threading.Condition(self._lock)  # the idle watchdog has something to do
         self._turns: set[Turn] = set()
         self._moved_at = 0.0  # when a turn has last begun, or ended with success
-        self._retry_at: float | None = None  # when a silent database is asked again
-        self._probe: Turn | None = None  # the turn that asks it
+        self._answered_at = 0.0  # when one has last ended with success
+        self._is_away = False
+        self._is_closed = False
+        self._prober: threading.Thread | None = None  # while the database is away
         self._watchdog: threading.Thread | None = None
         self._is_idle = False
         self._connecting = threading.BoundedSemaphore(_CONNECTING)
@@ -95,8 +98,9 @@ class Turns:
         turn = self._take_place()
         self._local.turn = turn
         try:
-            connection = self._engine.connect()
+            connection = self.engine.connect()
         except BaseException as error:
+            turn.has_failed = True
             for made in turn.sockets:
                 made.close()
             self.end(turn)
@@ -105,27 +109,25 @@ class Turns:
             if is_of_driver(error):
                 raise unreadable(error) from error
             raise
-        if self._probe is turn and not self._is_sqlite:  # it has just been asked
-            with self._lock:
-                self._note_answer(turn)
-        return turn, connection
+        else:
+            return turn, connection
 
     def end(self, turn: Turn) -> None:
         """End a turn, whose connection is closed."""
+        self._local.turn = turn.outer
         with self._lock:
             self._turns.discard(turn)
-            if turn.is_away:
-                self._retry_at = monotonic() + PAUSE_SECONDS
-                self._let_others_try(turn)
-            else:
-                self._moved_at = monotonic()
-                self._note_answer(turn)
+            if not turn.has_failed:
+                self._moved_at = self._answered_at = monotonic()
+                self._note_answer()
             self._freed.notify()
+
+    def close(self) -> None:
+        """Look no more whether the database is back."""
+        self._is_closed = True
 
     def lengthen(self, turn: Turn, connection: Connection) -> None:
         """Let each statement of a turn take CHANGE_SECONDS, from now on."""
-        with self._lock:
-            self._let_others_try(turn)
         statement = _limit_statement(connection.dialect, CHANGE_SECONDS)
         if statement and not self._is_in_memory:
             turn.is_spoiled = True
@@ -145,23 +147,22 @@ class Turns:
     def _take_place(self) -> Turn:
         now = began = monotonic()
         with self._lock:
-            self._refuse_if_away(now)
+            self._refuse_if_away()
             while len(self._turns) >= PLACES:
                 if now - self._moved_at > STALL_SECONDS or now - began > WAIT_SECONDS:
                     raise DatabaseError(cause="database: too many requests wait for it")
                 self._freed.wait(STALL_SECONDS / 4)
                 now = monotonic()
-                self._refuse_if_away(now)
-            turn = Turn(began + self.seconds)
-            if self._retry_at is not None:
-                self._probe = turn
+                self._refuse_if_away()
+            turn = Turn(began, self.seconds, self._turn())
             self._turns.add(turn)
             self._moved_at = now
             self._wake_watchdog()
         return turn
 
-    def _refuse_if_away(self, now: float) -> None:
-        if self._retry_at is not None and (self._probe is not None or now < self._retry_at):
+    def _refuse_if_away(self) -> None:
+        if self._is_away:
+            self._wake_prober()
             error = DatabaseError(cause="database: it did not answer a moment ago")
             error.is_logged = True
             raise error
@@ -169,22 +170,45 @@ class Turns:
     def _silent(self) -> DatabaseError:
         return DatabaseError(cause=f"database: no answer within {self.seconds:g} s")
 
+    # Outages; the caller holds the lock
+
     def _mark_away(self, turn: Turn, cause: str) -> None:
-        """Note that the database does not answer; the caller holds the lock."""
-        turn.is_away = True
-        if self._retry_at is None:
-            log.error("the database is left alone for moments: %s", cause)
-        self._retry_at = monotonic() + PAUSE_SECONDS
+        turn.is_away = turn.has_failed = True
+        if self._answered_at > turn.began:  # it is the turn that is stuck, not the database
+            return
+        if not self._is_away:
+            self._is_away = True
+            log.error("the database is away: %s", cause)
+        self._wake_prober()
 
-    def _note_answer(self, turn: Turn) -> None:
-        self._let_others_try(turn)
-        if self._retry_at is not None and not turn.is_expired:
-            self._retry_at = None
-            log.warning("the database answers again")
+    def _note_answer(self) -> None:
+        if self._is_away:
+            self._is_away = False
+            log.warning("the database is back")
 
-    def _let_others_try(self, turn: Turn) -> None:
-        if self._probe is turn:
-            self._probe = None
+    def _wake_prober(self) -> None:
+        if self._prober is None or not self._prober.is_alive():  # a fork leaves it behind
+            self._prober = threading.Thread(target=self._probe, name="database-probe", daemon=True)
+            self._prober.start()
+
+    def _probe(self) -> None:
+        while not self._is_closed:
+            sleep(PAUSE_SECONDS)
+            turn = Turn(monotonic(), self.seconds)
+            with self._lock:
+                self._turns.add(turn)
+                self._wake_watchdog()
+            self._local.turn = turn
+            with contextlib.suppress(Exception), self.engine.connect() as connection:
+                if self._is_sqlite:  # to connect proves nothing
+                    connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
+            with self._lock:
+                self._turns.discard(turn)
+                if turn.is_away:
+                    continue
+                self._note_answer()
+                self._prober = None
+                return
 
     # The watchdog
 
@@ -272,7 +296,7 @@ class Turns:
         """Let the server itself break off a statement: it would work on after it is given up."""
         record.info["is_checked"] = True
         # A little earlier than the watchdog, which takes the database for silent.
-        if statement := _limit_statement(self._engine.dialect, 0.9 * self.seconds):
+        if statement := _limit_statement(self.engine.dialect, 0.9 * self.seconds):
             has_transactions = getattr(connection, "autocommit", None) is False
             if has_transactions:
                 connection.autocommit = True
@@ -293,7 +317,7 @@ class Turns:
         if record.info.pop("is_checked", False):
             return
         try:
-            self._engine.dialect.do_ping(connection)
+            self.engine.dialect.do_ping(connection)
         except Exception as error:
             if turn is not None and turn.is_expired:
                 raise self._silent() from error
@@ -303,6 +327,7 @@ class Turns:
         turn = self._turn()
         if turn is None:
             return
+        turn.has_failed = True
         if turn.is_expired:
             context.is_disconnect = not self._is_sqlite
             raise self._silent() from context.original_exception

@@ -209,8 +209,8 @@ def public_document(body: bytes, content_type: str) -> Response:
 
     One that is made from memory while the database is away must be asked for again each time.
     """
-    age = g.get("age")
-    seconds = int(parts().settings.domain_cache_seconds) if age is None else 0
+    is_fresh = "age" not in g
+    seconds = int(parts().settings.domain_cache_seconds) if is_fresh else 0
     etag = f'"{blake2b(body, digest_size=16).hexdigest()}"'
     response = Response(body, content_type=content_type)
     # Written out, because werkzeug's objects for these headers cost more than the document.
@@ -219,11 +219,17 @@ def public_document(body: bytes, content_type: str) -> Response:
     # The host of a proxy's header decides, too; a cache in between may pass on that of a stranger.
     is_forwarded = parts().settings.proxy_count > 0
     response.headers["Vary"] = "Host, X-Forwarded-Host" if is_forwarded else "Host"
-    if age is not None:
-        response.headers["Age"] = str(age)
+    if not is_fresh:
+        tell_age(response)
     if "HTTP_IF_NONE_MATCH" in request.environ:
         response.make_conditional(request)
     return response
+
+
+def tell_age(response: Response) -> None:
+    """Tell the age of settings from memory that were used because the database is away."""
+    if "age" in g:
+        response.headers["Age"] = str(g.age)
 
 
 def personal_document(
@@ -232,8 +238,8 @@ def personal_document(
     """Answer with a document about one person; no cache may keep it."""
     response = Response(body, status, headers, content_type=content_type)
     response.headers["Cache-Control"] = "no-store"
-    if status < 400 and (age := g.get("age")) is not None:
-        response.headers["Age"] = str(age)
+    if status < 400:
+        tell_age(response)
     return response
 
 

@@ -20,7 +20,7 @@ from automx.models import metadata
 
 db = SQLAlchemy(metadata=metadata)
 
-_TURNS = "automx.turns"  # the key of the Turns in app.extensions
+TURNS = "automx.turns"  # the key of the Turns in app.extensions
 
 
 def register(app: Flask, settings: Settings) -> None:
@@ -38,7 +38,7 @@ def register(app: Flask, settings: Settings) -> None:
         drop_stale_connections(db.engine)
         read_any_text(db.engine)
         report_unreadable_answers(db.engine)
-        app.extensions[_TURNS] = Turns(db.engine, seconds)
+        app.extensions[TURNS] = Turns(db.engine, seconds)
         if is_in_memory(db_uri):
             with db.engine.begin() as connection:
                 create_in_memory(connection)
@@ -47,7 +47,7 @@ def register(app: Flask, settings: Settings) -> None:
 
 def new_session() -> Session:
     """Return a session whose transactions are limited by the settings."""
-    return Session(db.engine, current_app.extensions[_TURNS])
+    return Session(db.engine, current_app.extensions[TURNS])
 
 
 def current_session() -> Session:

@@ -9,7 +9,14 @@ from automx.address import parse_domain, shared_url
 from automx.clientconfig import ServiceType
 from automx.errors import UnknownDomainError
 from automx.formats import pacc
-from automx.views.http import argument, asked_domain, found_config, host_name, public_document
+from automx.views.http import (
+    argument,
+    asked_domain,
+    found_config,
+    host_name,
+    public_document,
+    tell_age,
+)
 from automx.views.session import current_session
 
 blueprint = Blueprint("wellknown", __name__)
@@ -25,7 +32,9 @@ def service(name: str) -> Response:
     for server in config.services:
         url = shared_url(server.url, config.domain) if server.type == ServiceType(name) else None
         if url and not _is_asked(url):
-            return Response(status=301, headers={"Location": url, "Cache-Control": "no-store"})
+            response = Response(status=301, headers={"Location": url, "Cache-Control": "no-store"})
+            tell_age(response)
+            return response
     raise UnknownDomainError("There is no such service for this domain.")
 
 

@@ -1,0 +1,260 @@
+"""A database that is away: what a worker with 32 threads answers meanwhile, and afterwards.
+
+Each fault is that of a real database, or of the network before it.
+"""
+
+import contextlib
+import json
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from sqlalchemy.engine import make_url
+
+from automx.database import Session, create_engine
+from automx.migrations import upgrade
+from automx.seed import populate
+from automx.seeddocument import SAMPLE
+from automx.views.session import db
+from tests.databases import Instance, engine_uri
+from tests.network import Network, Weather, network
+from tests.processes import frozen, wait_until
+
+THREADS = 32
+LIMIT = 1.0  # db_timeout, in seconds
+KNOWN = "/v1.1/example.com"
+REASON = "The service is not available at the moment. Please try again later."
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client got, and after how many seconds."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str]
+    seconds: float
+
+
+@dataclass
+class Worker:
+    """An application and the threads in which its requests are answered."""
+
+    app: Flask
+    threads: ThreadPoolExecutor
+
+    def ask(self, path: str, method: str = "GET") -> Answer:
+        began = time.monotonic()
+        response = self.app.test_client().open(path, method=method)
+        seconds = time.monotonic() - began
+        return Answer(response.status_code, response.data, dict(response.headers), seconds)
+
+    def ask_all(self, paths: Sequence[str]) -> list[Answer]:
+        return list(self.threads.map(self.ask, paths))
+
+    def held_connections(self) -> int:
+        with self.app.app_context():
+            held: int = db.engine.pool.checkedout()  # type: ignore[attr-defined] # of QueuePool
+            return held
+
+
+@dataclass
+class Neighbour:
+    """A database with the sample in it, behind a network; a SQLite file has neither of them."""
+
+    uri: str
+    instance: Instance | None = None
+    network: Network | None = None
+
+
+def unknown(number: int) -> list[str]:
+    return [f"/mail/config-v1.1.xml?emailaddress=a@{i}.unknown.example" for i in range(number)]
+
+
+def behind_network(instance: Instance) -> Iterator[Neighbour]:
+    direct = engine_uri(instance.new_database())
+    fill(direct)
+    name = make_url(direct).database
+    with network(instance.socket) as before:
+        if "postgresql" in direct:
+            rest = f"postgresql://postgres@127.0.0.1:{before.port}/{name}?sslmode=disable"
+            uri = f"{rest}&gssencmode=disable"
+        else:
+            uri = f"mysql://root@127.0.0.1:{before.port}/{name}?ssl_disabled=true"
+        yield Neighbour(engine_uri(uri), instance, before)
+
+
+def fill(uri: str) -> None:
+    upgrade(uri)
+    engine = create_engine(uri)
+    with Session(engine) as session:
+        populate(session, SAMPLE)
+        session.commit()
+    engine.dispose()
+
+
+@pytest.fixture
+def over_postgresql(postgresql_instance: Instance) -> Iterator[Neighbour]:
+    yield from behind_network(postgresql_instance)
+
+
+@pytest.fixture
+def over_mariadb(mariadb_instance: Instance) -> Iterator[Neighbour]:
+    yield from behind_network(mariadb_instance)
+
+
+@pytest.fixture
+def over_sqlite(tmp_path: Path) -> Neighbour:
+    uri = f"sqlite:///{tmp_path}/outage.sqlite"
+    fill(uri)
+    return Neighbour(uri)
+
+
+@pytest.fixture(params=["over_postgresql", "over_mariadb"])
+def server(request: pytest.FixtureRequest) -> Neighbour:
+    """A database server of each kind in turn."""
+    found: Neighbour = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def work(make_app: Callable[..., Flask]) -> Iterator[Callable[..., Worker]]:
+    """Make a worker on a database; it has no cache, so that each request asks the database."""
+    with ThreadPoolExecutor(THREADS) as threads:
+
+        def make(neighbour: Neighbour, **settings: object) -> Worker:
+            values: dict[str, object] = {"db_timeout": LIMIT, "domain_cache_seconds": 0.0}
+            app = make_app(db_uri=neighbour.uri, **(values | settings))
+            return Worker(app, threads)
+
+        yield make
+
+
+@contextlib.contextmanager
+def freezing(neighbour: Neighbour) -> Iterator[None]:
+    assert neighbour.instance
+    with frozen(neighbour.instance.server.process):
+        yield
+
+
+@contextlib.contextmanager
+def killed(neighbour: Neighbour) -> Iterator[None]:
+    assert neighbour.instance
+    is_postgresql = "postgresql" in neighbour.uri
+    # What the tests' instances keep in memory is written first.
+    flush = (
+        "SET GLOBAL innodb_flush_log_at_trx_commit = 1; CREATE DATABASE b;"
+        " CREATE TABLE b.b (i INT) ENGINE=InnoDB; INSERT INTO b.b VALUES (1); DROP DATABASE b;"
+    )
+    neighbour.instance.sql("CHECKPOINT;" if is_postgresql else flush)
+    neighbour.instance.server.stop(signal.SIGQUIT if is_postgresql else signal.SIGKILL)
+    try:
+        yield
+    finally:
+        neighbour.instance.run()
+
+
+def disturbed(weather: Weather) -> Callable[[Neighbour], contextlib.AbstractContextManager[None]]:
+    @contextlib.contextmanager
+    def fault(neighbour: Neighbour) -> Iterator[None]:
+        assert neighbour.network
+        neighbour.network.weather = weather
+        try:
+            yield
+        finally:
+            neighbour.network.weather = Weather.CLEAR
+
+    return fault
+
+
+@contextlib.contextmanager
+def locked(neighbour: Neighbour) -> Iterator[None]:
+    file = neighbour.uri.removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+@contextlib.contextmanager
+def damaged(neighbour: Neighbour) -> Iterator[None]:
+    file = Path(neighbour.uri.removeprefix("sqlite:///"))
+    content = file.read_bytes()
+    file.write_bytes(b"\xa5" * len(content))
+    yield
+    file.write_bytes(content)
+
+
+@contextlib.contextmanager
+def missing(neighbour: Neighbour) -> Iterator[None]:
+    file = Path(neighbour.uri.removeprefix("sqlite:///"))
+    content = file.read_bytes()
+    file.unlink()
+    yield
+    file.write_bytes(content)
+
+
+FAULTS: dict[str, Callable[[Neighbour], contextlib.AbstractContextManager[None]]] = {
+    "frozen": freezing,
+    "killed": killed,
+    "silent": disturbed(Weather.SILENT),
+    "dripping": disturbed(Weather.DRIPPING),
+    "garbage": disturbed(Weather.GARBAGE),
+}
+FILE_FAULTS = {"locked": locked, "damaged": damaged, "missing": missing}
+
+
+def check_promises(
+    worker: Worker, fault: contextlib.AbstractContextManager[None], slack: float
+) -> None:
+    """Check what is promised of a database that is away; ``slack`` is added to each limit."""
+    fresh = worker.ask(KNOWN)
+    assert (fresh.status, "Age" in fresh.headers) == (200, False)
+    with fault:
+        paths = [path for one in unknown(40) for path in (one, KNOWN, "/healthz")]
+        for path, answer in zip(paths, worker.ask_all(paths), strict=True):
+            assert answer.seconds < (LIMIT + slack if path != "/healthz" else slack), path
+            if path == KNOWN:
+                assert (answer.status, answer.body) == (200, fresh.body)
+                assert answer.headers["Cache-Control"] == "no-cache"
+                assert answer.headers["Age"].isdecimal()
+            else:
+                assert answer.status == (200 if path == "/healthz" else 503), path
+        assert max(answer.seconds for answer in worker.ask_all([KNOWN] * 200)) < slack
+        assert worker.ask("/readyz").status == 503
+        account = worker.ask("/?t=any", "POST")
+        assert account.seconds < LIMIT + slack
+        document = {"type": "error", "status_code": 503, "reason": REASON}
+        assert json.loads(account.body) == document
+        assert worker.held_connections() <= 1  # of what looks whether it is back
+    ended = time.monotonic()
+    wait_until(lambda: worker.ask(unknown(1)[0]).status == 404, "the recovery")
+    assert time.monotonic() - ended < 5
+    again = worker.ask(KNOWN)
+    assert (again.status, again.body, "Age" in again.headers) == (200, fresh.body, False)
+    wait_until(lambda: worker.held_connections() == 0, "the return of all connections")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_database_that_is_away_stops_nothing_else_and_comes_back(
+    server: Neighbour, work: Callable[..., Worker], fault: str
+) -> None:
+    check_promises(work(server), FAULTS[fault](server), slack=2)
+    assert server.network
+    worker_connections = 17
+    wait_until(
+        lambda: server.network is not None and server.network.connections <= worker_connections,
+        "the end of connections that were given up",
+    )
+
+
+@pytest.mark.parametrize("fault", FILE_FAULTS)
+def test_a_sqlite_file_that_cannot_be_read_stops_nothing_else_and_comes_back(
+    over_sqlite: Neighbour, work: Callable[..., Worker], fault: str
+) -> None:
+    check_promises(work(over_sqlite), FILE_FAULTS[fault](over_sqlite), slack=2)
