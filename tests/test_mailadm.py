@@ -769,6 +769,12 @@ def damaged(path: Path, name: str) -> None:
     path.write_bytes(content)
 
 
+def damaged_names(path: Path) -> None:
+    """Write a database whose errors hold bytes that are no text."""
+    mailadm_database(path, version="1.0")
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE", b"CREATE \xff\xfeBLE"))
+
+
 def other_tables(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE config (name, value)")
@@ -792,8 +798,9 @@ def other_tables(path: Path) -> None:
             "cannot be read: database disk image is malformed",
         ),
         (lambda path: damaged(path, "sqlite_autoindex_users_1"), "is damaged: "),
+        (damaged_names, "is damaged: it holds a name that is no text"),
     ],
-    ids=["missing", "folder", "text", "empty", "other tables", "damaged", "damaged index"],
+    ids=["missing", "folder", "text", "empty", "other tables", "damaged", "damaged index", "names"],
 )  # fmt: skip
 def test_a_file_that_is_not_mailadms_is_told_in_one_line(
     write: Any, text: str, database: Path, old: Path

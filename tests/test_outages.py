@@ -22,6 +22,7 @@ from automx.migrations import upgrade
 from automx.seed import populate
 from automx.seeddocument import SAMPLE
 from automx.views.session import db
+from tests.commandline import attempt
 from tests.databases import Instance, engine_uri
 from tests.network import Network, Weather, network
 from tests.processes import frozen, wait_until
@@ -181,22 +182,23 @@ def locked(neighbour: Neighbour) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def damaged(neighbour: Neighbour) -> Iterator[None]:
-    file = Path(neighbour.uri.removeprefix("sqlite:///"))
-    content = file.read_bytes()
-    file.write_bytes(b"\xa5" * len(content))
-    yield
-    file.write_bytes(content)
+def changed(
+    change: Callable[[bytes], bytes | None],
+) -> Callable[[Neighbour], contextlib.AbstractContextManager[None]]:
+    """Return a fault that writes other bytes into a SQLite file, or deletes it."""
 
+    @contextlib.contextmanager
+    def fault(neighbour: Neighbour) -> Iterator[None]:
+        file = Path(neighbour.uri.removeprefix("sqlite:///"))
+        content = file.read_bytes()
+        if (bytes_ := change(content)) is None:
+            file.unlink()
+        else:
+            file.write_bytes(bytes_)
+        yield
+        file.write_bytes(content)
 
-@contextlib.contextmanager
-def missing(neighbour: Neighbour) -> Iterator[None]:
-    file = Path(neighbour.uri.removeprefix("sqlite:///"))
-    content = file.read_bytes()
-    file.unlink()
-    yield
-    file.write_bytes(content)
+    return fault
 
 
 FAULTS: dict[str, Callable[[Neighbour], contextlib.AbstractContextManager[None]]] = {
@@ -206,7 +208,16 @@ FAULTS: dict[str, Callable[[Neighbour], contextlib.AbstractContextManager[None]]
     "dripping": disturbed(Weather.DRIPPING),
     "garbage": disturbed(Weather.GARBAGE),
 }
-FILE_FAULTS = {"locked": locked, "damaged": damaged, "missing": missing}
+FILE_FAULTS: dict[str, Callable[[Neighbour], contextlib.AbstractContextManager[None]]] = {
+    "locked": locked,
+    "missing": changed(lambda content: None),
+    "overwritten": changed(lambda content: b"\xa5" * len(content)),
+    "cut off": changed(lambda content: content[:5000]),
+    # The error of SQLite then holds bytes that are no text.
+    "damaged names": changed(
+        lambda content: content.replace(b"CREATE TABLE", b"CREATE \xff\xfeBLE")
+    ),
+}
 
 
 def check_promises(
@@ -253,8 +264,28 @@ def test_a_database_that_is_away_stops_nothing_else_and_comes_back(
     )
 
 
+@pytest.mark.alone
+def test_a_frozen_server_is_told_half_a_second_after_the_limit(
+    server: Neighbour, work: Callable[..., Worker]
+) -> None:
+    check_promises(work(server), freezing(server), slack=0.5)
+
+
 @pytest.mark.parametrize("fault", FILE_FAULTS)
 def test_a_sqlite_file_that_cannot_be_read_stops_nothing_else_and_comes_back(
     over_sqlite: Neighbour, work: Callable[..., Worker], fault: str
 ) -> None:
     check_promises(work(over_sqlite), FILE_FAULTS[fault](over_sqlite), slack=2)
+
+
+@pytest.mark.parametrize("fault", sorted(FILE_FAULTS.keys() - {"locked"}))
+def test_commands_tell_of_a_file_that_cannot_be_read_in_one_line(
+    over_sqlite: Neighbour, fault: str
+) -> None:
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": over_sqlite.uri}
+    with FILE_FAULTS[fault](over_sqlite):
+        for command in (["show", "alice@example.com"], ["export"], ["db", "current"]):
+            result = attempt(*command, env=env)
+            assert (result.returncode, result.stdout) == (1, ""), command
+            assert result.stderr.count("\n") == 1, result.stderr
+            assert result.stderr.startswith("automx: "), result.stderr
