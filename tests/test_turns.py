@@ -4,6 +4,7 @@ import contextlib
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,15 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
-from automx.database import PLACES, Session, Turns, create_engine, engine_options, turns
+from automx.database import (
+    PLACES,
+    Session,
+    Turns,
+    commit,
+    create_engine,
+    engine_options,
+    turns,
+)
 from automx.errors import DatabaseError
 from automx.views.session import TURNS, db
 from tests.conftest import Execute
@@ -145,6 +154,9 @@ def test_a_large_change_has_a_limit_for_each_statement(
     session.allow_large_changes()
     with session:
         assert session.scalar(sa.text(ENDLESS.replace("10000000000", "3000000"))) == 3_000_000
+        time.sleep(0.4)  # it computes
+        with make_session(0.2) as other:  # is not refused
+            assert other.scalar(sa.text("SELECT 1")) == 1
     monkeypatch.setattr(turns, "CHANGE_SECONDS", 0.4)
     with session, pytest.raises(DatabaseError):
         session.scalar(sa.text(ENDLESS))
@@ -240,6 +252,21 @@ def test_what_initdb_has_changed_is_not_in_the_memory_for_outages(
     assert client.delete("/initdb/", headers=headers).status_code == 200
     database.unlink()
     assert client.get("/v1.1/example.com").status_code == 503
+
+
+def test_a_transaction_that_has_waited_long_for_a_lock_is_not_run_again(
+    make_session: Callable[..., Session], database: Path
+) -> None:
+    tries = []
+    with (
+        make_session(0.5) as session,
+        contextlib.closing(sqlite3.connect(database, isolation_level=None)) as other,
+    ):
+        sa.event.listen(session.engine, "before_cursor_execute", lambda *_: tries.append(1))
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sa.exc.OperationalError, match="database is locked"):
+            commit(session, sa.text("UPDATE token SET name = 'b'"))
+    assert len(tries) == 1
 
 
 def test_a_new_account_that_waits_for_a_lock_is_refused_in_time(

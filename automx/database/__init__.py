@@ -90,7 +90,9 @@ def engine_options(db_uri: str, seconds: float | None = None) -> dict[str, Any]:
             options = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0}
             return options | {"pool_timeout": wait, "connect_args": {"check_same_thread": False}}
         case "sqlite":
-            options = {"pool_timeout": wait, "connect_args": {"timeout": wait}}
+            # A little less than the limit, so that one who waits to write is not taken for an outage.
+            patience = wait if seconds is None else 0.9 * seconds
+            options = {"pool_timeout": wait, "connect_args": {"timeout": patience}}
         case "postgresql":
             # Without the second limit, a server that vanished is waited for for 15 minutes.
             timeouts = {"connect_timeout": ceil(wait), "tcp_user_timeout": 10_000}

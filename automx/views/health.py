@@ -25,7 +25,9 @@ def readyz() -> Response:
 
 def check_ready() -> None:
     """Raise DatabaseError if the database does not answer or has another schema."""
-    found = state(current_session().connection())
+    session = current_session()
+    found = state(session.connection())
+    session.close()  # others need the connection while the answer is made
     if found is not SchemaState.CURRENT:
         raise DatabaseError(cause=found.value)
 

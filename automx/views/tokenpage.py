@@ -36,9 +36,11 @@ def page() -> Response:
     """Return the page of the token ``t``, with its QR code."""
     parts().limits.count_client()
     secret = argument(request.args, "t")
-    token = tokens.find(current_session(), secret)
+    session = current_session()
+    token = tokens.find(session, secret)
     token.check_usable(datetime.now(UTC))
-    accounts.check_domain(current_session(), token)
+    accounts.check_domain(session, token)
+    session.close()  # others need the connection while the QR code is drawn
     found = found_config(token.domain)
     endpoint = parts().settings.web_endpoint or own_url(request.path)
     text = dclogin.account_text(endpoint, secret, token.name)
