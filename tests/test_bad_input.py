@@ -426,6 +426,7 @@ def environment(database: Path | str) -> dict[str, str]:
         "AUTOMX_CONF": "/dev/null",
         "AUTOMX_DB_URI": uri,
         "AUTOMX_DOMAIN_CACHE_SECONDS": "0",
+        "AUTOMX_STALE_SECONDS": "0",
         "AUTOMX_LOGLEVEL": "INFO",
     }
 
@@ -633,7 +634,7 @@ def assert_outage(server: Server, cause: str) -> None:
         for answer in threads.map(lambda request: exchange(server, request), asking):
             assert_told(answer, 503, UNAVAILABLE, code=603)
     assert get(server, "/healthz").status == 200
-    assert server.output[before:].count(cause) == len(asking)
+    assert cause in server.output[before:]
     assert "Traceback" not in server.output
 
 
@@ -667,6 +668,7 @@ def test_a_locked_sqlite_file_is_told_after_a_few_seconds(
             start = time.monotonic()
             assert_outage(server, "(database: database is locked)")
             assert time.monotonic() - start < 30
+        wait_until(lambda: get(server, "/readyz").status == 200, "the recovery", 30)
         assert get(server).text == golden("example-alice.autoconfig.xml")
 
 

@@ -54,10 +54,12 @@ def test_the_defaults_are_those_of_the_documentation(environ: dict[str, str]) ->
     settings = load(environ)
     assert settings.values() == {
         "db_uri": f"sqlite:///{environ['HOME']}/.local/share/automx/automx.sqlite",
+        "db_timeout": 3,
         "db_echo": False,
         "loglevel": "WARNING",
         "proxy_count": 0,
         "domain_cache_seconds": 10,
+        "stale_seconds": 3600,
         "initdb_token": "",
         "permit_cleartext_passwords": False,
         "ldap_starttls": "yes",
@@ -157,10 +159,12 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         "; settings of a test\n"
         "[automx]\n"
         "db_uri = postgresql://automx:100%secret@db.example.com/automx\n"
+        "db_timeout = 2.5\n"
         "db_echo = Yes\n"
         "loglevel = info\n"
         "proxy_count = 2\n"
         "domain_cache_seconds = 0.5\n"
+        "stale_seconds = 0\n"
         "initdb_token = let-me-in\n"
         "permit_cleartext_passwords = on\n"
         "ldap_starttls = Try\n"
@@ -194,10 +198,12 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
     settings = load(environ)
     assert settings == make(
         db_uri="postgresql+psycopg://automx:100%secret@db.example.com/automx",
+        db_timeout=2.5,
         db_echo=True,
         loglevel="INFO",
         proxy_count=2,
         domain_cache_seconds=0.5,
+        stale_seconds=0,
         initdb_token="let-me-in",
         permit_cleartext_passwords=True,
         ldap_starttls="try",
@@ -372,8 +378,9 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
     assert "loglevel_file is not known" in error(environ)
     automx_conf.write_text("[automx]\nxyz = 1\n")
     assert error(environ) == (
-        f"{automx_conf}: the key xyz is not known; allowed are db_uri, db_echo, loglevel, "
-        "proxy_count, domain_cache_seconds, initdb_token, permit_cleartext_passwords, "
+        f"{automx_conf}: the key xyz is not known; allowed are db_uri, db_timeout, db_echo, "
+        "loglevel, proxy_count, domain_cache_seconds, stale_seconds, initdb_token, "
+        "permit_cleartext_passwords, "
         "ldap_starttls, ldap_ca_file, ldap_verify, ldap_timeout, ldap_cache_seconds, "
         "ldap_cache_size, ldap_bind_password_file, ldap_client_certificate_file, "
         "ldap_client_key_file, web_endpoint, public_host, account_backend, "
@@ -412,6 +419,9 @@ def test_a_key_for_a_directory_needs_a_certificate(
         ("proxy_count", "\u0661", "a whole number from 0 to 99"),
         ("proxy_count", "100", "a whole number from 0 to 99"),
         ("domain_cache_seconds", "-1", "a number of seconds, 0 or more"),
+        ("db_timeout", "0", "a number of seconds above 0, at most 60"),
+        ("db_timeout", "60.5", "a number of seconds above 0, at most 60"),
+        ("stale_seconds", "1h", "a number of seconds, 0 or more"),
         ("domain_cache_seconds", "10 s", "a number of seconds, 0 or more"),
         ("domain_cache_seconds", "nan", "a number of seconds, 0 or more"),
         ("domain_cache_seconds", "inf", "a number of seconds, 0 or more"),
