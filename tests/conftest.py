@@ -77,7 +77,8 @@ def make_app(database: Path) -> Iterator[Callable[..., Flask]]:
     apps = []
 
     def make(**settings: object) -> Flask:
-        values: dict[str, object] = {"db_uri": f"sqlite:///{database}", "domain_cache_seconds": 0}
+        values: dict[str, object] = {"db_uri": f"sqlite:///{database}"}
+        values |= {"domain_cache_seconds": 0, "stale_seconds": 0}
         app = create_app(config.make(**(values | settings)))
         app.testing = False  # errors are answered as they are in production
         apps.append(app)

@@ -130,7 +130,7 @@ def work(make_app: Callable[..., Flask]) -> Iterator[Callable[..., Worker]]:
     with ThreadPoolExecutor(THREADS) as threads:
 
         def make(neighbour: Neighbour, **settings: object) -> Worker:
-            values: dict[str, object] = {"db_timeout": LIMIT, "domain_cache_seconds": 0.0}
+            values: dict[str, object] = {"db_timeout": LIMIT, "stale_seconds": 60}
             app = make_app(db_uri=neighbour.uri, **(values | settings))
             return Worker(app, threads)
 

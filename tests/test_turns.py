@@ -185,8 +185,7 @@ def test_a_burst_of_requests_for_domains_that_are_not_remembered_succeeds(
 def test_a_document_from_memory_tells_its_age_in_every_protocol(
     make_app: Callable[..., Flask], database: Path
 ) -> None:
-    app = make_app()
-    client = app.test_client()
+    client = make_app(stale_seconds=60).test_client()
     outlook = (
         '<Autodiscover xmlns="http://schemas.microsoft.com/exchange/autodiscover/outlook/'
         'requestschema/2006"><Request><EMailAddress>alice@example.com</EMailAddress></Request>'
@@ -232,7 +231,7 @@ def test_a_document_from_memory_tells_its_age_in_every_protocol(
 def test_a_document_from_memory_is_not_kept_by_caches(
     make_app: Callable[..., Flask], database: Path
 ) -> None:
-    client = make_app(domain_cache_seconds=1.0).test_client()
+    client = make_app(domain_cache_seconds=1, stale_seconds=60).test_client()
     fresh = client.get("/v1.1/example.com")
     assert fresh.headers["Cache-Control"] == "public, max-age=1"
     database.unlink()
@@ -246,7 +245,7 @@ def test_a_document_from_memory_is_not_kept_by_caches(
 def test_what_initdb_has_changed_is_not_in_the_memory_for_outages(
     make_app: Callable[..., Flask], database: Path
 ) -> None:
-    client = make_app(initdb_token="secret").test_client()
+    client = make_app(initdb_token="secret", stale_seconds=60).test_client()
     client.get("/v1.1/example.com")
     headers = {"Authorization": "Bearer secret"}
     assert client.delete("/initdb/", headers=headers).status_code == 200
