@@ -90,7 +90,7 @@ def engine_options(db_uri: str, seconds: float | None = None) -> dict[str, Any]:
             options = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0}
             return options | {"pool_timeout": wait, "connect_args": {"check_same_thread": False}}
         case "sqlite":
-            # A little less than the limit, so that one who waits to write is not taken for an outage.
+            # A little less than the limit: to wait for the right to write is no outage.
             patience = wait if seconds is None else 0.9 * seconds
             options = {"pool_timeout": wait, "connect_args": {"timeout": patience}}
         case "postgresql":
