@@ -25,6 +25,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from automx import migrations
+from automx.database import Session, create_engine
 from automx.errors import BadRequestError, ConflictError, DatabaseError, SettingsError
 from automx.migrations import SchemaState
 from tests.commandline import attempt, automx
@@ -839,8 +840,9 @@ def test_only_the_owner_can_read_a_file_that_is_made(tmp_path: Path, form: str, 
 
 
 def test_each_way_to_make_a_file_makes_it_readable_to_its_owner_only(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/initdb/automx.sqlite"
     with umask(0):
-        migrations.create(f"sqlite:///{tmp_path}/initdb/automx.sqlite")
+        migrations.create(uri, Session(create_engine(uri)))
         env = {"AUTOMX_DB_URI": f"sqlite:///{tmp_path}/command/automx.sqlite"}
         automx("db", "upgrade", env=env)
     assert modes(tmp_path) == {
