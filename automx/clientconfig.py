@@ -9,9 +9,12 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any, TypeVar
 
 from automx.address import EmailAddress, expand, expand_url, fill_in, fill_in_url
 from automx.errors import BadRecordError
+
+_Record = TypeVar("_Record", "MailServer", "Service", "Documentation", "ProviderDetails")
 
 # Characters that no text of a record holds: those that XML cannot hold, other control characters,
 # and those that templates use as slots (formats/template.py).
@@ -178,16 +181,14 @@ class ProviderDetails:
         def filled_in(url: str) -> str:
             return fill_in_url(url, domain, None)
 
-        pages = (  # those without placeholder are shared by domains
-            page if (url := filled_in(page.url)) == page.url else replace(page, url=url)
-            for page in self.documentation
-        )
-        return replace(
+        return _with(
             self,
             webmail_url=filled_in(self.webmail_url),
             help_url=filled_in(self.help_url),
             oauth2=self.oauth2 and self.oauth2.for_domain(domain),
-            documentation=tuple(pages),
+            documentation=tuple(
+                _with(page, url=filled_in(page.url)) for page in self.documentation
+            ),
         )
 
 
@@ -249,10 +250,10 @@ class ClientConfig:
     def _filled_in(self, text: Callable[[str], str], url: Callable[[str], str]) -> "ClientConfig":
         """Return the settings with all texts replaced, without those that have no host then."""
         servers = (
-            replace(s, hostname=text(s.hostname), user_name=text(s.user_name))
+            _with(s, hostname=text(s.hostname), user_name=text(s.user_name))
             for s in self.mail_servers
         )
-        services = (replace(s, url=url(s.url), user_name=text(s.user_name)) for s in self.services)
+        services = (_with(s, url=url(s.url), user_name=text(s.user_name)) for s in self.services)
         return replace(
             self,
             mail_servers=tuple(server for server in servers if server.hostname),
@@ -320,6 +321,13 @@ class ClientConfig:
 # Why a server is left out.
 _PLAIN = "it has no encryption, and another server has"
 _EXCLUDES_CLIENTS = "it takes neither a password nor OAuth2, and another server does"
+
+
+def _with(record: _Record, **values: Any) -> _Record:
+    """Return a record with some values: the same one if it has them, as most have."""
+    if all(getattr(record, name) == value for name, value in values.items()):
+        return record
+    return replace(record, **values)
 
 
 def _without(
