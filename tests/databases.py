@@ -6,6 +6,7 @@ of their own, are started once for all tests that need them, and forget their da
 """
 
 import contextlib
+import hashlib
 import itertools
 import os
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from automx.config import load
+from tests.kept import alone, cache
 from tests.processes import Running, program, running
 
 ENGINES = ("sqlite", "postgresql", "mariadb")
@@ -82,7 +84,8 @@ def running_postgresql() -> Iterator[Instance]:
             as_owner.append("--clear-groups")
         initdb = str(Path(postgres).with_name("initdb"))
         settings = ["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8"]
-        run([*as_owner, initdb, *settings, "--locale=C.UTF-8", f"--pgdata={folder}/data"], "")
+        command = [*as_owner, initdb, *settings, "--locale=C.UTF-8", f"--pgdata={folder}/data"]
+        _make_once(folder / "data", [postgres, "--version"], command)
         options = ["fsync=off", "full_page_writes=off", "synchronous_commit=off"]
         options += ["listen_addresses=", f"unix_socket_directories={folder}", "max_connections=50"]
         command = [*as_owner, postgres, "-D", f"{folder}/data"]
@@ -115,8 +118,9 @@ def running_mariadb() -> Iterator[Instance]:
         # A server that starts deletes the temporary tables of all that share its tmpdir.
         (folder / "tmp").mkdir()
         options = ["--no-defaults", *user, f"--datadir={folder}/data", f"--tmpdir={folder}/tmp"]
+        options.append("--innodb-log-file-size=16M")
         only = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
-        run([install, *options, *only], "")
+        _make_once(folder / "data", [mariadbd, "--version"], [install, *options, *only])
         client = [program("mariadb", "mariadb-client"), "--no-defaults", "--user=root"]
         client += [f"--socket={folder}/socket", "--skip-column-names"]
         command = [mariadbd, *options, f"--socket={folder}/socket", f"--pid-file={folder}/pid"]
@@ -138,6 +142,26 @@ def running_mariadb() -> Iterator[Instance]:
             instance.run()
             yield instance
             instance.server.stop(signal.SIGKILL)  # its data has served
+
+
+def _make_once(data: Path, version: list[str], command: list[str]) -> None:
+    """Put the data folder of a new server in place.
+
+    It is made by ``command`` once on this machine, which takes seconds, and copied later. What
+    ``version`` and ``command`` print and say decides whether it is made anew.
+    """
+    said = [run(version, ""), *(word.replace(str(data.parent), "") for word in command)]
+    name = f"database-{hashlib.sha256(repr(said).encode()).hexdigest()[:16]}"
+    kept = cache() / name
+    with alone(name):
+        if not kept.exists():
+            run(command, "")
+            new = kept.with_suffix(".new")
+            shutil.rmtree(new, ignore_errors=True)
+            run(["cp", "--archive", str(data), str(new)], "")
+            new.rename(kept)
+            return
+    run(["cp", "--archive", str(kept), str(data)], "")
 
 
 @contextlib.contextmanager

@@ -1,12 +1,9 @@
 """Other Pythons: those on the PATH, and that of Debian 13, which lies in a root folder of its own.
 
 Each has an environment with the releases of constraints.txt. Environments and root folder are kept
-in a cache folder of this machine, /var/cache/automx-tests for root and ~/.cache/automx-tests for
-others; an environment is made anew when the lists of packages have changed.
+on this machine; an environment is made anew when the lists of packages have changed.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import platform
@@ -14,12 +11,13 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.kept import alone, cache
 from tests.processes import REPOSITORY, program
 
 DEBIAN = "trixie"  # Debian 13
@@ -67,15 +65,15 @@ class Python:
 def python(name: str) -> Python:
     """Return a Python of the PATH with what the quick tests need."""
     command = [shutil.which(name) or name]
-    with _alone(name):
-        return Python(_environment(command, _cache() / ENVIRONMENTS, name))
+    with alone(name):
+        return Python(_environment(command, cache() / ENVIRONMENTS, name))
 
 
 def debian_python() -> Python:
     """Return Debian's Python with what the quick tests need; fail the test if it cannot be had."""
     if os.geteuid() != 0:
         pytest.fail(f"Debian's Python lies in a root folder of its own ({DEBIAN}): that needs root")
-    with _alone(DEBIAN):
+    with alone(DEBIAN):
         root = _root()
         command = _inside(root, ["/usr/bin/python3"])
         return Python(_environment(command, Path("/srv") / ENVIRONMENTS, DEBIAN, root), root)
@@ -83,7 +81,7 @@ def debian_python() -> Python:
 
 def _root() -> Path:
     """Return the root folder of Debian; make it if it is not there."""
-    root = _cache() / f"{DEBIAN}-{platform.machine()}"
+    root = cache() / f"{DEBIAN}-{platform.machine()}"
     if root.exists():
         return root
     new = root.with_suffix(".new")
@@ -165,17 +163,3 @@ def _pip_settings() -> dict[str, str]:
         for name in ("index-url", "trusted-host", "proxy")
         if f"global.{name}" in found
     }
-
-
-def _cache() -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path("/var/cache") if os.geteuid() == 0 else home) / "automx-tests"
-
-
-@contextlib.contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """Let nobody else make the same environment meanwhile."""
-    _cache().mkdir(parents=True, exist_ok=True)
-    with (_cache() / f"{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

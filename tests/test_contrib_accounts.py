@@ -1305,6 +1305,9 @@ class Tables:
         return text.removesuffix("\n").replace("\t", "|").split("|")
 
 
+ON_ONE = pytest.mark.parametrize("tables", ["mariadb"], indirect=True)  # for what is no SQL
+
+
 @pytest.fixture(params=["postgresql", "mariadb"])
 def tables(request: pytest.FixtureRequest, tmp_path: Path) -> Tables:
     """A database of PostfixAdmin with the domain example.org, on each engine in turn."""
@@ -1447,6 +1450,7 @@ def test_the_rights_of_the_documentation_are_enough(tables: Tables) -> None:
         )
 
 
+@ON_ONE
 @pytest.mark.parametrize("maildir", ["%u/", "%d/%n/"])
 def test_other_maildirs(tables: Tables, maildir: str) -> None:
     tables.options += ["--maildir", maildir]
@@ -1506,6 +1510,7 @@ def test_names_in_postfixadmin_are_taken(tables: Tables) -> None:
     assert tables.row("active", "mailbox", "1 = 1")[0] in {"t", "1"}
 
 
+@ON_ONE
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -1523,6 +1528,7 @@ def test_limits_of_a_domain(tables: Tables, change: str, reason: str) -> None:
     assert tables.counts() == (0, 0)
 
 
+@ON_ONE
 @pytest.mark.parametrize(
     ("limits", "options", "expected"),
     [
@@ -1550,6 +1556,7 @@ def test_quotas(tables: Tables, limits: str, options: list[str], expected: int |
         assert tables.row("quota", "mailbox", "1 = 1") == [str(expected)]
 
 
+@ON_ONE
 def test_quotas_of_a_domain_add_up(tables: Tables) -> None:
     tables.sql("UPDATE domain SET quota = 250;")
     tables.options += ["--quota", "100"]
