@@ -20,7 +20,7 @@ from automx import seed as seeding
 from automx.config import values
 from automx.database import open_session
 from automx.seeddocument import SAMPLE
-from automx.views.initdb import MAX_FIRST_SEED, MAX_SEED, max_body, may_send, warn_if_unfilled
+from automx.views.initdb import MAX_FIRST_SEED, MAX_SEED, max_body, warn_if_unfilled
 from tests.conftest import Execute
 from tests.databases import engine_uri
 from tests.documents import golden
@@ -593,7 +593,7 @@ def test_a_web_server_learns_before_the_body_whether_it_may_come(
         (environ(HTTP_AUTHORIZATION=f"Bearer {TOKEN}"), closed, MAX_SEED if has_token else 0),
     ]
     for asked, settings, size in requests:
-        assert (max_body(asked, settings), may_send(asked, settings)) == (size, size > 0)
+        assert max_body(asked, settings) == size
 
 
 def test_a_first_seed_has_a_limit_and_one_with_the_token_a_larger_one(

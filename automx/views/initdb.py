@@ -41,11 +41,6 @@ def protect() -> None:
     _has_token(request.environ, parts().settings)
 
 
-def may_send(environ: "WSGIEnvironment", settings: Settings) -> bool:
-    """Return whether a request for /initdb/ may send a body. Asks as max_body()."""
-    return max_body(environ, settings) > 0
-
-
 def max_body(environ: "WSGIEnvironment", settings: Settings) -> int:
     """Return how many bytes the body of a request for /initdb/ may have, 0 if it is refused.
 
