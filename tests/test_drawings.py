@@ -11,10 +11,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from automx.database import open_session
-from automx.errors import BadRequestError
+from automx.errors import BadRequestError, UnavailableError
 from automx.formats import qr
 from automx.views import drawings
-from automx.views.drawings import BusyError, Drawings
+from automx.views.drawings import Drawings
 from tests.processes import wait_until
 from tests.tokens import add
 
@@ -91,7 +91,7 @@ def test_few_threads_wait_for_a_drawing(pen: Pen, monkeypatch: pytest.MonkeyPatc
         pen.may_draw.set()
         errors = [each.exception(60) for each in asked]
     assert sum(error is None for error in errors) == drawings.PLACES
-    assert {type(error) for error in errors if error} == {BusyError}
+    assert {type(error) for error in errors if error} == {UnavailableError}
 
 
 def test_nobody_waits_long_for_a_drawing(pen: Pen, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,8 +100,9 @@ def test_nobody_waits_long_for_a_drawing(pen: Pen, monkeypatch: pytest.MonkeyPat
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(drawn.svg, "first", title="t")
         wait_until(lambda: pen.texts != [], "the first drawing")
-        with pytest.raises(BusyError):
+        with pytest.raises(UnavailableError) as busy:
             drawn.svg("second", title="t")
+        assert type(busy.value) is UnavailableError
         pen.may_draw.set()
         assert ElementTree.fromstring(first.result(60)).tag.endswith("svg")
 

@@ -17,10 +17,6 @@ PLACES = 8  # threads that draw or wait for it, a quarter of those in `automx se
 WAIT_SECONDS = 2.0
 
 
-class BusyError(UnavailableError):
-    """Too many QR codes are asked for at the moment."""
-
-
 class Drawings:
     """The drawings of a process. Safe for threads."""
 
@@ -34,16 +30,16 @@ class Drawings:
     def svg(self, text: str, *, title: str) -> str:
         """Return what qr.svg() does, from memory if possible.
 
-        Raises BadRequestError if the text is too long for a QR code, and BusyError if too many
-        others are to be drawn.
+        Raises BadRequestError if the text is too long for a QR code, and UnavailableError if
+        too many others are to be drawn.
         """
         if found := self._remembered(text, title):
             return found
         if not self._places.acquire(blocking=False):
-            raise BusyError(cause="too many QR codes are asked for at the same time")
+            raise UnavailableError(cause="too many QR codes are asked for at the same time")
         try:
             if not self._pen.acquire(timeout=WAIT_SECONDS):
-                raise BusyError(cause=f"no QR code could be drawn within {WAIT_SECONDS:g} s")
+                raise UnavailableError(cause=f"no QR code could be drawn within {WAIT_SECONDS:g} s")
             try:
                 if found := self._remembered(text, title):  # another thread has drawn it
                     return found
