@@ -26,7 +26,7 @@ from automx.views import (
 def register(app: Flask, settings: Settings) -> None:
     """Add all protocols and pages to an application."""
     # Paths are answered with and without a slash at the end: a redirect would name the host that a
-    # stranger claims, and caches keep it.
+    # stranger claims, and caches keep it. Delta Chat does not follow one.
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # paths.py does it
     app.before_request(http.refuse_malformed)

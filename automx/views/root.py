@@ -28,8 +28,7 @@ def make_blueprint(web_endpoint: str) -> Blueprint:
     blueprint = Blueprint("root", __name__)
     for path in sorted(paths):
         for view, method in ((dcaccount.create, "POST"), (show, "GET")):
-            # No redirects: the app does not follow them.
-            blueprint.add_url_rule(path, view_func=view, methods=[method], strict_slashes=False)
+            blueprint.add_url_rule(path, view_func=view, methods=[method])
 
     def is_for_app() -> bool:
         is_here = request.path.rstrip("/") in {path.rstrip("/") for path in paths}
