@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 
-RETRY_SECONDS = 5.0  # how long what failed is passed over
+RETRY_SECONDS = 2.0  # how long what failed is passed over
 
 
 @dataclass(eq=False)
