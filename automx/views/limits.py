@@ -1,14 +1,16 @@
 """Rate limits: how often a client, and all clients of a token, may ask for an account.
 
 Requests are counted in windows of a fixed length, in the memory of each worker or in a Redis that
-all workers share. While Redis does not answer, each worker counts alone: accounts are still made,
-and no token makes more than its ``maxuse``. The library limits reads the setting and counts in
-Redis; in memory, it would keep each address of a flood, and follow a clock that is set back.
+all workers share. A request waits for Redis no longer than a second; while Redis does not answer,
+each worker counts alone: accounts are still made, and no token makes more than its ``maxuse``. The
+library limits reads the setting and counts in Redis; in memory, it would keep each address of a
+flood, and follow a clock that is set back.
 """
 
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from math import ceil
 from threading import Lock
@@ -32,9 +34,11 @@ log = logging.getLogger(__name__)
 _MEMORY = "memory://"
 _SCOPES = ("client", "token")
 _WINDOWS = 80_000  # that a worker keeps in memory at most, of about 350 bytes each
-_PAUSE = 10  # seconds after a failure of Redis in which it is not asked
-# Of a connection to Redis, in seconds.
-_TIMEOUT = {"socket_connect_timeout": 1, "socket_timeout": 1}
+_PAUSE = 2  # seconds after a failure of Redis in which it is not asked
+_SECONDS = 1.0  # that a request waits for Redis
+_THREADS = 16  # that ask Redis at once
+# Of each step of a connection to Redis: the driver has no limit for all of them together.
+_TIMEOUT = {"socket_connect_timeout": _SECONDS, "socket_timeout": _SECONDS}
 
 
 class Windows:
@@ -86,6 +90,7 @@ class Limits:
         self._windows: dict[tuple[RateLimitItem, str], Windows] = {}  # by limit and scope
         is_shared = settings.rate and settings.storage != _MEMORY
         self._redis = _open(settings.storage) if is_shared else None
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="redis")
         self._next_try = 0.0  # when a Redis that failed is asked again; 0 while it answers
 
     def count_client(self) -> None:
@@ -99,29 +104,47 @@ class Limits:
     def close(self) -> None:
         """Close connections."""
         if self._redis is not None:
-            self._redis.storage.storage.close()  # type: ignore[attr-defined] # of Redis
+            self._hang_up()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _hang_up(self) -> None:
+        """Close the connections, also those on which a thread waits: its call ends."""
+        if self._redis is not None:
+            pool = self._redis.storage.storage.connection_pool  # type: ignore[attr-defined] # Redis
+            pool.disconnect(inuse_connections=True)
 
     def _count(self, key: str, scope: str) -> None:
         if not self._rate:
             return
         with self._lock:  # loads the library in one thread: its modules import in circles
             from limits import parse_many
-            from limits.errors import StorageError
 
             if not self._limits:
                 found = parse_many(self._rate)
                 self._limits = tuple(sorted(found, key=lambda limit: limit.get_expiry()))
-        redis = self._usable_redis()
-        try:
-            seconds = self._hit(key, scope) if redis is None else self._hit_in(redis, key, scope)
-            if redis is not None:
-                self._next_try = 0.0
-        except StorageError:
-            log.warning("Rate limit storage unreachable: this worker counts alone")
-            self._next_try = monotonic() + _PAUSE
+        seconds = self._hit_in_redis(key, scope)
+        if seconds is None:
             seconds = self._hit(key, scope)
         if seconds:
             raise TooManyRequestsError(retry_after=max(ceil(seconds), 1))
+
+    def _hit_in_redis(self, key: str, scope: str) -> float | None:
+        """Count a request in Redis as _hit(); return None if it does not answer as it should."""
+        redis = self._usable_redis()
+        if redis is None:
+            return None
+        # A thread can be left behind, whatever hangs: the resolver, or an answer that drips.
+        counting = self._threads.submit(self._hit_in, redis, key, scope)
+        try:
+            seconds = counting.result(_SECONDS)
+        except Exception:  # the driver raises whatever its decoder stumbles over
+            log.warning("Rate limit storage unreachable: this worker counts alone")
+            self._next_try = monotonic() + _PAUSE
+            if not counting.cancel():
+                self._hang_up()
+            return None
+        self._next_try = 0.0
+        return seconds
 
     def _usable_redis(self) -> "FixedWindowRateLimiter | None":
         """Return what counts in Redis; None if there is none or it has failed."""
