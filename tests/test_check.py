@@ -492,31 +492,6 @@ def test_all_domains_of_the_database(world: World) -> None:
     assert json.loads(result.stdout)["domains"] == [case.domain for case in CASES]
 
 
-def test_a_silent_name_server_is_told_once_for_each_domain(world: World) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
-        silent.bind(("127.0.0.1", 0))
-        name_server = f"127.0.0.1:{silent.getsockname()[1]}"
-        result = world.check("no-srv.test", "--dns", name_server, "--timeout", "0.5")
-    text = "the name server did not answer in time"
-    server = "see that the server runs and is not behind a firewall, and the row's name and port"
-    assert of_domain(result.stdout.splitlines(), "no-srv.test") == [
-        (
-            f"error    no-srv.test  no-srv.test: {text} -> see the name servers of the zone; "
-            "its names and URLs were not checked"
-        ),
-        *(
-            f"error    no-srv.test  {subject}: {text} -> {server}"
-            for subject in (
-                "imap mail.test:993 SSL",
-                "pop3 mail.test:995 SSL",
-                "smtp mail.test:465 SSL",
-                "smtp mail.test:587 STARTTLS",
-                "managesieve mail.test:4190 STARTTLS",
-            )
-        ),
-    ]
-
-
 @pytest.mark.parametrize("is_setting", [False, True])
 def test_the_host_of_the_service_itself(world: World, is_setting: bool) -> None:
     host = "autoconfig.expired.test"

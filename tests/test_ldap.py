@@ -643,21 +643,6 @@ def test_a_directory_that_turns_slow_in_the_midst_of_an_answer_is_given_up_in_ti
         fails(lambda: finder.find(shared_directory, name=f"127.0.0.1:{port}"), within=QUICK)
 
 
-def test_a_directory_that_freezes_is_given_up_in_time_and_used_again_later(
-    make_finder: MakeFinder, directory: Directory, logged: pytest.LogCaptureFixture
-) -> None:
-    clock = Clock()
-    finder = make_finder(clock, timeout=QUICK, starttls="no")
-    assert finder.find(directory) == ALICES_PERSON
-    with directory.frozen():
-        fails(lambda: finder.find(directory), within=QUICK)
-        searches = [timed(lambda: finder.find(directory)) for _ in range(5)]
-        assert min(searches) < QUICK  # nobody waits for it again so soon
-    clock.time += RETRY_SECONDS
-    assert finder.find(directory) == ALICES_PERSON
-    assert outages(logged) == ["fails", "answers again"]
-
-
 def test_a_name_that_does_not_resolve_is_an_outage(
     make_finder: MakeFinder, directory: Directory, logged: pytest.LogCaptureFixture
 ) -> None:

@@ -331,16 +331,6 @@ def test_an_outage_is_503_for_the_personal_answers_of_its_domain_only(
     assert "refused" in told[0]
 
 
-def test_an_outage_of_autodiscover_is_a_document(
-    make_app: Callable[..., Flask], link: Callable[..., None], directory: Directory
-) -> None:
-    link(directory)
-    directory.stop()
-    response = autodiscover(make_app(**SETTINGS).test_client(), "alice@example.com")
-    root = etree.fromstring(response.data)
-    assert [root.findtext(".//{*}ErrorCode"), response.mimetype] == ["603", "text/xml"]
-
-
 def test_an_unknown_address_gets_the_same_error_as_a_known_one(
     make_app: Callable[..., Flask], link: Callable[..., None], directory: Directory
 ) -> None:

@@ -1,12 +1,10 @@
-"""A database that is away: what a worker with 32 threads answers meanwhile, and afterwards.
+"""A database that is away, to the half second; commands on a damaged file.
 
-Each fault is that of a real database, or of the network before it.
+Other faults, and other neighbours, are those of tests/faults.
 """
 
 import contextlib
 import json
-import signal
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +22,7 @@ from automx.seeddocument import SAMPLE
 from automx.views.session import db
 from tests.commandline import attempt
 from tests.databases import Instance, engine_uri
-from tests.network import Network, Weather, network
+from tests.network import network
 from tests.processes import frozen, wait_until
 
 THREADS = 32
@@ -71,7 +69,6 @@ class Neighbour:
 
     uri: str
     instance: Instance | None = None
-    network: Network | None = None
 
 
 def unknown(number: int) -> list[str]:
@@ -88,7 +85,7 @@ def behind_network(instance: Instance) -> Iterator[Neighbour]:
             uri = f"{rest}&gssencmode=disable"
         else:
             uri = f"mysql://root@127.0.0.1:{before.port}/{name}?ssl_disabled=true"
-        yield Neighbour(engine_uri(uri), instance, before)
+        yield Neighbour(engine_uri(uri), instance)
 
 
 def fill(uri: str) -> None:
@@ -144,44 +141,6 @@ def freezing(neighbour: Neighbour) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def killed(neighbour: Neighbour) -> Iterator[None]:
-    assert neighbour.instance
-    is_postgresql = "postgresql" in neighbour.uri
-    # What the tests' instances keep in memory is written first.
-    flush = (
-        "SET GLOBAL innodb_flush_log_at_trx_commit = 1; CREATE DATABASE b;"
-        " CREATE TABLE b.b (i INT) ENGINE=InnoDB; INSERT INTO b.b VALUES (1); DROP DATABASE b;"
-    )
-    neighbour.instance.sql("CHECKPOINT;" if is_postgresql else flush)
-    neighbour.instance.server.stop(signal.SIGQUIT if is_postgresql else signal.SIGKILL)
-    try:
-        yield
-    finally:
-        neighbour.instance.run()
-
-
-def disturbed(weather: Weather) -> Callable[[Neighbour], contextlib.AbstractContextManager[None]]:
-    @contextlib.contextmanager
-    def fault(neighbour: Neighbour) -> Iterator[None]:
-        assert neighbour.network
-        neighbour.network.weather = weather
-        try:
-            yield
-        finally:
-            neighbour.network.weather = Weather.CLEAR
-
-    return fault
-
-
-@contextlib.contextmanager
-def locked(neighbour: Neighbour) -> Iterator[None]:
-    file = neighbour.uri.removeprefix("sqlite:///")
-    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        yield
-
-
 def changed(
     change: Callable[[bytes], bytes | None],
 ) -> Callable[[Neighbour], contextlib.AbstractContextManager[None]]:
@@ -201,15 +160,7 @@ def changed(
     return fault
 
 
-FAULTS: dict[str, Callable[[Neighbour], contextlib.AbstractContextManager[None]]] = {
-    "frozen": freezing,
-    "killed": killed,
-    "silent": disturbed(Weather.SILENT),
-    "dripping": disturbed(Weather.DRIPPING),
-    "garbage": disturbed(Weather.GARBAGE),
-}
 FILE_FAULTS: dict[str, Callable[[Neighbour], contextlib.AbstractContextManager[None]]] = {
-    "locked": locked,
     "missing": changed(lambda content: None),
     "overwritten": changed(lambda content: b"\xa5" * len(content)),
     "cut off": changed(lambda content: content[:5000]),
@@ -251,19 +202,6 @@ def check_promises(
     wait_until(lambda: worker.held_connections() == 0, "the return of all connections")
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_database_that_is_away_stops_nothing_else_and_comes_back(
-    server: Neighbour, work: Callable[..., Worker], fault: str
-) -> None:
-    check_promises(work(server), FAULTS[fault](server), slack=2)
-    assert server.network
-    worker_connections = 17
-    wait_until(
-        lambda: server.network is not None and server.network.connections <= worker_connections,
-        "the end of connections that were given up",
-    )
-
-
 @pytest.mark.alone
 def test_a_frozen_server_is_told_half_a_second_after_the_limit(
     server: Neighbour, work: Callable[..., Worker]
@@ -272,13 +210,6 @@ def test_a_frozen_server_is_told_half_a_second_after_the_limit(
 
 
 @pytest.mark.parametrize("fault", FILE_FAULTS)
-def test_a_sqlite_file_that_cannot_be_read_stops_nothing_else_and_comes_back(
-    over_sqlite: Neighbour, work: Callable[..., Worker], fault: str
-) -> None:
-    check_promises(work(over_sqlite), FILE_FAULTS[fault](over_sqlite), slack=2)
-
-
-@pytest.mark.parametrize("fault", sorted(FILE_FAULTS.keys() - {"locked"}))
 def test_commands_tell_of_a_file_that_cannot_be_read_in_one_line(
     over_sqlite: Neighbour, fault: str
 ) -> None:

@@ -11,7 +11,7 @@ import sys
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -29,17 +29,8 @@ from automx.errors import SettingsError, TooManyRequestsError
 from automx.views import limits
 from automx.views.limits import Limits, Windows
 from tests.documents import golden, unversioned
-from tests.processes import (
-    AUTOMX,
-    Running,
-    free_port,
-    frozen,
-    listens,
-    program,
-    running,
-    serving,
-    wait_until,
-)
+from tests.processes import AUTOMX, free_port, serving, wait_until
+from tests.redisserver import redis_cli, running_redis
 
 REASON = "Too many accounts were asked for. Please wait a while and try again."
 
@@ -368,21 +359,6 @@ def test_the_limit_holds_for_the_threads_of_a_worker(database: Path, tmp_path: P
         assert "Traceback" not in server.output
 
 
-@contextlib.contextmanager
-def running_redis(folder: Path, port: int) -> Iterator[Running]:
-    """Run a private Redis that keeps nothing on disk."""
-    command = [program("redis-server", "redis-server"), "--port", str(port), "--bind", "127.0.0.1"]
-    command += ["--save", "", "--dir", str(folder)]
-    with running(command, folder / "redis.log", ready=lambda: listens(port)) as redis:
-        yield redis
-
-
-def redis_cli(port: int, *words: str) -> list[str]:
-    """Run a command in a Redis and return the words of the answer."""
-    command = [program("redis-cli", "redis-tools"), "-p", str(port), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-
-
 def test_a_redis_is_shared_by_workers_and_servers_and_does_not_learn_tokens(
     database: Path, tmp_path: Path
 ) -> None:
@@ -442,25 +418,6 @@ def test_while_redis_is_down_each_worker_counts_for_itself(database: Path, tmp_p
             )
         assert "Traceback" not in server.output
         assert "a-password" not in server.output
-
-
-def test_a_redis_that_is_silent_or_not_there_keeps_nobody_waiting_for_long(
-    database: Path, tmp_path: Path
-) -> None:
-    port = free_port()
-    env = environment(
-        database,
-        AUTOMX_ACCOUNT_RATE_LIMIT="2 per hour",
-        AUTOMX_RATE_LIMIT_STORAGE=f"redis://127.0.0.1:{port}",
-    )
-    with serving(env, tmp_path / "first.log", "--workers", "1") as server:
-        assert [status_of(server.port) for _ in range(3)] == [200, 200, 429]
-    with (
-        running_redis(tmp_path, port) as redis,
-        serving(env, tmp_path / "second.log", "--workers", "1") as server,
-        frozen(redis.process),
-    ):
-        assert [status_of(server.port) for _ in range(3)] == [200, 200, 429]
 
 
 @pytest.mark.parametrize(

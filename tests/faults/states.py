@@ -1,0 +1,69 @@
+"""States in which a neighbour fails: of the network before it, or of its process."""
+
+import contextlib
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.network import Network, Weather
+from tests.processes import frozen
+
+Fault = Callable[[], contextlib.AbstractContextManager[None]]
+
+
+def weather_faults(before: Network) -> dict[str, Fault]:
+    """Return the faults of the network before a neighbour."""
+
+    def disturbed(weather: Weather) -> Fault:
+        @contextlib.contextmanager
+        def fault() -> Iterator[None]:
+            before.weather = weather
+            try:
+                yield
+            finally:
+                before.weather = Weather.CLEAR
+
+        return fault
+
+    return {
+        "refuses": disturbed(Weather.REFUSING),
+        "silent": disturbed(Weather.SILENT),
+        "drips": disturbed(Weather.DRIPPING),
+        "garbage": disturbed(Weather.GARBAGE),
+        "dies": disturbed(Weather.CUT),
+    }
+
+
+def freezing(process: Callable[[], "subprocess.Popen[bytes]"]) -> Fault:
+    """Return the fault of a program that is stopped by SIGSTOP."""
+    return lambda: frozen(process())
+
+
+def told(file: Path, state: str) -> Fault:
+    """Return the fault of a program that reads its state from a file."""
+
+    @contextlib.contextmanager
+    def fault() -> Iterator[None]:
+        file.write_text(state)
+        try:
+            yield
+        finally:
+            file.write_text("")
+
+    return fault
+
+
+def killed(before: Network, kill: Callable[[], object], start: Callable[[], object]) -> Fault:
+    """Return the fault of a program that was killed, and whose port refuses connections."""
+
+    @contextlib.contextmanager
+    def fault() -> Iterator[None]:
+        before.weather = Weather.REFUSING
+        kill()
+        try:
+            yield
+        finally:
+            start()
+            before.weather = Weather.CLEAR
+
+    return fault
