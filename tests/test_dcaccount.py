@@ -526,13 +526,14 @@ def test_without_an_endpoint_the_code_leads_where_the_page_was_found(
             assert_page(answer, 200, token_page(link))
 
 
+@pytest.mark.parametrize("host", ["localhost", "b", "example.com:8080", "[::1]"])
 def test_a_page_that_was_found_by_plain_http_has_no_code_that_would_work(
-    make_app: Make, add_token: AddToken, caplog: pytest.LogCaptureFixture
+    make_app: Make, add_token: AddToken, caplog: pytest.LogCaptureFixture, host: str
 ) -> None:
     add_token()
-    answer = make_app().test_client().get(f"/?t={SECRET}")
-    assert_page(answer, 500, error_page("Not at the moment", OUT_OF_ORDER))
-    assert "web_endpoint must be an https URL, not http://localhost/" in caplog.text
+    answer = make_app().test_client().get(f"/?t={SECRET}", headers={"Host": host})
+    assert_page(answer, 404, error_page("This QR code does not work", WRONG_ADDRESS))
+    assert f"(web_endpoint is not set, and apps do not ask http://{host}/)" in caplog.text
 
 
 @pytest.mark.parametrize("path", PATHS)

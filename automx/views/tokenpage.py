@@ -13,6 +13,7 @@ from automx.accounts import accounts, tokens
 from automx.accounts.tokens import Token
 from automx.address import unicode_domain
 from automx.duration import format_duration
+from automx.errors import UnknownDomainError
 from automx.formats import dclogin
 from automx.texts import N_
 from automx.views import languages
@@ -25,6 +26,7 @@ from automx.views.session import current_session
 _HEADLINES = {
     400: N_("This QR code does not work"),
     403: N_("This QR code does not work"),
+    404: N_("This QR code does not work"),
     429: N_("A little too fast"),
 }
 _POLICY = (
@@ -43,6 +45,8 @@ def page() -> Response:
     session.close()  # others need the connection while the QR code is drawn
     found = found_config(token.domain)
     endpoint = parts().settings.web_endpoint or own_url(request.path)
+    if not endpoint.startswith("https:"):  # the host is one that a stranger may claim
+        raise UnknownDomainError(cause=f"web_endpoint is not set, and apps do not ask {endpoint}")
     text = dclogin.account_text(endpoint, secret, token.name)
     code = parts().drawings.svg(text, title=languages.translated("QR code"))
     return _page(
