@@ -1,4 +1,4 @@
-"""The edge: who asks, and at which URL, read from a request and checked once.
+"""The edge: who asks, how, and at which URL, read from a request and checked once.
 
 A proxy tells in ``X-Forwarded-For``, ``-Host``, ``-Proto`` and ``-Prefix`` what it saw. Each proxy
 appends its value to those of the others, and a client can send such headers as well: the value of
@@ -149,6 +149,7 @@ def _read(environ: "WSGIEnvironment", proxy_count: int) -> Inbound:
     asked = _forwarded(environ, "HOST", proxy_count) or _asked_host(environ)
     host, port, error = "", "", None
     try:
+        _read_method(environ)
         _read_scheme(environ, proxy_count)
         _read_prefix(environ, proxy_count)
         if asked is not None:
@@ -179,6 +180,16 @@ def _asked_host(environ: "WSGIEnvironment") -> str | None:
     if found := _ABSOLUTE.match(target):
         return found[1]
     return environ.get("HTTP_HOST") or None
+
+
+def _read_method(environ: "WSGIEnvironment") -> None:
+    """Raise BadRequestError for a method in small letters, which is another one (RFC 9110, 9.1).
+
+    Werkzeug would take it for the one in capitals, past all that compares it before the routes.
+    """
+    method: str = environ["REQUEST_METHOD"]
+    if method != method.upper():
+        raise BadRequestError("The method is not valid.", cause=f"method {method!r}")
 
 
 def _read_scheme(environ: "WSGIEnvironment", proxy_count: int) -> None:

@@ -50,7 +50,7 @@ BAD_HOSTS = [
 def environ_of(**variables: str) -> dict[str, Any]:
     """Return the WSGI environment of a request from a proxy on this machine."""
     environ = {"REMOTE_ADDR": "127.0.0.1", "wsgi.url_scheme": "http", "SCRIPT_NAME": ""}
-    return environ | variables
+    return environ | {"REQUEST_METHOD": "GET"} | variables
 
 
 # Hosts.
@@ -144,6 +144,18 @@ def test_a_proxy_that_says_nothing_changes_nothing(name: str, value: str) -> Non
     found = edge.read(environ | {f"HTTP_X_FORWARDED_{name}": value}, 3)
     assert found == edge.read(environ, 3)
     assert environ["SCRIPT_NAME"] == "/own"
+
+
+# Methods.
+
+
+@pytest.mark.parametrize("method", ["get", "Get", "gET", "delete", "x-y", "po\u017ft"])
+def test_a_method_in_small_letters_is_none(make_app: Callable[..., Flask], method: str) -> None:
+    environ = environ_of(REQUEST_METHOD=method, HTTP_HOST="example.com")
+    found = edge.read(environ, 0)
+    assert (str(found.error), found.host) == ("The method is not valid.", "")
+    answer = make_app().test_client().open("/healthz", environ_overrides={"REQUEST_METHOD": method})
+    assert (answer.status_code, answer.text) == (400, "The method is not valid.\n")
 
 
 # Clients.

@@ -363,6 +363,17 @@ def test_nobody_deletes_without_the_token_even_if_there_is_nothing(client: Flask
         assert (answer.status_code, answer.text) == (403, NO_DELETE)
 
 
+@pytest.mark.parametrize("method", ["delete", "Delete", "dELETE", "get", "post", "head"])
+def test_a_method_in_small_letters_changes_nothing(
+    make_app: Callable[..., Flask], database: Path, method: str
+) -> None:
+    before = rows_of(database)
+    for client in (make_app().test_client(), with_token(make_app(initdb_token=TOKEN))):
+        answer = client.open(PATH, json=DOCUMENT, environ_overrides={"REQUEST_METHOD": method})
+        assert (answer.status_code, answer.text) == (400, "The method is not valid.\n")
+        assert rows_of(database) == before
+
+
 def test_where_a_token_is_set_it_is_needed_on_this_machine_as_well(
     make_app: Callable[..., Flask], database: Path
 ) -> None:
@@ -568,6 +579,7 @@ def test_the_web_server_warns_of_a_database_that_may_be_filled(
         ({}, True, True),
         ({"REQUEST_METHOD": "GET"}, True, True),
         ({"REQUEST_METHOD": "DELETE"}, False, True),
+        ({"REQUEST_METHOD": "delete"}, False, False),
         ({"REMOTE_ADDR": "192.0.2.1"}, False, True),
         ({"HTTP_HOST": "automx.example.com"}, False, True),
         ({"HTTP_X_FORWARDED_FOR": "127.0.0.1"}, False, True),

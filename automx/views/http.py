@@ -55,7 +55,7 @@ def parts() -> Parts:
 
 
 def refuse_malformed() -> None:
-    """Raise the BadRequestError of a request whose host, scheme or path prefix is malformed."""
+    """Raise the BadRequestError of a request whose method, host, scheme or prefix is malformed."""
     if error := inbound().error:
         raise error
 
