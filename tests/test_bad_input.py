@@ -598,24 +598,6 @@ def test_a_stranger_cannot_write_lines_into_the_log_or_fill_it(
         assert line.isprintable()
 
 
-REFUSED = {
-    "no HTTP at all": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 100 + b"\r\n\r\n",
-    "a NUL in the path": message("GET /mail/\x00 HTTP/1.1", HOST),
-    "a length below zero": message(POST, HOST, XML, "Content-Length: -5"),
-    "1 MB of header": message(GET_ALICE, HOST, f"X: {'x' * 1_000_000}"),
-    "1,000 headers": message(GET_ALICE, HOST, *(f"X-{number}: x" for number in range(1000))),
-    "a target of 100 kB": message(GET_ALICE.replace("alice", "a" * 100_000), HOST),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_request_is_refused_by_the_web_server(server: Server, name: str) -> None:
-    answer = exchange(server, REFUSED[name])
-    assert answer.status in {400, 414, 431}
-    assert answer.text == ""
-    assert exchange(server, GOOD["HTTP/1.0"]).status == 200
-
-
 def get(server: Server, path: str = f"{AUTOCONFIG}?emailaddress=alice@example.com") -> Answer:
     """Ask a server by GET."""
     return exchange(server, message(f"GET {path} HTTP/1.1", "Host: localhost"))

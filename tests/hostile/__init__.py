@@ -1,0 +1,1 @@
+"""What a stranger on a socket may try against a running ``automx serve``."""
