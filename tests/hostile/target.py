@@ -40,7 +40,10 @@ class Target(Server):
     """A running ``automx serve`` of one worker."""
 
     def memory(self) -> int:
-        """Return the kB of memory that its processes have for themselves (PSS, proc(5))."""
+        """Return the kB of memory that its processes have filled.
+
+        Pages of files are left out: how many there are depends on other programs, too.
+        """
         return sum(_memory(pid) for pid in _family(self.process.pid))
 
     def faults(self, start: int = 0) -> list[str]:
@@ -90,6 +93,6 @@ def _family(pid: int) -> list[int]:
 
 def _memory(pid: int) -> int:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
+        if line.startswith("Anonymous:"):
             return int(line.split()[1])
-    raise ValueError(f"/proc/{pid}/smaps_rollup has no Pss")
+    raise ValueError(f"/proc/{pid}/smaps_rollup has no line Anonymous")
