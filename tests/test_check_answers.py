@@ -1,12 +1,9 @@
 """The doctor and odd servers: whatever they answer is a finding, and never a traceback."""
 
 import random
-import socket
-import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dns.message
@@ -14,21 +11,15 @@ import dns.resolver
 import dns.rrset
 import pytest
 
-from automx.check.finding import Finding
 from automx.check.http import ask, follow, target
 from automx.check.mail import MailChecks
 from automx.check.network import Network, NetworkError
 from automx.check.records import RecordChecks
 from automx.check.web import WebChecks
 from automx.clientconfig import (
-    Authentication,
-    ClientConfig,
-    MailServer,
     ServerType,
-    Service,
-    ServiceType,
-    SocketType,
 )
+from tests.fakenetwork import CONFIG, IMAP, FakeNetwork, findings
 
 URL = "https://autoconfig.example.com/mail/config-v1.1.xml"
 
@@ -56,66 +47,9 @@ BAD_NAMES = [
 ]
 
 
-class FakeNetwork(Network):
-    """Each connection, with or without TLS, gets an answer that is ready; each name exists."""
-
-    def __init__(self, answer: bytes) -> None:
-        self.timeout = 10
-        self.now = datetime.now(UTC)
-        self._lock = threading.Lock()
-        self._answers = {}
-        self.answer = answer
-        self.open: list[socket.socket] = []
-
-    def connect(self, name: str, port: int, deadline: float) -> socket.socket:
-        ours, theirs = socket.socketpair()
-        self.open.append(theirs)
-        theirs.sendall(self.answer)
-        theirs.shutdown(socket.SHUT_WR)
-        return ours
-
-    def close(self) -> None:
-        for sock in self.open:
-            sock.close()
-
-    def encrypt(self, sock: socket.socket, name: str, deadline: float) -> Any:
-        return sock
-
-    def exists(self, name: str) -> bool:
-        return True
-
-    def addresses(self, name: str) -> list[str]:
-        return ["192.0.2.1"]
-
-    def _handshake(self, name: str, port: int) -> tuple[datetime, str]:
-        return self.now + timedelta(365), "TLSv1.3"
-
-
 def redirect(location: str) -> bytes:
     octets = location.encode("utf-8", "surrogatepass")
     return b"HTTP/1.1 302 Found\r\nLocation: " + octets + b"\r\nContent-Length: 0\r\n\r\n"
-
-
-IMAP = MailServer(
-    ServerType.IMAP,
-    "mail.example.com",
-    143,
-    SocketType.STARTTLS,
-    "%EMAILADDRESS%",
-    (Authentication.PASSWORD_CLEARTEXT,),
-)
-SMTP = replace(IMAP, type=ServerType.SMTP, port=587)
-CALENDAR = Service(ServiceType.CALDAV, "https://dav.example.com/", "%EMAILADDRESS%", False)
-CONFIG = ClientConfig("example.com", "Example", "Example", (IMAP, SMTP), (CALENDAR,))
-
-
-def findings(check: Any) -> Iterator[Finding]:
-    """Run a check and those that it asks for."""
-    for found in check():
-        if isinstance(found, Finding):
-            yield found
-        else:
-            yield from findings(found)
 
 
 @pytest.mark.parametrize("location", LOCATIONS, ids=ascii)
