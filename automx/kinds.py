@@ -34,6 +34,9 @@ _UNKNOWN = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _ESCAPE = re.compile(r"%[0-9A-F]{2}", re.IGNORECASE)  # RFC 3986
+# Characters of a text with placeholders. No column holds as many, and the time that the patterns
+# above take grows with the square of their number.
+_LONGEST = 1024
 
 
 class BadValueError(ValueError):
@@ -253,10 +256,13 @@ def _normal_words(words: Mapping[str, object]) -> dict[str, str]:
 def _with_placeholders(value: str, *, in_url: bool = False) -> str:
     """Return a text with its placeholders as the standard spells them.
 
-    Raises BadValueError for what looks like a placeholder and is none.
+    Raises BadValueError for what looks like a placeholder and is none, ValueError for a text that
+    is far too long.
     """
     if "%" not in value and "{" not in value:
         return value
+    if len(value) > _LONGEST:
+        raise ValueError
     value = _KNOWN.sub(lambda match: match[0].upper(), value)
     rest = _KNOWN.sub(" ", value)
     if found := _UNKNOWN.search(_ESCAPE.sub(" ", rest) if in_url else rest):
