@@ -294,6 +294,8 @@ def user_name(length: int, empty: str) -> Kind:
 def _host(value: object) -> str:
     lowered = _with_placeholders(string(value).strip()).lower().removesuffix(".")
     name = _with_placeholders(lowered)  # placeholders stay in upper case
+    if name.endswith("."):  # parse_host() would remove a second one
+        raise ValueError
     host = parse_host(PLACEHOLDER.sub("x", name))
     return fitting(host if ":" in host else name, 1, 128)
 
