@@ -221,7 +221,7 @@ _SECRET_NAME = re.compile("(?i)pass|pwd|secret|token|scram|odbc|credential")
 
 def without_password(uri: str) -> str:
     """Return a URI with its passwords hidden: before the host, and in the query."""
-    before, question, query = re.sub(r"(://[^:/]*:).*@", r"\1***@", uri).partition("?")
+    before, question, query = re.sub(r"(?s)(://[^:/]*:).*@", r"\1***@", uri).partition("?")
     shown = []
     for item in re.split("([&;])", query):
         name, equals, _ = item.partition("=")
