@@ -20,13 +20,17 @@ def parse_moment(text: str, *, time_of_date: time = time.min) -> datetime:
     except ValueError:
         example = "such as 2026-12-31 or 2026-12-31T18:00Z"
         raise ValueError(f"{text!r} is no time {example}.") from None
-    if not 2000 <= moment.year < 3000:
-        raise ValueError(f"{text!r} is not between 2000 and 2999.")
     try:
         moment = datetime.combine(date.fromisoformat(text), time_of_date)
     except ValueError:
         pass  # it has a time
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    try:
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except OverflowError:  # the first or last hours that there are
+        pass
+    if not 2000 <= moment.year < 3000:  # in UTC, as it is stored
+        raise ValueError(f"{text!r} is not between 2000 and 2999.")
+    return moment
 
 
 def iso(moment: datetime | None) -> str | None:
