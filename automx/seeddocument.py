@@ -6,6 +6,7 @@ hold, keys are added to it; ``docs/seed.md`` explains each.
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,8 +109,8 @@ def _constant(word: str) -> None:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _DuplicateKeyError(shown(next(key for key in keys if keys.count(key) > 1)))
+        numbers = Counter(key for key, _ in pairs)
+        raise _DuplicateKeyError(shown(next(key for key in numbers if numbers[key] > 1)))
     return result
 
 

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -558,6 +559,15 @@ def test_text_that_is_not_json_is_refused_with_line_and_column(data: bytes, erro
         .replace("column 3 is not valid JSON", "column 4 is not valid JSON")
         == error
     )
+
+
+def test_a_key_that_stands_twice_is_found_soon_among_many() -> None:
+    names = [f'"_{number}": 0' for number in range(50_000)]
+    document = f"{{{', '.join([*names, names[-1]])}}}".encode()
+    began = time.thread_time()
+    with pytest.raises(SeedError, match='the key "_49999" stands twice'):
+        parse(document, "seed.json")
+    assert time.thread_time() - began < 5  # to compare each with each takes half a minute
 
 
 @pytest.mark.parametrize("data", [b"[" * 100_000, b"1" * 10_000])
