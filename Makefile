@@ -11,7 +11,7 @@ RUN_ENV := AUTOMX_CONF=$(or $(AUTOMX_CONF),/dev/null) AUTOMX_DB_URI=$(or $(AUTOM
 # Programs start often in the tests: compiled modules are kept, whatever this shell wants.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup run test coverage lint format reference translations bench lock docs clean
+.PHONY: setup run test coverage lint format reference translations bench fuzz lock docs clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.dev
@@ -65,12 +65,16 @@ bench: $(VENV)/.dev
 	@tests/install-packages
 	@$(BIN)/python -m bench
 
+# A million inputs for all parsers, then 100,000 requests; FUZZ="--inputs 5000 row" makes it shorter.
+fuzz: $(VENV)/.fuzz
+	@$(BIN)/python -m tests.fuzz $(FUZZ)
+
 # Writes the newest releases that pyproject.toml allows into constraints.txt, from which all install.
 lock: PIP := var/lock/bin/python -m pip
 lock: | $(VENV)/bin/python
 	@rm -rf var/lock && $(BIN)/python -m venv var/lock
 	@$(PIP) install --quiet --quiet --upgrade 'pip>=25.1'
-	@$(PIP) install --quiet --quiet -e '.[$(DRIVERS)]' --group dev
+	@$(PIP) install --quiet --quiet -e '.[$(DRIVERS)]' --group dev --group fuzz
 	@{ echo '# The releases that are tested; `make lock` renews them.'; $(PIP) freeze --exclude-editable; } >constraints.new
 	@mv constraints.new constraints.txt
 	@rm -rf var/lock
@@ -98,3 +102,8 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@for try in 1 2 3; do $(PIP) --upgrade 'pip>=25.1' \
 	  && $(PIP) --constraint constraints.txt -e '.[$(DRIVERS)]' --group dev && exit 0; sleep 5; done; exit 1
 	@touch $@ $(VENV)/.run
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	@echo "Installing atheris"
+	@for try in 1 2 3; do $(PIP) --constraint constraints.txt --group fuzz && exit 0; sleep 5; done; exit 1
+	@touch $@

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.fuzz import CORPUS
 from tests.fuzz.promises import LARGE, expanded
-from tests.fuzz.targets import CORPUS, TARGETS, corpus, run
+from tests.fuzz.targets import TARGETS, corpus, run
 
 NAMES = sorted(TARGETS)
 # Those that need a thousandth of a second or more get fewer inputs.

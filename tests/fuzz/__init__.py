@@ -4,3 +4,7 @@ A target gives bytes to one parser and checks what that promises. ``make test`` 
 hundred inputs and with the files of ``tests/data/fuzz``. ``make fuzz`` (``__main__``) runs them for
 long, guided by the code that an input reaches.
 """
+
+from tests.documents import DATA
+
+CORPUS = DATA / "fuzz"  # a folder for each target

@@ -2,13 +2,10 @@
 
 from pathlib import Path
 
-from tests.documents import DATA
-from tests.fuzz import addresses, files, neighbours, records, requests
+from tests.fuzz import CORPUS, addresses, files, neighbours, records, requests
 from tests.fuzz.promises import TARGETS, run
 
-CORPUS = DATA / "fuzz"
-
-__all__ = ["CORPUS", "TARGETS", "corpus", "run"]
+__all__ = ["TARGETS", "corpus", "run"]
 
 _MODULES = (addresses, files, neighbours, records, requests)  # each adds its targets
 
