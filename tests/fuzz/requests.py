@@ -3,17 +3,20 @@
 import json
 import logging
 import plistlib
+from datetime import UTC, datetime
 from functools import cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from automx import config, create_app
+from automx.accounts import tokens
 from automx.errors import BadRequestError
 from automx.formats import autodiscover
 from automx.rsgi import environment
 from automx.views import failure
 from automx.views.http import MAX_BODY
+from automx.views.session import current_session
 from tests.fuzz.promises import BrokenPromiseError, keep, one_line, refusing, target
 
 if TYPE_CHECKING:
@@ -42,11 +45,17 @@ def _application() -> "tuple[WSGIApplication, _Bugs]":
     """Return the application with the sample in a database in memory, and its bugs."""
     settings = {"db_uri": "sqlite:///:memory:", "loglevel": "CRITICAL", "proxy_count": 1}
     settings |= {"permit_cleartext_passwords": True, "initdb_token": "token"}
+    settings |= {"account_rate_limit": "", "account_backend": "none"}
     app = create_app(config.make(**settings))
     bugs = _Bugs()
     failure.log.addHandler(bugs)
     seeded = app.test_client().get("/initdb/", headers={"Authorization": "Bearer token"})
     keep(seeded.status_code == 200, "the sample can be seeded")
+    with app.test_request_context():
+        session = current_session()
+        now = datetime.now(UTC)
+        tokens.add(session, "summer", "example.com", now=now, token="token", maxuse=50)
+        session.commit()
     return app.wsgi_app, bugs
 
 
