@@ -59,22 +59,46 @@ def listening_sockets(port: int) -> int:
     return sum(columns[1].endswith(f":{port:04X}") and columns[3] == "0A" for columns in sockets)
 
 
+def workers_of(process: "subprocess.Popen[bytes]") -> list[int]:
+    """Return the IDs of the workers of ``automx serve``, in order."""
+    found = []
+    for children in Path(f"/proc/{process.pid}/task").glob("*/children"):
+        for pid in children.read_text().split():
+            with contextlib.suppress(OSError):
+                if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(int(pid))
+    return sorted(found)
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Stop one process by SIGSTOP until the block ends."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: _is_stopped(pid), "the stop of all threads")
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def _is_stopped(pid: int) -> bool:
+    threads = Path(f"/proc/{pid}/task").glob("*/stat")
+    return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads)
+
+
 @contextlib.contextmanager
 def frozen(process: "subprocess.Popen[bytes]") -> Iterator[None]:
     """Keep a program from running: connections are still accepted, and then nothing is said.
 
     Its children are frozen, too; each parent before them, so that it starts no more.
     """
-    stopped: list[int] = []
-
-    def is_frozen(pid: int) -> bool:
-        threads = Path(f"/proc/{pid}/task").glob("*/stat")
-        return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads)
+    pids: list[int] = []
 
     def stop(pid: int) -> None:
         os.kill(pid, signal.SIGSTOP)
-        stopped.append(pid)
-        wait_until(lambda: is_frozen(pid), "the stop of all threads")
+        pids.append(pid)
+        wait_until(lambda: _is_stopped(pid), "the stop of all threads")
         for children in Path(f"/proc/{pid}/task").glob("*/children"):
             for child in children.read_text().split():
                 stop(int(child))
@@ -83,7 +107,7 @@ def frozen(process: "subprocess.Popen[bytes]") -> Iterator[None]:
         stop(process.pid)
         yield
     finally:
-        for pid in stopped:
+        for pid in pids:
             os.kill(pid, signal.SIGCONT)
 
 

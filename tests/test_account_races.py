@@ -49,6 +49,7 @@ from tests.processes import (
     running,
     serving,
     wait_until,
+    workers_of,
 )
 from tests.tokens import EXHAUSTED, add, usecount
 
@@ -454,16 +455,9 @@ def processes(word: str) -> list[int]:
     return found
 
 
-def workers(server: Server) -> list[int]:
-    """Return the numbers of the worker processes of a server."""
-    children = Path(f"/proc/{server.process.pid}/task").glob("*/children")
-    pids = [int(pid) for path in children for pid in path.read_text().split()]
-    return sorted(set(pids) & set(processes("spawn_main")))
-
-
 def kill_one_by_one(server: Server, load: Load, dice: random.Random, number: int) -> None:
     """Kill workers, and at last the server with all that is left, at random moments."""
-    for pid in [*dice.sample(workers(server), number - 1), None]:
+    for pid in [*dice.sample(workers_of(server.process), number - 1), None]:
         wait_until(partial(load.has_made_more_than, len(load.made)), "making one more account")
         time.sleep(dice.uniform(0, 0.1))
         if pid is None:

@@ -102,23 +102,6 @@ def test_sigterm_finishes_requests_in_flight_and_takes_no_new_ones(server: Serve
     assert server.process.wait(10) == 0
 
 
-def test_a_worker_that_dies_is_replaced(server: Server) -> None:
-    def workers() -> set[int]:
-        tree = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-        return {int(pid) for pid in tree.read_text().split()}
-
-    before = workers()
-    os.kill(max(before), signal.SIGKILL)
-    wait_until(lambda: len(workers() - before) == 1, "starting a new worker")
-    for _ in range(20):
-        assert get(f"{server.url}/healthz") == b"ok\n"
-
-
-def test_a_main_process_that_is_killed_leaves_the_port_to_the_next(server: Server) -> None:
-    server.process.kill()
-    wait_until(lambda: not listens(server.port), "ending the workers")
-
-
 def test_a_taken_port_is_told_in_one_line(server: Server, environment: dict[str, str]) -> None:
     result = subprocess.run(
         [AUTOMX, "serve", "--port", str(server.port)],

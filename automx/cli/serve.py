@@ -20,7 +20,7 @@ from granian.server.common import AbstractServer
 
 from automx import create_app
 from automx.backends import Backends
-from automx.cli import worker
+from automx.cli import heartbeat, worker
 from automx.config import load
 from automx.database import is_in_memory
 from automx.views import initdb
@@ -97,8 +97,10 @@ def _run(server: AbstractServer[Any]) -> None:
             server.main_loop_interrupt.set()
 
     threading.Thread(target=watch, daemon=True).start()
+    beats, beat = multiprocessing.Pipe(duplex=False)
+    heartbeat.watch(server, beats)
     try:
-        server.serve(target_loader=partial(worker.load, sender))
+        server.serve(target_loader=partial(worker.load, sender, beat))
     except SystemExit:
         if not reasons:
             raise

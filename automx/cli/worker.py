@@ -1,5 +1,6 @@
 """A worker process of ``automx serve``: it loads the application, or says why it cannot."""
 
+import asyncio
 import ctypes
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from automx import create_app
+from automx.cli import heartbeat
 from automx.front import Front, make_front
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -20,19 +22,22 @@ def make() -> Front:
     return make_front(create_app())
 
 
-def load(failures: Connection, target: str) -> Any:
+def load(failures: Connection, beats: Connection, target: str) -> Any:
     """Return what a function gives, named by module and name: ``automx.cli.worker:make``.
 
-    If it fails, the main process gets the reason, one line, and this process ends.
+    If it fails, the main process gets the reason, one line, and this process ends. From the start
+    of the event loop, which granian has set, the main process gets ``beats``.
     """
     _end_with_parent()
     module, _, name = target.partition(":")
     try:
-        return getattr(import_module(module), name)()
+        app = getattr(import_module(module), name)()
     except Exception as error:
         reason = str(error) or type(error).__name__
         failures.send(" ".join(reason.split()))
         raise SystemExit(1) from None
+    heartbeat.start(asyncio.get_event_loop(), beats)
+    return app
 
 
 def _end_with_parent() -> None:
