@@ -208,6 +208,15 @@ def test_workers_go_on_while_the_main_process_is_stopped(server: Server) -> None
     assert load.lost <= FEW
 
 
+def test_sigterm_of_a_stopped_main_process_ends_the_server_once_it_goes_on(doomed: Server) -> None:
+    with stopped(doomed.process.pid):
+        doomed.process.send_signal(signal.SIGTERM)
+        with load_on(doomed) as load:
+            load.goes_on()
+        assert load.lost == 0
+    assert doomed.process.wait(30) == 0
+
+
 def test_all_workers_that_are_killed_are_replaced_once(doomed: Server) -> None:
     before = workers_of(doomed.process)
     for worker in before:

@@ -85,6 +85,19 @@ def serve(host: str, port: int, workers: int | None, examples: bool) -> None:
     _run(server)
 
 
+class _Interrupt(threading.Event):
+    """An event that lets the main thread run handlers of signals while it waits.
+
+    SIGTERM for a process that is stopped (SIGSTOP) may later reach any of its threads; Python runs
+    the handler in the main one, which has to wake up for it.
+    """
+
+    def wait(self, timeout: float | None = None) -> bool:
+        while timeout is None and not super().wait(1):
+            pass
+        return super().wait(timeout)
+
+
 def _run(server: AbstractServer[Any]) -> None:
     """Run a server until it ends. Raises ClickException if a worker cannot start."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
@@ -96,6 +109,7 @@ def _run(server: AbstractServer[Any]) -> None:
             server.interrupt_signal = True
             server.main_loop_interrupt.set()
 
+    server.main_loop_interrupt = _Interrupt()
     threading.Thread(target=watch, daemon=True).start()
     beats, beat = multiprocessing.Pipe(duplex=False)
     heartbeat.watch(server, beats)
