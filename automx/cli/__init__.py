@@ -1,6 +1,9 @@
 """The command line. The module of a command is imported when the command is run."""
 
+import errno
+import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -47,8 +50,22 @@ MAILADM = {
 }
 
 
+# Why standard output cannot be written; a pipe that is closed (EPIPE) is click's.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+
 class Commands(click.Group):
     """The group of all commands, loaded lazily (click: "Lazily Loading Subcommands")."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the program; output that cannot be written is one line and status 1."""
+        try:
+            return super().main(*args, **options)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            complain(f"the output cannot be written: {error.strerror}")
+            sys.exit(1)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands."""

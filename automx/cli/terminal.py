@@ -9,6 +9,7 @@ import json
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import click
@@ -24,8 +25,9 @@ EXIT_STATUS = (
 
 
 def complain(line: str) -> None:
-    """Print a line about an error or a warning to standard error."""
-    _echo(f"automx: {printable(line)}", err=True)
+    """Print a line about an error or a warning to standard error, if that can be written."""
+    with suppress(OSError):  # a full disk, or a pipe that is closed
+        _echo(f"automx: {printable(line)}", err=True)
 
 
 def say(line: str) -> None:
