@@ -1,7 +1,7 @@
 """The database: engines, sessions and transactions."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from math import ceil
 from time import monotonic
@@ -240,8 +240,15 @@ def savepoint(session: Session) -> Iterator[None]:
         driver = connection.connection.driver_connection
         if driver is not None and not driver.in_transaction:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
-    with connection.begin_nested():
+    block = connection.begin_nested()
+    try:
         yield
+    except BaseException:
+        # On a full disk, SQLite has undone the whole transaction: the first error says why.
+        with suppress(exc.DBAPIError):
+            block.rollback()
+        raise
+    block.commit()
 
 
 def chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
