@@ -74,8 +74,12 @@ def _write_key(path: Path, key: str | None, *, dry_run: bool) -> None:
                 raise click.ClickException(f"{path} exists already, and holds something else.")
         elif not dry_run:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(f"{key}\n")
+            try:
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                    file.write(f"{key}\n")
+            except OSError:  # such as a full disk: a part of the key is none
+                path.unlink()
+                raise
     except OSError as error:
         raise click.ClickException(f"{path} cannot be written: {error.strerror}") from error
 
