@@ -1,5 +1,6 @@
-"""Connections to the file of SQLite: its texts, and files that are replaced."""
+"""Connections to the file of SQLite: its texts, and files that are replaced or become writable."""
 
+import os
 from typing import Any
 from urllib.parse import unquote
 
@@ -30,10 +31,11 @@ def _text_or_bytes(octets: bytes) -> str | bytes:
 
 
 def drop_stale_connections(engine: Engine) -> None:
-    """Let an engine notice that its SQLite file was deleted, replaced or damaged.
+    """Let an engine notice that its SQLite file was deleted, replaced, damaged or made writable.
 
     A connection that is kept would go on reading a file that is no longer there, or answer from
-    its memory of one; so it is exchanged when the file has changed in any way.
+    its memory of one; so it is exchanged when the file has changed in any way. One that was made
+    while the file could only be read would stay so.
     """
     path = unquote((engine.url.database or "").removeprefix("file:"))
     is_file = path.startswith("/") and engine.url.query.get("mode") != "memory"
@@ -44,9 +46,13 @@ def drop_stale_connections(engine: Engine) -> None:
     def remember(_: object, record: ConnectionPoolEntry) -> None:
         record.info["file"] = fingerprint(path)
         record.info["is_new"] = True
+        record.info["is_writable"] = os.access(path, os.W_OK)
 
     @event.listens_for(engine, "checkout")
     def check(_: object, record: ConnectionPoolEntry, __: object) -> None:
         # Others may have written since a connection was made for this very checkout.
-        if not record.info.pop("is_new", False) and record.info["file"] != fingerprint(path):
+        if record.info.pop("is_new", False):
+            return
+        has_changed = record.info["file"] != fingerprint(path)
+        if has_changed or (not record.info["is_writable"] and os.access(path, os.W_OK)):
             raise exc.DisconnectionError
