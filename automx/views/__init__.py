@@ -12,6 +12,7 @@ from automx.views import (
     health,
     http,
     initdb,
+    languages,
     log,
     mobileconfig,
     pacc,
@@ -46,6 +47,7 @@ def register(app: Flask, settings: Settings) -> None:
     app.register_blueprint(root.make_blueprint(settings.web_endpoint))
     app.register_error_handler(Exception, failure.handler(failure.as_text))
     app.before_request(failure.raise_found)
+    languages.load()
     log.register(app)
     # The way Flask's documentation shows.
     wsgi_app = edge.reading(paths.tolerant(app.wsgi_app), settings.proxy_count)

@@ -1,5 +1,6 @@
 """Failures: an exception becomes one record, logged once, which each protocol shows in its form."""
 
+import errno
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from flask import Response, request
 from werkzeug.exceptions import BadHost, HTTPException
 
 from automx.database import outage
-from automx.errors import AutomxError
+from automx.errors import AutomxError, UnavailableError
 from automx.views.http import NOSNIFF, personal_document
 
 log = logging.getLogger(__name__)
@@ -49,9 +50,10 @@ def record(error: Exception) -> Failure:
     """Return the Failure of an exception of this request, and log it in one line.
 
     AutomxError and werkzeug's HTTPException have a status and a text. Anything else is a bug or an
-    outage of the database: a bug is 500, with the traceback in the log and nowhere else.
+    outage of the database or a lack of files: a bug is 500, with the traceback in the log and
+    nowhere else.
     """
-    error = outage(error) or error
+    error = outage(error) or _shortage(error) or error
     headers: dict[str, str] = {}
     cause: str | None = None
     match error:
@@ -75,6 +77,13 @@ def record(error: Exception) -> Failure:
     return Failure(status, text, headers, error)
 
 
+def _shortage(error: Exception) -> UnavailableError | None:
+    """Return the UnavailableError for a lack of open files; None for anything else."""
+    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+        return UnavailableError(cause=error.strerror)
+    return None
+
+
 def raise_found() -> None:
     """Raise the error that the web server has found, before any view is called."""
     error: Exception | None = request.environ.get(FOUND)
@@ -83,8 +92,21 @@ def raise_found() -> None:
 
 
 def handler(form: Callable[[Failure], Response]) -> Callable[[Exception], Response]:
-    """Return an error handler for Flask that records the failure and shows it in a form."""
-    return lambda error: form(record(error))
+    """Return an error handler for Flask that records the failure and shows it in a form.
+
+    A form that needs a file, such as a template, is a text while no more files can be opened.
+    """
+
+    def show(error: Exception) -> Response:
+        failure = record(error)
+        try:
+            return form(failure)
+        except OSError as lack:
+            if _shortage(lack) is None:
+                raise
+            return as_text(failure)
+
+    return show
 
 
 def as_text(failure: Failure) -> Response:

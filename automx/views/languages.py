@@ -14,6 +14,11 @@ _CATALOGUES = Path(__file__).parent.parent / "translations"
 _FROM_RIGHT = {"ar", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"}
 
 
+def load() -> None:
+    """Read the catalogues now: a server that has no files left still says why in all languages."""
+    _translations()
+
+
 def choose(wanted: str = "") -> str:
     """Choose the language of a response and return its BCP 47 tag, such as ``pt-BR``.
 
