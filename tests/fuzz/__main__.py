@@ -7,7 +7,6 @@ slow one. What broke a parser is kept in ``var/fuzz/crashes``: a file that is co
 """
 
 import argparse
-import importlib
 import json
 import logging
 import os
@@ -25,6 +24,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.fuzz import CORPUS
+from tests.hostile.requests import GROWTH, send, warm_up
+from tests.hostile.target import target
 from tests.processes import REPOSITORY
 
 FOLDER = REPOSITORY / "var" / "fuzz"
@@ -118,15 +119,16 @@ class Sent:
 
 def send_requests(number: int) -> Sent:
     """Send mutated requests to a server of this run."""
-    hostile = importlib.import_module("tests.hostile.requests")
     with ExitStack() as ends:
         folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="automx-fuzz-")))
-        server = ends.enter_context(hostile.target(folder))
-        hostile.warm_up(server.port)
+        server = ends.enter_context(target(folder))
+        warm_up(server.port)
         before = server.memory()
-        report = hostile.send(server.url, number, seed=int(time.time()))
+        report = send(server.url, number, seed=int(time.time()))
         after = server.memory()
         faults = [*report.faults, *server.faults()]
+        if after > before * GROWTH:
+            faults.append(f"memory grew from {before} to {after} kB")
     if faults:
         (FOLDER / "crashes" / "requests").write_text("\n".join(faults))
     return Sent(Result("requests", number, len(faults), "requests"), before, after)
