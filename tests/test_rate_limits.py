@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -20,14 +21,17 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from limits import parse_many
 from werkzeug.test import TestResponse
 
 from automx.accounts import tokens
 from automx.config import make
 from automx.database import open_session
 from automx.errors import SettingsError, TooManyRequestsError
-from automx.views import limits
+from automx.views import limits, sharedwindows
 from automx.views.limits import Limits, Windows
+from automx.views.sharedwindows import SharedWindows
+from tests.directory import dripping_socket
 from tests.documents import golden, unversioned
 from tests.processes import AUTOMX, free_port, serving, wait_until
 from tests.redisserver import redis_cli, running_redis
@@ -396,7 +400,7 @@ def test_while_redis_is_down_each_worker_counts_for_itself(database: Path, tmp_p
         AUTOMX_ACCOUNT_RATE_LIMIT="10 per hour",
         AUTOMX_RATE_LIMIT_STORAGE=f"redis://:a-password@127.0.0.1:{port}",
     )
-    warning = "WARNING automx.views.limits: 127.0.0.2 Rate limit storage unreachable"
+    warning = "WARNING automx.views.sharedwindows: 127.0.0.2 Rate limit storage unreachable"
     with serving(env, tmp_path / "log", "--workers", "1") as server:
         with running_redis(tmp_path, port) as redis:
             redis_cli(port, "config", "set", "requirepass", "a-password")
@@ -409,15 +413,79 @@ def test_while_redis_is_down_each_worker_counts_for_itself(database: Path, tmp_p
                 found = Counter(future.result() for future in asked)
         assert set(found) <= {200, 429}
         assert found[200] <= 20
-        assert 1 <= server.output.count(warning) <= 8  # once for each thread that was counting
+        assert server.output.count(warning) == 1
         # The worker begins anew.
         assert [status_of(server.port) for _ in range(12)] == [200] * 10 + [429] * 2
+        key = "LIMITS:LIMITER/automx/127.0.0.1/client/10/1/hour"
         with running_redis(tmp_path, port):
             wait_until(
-                lambda: bool(status_of(server.port) and redis_cli(port, "keys", "*")), RECOVERY, 90
+                lambda: bool(status_of(server.port)) and redis_cli(port, "exists", key) == ["1"],
+                RECOVERY,
             )
         assert "Traceback" not in server.output
         assert "a-password" not in server.output
+
+
+LIMIT = tuple(parse_many("9 per hour; 1 per day"))
+
+
+def hits(shared: SharedWindows, number: int) -> list[float | None]:
+    """Count so many requests at the same time."""
+    with ThreadPoolExecutor(number) as threads:
+        return list(
+            threads.map(lambda n: shared.hit(LIMIT, f"192.0.2.{n}", "client"), range(number))
+        )
+
+
+OCTETS = {"silent": b"", "dripping": b"+" + b"x" * 1000, "no Redis": b":1\r\n" * 1000}
+
+
+@pytest.mark.parametrize("octets", OCTETS.values(), ids=OCTETS)
+def test_half_of_the_threads_at_most_wait_for_a_redis_and_no_other_does(
+    octets: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with dripping_socket(octets) as port:
+        shared = SharedWindows(f"redis://127.0.0.1:{port}")
+        began = time.monotonic()
+        assert hits(shared, 32) == [None] * 32
+        assert time.monotonic() - began < 10
+        asked = len(shared._threads._threads)
+        assert asked <= sharedwindows.PLACES
+        assert hits(shared, 32) == [None] * 32
+        assert len(shared._threads._threads) == asked
+        shared.close()
+    assert caplog.text.count("Rate limit storage unreachable") == 1
+
+
+def test_a_redis_that_answers_and_does_not_count_is_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one whose disk is full, or which waits for its replicas."""
+    monkeypatch.setattr(sharedwindows, "PAUSE_SECONDS", 0.02)
+    port = free_port()
+    with running_redis(tmp_path, port):
+        shared = SharedWindows(f"redis://127.0.0.1:{port}")
+        assert shared.hit(LIMIT, "192.0.2.1", "client") == 0
+        redis_cli(port, "config", "set", "min-replicas-to-write", "1")
+        assert shared.hit(LIMIT, "192.0.2.1", "client") is None
+        wait_until(lambda: errors_of(port) > 5, "some probes")
+        assert shared.hit(LIMIT, "192.0.2.1", "client") is None
+        redis_cli(port, "config", "set", "min-replicas-to-write", "0")
+        wait_until(lambda: shared.hit(LIMIT, "192.0.2.1", "client") is not None, RECOVERY)
+        seconds = shared.hit(LIMIT, "192.0.2.1", "client")
+        assert seconds is not None
+        assert 86_000 < seconds <= 86_400
+        shared.close()
+    # Each once, however often it was looked.
+    away, back = [record.message for record in caplog.records]
+    assert away.startswith("Rate limit storage unreachable, this worker counts alone: NOREPLICAS ")
+    assert back == "Rate limit storage answers again"
+
+
+def errors_of(port: int) -> int:
+    """Return how often a Redis has refused to count, because it has no replicas."""
+    found = re.search(r"errorstat_NOREPLICAS:count=(\d+)", " ".join(redis_cli(port, "info", "all")))
+    return int(found[1]) if found else 0
 
 
 @pytest.mark.parametrize(

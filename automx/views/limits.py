@@ -7,38 +7,29 @@ library limits reads the setting and counts in Redis; in memory, it would keep e
 flood, and follow a clock that is set back.
 """
 
-import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from math import ceil
 from threading import Lock
-from time import monotonic, time
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import TYPE_CHECKING
 
 from flask import request
 
 from automx import edge
 from automx.config import LimitSettings
-from automx.errors import SettingsError, TooManyRequestsError
+from automx.errors import TooManyRequestsError
+from automx.views.sharedwindows import SharedWindows
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
-    from limits.strategies import FixedWindowRateLimiter
 
 # The library limits is imported where it is used: most servers make no accounts.
-
-log = logging.getLogger(__name__)
 
 _MEMORY = "memory://"
 _SCOPES = ("client", "token")
 _WINDOWS = 80_000  # that a worker keeps in memory at most, of about 350 bytes each
-_PAUSE = 2  # seconds after a failure of Redis in which it is not asked
-_SECONDS = 1.0  # that a request waits for Redis
-_THREADS = 16  # that ask Redis at once
-# Of each step of a connection to Redis: the driver has no limit for all of them together.
-_TIMEOUT = {"socket_connect_timeout": _SECONDS, "socket_timeout": _SECONDS}
 
 
 class Windows:
@@ -89,9 +80,7 @@ class Limits:
         self._limits: tuple[RateLimitItem, ...] = ()  # read at the first request
         self._windows: dict[tuple[RateLimitItem, str], Windows] = {}  # by limit and scope
         is_shared = settings.rate and settings.storage != _MEMORY
-        self._redis = _open(settings.storage) if is_shared else None
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="redis")
-        self._next_try = 0.0  # when a Redis that failed is asked again; 0 while it answers
+        self._shared = SharedWindows(settings.storage) if is_shared else None
 
     def count_client(self) -> None:
         """Count the request for its client. Raises TooManyRequestsError above the limit."""
@@ -103,15 +92,8 @@ class Limits:
 
     def close(self) -> None:
         """Close connections."""
-        if self._redis is not None:
-            self._hang_up()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def _hang_up(self) -> None:
-        """Close the connections, also those on which a thread waits: its call ends."""
-        if self._redis is not None:
-            pool = self._redis.storage.storage.connection_pool  # type: ignore[attr-defined] # Redis
-            pool.disconnect(inuse_connections=True)
+        if self._shared is not None:
+            self._shared.close()
 
     def _count(self, key: str, scope: str) -> None:
         if not self._rate:
@@ -122,39 +104,11 @@ class Limits:
             if not self._limits:
                 found = parse_many(self._rate)
                 self._limits = tuple(sorted(found, key=lambda limit: limit.get_expiry()))
-        seconds = self._hit_in_redis(key, scope)
+        seconds = self._shared.hit(self._limits, key, scope) if self._shared else None
         if seconds is None:
             seconds = self._hit(key, scope)
         if seconds:
             raise TooManyRequestsError(retry_after=max(ceil(seconds), 1))
-
-    def _hit_in_redis(self, key: str, scope: str) -> float | None:
-        """Count a request in Redis as _hit(); return None if it does not answer as it should."""
-        redis = self._usable_redis()
-        if redis is None:
-            return None
-        # A thread can be left behind, whatever hangs: the resolver, or an answer that drips.
-        counting = self._threads.submit(self._hit_in, redis, key, scope)
-        try:
-            seconds = counting.result(_SECONDS)
-        except Exception:  # the driver raises whatever its decoder stumbles over
-            log.warning("Rate limit storage unreachable: this worker counts alone")
-            self._next_try = monotonic() + _PAUSE
-            if not counting.cancel():
-                self._hang_up()
-            return None
-        self._next_try = 0.0
-        return seconds
-
-    def _usable_redis(self) -> "FixedWindowRateLimiter | None":
-        """Return what counts in Redis; None if there is none or it has failed."""
-        with self._lock:
-            now = monotonic()
-            if self._redis is None or now < self._next_try:
-                return None
-            if self._next_try:
-                self._next_try = now + _PAUSE  # one request tries, the others do not wait
-            return self._redis
 
     def _hit(self, key: str, scope: str) -> float:
         """Count a request in memory; return how many seconds it came too early, or 0."""
@@ -167,29 +121,6 @@ class Limits:
                 if seconds := windows.hit(key):
                     return seconds
         return 0
-
-    def _hit_in(self, redis: "FixedWindowRateLimiter", key: str, scope: str) -> float:
-        """Count a request in Redis; likewise."""
-        for limit in self._limits:
-            if not redis.hit(limit, "automx", key, scope):
-                reset = redis.get_window_stats(limit, "automx", key, scope).reset_time
-                return max(reset - time(), 1.0)  # the library adds this clock to Redis's own
-        return 0
-
-
-def _open(storage: str) -> "FixedWindowRateLimiter":
-    from limits.errors import ConfigurationError
-    from limits.storage import storage_from_string
-    from limits.strategies import FixedWindowRateLimiter
-
-    try:  # wrapped, errors of Redis are StorageError
-        opened: Any = storage_from_string(storage, wrap_exceptions=True, **_TIMEOUT)
-        return FixedWindowRateLimiter(opened)
-    except ConfigurationError as error:
-        text = "rate_limit_storage needs the Python module redis: pip install 'automx[redis]'"
-        raise SettingsError(text) from error
-    except ValueError as error:
-        raise SettingsError("rate_limit_storage is not a URI of Redis") from error
 
 
 def _token() -> str:
