@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import click
 
-from bench import accounts, check, ldap, measurements
+from bench import accounts, check, frozen, ldap, measurements
 from bench.measurements import Bench
 from bench.report import Table
 from bench.rows import DATABASES
@@ -17,7 +17,11 @@ from bench.servers import automx2_programs, automx2_version
 from tests.processes import REPOSITORY
 
 MEASUREMENTS = (
-    measurements.MEASUREMENTS | ldap.MEASUREMENTS | accounts.MEASUREMENTS | check.MEASUREMENTS
+    measurements.MEASUREMENTS
+    | ldap.MEASUREMENTS
+    | frozen.MEASUREMENTS
+    | accounts.MEASUREMENTS
+    | check.MEASUREMENTS
 )
 FOLDER = REPOSITORY / "var" / "bench"
 

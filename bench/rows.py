@@ -50,20 +50,21 @@ def databases(kind: str, folder: Path, count: int) -> Iterator[list[str]]:
     match kind:
         case "postgresql":
             with running_postgresql() as instance:
-                yield [_created(instance.new_database()) for _ in range(count)]
+                yield [created(instance.new_database()) for _ in range(count)]
         case "mariadb":
             with running_mariadb() as instance:
-                yield [_created(instance.new_database()) for _ in range(count)]
+                yield [created(instance.new_database()) for _ in range(count)]
         case _:
             files = [folder / f"{number}.sqlite" for number in range(count)]
             for file in files:
                 file.unlink(missing_ok=True)
-            yield [_created(f"sqlite:///{file}") for file in files]
+            yield [created(f"sqlite:///{file}") for file in files]
             for file in files:
                 file.unlink()
 
 
-def _created(db_uri: str) -> str:
+def created(db_uri: str) -> str:
+    """Make the schema in an empty database, and return its ``db_uri``."""
     automx("db", "upgrade", env={"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": db_uri})
     return db_uri
 

@@ -52,11 +52,13 @@ def gunicorn(
 
 
 @contextmanager
-def serve(env: Mapping[str, str], log: Path, *, bare: bool = False) -> Iterator[Server]:
+def serve(
+    env: Mapping[str, str], log: Path, *, bare: bool = False, workers: int = WORKERS
+) -> Iterator[Server]:
     """Run ``automx serve``, or the same web server for the bare view."""
     port = free_port()
     program = [sys.executable, "-m", "bench.bare"] if bare else [str(BIN / "automx"), "serve"]
-    command = [*program, f"--port={port}", f"--workers={WORKERS}"]
+    command = [*program, f"--port={port}", f"--workers={workers}"]
     with _serving(command, env, log, port) as server:
         yield server
 
