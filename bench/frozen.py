@@ -69,12 +69,14 @@ async def _beside(server: Server, neighbour: Neighbour, outcome: Outcome) -> Out
     # Half of them are for /healthz.
     paced = [request for name in OTHERS for request in (get("/healthz"), get(document(name)))]
 
-    async with _running(partial(pace, server.port, paced, outcome.rate)):
-        async with _running(partial(crowd, server.port, neighbour.clients, usual)) as answers:
-            await asyncio.sleep(HEALTHY_SECONDS)
-        _check(answers, neighbour, {neighbour.right})
-    outcome.memory_before = _memory(server)
+    async def healthy() -> float:
+        async with _running(partial(pace, server.port, paced, outcome.rate)):
+            async with _running(partial(crowd, server.port, neighbour.clients, usual)) as answers:
+                await asyncio.sleep(HEALTHY_SECONDS)
+            _check(answers, neighbour, {neighbour.right})
+        return _memory(server)
 
+    outcome.memory_before = await healthy()
     with contextlib.ExitStack() as stack:
         await asyncio.to_thread(stack.enter_context, neighbour.freeze())
         async with _running(partial(pace, server.port, paced, outcome.rate)) as outcome.paced:
@@ -82,12 +84,9 @@ async def _beside(server: Server, neighbour: Neighbour, outcome: Outcome) -> Out
             async with _running(asking) as outcome.asked:
                 await asyncio.sleep(neighbour.seconds)
                 await asyncio.to_thread(stack.close)
-                if neighbour.ask is None:
-                    outcome.recovery = await _recovery(server, neighbour, numbers)
-            if neighbour.ask is not None:
-                outcome.recovery = await _recovery(server, neighbour, numbers)
+                outcome.recovery = await _recovery(server, neighbour, numbers, outcome.asked)
     _check(outcome.asked, neighbour, {neighbour.right, *neighbour.while_frozen})
-    outcome.memory_after = _memory(server)
+    outcome.memory_after = await healthy()
     return outcome
 
 
@@ -112,26 +111,29 @@ def _check(answers: list[Answer], neighbour: Neighbour, expected: set[int]) -> N
         raise RuntimeError(f"{neighbour.title}: answers by status: {dict(statuses)}")
 
 
-async def _recovery(server: Server, neighbour: Neighbour, numbers: Iterator[int]) -> float:
-    """Return after how many seconds a request that is sent from now on is answered rightly."""
-    began = time.monotonic()
-    back = asyncio.Event()
+async def _recovery(
+    server: Server, neighbour: Neighbour, numbers: Iterator[int], asked: list[Answer]
+) -> float:
+    """Return after how many seconds the first right answer comes, to the clients or to a probe."""
+    began, seen = time.monotonic(), len(asked)
+    right: list[float] = []  # when such answers came
 
     async def probe() -> None:
         number, line = next(numbers), Line(server.port)
         status = await line.ask(neighbour.request(number))
+        ended = time.monotonic()
         line.close()
-        if status == neighbour.right and neighbour.is_back(number):
-            back.set()
+        if status == neighbour.right and (neighbour.is_back is None or neighbour.is_back(number)):
+            right.append(ended)
 
-    probes: list[asyncio.Task[None]] = []
-    while not back.is_set() and time.monotonic() < began + PATIENCE:
+    probes = []
+    while not right and time.monotonic() < began + PATIENCE:
         probes.append(asyncio.create_task(probe()))
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(back.wait(), PROBE_SECONDS)
-    seconds = time.monotonic() - began
+        await asyncio.sleep(PROBE_SECONDS)
+        if neighbour.is_back is None:
+            right += [one.ended for one in asked[seen:] if one.status == neighbour.right]
     await asyncio.gather(*probes)
-    return seconds
+    return min(right, default=time.monotonic()) - began
 
 
 def _table(neighbour: Neighbour, outcome: Outcome) -> Table:

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from automx.directory.hoststate import RETRY_SECONDS
 from bench.load import AUTOCONFIG, CONNECTIONS, Document, compare, load
 from bench.measurements import Bench
 from bench.report import Table, number
@@ -26,8 +25,6 @@ TIMES_AUTOMX2 = {"LDAP": 8.0, "LDAPS": 30.0}
 SHARE_WITH_WARM_CACHE = 0.8
 SLOWER_WITH_A_DEAD_HOST = 1.1
 SHARE_DURING_OUTAGE = 0.9
-CROWD = 100
-SHARE_BESIDE_A_CROWD = 0.8
 TIMEOUT = 3  # the default of ldap_timeout, in seconds
 GRACE = 0.5  # seconds beside it in which every answer comes
 WARM_PEOPLE = 1000
@@ -232,52 +229,16 @@ def ldap_outage(bench: Bench) -> Table:
     return table
 
 
-def ldap_crowd(bench: Bench) -> Table:
-    """Measure what other domains notice of many clients of a silent directory, from the start."""
-    table = Table(
-        f"{CROWD} clients of a silent directory, each 1 s after its last answer",
-        ("another domain, requests/s", "directory up", "directory silent", "ratio", "required"),
-    )
-    with (
-        _directories() as directories,
-        directories.running() as directory,
-        _serving(bench, directory, ldap_cache_seconds=0, ldap_timeout=TIMEOUT) as server,
-    ):
-        for which, after in (("first second", 0.0), ("third second", 2.0)):
-            up, _ = _beside(server, 1, clients=CROWD, pause=1, after=after)
-            with directory.frozen():
-                silent, _ = _beside(server, 1, clients=CROWD, pause=1, after=after)
-            ratio = silent / up
-            table.add(
-                which,
-                number(up),
-                number(silent),
-                f"{ratio:.0%}",
-                f"{SHARE_BESIDE_A_CROWD:.0%}",
-                ok=ratio >= SHARE_BESIDE_A_CROWD,
-            )
-            time.sleep(RETRY_SECONDS)  # until the directory is asked again
-    return table
-
-
-def _beside(
-    server: Server,
-    seconds: int,
-    *,
-    clients: int = CONNECTIONS,
-    pause: float = 0.2,
-    after: float = 0.5,
-) -> tuple[float, Sequence[tuple[int, float]]]:
+def _beside(server: Server, seconds: int) -> tuple[float, Sequence[tuple[int, float]]]:
     """Load another domain while people ask; return its rate and the answers to them."""
-    with ThreadPoolExecutor(clients) as pool:
-        until = time.monotonic() + seconds + after + 0.5
-        asking = [pool.submit(_times, server, KNOWN, until, pause) for _ in range(clients)]
-        time.sleep(after)
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        until = time.monotonic() + seconds + 1
+        asking = [pool.submit(_times, server, KNOWN, until, 0.2) for _ in range(CONNECTIONS)]
+        time.sleep(0.5)
         rate = load(server.url, AUTOCONFIG, seconds, people=(PEOPLE, WITHOUT_DIRECTORY))
         return rate, [answer for result in asking for answer in result.result()]
 
 
 MEASUREMENTS = {
-    function.__name__: function
-    for function in (ldap_speed, ldap_cache, ldap_failover, ldap_outage, ldap_crowd)
+    function.__name__: function for function in (ldap_speed, ldap_cache, ldap_failover, ldap_outage)
 }
