@@ -17,6 +17,10 @@ from automx.errors import AutomxError, BadRecordError, DatabaseError, UnknownDom
 
 _Rendered = TypeVar("_Rendered")
 
+# How many domains are read again at once. Requests for others, and all further ones for these, use
+# what is remembered meanwhile: a busy database must not take all threads of a worker.
+REFRESHES = 8
+
 
 class FoundConfig:
     """The settings of a domain, with its directory and with what the formats made of them.
@@ -66,6 +70,7 @@ class ConfigCache:
         self._lock = Lock()
         self._now = now
         self._clearings = 0
+        self._refreshed: set[str] = set()  # domains that are being read again
         self._answers: TTLCache[str, FoundConfig | AutomxError] | None = (
             TTLCache(size, seconds, now) if seconds > 0 else None
         )
@@ -77,25 +82,50 @@ class ConfigCache:
     def get(self, domain: str, look_up: Callable[[str], FoundConfig]) -> FoundConfig:
         """Return or raise what ``look_up(domain)`` does, from memory if possible.
 
-        Settings from memory take the place of a DatabaseError; they have an ``age``.
+        Settings from memory take the place of a DatabaseError, and of waiting for a look-up that
+        another thread makes already; they have an ``age``.
         """
         answer: FoundConfig | AutomxError | None = None
         if self._answers is not None:
             with self._lock:
                 answer = self._answers.get(domain)
-        if answer is None:
-            clearings, read_at = self._clearings, self._now()
-            try:
-                answer = look_up(domain)
-            except (UnknownDomainError, BadRecordError) as error:
-                answer = copy(error)  # without the traceback, whose frames hold the whole request
-            except DatabaseError:
-                if (stale := self._stale_one(domain)) is None:
-                    raise
+                is_known = answer is None and self._stale is not None and domain in self._stale
+                is_awaited = is_known and not self._is_to_refresh(domain)
+            if is_awaited and (stale := self._stale_one(domain)) is not None:
                 return stale
-            with self._lock:
-                if clearings == self._clearings:  # else it may have been read before
-                    self._keep(domain, answer, read_at)
+            if is_known:
+                try:
+                    return self._read(domain, look_up)
+                finally:
+                    with self._lock:
+                        self._refreshed.discard(domain)
+        if answer is None:
+            return self._read(domain, look_up)
+        if isinstance(answer, AutomxError):
+            raise copy(answer)
+        return answer
+
+    def _is_to_refresh(self, domain: str) -> bool:
+        """Return whether the caller, who has the lock, shall read a domain again."""
+        if domain in self._refreshed or len(self._refreshed) >= REFRESHES:
+            return False
+        self._refreshed.add(domain)
+        return True
+
+    def _read(self, domain: str, look_up: Callable[[str], FoundConfig]) -> FoundConfig:
+        answer: FoundConfig | AutomxError
+        clearings, read_at = self._clearings, self._now()
+        try:
+            answer = look_up(domain)
+        except (UnknownDomainError, BadRecordError) as error:
+            answer = copy(error)  # without the traceback, whose frames hold the whole request
+        except DatabaseError:
+            if (stale := self._stale_one(domain)) is None:
+                raise
+            return stale
+        with self._lock:
+            if clearings == self._clearings:  # else it may have been read before
+                self._keep(domain, answer, read_at)
         if isinstance(answer, AutomxError):
             raise copy(answer)
         return answer

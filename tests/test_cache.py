@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from automx.cache import ConfigCache, FoundConfig
+from automx.cache import REFRESHES, ConfigCache, FoundConfig
 from automx.clientconfig import ClientConfig
 from automx.errors import BadRecordError, DatabaseError, UnknownDomainError
 
@@ -181,6 +181,33 @@ def test_while_the_database_is_away_settings_are_used_for_longer_and_tell_their_
     clock.time = 1000 + seconds + 100
     with pytest.raises(DatabaseError):
         cache.get("a", database)
+
+
+def test_a_slow_look_up_of_a_known_domain_keeps_one_thread_and_few_for_all_domains() -> None:
+    clock, look_up, go_on = Clock(), LookUp(), threading.Event()
+    begun = threading.Semaphore(0)
+
+    def slow(domain: str) -> FoundConfig:
+        begun.release()
+        assert go_on.wait(60)
+        return look_up(domain)
+
+    cache = ConfigCache(10, stale_seconds=60, now=clock)
+    names = [f"d{number}" for number in range(REFRESHES + 2)]
+    for name in names:
+        cache.get(name, look_up)
+    clock.time += 12
+    look_up.asked.clear()
+    with ThreadPoolExecutor(REFRESHES) as threads:
+        slow_ones = [threads.submit(cache.get, name, slow) for name in names[:REFRESHES]]
+        for _ in slow_ones:
+            assert begun.acquire(timeout=60)
+        assert [cache.get(name, look_up).age for name in names] == [12] * len(names)
+        assert look_up.asked == []
+        go_on.set()
+        assert [one.result().age for one in slow_ones] == [None] * REFRESHES
+    assert [cache.get(name, look_up).age for name in names] == [None] * len(names)
+    assert sorted(look_up.asked) == sorted(names)
 
 
 def test_after_an_outage_settings_are_read_anew_at_once() -> None:
