@@ -27,7 +27,8 @@ GRACE = 0.5  # seconds beside a deadline in which every answer comes
 RECOVERY = 5.0  # seconds
 MEMORY = 1.1  # of a worker, compared with that before
 
-HEALTHY_SECONDS = 3  # before, with clients of the same kind
+HEALTHY_SECONDS = 3  # before and afterwards, with clients of the same kind
+HEALTHY = 0.5  # part of their answers that is right at least: a busy machine makes few accounts
 PROBE_SECONDS = 0.1  # between two requests that look whether the neighbour is back
 PATIENCE = 40.0  # seconds until they give up
 
@@ -73,7 +74,7 @@ async def _beside(server: Server, neighbour: Neighbour, outcome: Outcome) -> Out
         async with _running(partial(pace, server.port, paced, outcome.rate)):
             async with _running(partial(crowd, server.port, neighbour.clients, usual)) as answers:
                 await asyncio.sleep(HEALTHY_SECONDS)
-            _check(answers, neighbour, {neighbour.right})
+            _check(answers, neighbour, least=HEALTHY)
         return _memory(server)
 
     outcome.memory_before = await healthy()
@@ -85,7 +86,7 @@ async def _beside(server: Server, neighbour: Neighbour, outcome: Outcome) -> Out
                 await asyncio.sleep(neighbour.seconds)
                 await asyncio.to_thread(stack.close)
                 outcome.recovery = await _recovery(server, neighbour, numbers, outcome.asked)
-    _check(outcome.asked, neighbour, {neighbour.right, *neighbour.while_frozen})
+    _check(outcome.asked, neighbour)
     outcome.memory_after = await healthy()
     return outcome
 
@@ -105,9 +106,11 @@ async def _running(
         await task
 
 
-def _check(answers: list[Answer], neighbour: Neighbour, expected: set[int]) -> None:
+def _check(answers: list[Answer], neighbour: Neighbour, least: float = 0) -> None:
+    """Check that all answers are of the expected kinds, and that so many are right."""
     statuses = Counter(answer.status for answer in answers)
-    if statuses.keys() - expected:
+    is_strange = statuses.keys() - {neighbour.right, *neighbour.while_frozen}
+    if is_strange or statuses[neighbour.right] < least * len(answers):
         raise RuntimeError(f"{neighbour.title}: answers by status: {dict(statuses)}")
 
 
