@@ -12,7 +12,7 @@ from automx import references, rows, seeddocument
 from automx.database import Session, chunks, file_of, is_in_memory, open_session, savepoint
 from automx.errors import DatabaseError
 from automx.migrations import VERSION_TABLE
-from automx.models import metadata
+from automx.models import RECORDS, metadata
 from automx.seeddocument import Row, SeedRows
 
 _AT_ONCE = 400  # SQLite before 3.32 allows 999 parameters
@@ -28,9 +28,10 @@ _KEYS = {"provider": "name", "ldapserver": "name", "server": "name", "davserver"
 def is_empty(session: Session) -> bool:
     """Return whether no table has a row, those of tokens and accounts included.
 
-    The table of the schema's version does not count.
+    The tables of the schema's version and of what was done before do not count.
     """
-    have_rows = [select(literal(1)).select_from(table).exists() for table in _TABLES.values()]
+    tables = [table for name, table in _TABLES.items() if name not in RECORDS]
+    have_rows = [select(literal(1)).select_from(table).exists() for table in tables]
     return not session.scalar(select(or_(*have_rows)))
 
 

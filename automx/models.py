@@ -21,6 +21,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     TypeDecorator,
     literal,
 )
@@ -104,6 +105,23 @@ def _links(table: str) -> Table:
 
 server_domain, davserver_domain = _links("server"), _links("davserver")
 
+
+def _origins(table: str) -> Table:
+    """Return the table that says which file, source or key the rows of a table come from."""
+    key = ForeignKey(f"{table}.id", ondelete="CASCADE")
+    return Table(
+        f"{table}_origin",
+        metadata,
+        Column(f"{table}_id", key, primary_key=True, autoincrement=False),
+        Column("origin", String(64), index=True, nullable=False),
+    )
+
+
+# A row without origin was made by hand, or by another program.
+ORIGINS = {
+    table: _origins(table) for table in ("provider", "server", "davserver", "ldapserver", "domain")
+}
+
 # The operator of mail servers; ``name`` is what people read.
 Provider = Table(
     "provider",
@@ -176,6 +194,19 @@ Domain = Table(
     Column("name", String(128), unique=True, nullable=False),
     Column("provider_id", ForeignKey("provider.id"), nullable=False),
     Column("ldapserver_id", ForeignKey("ldapserver.id")),
+)
+
+# A domain that is switched off: it is answered as if there were no such row.
+DisabledDomain = Table(
+    "disabled_domain",
+    metadata,
+    Column(
+        "domain_id",
+        ForeignKey("domain.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("since", UtcDateTime, nullable=False),
 )
 
 # A directory that knows the login names of a domain's people.
@@ -275,3 +306,37 @@ BackendKey = Table(
     Column("state", String(16), nullable=False),
     Column("changed_at", UtcDateTime, nullable=False),
 )
+
+# Rows that were changed through automx, so that all workers forget what they remember of them;
+# ``changelog`` explains it. ``number`` counts the rows that were ever written here; the only row
+# of ``change_count`` has the highest one.
+ChangeCount = Table(
+    "change_count",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("number", Integer, nullable=False),
+)
+ChangeLog = Table(
+    "change_log",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("table_name", String(32), nullable=False),
+    Column("row_key", String(255), nullable=False),
+)
+
+# Who changed what; ``audit`` explains it. ``details`` is JSON without secrets, at most
+# 65,535 bytes: what a TEXT of MariaDB holds.
+Audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", UtcDateTime, index=True, nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("name", String(255), index=True, nullable=False),
+    Column("details", Text, nullable=False),
+)
+
+# Tables whose rows say what was done; they configure nothing, and stay when all else is deleted.
+RECORDS = {"change_count", "change_log", "audit"}

@@ -18,7 +18,7 @@ from automx.address import spellings
 from automx.database import Session, chunks, read_by_key
 from automx.errors import AddressError
 from automx.kinds import domain_a_label
-from automx.models import metadata
+from automx.models import ORIGINS, metadata
 
 _NAMES_AT_ONCE = 300  # of three forms each: SQLite before 3.32 allows 999 parameters
 _ROWS_AT_ONCE = 2_000
@@ -34,7 +34,8 @@ _USES: dict[str, ColumnElement[Any]] = {
 }
 _REFERRING = (
     *("domain", "server_domain", "davserver_domain"),
-    *("provider_detail", "documentation", "ldapserver_detail", "account"),
+    *("provider_detail", "documentation", "ldapserver_detail", "account", "disabled_domain"),
+    *(f"{table}_origin" for table in ORIGINS),
 )
 # A domain can go without its directory, and the mailbox of an account is still there.
 _KEPT = {_DOMAIN.ldapserver_id, _TABLES["account"].c.token_id}

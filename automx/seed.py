@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from automx import kinds, references, seeddocument
 from automx.database import Session, chunks, savepoint
 from automx.errors import ConflictError, SeedError
-from automx.models import metadata
+from automx.models import RECORDS, metadata
 from automx.seeddocument import Row, SeedRows
 
 log = logging.getLogger(__name__)
@@ -64,9 +64,9 @@ def number_of_rows(session: Session, table: str) -> int:
 
 
 def purge(session: Session) -> None:
-    """Delete all rows of automx2's seven tables, and the details of providers and directories."""
+    """Delete all rows of automx2's seven tables, and what belongs to them."""
     for table in reversed(metadata.sorted_tables):  # rows that refer to others go first
-        if table.name not in {"token", "account", "backend_key"}:
+        if table.name not in {"token", "account", "backend_key", *RECORDS}:
             session.execute(table.delete())
 
 

@@ -38,6 +38,7 @@ TITLES = {
     "0003": "Details of providers: what people and newer protocols want to know of them",
     "0004": "Keys of mail servers: whether they are accepted",
     "0005": "Details of directories: longer filters, several search bases, login names",
+    "0006": "Administration: domains that are off, origins of rows, the log of changes, the audit",
 }
 REVISIONS = list(TITLES)
 KNOWN = ", ".join(REVISIONS)
@@ -78,6 +79,16 @@ KEY_COLUMNS = {"backend_key": ["digest", "state", "changed_at"]}
 DIRECTORY_COLUMNS = {
     "ldapserver_detail": ["ldapserver_id", "search_base", "search_filter", "login_name"],
 }
+ADMINISTRATION_COLUMNS = {
+    **{
+        f"{table}_origin": [f"{table}_id", "origin"]
+        for table in ("provider", "server", "davserver", "ldapserver", "domain")
+    },
+    "disabled_domain": ["domain_id", "since"],
+    "change_count": ["id", "number"],
+    "change_log": ["number", "table_name", "row_key"],
+    "audit": ["id", "at", "actor", "action", "kind", "name", "details"],
+}
 # What each revision adds.
 ADDED = {
     "0001": AUTOMX2_COLUMNS,
@@ -85,6 +96,7 @@ ADDED = {
     "0003": DETAIL_COLUMNS,
     "0004": KEY_COLUMNS,
     "0005": DIRECTORY_COLUMNS,
+    "0006": ADMINISTRATION_COLUMNS,
 }
 COLUMNS = {table: columns for added in ADDED.values() for table, columns in added.items()}
 DAV_TABLES = {"davserver", "davserver_domain"}
@@ -517,6 +529,10 @@ def test_what_others_added_to_the_table_of_servers_stays(any_database_uri: str) 
         ("documentation", "id"),
         ("backend_key", "changed_at"),
         ("ldapserver_detail", "ldapserver_id"),
+        ("domain_origin", "domain_id"),
+        ("disabled_domain", "domain_id"),
+        ("change_log", "number"),
+        ("audit", "action"),
     ],
 )
 def test_a_table_of_another_program_is_refused_and_left_alone(
@@ -700,6 +716,7 @@ def test_a_downgrade_loses_no_row(any_database_uri: str, generation: str) -> Non
         connection.execute(sa.text(INSERT_KEY))
         connection.execute(sa.text(INSERT_LDAPSERVER))
         connection.execute(sa.text(INSERT_LDAPSERVER_DETAIL))
+        connection.execute(sa.text("INSERT INTO ldapserver_origin VALUES (8000, 'git')"))
     before, upgraded = rows(any_database_uri), dump(any_database_uri)
 
     assert downgrade(any_database_uri) == REVISIONS[::-1]
