@@ -18,8 +18,9 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     """
     from flask import Flask
 
-    from automx import backends, cache, config, views
+    from automx import backends, cache, changelog, config, views
     from automx.accounts.keystates import KeyStates
+    from automx.database import is_in_memory
     from automx.directory import pool
     from automx.views import drawings, http, limits, log, session
 
@@ -32,15 +33,21 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
         from automx import signing  # its library takes some MiB
 
         signer = signing.Signer(settings.signing)
+    open_session = session.register(app, settings)
+    seconds = settings.domain_cache_seconds
+    memory = cache.ConfigCache(seconds, stale_seconds=settings.stale_seconds)
+    follower = None
+    if seconds and not is_in_memory(settings.db_uri):  # which no other process can change
+        follower = changelog.Follower(open_session, memory)
     app.extensions[http.PARTS] = http.Parts(
         settings,
-        cache.ConfigCache(settings.domain_cache_seconds, stale_seconds=settings.stale_seconds),
+        memory,
+        follower,
         pool.Directories(settings.directory),
         backends.Backends(settings.accounts, KeyStates(session.new_session)),
         limits.Limits(settings.limits),
         drawings.Drawings(),
         signer,
     )
-    session.register(app, settings)
     views.register(app, settings)
     return app

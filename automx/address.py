@@ -99,6 +99,12 @@ def parse_host(text: str) -> str:
         raise AddressError("The host name is not valid.") from error
 
 
+def names_for(domain: str) -> list[str]:
+    """Return the names of rows that fit a domain, best first: its own, wildcards, ``*``."""
+    labels = domain.split(".")
+    return [domain, *("*." + ".".join(labels[i:]) for i in range(1, len(labels))), "*"]
+
+
 def spellings(name: str) -> list[str]:
     """Return the spellings of a domain or wildcard in a database after its function lower().
 

@@ -3,23 +3,28 @@
 While the database is away, the settings of domains that were found before are used for longer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from copy import copy
 from threading import Lock
 from time import monotonic
 from typing import TypeVar, cast
 
-from cachetools import TTLCache
+from cachetools import Cache, TTLCache
 
+from automx.address import names_for
 from automx.clientconfig import ClientConfig
 from automx.directory.row import LdapServer
 from automx.errors import AutomxError, BadRecordError, DatabaseError, UnknownDomainError
 
 _Rendered = TypeVar("_Rendered")
 
-# How many domains are read again at once. Requests for others, and all further ones for these, use
-# what is remembered meanwhile: a busy database must not take all threads of a worker.
-REFRESHES = 8
+# A busy database must not take all threads of a worker. If a domain that is due is being read for
+# so many seconds, or so many others are, then further requests use what was remembered.
+SLOW_SECONDS, REFRESHES = 0.25, 8
+
+Change = tuple[str, str]  # a row that was changed: its table and key, as changelog explains them
+EVERYTHING: frozenset[Change] = frozenset({("*", "*")})
 
 
 class FoundConfig:
@@ -27,11 +32,23 @@ class FoundConfig:
 
     ``age`` is None, or how many seconds ago they were read if the database could not be asked again
     when they were due.
+
+    ``names`` are the wildcards that decide for the domain, or would if there were such a row;
+    ``rows`` are the rows beside that of the domain which the settings are made of.
     """
 
-    def __init__(self, config: ClientConfig, ldap_server: LdapServer | None = None) -> None:
+    def __init__(
+        self,
+        config: ClientConfig,
+        ldap_server: LdapServer | None = None,
+        *,
+        names: tuple[str, ...] = (),
+        rows: frozenset[Change] = frozenset(),
+    ) -> None:
         self.config = config
         self.ldap_server = ldap_server
+        self.names = names
+        self.rows = rows
         self.age: int | None = None
         self._rendered: dict[Callable[[ClientConfig], object], object] = {}
 
@@ -69,8 +86,8 @@ class ConfigCache:
     ) -> None:
         self._lock = Lock()
         self._now = now
-        self._clearings = 0
-        self._refreshed: set[str] = set()  # domains that are being read again
+        self._changes = 0  # how often something was forgotten
+        self._refreshed: dict[str, float] = {}  # domains that are being read again, and since when
         self._answers: TTLCache[str, FoundConfig | AutomxError] | None = (
             TTLCache(size, seconds, now) if seconds > 0 else None
         )
@@ -82,61 +99,83 @@ class ConfigCache:
     def get(self, domain: str, look_up: Callable[[str], FoundConfig]) -> FoundConfig:
         """Return or raise what ``look_up(domain)`` does, from memory if possible.
 
-        Settings from memory take the place of a DatabaseError, and of waiting for a look-up that
-        another thread makes already; they have an ``age``.
+        Settings from memory take the place of a DatabaseError, and of waiting for a slow look-up
+        that another thread makes already; they have an ``age``.
         """
         answer: FoundConfig | AutomxError | None = None
+        is_refresh = False
         if self._answers is not None:
             with self._lock:
                 answer = self._answers.get(domain)
-                is_known = answer is None and self._stale is not None and domain in self._stale
-                is_awaited = is_known and not self._is_to_refresh(domain)
-            if is_awaited and (stale := self._stale_one(domain)) is not None:
-                return stale
-            if is_known:
-                try:
-                    return self._read(domain, look_up)
-                finally:
-                    with self._lock:
-                        self._refreshed.discard(domain)
-        if answer is None:
-            return self._read(domain, look_up)
+                if answer is None and self._stale is not None and domain in self._stale:
+                    answer = self._instead_of_refresh(domain)
+                    is_refresh = answer is None and domain not in self._refreshed
+                    if is_refresh:
+                        self._refreshed[domain] = self._now()
         if isinstance(answer, AutomxError):
             raise copy(answer)
-        return answer
+        if answer is not None:
+            return answer
+        try:
+            return self._read(domain, look_up)
+        finally:
+            if is_refresh:
+                with self._lock:
+                    self._refreshed.pop(domain, None)
 
-    def _is_to_refresh(self, domain: str) -> bool:
-        """Return whether the caller, who has the lock, shall read a domain again."""
-        if domain in self._refreshed or len(self._refreshed) >= REFRESHES:
-            return False
-        self._refreshed.add(domain)
-        return True
+    def _instead_of_refresh(self, domain: str) -> FoundConfig | None:
+        """Return old settings of a domain if the database is slow; the caller has the lock."""
+        began = self._refreshed.get(domain)
+        if began is None and len(self._refreshed) >= REFRESHES:
+            began = min(self._refreshed.values())
+        if began is None or self._now() - began < SLOW_SECONDS:
+            return None
+        return self._stale_one(domain)
 
     def _read(self, domain: str, look_up: Callable[[str], FoundConfig]) -> FoundConfig:
         answer: FoundConfig | AutomxError
-        clearings, read_at = self._clearings, self._now()
+        changes, read_at = self._changes, self._now()
         try:
             answer = look_up(domain)
         except (UnknownDomainError, BadRecordError) as error:
             answer = copy(error)  # without the traceback, whose frames hold the whole request
         except DatabaseError:
-            if (stale := self._stale_one(domain)) is None:
+            with self._lock:
+                stale = self._stale_one(domain)
+            if stale is None:
                 raise
             return stale
         with self._lock:
-            if clearings == self._clearings:  # else it may have been read before
+            if changes == self._changes:  # else it may have been read before
                 self._keep(domain, answer, read_at)
         if isinstance(answer, AutomxError):
             raise copy(answer)
         return answer
 
     def clear(self) -> None:
-        """Forget everything, because the database was changed by this very process."""
+        """Forget everything."""
         with self._lock:
-            self._clearings += 1
+            self._changes += 1
             for memory in (self._answers, self._stale):
                 if memory is not None:
                     memory.clear()
+
+    def forget(self, changed: Collection[Change]) -> None:
+        """Forget what is made of rows that were changed, for outages as well.
+
+        Unknown domains are forgotten for which a row was added; domains whose rows are unusable are
+        forgotten with any change. What is being looked up at the moment is not kept.
+        """
+        changes = frozenset(changed)
+        if not changes.isdisjoint(EVERYTHING):
+            self.clear()
+            return
+        with self._lock:
+            self._changes += 1
+            if self._answers is not None:
+                _drop(self._answers, lambda name, answer: _is_changed(name, answer, changes))
+            if self._stale is not None:
+                _drop(self._stale, lambda name, kept: _is_changed(name, kept[0], changes))
 
     def _keep(self, domain: str, answer: FoundConfig | AutomxError, read_at: float) -> None:
         if self._answers is not None:
@@ -148,11 +187,32 @@ class ConfigCache:
                 self._stale.pop(domain, None)
 
     def _stale_one(self, domain: str) -> FoundConfig | None:
-        if self._stale is None:
-            return None
-        with self._lock:
-            kept = self._stale.get(domain)
+        """Return old settings of a domain, if there are any; the caller has the lock."""
+        kept = None if self._stale is None else self._stale.get(domain)
         if kept is None:
             return None
         found, read_at = kept
         return found.aged(self._now() - read_at)
+
+
+_Kept = TypeVar("_Kept")
+
+
+def _drop(memory: TTLCache[str, _Kept], is_changed: Callable[[str, _Kept], bool]) -> None:
+    """Delete what is changed; the order in which the rest was used stays."""
+    # The memory's own items() would count as a use of each.
+    kept = ((name, Cache.__getitem__(memory, name)) for name in memory)
+    for name in [name for name, answer in kept if is_changed(name, answer)]:
+        with suppress(KeyError):  # its time is over
+            del memory[name]
+
+
+def _is_changed(domain: str, answer: FoundConfig | AutomxError, changes: frozenset[Change]) -> bool:
+    """Return whether an answer for a domain may be another one after some changes."""
+    if isinstance(answer, BadRecordError) or ("domain", domain) in changes:
+        return True
+    if not isinstance(answer, FoundConfig):
+        return any(("domain", name) in changes for name in names_for(domain))
+    return not changes.isdisjoint(answer.rows) or any(
+        ("domain", name) in changes for name in answer.names
+    )

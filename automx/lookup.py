@@ -15,8 +15,8 @@ import sqlalchemy
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, bindparam, select
 
 from automx import rows
-from automx.address import spellings
-from automx.cache import FoundConfig
+from automx.address import names_for, spellings
+from automx.cache import Change, FoundConfig
 from automx.clientconfig import ClientConfig, ProviderDetails
 from automx.database import Session, chunks, read_by_key
 from automx.directory.row import LdapServer
@@ -47,19 +47,23 @@ def find(session: Session, domain: str) -> FoundConfig:
     names, bad = rows.read(rows.PROVIDER, provider)
     for defect in bad:
         log.warning("table provider, id %s: %s", row.provider_id, defect)
+    servers, server_ids = _all_usable(connection, "server", row.id, rows.mail_server)
+    services, service_ids = _all_usable(connection, "davserver", row.id, rows.service)
     config = ClientConfig(
         domain=domain,
         provider_name=names.get("name", domain),
         provider_short_name=names.get("short_name", domain),
-        mail_servers=_all_usable(connection, "server", row.id, rows.mail_server),
-        services=_all_usable(connection, "davserver", row.id, rows.service),
+        mail_servers=servers,
+        services=services,
         details=_details(connection, row.details_of).for_domain(domain),
     )
     if len(config.missing) == 2:
         raise BadRecordError(cause=f"table domain, id {row.id}: no usable mail server")
     for missing in config.missing:
         log.warning("table domain, id %s: no usable %s mail server", row.id, missing)
-    return FoundConfig(config, _ldap_server(connection, row))
+    made_of = _made_of(row.provider_id, row.ldapserver_id, server_ids, service_ids)
+    directory = _ldap_server(connection, row)
+    return FoundConfig(config, directory, names=_other_names(domain, row.name), rows=made_of)
 
 
 def knows(session: Session, domain: str) -> bool:
@@ -161,9 +165,31 @@ def _best(
 
 def _names_in_order(domain: str) -> list[str]:
     """Return the values of the column ``domain.name`` that fit a domain, best first."""
-    labels = domain.split(".")
-    names = [domain, *("*." + ".".join(labels[i:]) for i in range(1, len(labels))), "*"]
-    return [spelling for name in names for spelling in spellings(name)]
+    return [spelling for name in names_for(domain) for spelling in spellings(name)]
+
+
+def _other_names(domain: str, decisive: str) -> tuple[str, ...]:
+    """Return the names of wildcards that decide for a domain, or would if there were such a row.
+
+    ``decisive`` is the name of the row that does decide; there are none if it is the domain's own.
+    """
+    spelling = decisive.strip().lower()
+    if spelling in spellings(domain):
+        return ()
+    names = names_for(domain)
+    rank = next(rank for rank, name in enumerate(names) if spelling in spellings(name))
+    return tuple(names[1 : rank + 1])
+
+
+@lru_cache(1_000)  # domains of one provider share it
+def _made_of(
+    provider: int, directory: int | None, servers: tuple[int, ...], services: tuple[int, ...]
+) -> frozenset[Change]:
+    """Return the rows beside that of a domain which its settings are made of."""
+    keys = {"provider": (provider,), "server": servers, "davserver": services}
+    if directory is not None:
+        keys["ldapserver"] = (directory,)
+    return frozenset((table, str(key)) for table, ids in keys.items() for key in ids)
 
 
 # Building a query takes longer than asking SQLite, so each is built once.
@@ -209,17 +235,21 @@ def _rows_of(table: str) -> Select[*tuple[Any, ...]]:
 
 def _all_usable(
     connection: Connection, table: str, key: int, make: Callable[[rows.Values], _Item]
-) -> tuple[_Item, ...]:
-    """Return what ``make`` makes of each row; name a bad row in the log and leave it out."""
-    usable = []
+) -> tuple[tuple[_Item, ...], tuple[int, ...]]:
+    """Return what ``make`` makes of each row, and the ids of all rows.
+
+    A bad row is named in the log and left out.
+    """
+    usable, ids = [], []
     result = connection.execute(_rows_of(table), {"id": key})
     columns = tuple(result.keys())
     for row in result:
+        ids.append(row.id)
         try:
             usable.append(_made(make, columns, tuple(row)))
         except rows.BadRowError as error:
             log.error("table %s, id %s: %s; this row is left out", table, row.id, error)
-    return tuple(usable)
+    return tuple(usable), tuple(ids)
 
 
 @lru_cache(4_000)  # thousands of domains share the rows of their provider's servers
@@ -243,7 +273,7 @@ def _details(connection: Connection, provider_id: int | None) -> ProviderDetails
     details, bad = rows.provider_details(row)
     for defect in bad:
         log.error("table provider_detail, id %s: %s", provider_id, defect)
-    pages = _all_usable(connection, "documentation", provider_id, rows.documentation)
+    pages, _ = _all_usable(connection, "documentation", provider_id, rows.documentation)
     return replace(details, documentation=pages)
 
 

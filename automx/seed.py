@@ -13,7 +13,8 @@ from sqlalchemy import cast, func, select, text, true
 from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.exc import IntegrityError
 
-from automx import kinds, references, seeddocument
+from automx import changelog, kinds, references, seeddocument
+from automx.cache import EVERYTHING
 from automx.database import Session, chunks, savepoint
 from automx.errors import ConflictError, SeedError
 from automx.models import RECORDS, metadata
@@ -68,6 +69,7 @@ def purge(session: Session) -> None:
     for table in reversed(metadata.sorted_tables):  # rows that refer to others go first
         if table.name not in {"token", "account", "backend_key", *RECORDS}:
             session.execute(table.delete())
+    changelog.write(session, EVERYTHING)
 
 
 def populate(
@@ -87,13 +89,15 @@ def populate(
     _check_against_database(session, seed)
     try:
         with savepoint(session), _ids_as_given(session):
-            return _insert(session, seed)
+            counts = _insert(session, seed)
     except IntegrityError as error:
         raise ConflictError(
             "The database refused a row that it holds already, perhaps since a moment ago; "
             "nothing was added",
             cause=str(error.orig),
         ) from error
+    changelog.write(session, [("domain", name) for name in seed.domains])
+    return counts
 
 
 @contextmanager

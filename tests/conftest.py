@@ -87,6 +87,8 @@ def make_app(database: Path) -> Iterator[Callable[..., Flask]]:
     yield make
     for app in apps:
         parts = app.extensions[PARTS]
+        if parts.follower:
+            parts.follower.close()
         for part in (parts.directories, parts.backends, parts.limits, app.extensions[TURNS]):
             part.close()
         with app.app_context():

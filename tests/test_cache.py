@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from automx.cache import REFRESHES, ConfigCache, FoundConfig
+from automx.cache import REFRESHES, SLOW_SECONDS, ConfigCache, FoundConfig
 from automx.clientconfig import ClientConfig
 from automx.errors import BadRecordError, DatabaseError, UnknownDomainError
 
@@ -202,12 +202,31 @@ def test_a_slow_look_up_of_a_known_domain_keeps_one_thread_and_few_for_all_domai
         slow_ones = [threads.submit(cache.get, name, slow) for name in names[:REFRESHES]]
         for _ in slow_ones:
             assert begun.acquire(timeout=60)
-        assert [cache.get(name, look_up).age for name in names] == [12] * len(names)
-        assert look_up.asked == []
+        assert cache.get(names[-1], look_up).age is None  # it may be as quick as ever
+        clock.time += SLOW_SECONDS
+        ages = [cache.get(name, look_up).age for name in names]
+        assert ages == [12] * (len(names) - 1) + [None]
+        assert look_up.asked == [names[-1]]
         go_on.set()
         assert [one.result().age for one in slow_ones] == [None] * REFRESHES
     assert [cache.get(name, look_up).age for name in names] == [None] * len(names)
     assert sorted(look_up.asked) == sorted(names)
+
+
+def test_two_requests_for_a_domain_that_is_due_get_its_new_settings() -> None:
+    clock, look_up = Clock(), LookUp()
+    both = threading.Barrier(2)
+
+    def together(domain: str) -> FoundConfig:
+        both.wait(60)
+        return look_up(domain)
+
+    cache = ConfigCache(10, stale_seconds=60, now=clock)
+    cache.get("a", look_up)
+    clock.time += 12
+    with ThreadPoolExecutor(2) as threads:
+        answers = [threads.submit(cache.get, "a", together) for _ in range(2)]
+        assert [answer.result().age for answer in answers] == [None, None]
 
 
 def test_after_an_outage_settings_are_read_anew_at_once() -> None:

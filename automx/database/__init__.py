@@ -22,7 +22,13 @@ from sqlalchemy import (
 from sqlalchemy.pool import QueuePool
 
 from automx import deadline
-from automx.database.outages import is_conflict, outage, reason, report_unreadable_answers
+from automx.database.outages import (
+    is_closed,
+    is_conflict,
+    outage,
+    reason,
+    report_unreadable_answers,
+)
 from automx.database.sqlitefile import drop_stale_connections, read_any_text
 from automx.database.turns import CHANGE_SECONDS, PLACES, Turn, Turns
 from automx.database.uris import (
@@ -53,6 +59,7 @@ __all__ = [
     "existing_file_uri",
     "file_of",
     "file_to_make",
+    "is_closed",
     "is_conflict",
     "is_in_memory",
     "open_session",

@@ -9,6 +9,8 @@ from automx.errors import AutomxError, DatabaseError
 
 # A missing table or column: PostgreSQL's SQLSTATE, MariaDB's error number.
 _NO_SUCH_TABLE = {"42P01", "42703", 1146, 1054}
+# A table that may not be read.
+_FORBIDDEN = {"42501", 1142, 1143}
 # A deadlock or a lost race: PostgreSQL's SQLSTATE, MariaDB's error number, SQLite's text.
 _CONFLICTS = {"40001", "40P01", 1020, 1213, "database is locked"}
 
@@ -65,6 +67,13 @@ def unreadable(error: BaseException) -> DatabaseError:
 def is_conflict(error: exc.DBAPIError) -> bool:
     """Return whether a transaction failed only because of another one: it may be run again."""
     return bool(_codes(error) & _CONFLICTS)
+
+
+def is_closed(error: exc.SQLAlchemyError) -> bool:
+    """Return whether a table is missing or may not be read, which only an administrator changes."""
+    if not isinstance(error, exc.DBAPIError):
+        return False
+    return bool(_codes(error) & (_NO_SUCH_TABLE | _FORBIDDEN)) or "no such table" in reason(error)
 
 
 def is_locked(error: BaseException) -> bool:

@@ -89,6 +89,11 @@ class Turns:
         event.listen(engine, "checkout", self._check_out)
         event.listen(engine, "handle_error", self._note_error)
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the database is known to be away; the log has it."""
+        return self._is_away
+
     def begin(self) -> tuple[Turn, Connection]:
         """Begin a turn, and return it with its connection; the caller ends it.
 

@@ -15,6 +15,7 @@ from automx import edge
 from automx.address import EmailAddress, is_ip, parse_domain
 from automx.backends import Backends
 from automx.cache import ConfigCache, FoundConfig
+from automx.changelog import Follower
 from automx.config import Settings
 from automx.database import outage
 from automx.directory.pool import NOBODY, Directories, Person
@@ -37,10 +38,15 @@ _HOST_PREFIX = re.compile(r"\A(?:autoconfig|autodiscover|ua-auto-config)\.")
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What an application is made of; ``signer`` is None if profiles are not signed."""
+    """What an application is made of.
+
+    ``follower`` is None if nothing is remembered that others change, ``signer`` if profiles are not
+    signed.
+    """
 
     settings: Settings
     cache: ConfigCache
+    follower: Follower | None
     directories: Directories
     backends: Backends
     limits: Limits
@@ -175,6 +181,8 @@ def found_config(domain: str) -> FoundConfig:
     While the database is away, they are those that are remembered; the response then tells their
     age. Raises as lookup.find, and DatabaseError.
     """
+    if (follower := parts().follower) is not None:
+        follower.follow()
     found = parts().cache.get(domain, _look_up)
     if found.age is not None:
         g.age = found.age

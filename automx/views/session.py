@@ -1,5 +1,8 @@
 """The session of a request, on an engine of Flask-SQLAlchemy."""
 
+from collections.abc import Callable
+from functools import partial
+
 from flask import Flask, current_app, g
 from flask_sqlalchemy import SQLAlchemy
 
@@ -23,10 +26,11 @@ db = SQLAlchemy(metadata=metadata)
 TURNS = "automx.turns"  # the key of the Turns in app.extensions
 
 
-def register(app: Flask, settings: Settings) -> None:
+def register(app: Flask, settings: Settings) -> Callable[[], Session]:
     """Let the requests of an application use the database of the settings.
 
-    A database in memory gets its tables now. Raises SettingsError for a bad ``db_uri``.
+    A database in memory gets its tables now. Return what new_session() is outside of requests.
+    Raises SettingsError for a bad ``db_uri``.
     """
     db_uri, seconds = settings.db_uri, settings.db_timeout
     app.config["SQLALCHEMY_DATABASE_URI"] = existing_file_uri(db_uri)
@@ -38,11 +42,12 @@ def register(app: Flask, settings: Settings) -> None:
         drop_stale_connections(db.engine)
         read_any_text(db.engine)
         report_unreadable_answers(db.engine)
-        app.extensions[TURNS] = Turns(db.engine, seconds)
+        turns = app.extensions[TURNS] = Turns(db.engine, seconds)
         if is_in_memory(db_uri):
             with db.engine.begin() as connection:
                 create_in_memory(connection)
     app.teardown_appcontext(_close)
+    return partial(Session, turns.engine, turns)
 
 
 def new_session() -> Session:
