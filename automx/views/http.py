@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 PARTS = "automx"  # the key of the Parts in app.extensions
 NOSNIFF = {"X-Content-Type-Options": "nosniff"}
+MAX_AGE = 60  # seconds that caches of others keep a document: they learn of no change
 MAX_BODY = 64 * 1024  # bytes; the longest request of a real client has less than 2 kB
 
 # The host names at which clients look for the settings of a domain.
@@ -218,7 +219,7 @@ def public_document(body: bytes, content_type: str) -> Response:
     One that is made from memory while the database is away must be asked for again each time.
     """
     is_fresh = "age" not in g
-    seconds = int(parts().settings.domain_cache_seconds) if is_fresh else 0
+    seconds = int(min(parts().settings.domain_cache_seconds, MAX_AGE)) if is_fresh else 0
     etag = f'"{blake2b(body, digest_size=16).hexdigest()}"'
     response = Response(body, content_type=content_type)
     # Written out, because werkzeug's objects for these headers cost more than the document.
