@@ -22,6 +22,7 @@ from automx.views.http import PARTS
 from tests.conftest import Execute
 from tests.databases import ENGINES, Instance, engine_uri
 from tests.processes import PATIENCE, wait_until
+from tests.tokenpages import ENDPOINT, SECRET, AddToken
 
 A, B = ("domain", "a.example"), ("server", "7")
 NEW = {
@@ -180,6 +181,16 @@ def write_at_once(uri: str) -> None:
         second.join(PATIENCE)
         assert read_since(reader, 0) == (2, frozenset({A, B}))
         assert read_since(reader, 1) == (2, frozenset({B}))
+
+
+@pytest.mark.usefixtures("example")
+def test_tokens_and_accounts_are_no_changes(
+    make_app: Callable[..., Flask], add_token: AddToken, session: Session
+) -> None:
+    add_token()
+    answer = make_app(web_endpoint=ENDPOINT).test_client().post(f"/?t={SECRET}")
+    assert answer.status_code == 200
+    assert last_number(session) == 0
 
 
 # What is forgotten of what a database says.

@@ -19,6 +19,7 @@ from automx.database import Session, create_engine
 from automx.migrations import upgrade
 from automx.seed import populate
 from automx.seeddocument import SAMPLE
+from automx.views.http import PARTS
 from automx.views.session import db
 from tests.commandline import attempt
 from tests.databases import Instance, engine_uri
@@ -220,3 +221,36 @@ def test_commands_tell_of_a_file_that_cannot_be_read_in_one_line(
             assert (result.returncode, result.stdout) == (1, ""), command
             assert result.stderr.count("\n") == 1, result.stderr
             assert result.stderr.startswith("automx: "), result.stderr
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what was logged at least as a warning, beside refused requests."""
+    return [record.message for record in caplog.records if record.name != "automx.views.failure"]
+
+
+@pytest.mark.parametrize("fault", ["frozen", "killed"])
+def test_the_log_of_changes_is_followed_again_after_an_outage(
+    server: Neighbour, work: Callable[..., Worker], fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The outage is noticed and told without any request, once, and the memory is kept."""
+    worker = work(server, domain_cache_seconds=3600)
+    new = "/v1.1/new.example"
+    assert [worker.ask(path).status for path in (KNOWN, new)] == [200, 404]
+    caplog.clear()
+    with FAULTS[fault](server):
+        wait_until(lambda: bool(messages(caplog)), "the line of the log")
+        assert worker.ask(KNOWN).seconds < LIMIT
+        assert worker.ask(new).status == 404
+        follower = worker.app.extensions[PARTS].follower
+        for _ in range(3):
+            follower._ask()
+    assert [message.partition(":")[0] for message in messages(caplog)] == ["the database is away"]
+    wait_until(lambda: len(messages(caplog)) > 1, "the return")
+    engine = create_engine(server.uri)
+    with Session(engine) as session:
+        populate(session, SAMPLE | {"domains": [{"name": "new.example"}]})
+        session.commit()
+    engine.dispose()
+    wait_until(lambda: worker.ask(new).status == 200, "the answer")
+    assert messages(caplog)[1:] == ["the database is back"]
+    assert all(record.exc_info is None for record in caplog.records)

@@ -237,8 +237,8 @@ class Settings:
     many proxies. `0` believes none. See [proxies](configuration.md#proxies).
 
     domain_cache_seconds: How long each worker keeps the rows of a domain in memory, in seconds. A
-    change in the database is visible after at most this time. `0` asks the database for each
-    request.
+    change by SQL is visible after at most this time; a change by automx itself after a second,
+    whatever this time is. `0` asks the database for each request.
 
     stale_seconds: How long, in seconds, each worker may go on with the rows of a domain from its
     memory while the database does not answer, counted from the moment at which they were due to be
