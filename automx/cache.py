@@ -8,7 +8,7 @@ from contextlib import suppress
 from copy import copy
 from threading import Lock
 from time import monotonic
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from cachetools import Cache, TTLCache
 
@@ -163,19 +163,24 @@ class ConfigCache:
     def forget(self, changed: Collection[Change]) -> None:
         """Forget what is made of rows that were changed, for outages as well.
 
-        Unknown domains are forgotten for which a row was added; domains whose rows are unusable are
-        forgotten with any change. What is being looked up at the moment is not kept.
+        Unknown domains are forgotten for which a row was added, and domains whose rows are unusable
+        with any change of rows that may be theirs. What is being looked up at the moment is not
+        kept.
         """
         changes = frozenset(changed)
         if not changes.isdisjoint(EVERYTHING):
             self.clear()
             return
+        # Most changes are of domains: they are found without a look at all that is remembered.
+        domains = {key for table, key in changes if table == "domain" and not key.startswith("*")}
+        wider = changes - {("domain", name) for name in domains}
         with self._lock:
             self._changes += 1
-            if self._answers is not None:
-                _drop(self._answers, lambda name, answer: _is_changed(name, answer, changes))
-            if self._stale is not None:
-                _drop(self._stale, lambda name, kept: _is_changed(name, kept[0], changes))
+            for memory in (self._answers, self._stale):
+                if memory is not None:
+                    for domain in (*domains, *_changed_domains(memory, wider)):
+                        with suppress(KeyError):  # it is not there, or its time is over
+                            del memory[domain]
 
     def _keep(self, domain: str, answer: FoundConfig | AutomxError, read_at: float) -> None:
         if self._answers is not None:
@@ -195,24 +200,28 @@ class ConfigCache:
         return found.aged(self._now() - read_at)
 
 
-_Kept = TypeVar("_Kept")
-
-
-def _drop(memory: TTLCache[str, _Kept], is_changed: Callable[[str, _Kept], bool]) -> None:
-    """Delete what is changed; the order in which the rest was used stays."""
-    # The memory's own items() would count as a use of each.
-    kept = ((name, Cache.__getitem__(memory, name)) for name in memory)
-    for name in [name for name, answer in kept if is_changed(name, answer)]:
-        with suppress(KeyError):  # its time is over
-            del memory[name]
+def _changed_domains(memory: Cache[str, Any], changes: frozenset[Change]) -> list[str]:
+    """Return the remembered domains whose answer may be another one after some changes."""
+    if not changes:
+        return []
+    # What TTLCache itself has in place of these would count as a use of each, and take longer.
+    read: Callable[[Cache[str, Any], str], Any] = Cache.__getitem__
+    domains: list[str] = list(Cache.__iter__(memory))
+    kept = ((domain, read(memory, domain)) for domain in domains)
+    return [
+        domain
+        for domain, answer in kept
+        if _is_changed(domain, answer[0] if isinstance(answer, tuple) else answer, changes)
+    ]
 
 
 def _is_changed(domain: str, answer: FoundConfig | AutomxError, changes: frozenset[Change]) -> bool:
-    """Return whether an answer for a domain may be another one after some changes."""
-    if isinstance(answer, BadRecordError) or ("domain", domain) in changes:
-        return True
-    if not isinstance(answer, FoundConfig):
-        return any(("domain", name) in changes for name in names_for(domain))
-    return not changes.isdisjoint(answer.rows) or any(
-        ("domain", name) in changes for name in answer.names
-    )
+    if isinstance(answer, FoundConfig):
+        if not changes.isdisjoint(answer.rows):
+            return True
+        names: Collection[str] = answer.names
+    else:
+        if isinstance(answer, BadRecordError) and any(table != "domain" for table, _ in changes):
+            return True
+        names = names_for(domain)
+    return any(("domain", name) in changes for name in names)

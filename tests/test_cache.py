@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from automx.cache import REFRESHES, SLOW_SECONDS, ConfigCache, FoundConfig
+from automx.cache import REFRESHES, SLOW_SECONDS, Change, ConfigCache, FoundConfig
 from automx.clientconfig import ClientConfig
 from automx.errors import BadRecordError, DatabaseError, UnknownDomainError
 
@@ -101,6 +101,29 @@ def test_the_number_of_remembered_domains_is_bounded() -> None:
     assert look_up.asked == ["a", "b", "c", "d"]
     cache.get("a", look_up)
     assert look_up.asked == ["a", "b", "c", "d", "a"]
+
+
+def test_a_domain_that_is_used_stays_longest_whatever_is_forgotten() -> None:
+    look_up = LookUp()
+    cache = ConfigCache(10, size=3)
+    for domain in ("a", "b", "c", "a"):
+        cache.get(domain, look_up)
+    cache.forget([("domain", "another")])
+    for domain in ("d", "a"):
+        cache.get(domain, look_up)
+    assert look_up.asked == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("stale_seconds", [0, 100])
+def test_what_is_forgotten_is_not_used_in_an_outage(stale_seconds: float) -> None:
+    database = Database()
+    cache = ConfigCache(10, stale_seconds=stale_seconds)
+    before = {domain: cache.get(domain, database) for domain in ("a", "b")}
+    cache.forget([("domain", "a")])
+    database.is_away = True
+    with pytest.raises(DatabaseError):
+        cache.get("a", database)
+    assert cache.get("b", database) is before["b"]
 
 
 def test_a_cleared_cache_asks_again() -> None:
@@ -291,12 +314,13 @@ def test_a_cleared_cache_holds_nothing_for_an_outage() -> None:
         cache.get("a", database)
 
 
-def test_what_was_read_before_a_change_is_not_kept_after_it() -> None:
+@pytest.mark.parametrize("change", [("*", "*"), ("domain", "another")])
+def test_what_was_read_before_a_change_is_not_kept_after_it(change: Change) -> None:
     cache, database = ConfigCache(10, stale_seconds=100), Database()
 
     def change_meanwhile(domain: str) -> FoundConfig:
         found = database(domain)
-        cache.clear()
+        cache.forget([change])
         return found
 
     assert cache.get("a", change_meanwhile).config == config_of("a")
