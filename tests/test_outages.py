@@ -23,6 +23,8 @@ from automx.views.http import PARTS
 from automx.views.session import db
 from tests.commandline import attempt
 from tests.databases import Instance, engine_uri
+from tests.faults.neighbours import database_server
+from tests.faults.states import Fault
 from tests.network import network
 from tests.processes import frozen, wait_until
 
@@ -228,16 +230,30 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if record.name != "automx.views.failure"]
 
 
-@pytest.mark.parametrize("fault", ["frozen", "killed"])
+@pytest.mark.parametrize("fault", ["frozen", "refuses"])
+@pytest.mark.parametrize("engine", ["postgresql", "mariadb"])
 def test_the_log_of_changes_is_followed_again_after_an_outage(
-    server: Neighbour, work: Callable[..., Worker], fault: str, caplog: pytest.LogCaptureFixture
+    request: pytest.FixtureRequest,
+    work: Callable[..., Worker],
+    engine: str,
+    fault: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The outage is noticed and told without any request, once, and the memory is kept."""
-    worker = work(server, domain_cache_seconds=3600)
+    with database_server(request.getfixturevalue(f"{engine}_instance")) as server:
+        uri = engine_uri(server.settings["AUTOMX_DB_URI"])
+        fill(uri)
+        worker = work(Neighbour(uri), domain_cache_seconds=3600)
+        check_that_changes_are_followed_again(worker, uri, server.faults[fault], caplog)
+
+
+def check_that_changes_are_followed_again(
+    worker: Worker, uri: str, fault: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
     new = "/v1.1/new.example"
     assert [worker.ask(path).status for path in (KNOWN, new)] == [200, 404]
     caplog.clear()
-    with FAULTS[fault](server):
+    with fault():
         wait_until(lambda: bool(messages(caplog)), "the line of the log")
         assert worker.ask(KNOWN).seconds < LIMIT
         assert worker.ask(new).status == 404
@@ -246,7 +262,7 @@ def test_the_log_of_changes_is_followed_again_after_an_outage(
             follower._ask()
     assert [message.partition(":")[0] for message in messages(caplog)] == ["the database is away"]
     wait_until(lambda: len(messages(caplog)) > 1, "the return")
-    engine = create_engine(server.uri)
+    engine = create_engine(uri)
     with Session(engine) as session:
         populate(session, SAMPLE | {"domains": [{"name": "new.example"}]})
         session.commit()
