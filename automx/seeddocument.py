@@ -4,17 +4,15 @@ The documents are automx2's, version 1 and version 2. Where version 2 cannot hol
 hold, keys are added to it; ``docs/seed.md`` explains each.
 """
 
-import difflib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from automx import kinds, rows
+from automx import kinds, members, rows
 from automx.errors import SeedError
 from automx.kinds import Kind, shown
-from automx.words import SERVER_TYPES, SERVICE_TYPES
+from automx.words import SERVICE_TYPES
 
 SAMPLE: dict[str, Any] = {
     "version": 2,
@@ -69,10 +67,55 @@ class SeedRows:
         if row_id is not None and (first := self.paths.setdefault((table, row_id), path)) != path:
             raise SeedError(f"{path}.id: expected another id than that of {first}, found {row_id}")
 
+    def add_item(self, kind: str, item: members.Item, path: str) -> None:
+        """Add the rows of an item (see members); raises SeedError as add()."""
+        match kind:
+            case "provider":
+                self.rows["provider_detail"] += detail_rows(item, len(self.rows["provider"]))
+                self.rows["documentation"] += page_rows(item, len(self.rows["provider"]))
+                self.add("provider", {key: item[key] for key in ("id", *rows.PROVIDER)}, path)
+            case "directory":
+                row, detail = rows.split_ldapserver(item)
+                self.add("ldapserver", row, path)
+                self.rows["ldapserver_detail"] += [detail] if detail else []
+            case "domain":
+                for key, table in _REFERENCES.items():
+                    found = item[key]
+                    for row_id in found if isinstance(found, tuple) else (found,):
+                        if row_id is not None:
+                            self.refer(table, row_id, members.below(path, key))
+                for table, links in self.links.items():
+                    links.append(item[f"{table}s"])
+                row = {key: item[key] for key in ("id", "name", "ldapserver_id")}
+                self.add("domain", row | {"provider_id": item["provider"]}, path)
+            case _:
+                self.add(members.TABLES[kind], item, path)
+
     def refer(self, table: str, row_id: int, path: str) -> None:
         """Note that the document refers to a row; its own rows are known by then."""
         if (table, row_id) not in self.paths:
             self.outside.setdefault((table, row_id), path)
+
+
+def detail_rows(provider: members.Item, provider_id: int) -> list[Row]:
+    """Return the row of ``provider_detail`` of the item of a provider, or none."""
+    details = dict(provider["details"])
+    if not details:
+        return []
+    columns: Row = dict.fromkeys(rows.PROVIDER_DETAIL)
+    logo, oauth2 = details.pop("logo", {}), details.pop("oauth2", {})
+    details.pop("documentation", None)
+    if logo:
+        columns |= {"logo": logo["data"]}
+        columns |= {f"logo_{key}": value for key, value in logo.items() if key != "data"}
+    columns |= {f"oauth2_{key}": value for key, value in oauth2.items()}
+    return [{"provider_id": provider_id, **columns, **details}]
+
+
+def page_rows(provider: members.Item, provider_id: int) -> list[Row]:
+    """Return the rows of ``documentation`` of the item of a provider."""
+    pages = provider["details"].get("documentation", ())
+    return [{"provider_id": provider_id, **page} for page in pages]
 
 
 def parse(data: bytes, source: str) -> object:
@@ -123,19 +166,15 @@ def read(document: object) -> SeedRows:
     seed = SeedRows()
     version = document.get("version", 1) if isinstance(document, dict) else 2
     keys = _COMMON_KEYS if version == 1 else DOCUMENT_KEYS
-    top = _fields(document, keys, "", ("domains", "servers"))
+    top = members.fields(document, keys, "", ("domains", "servers"))
     _read_providers(seed, top)
-    for index, item in enumerate(top.get("ldapservers", ())):
+    for index, value in enumerate(top.get("ldapservers", ())):
         path = f"ldapservers[{index}]"
-        fields = _fields(item, LDAPSERVER_KEYS, path, ("id", "name", "search_base"))
-        columns = rows.ldapserver_defaults(fields.get("port")) | fields
-        row, detail = rows.split_ldapserver(columns)
-        seed.add("ldapserver", row, path)
-        seed.rows["ldapserver_detail"] += [detail] if detail else []
-    for index, item in enumerate(top["servers"]):
+        members.fields(value, members.DIRECTORY, path, ("id",))  # domains name it by its id
+        seed.add_item("directory", members.read("directory", value, path), path)
+    for index, value in enumerate(top["servers"]):
         path = f"servers[{index}]"
-        row = _server_row(seed, item, path)
-        seed.add("davserver" if "url" in row else "server", row, path)
+        seed.add_item(*_server(seed, value, path), path)
     _read_domains(seed, top["domains"], version)
     return seed
 
@@ -152,89 +191,45 @@ def _read_providers(seed: SeedRows, top: dict[str, Any]) -> None:
         raise SeedError(
             f"{next(iter(names))}: expected beside provider only, found beside providers"
         )
-    items = [{"name": top["provider"]} | names] if is_one else top["providers"]
-    for index, item in enumerate(items):
+    values = [{"name": top["provider"]} | names] if is_one else top["providers"]
+    for index, value in enumerate(values):
         path = "" if is_one else f"providers[{index}]"
-        fields = _fields(item, PROVIDER_KEYS, path, ("name",))
-        if "details" in fields:
-            _read_details(seed, index, fields.pop("details"), _below(path, "details"))
-        short_name = rows.default_short_name(fields["name"])
-        seed.add("provider", {"id": None, "short_name": short_name} | fields, path)
+        seed.add_item("provider", members.read("provider", value, path), path)
 
 
-def _read_domains(seed: SeedRows, items: list[Any], version: object) -> None:
-    for index, item in enumerate(items):
+def _read_domains(seed: SeedRows, values: list[Any], version: object) -> None:
+    for index, value in enumerate(values):
         path = f"domains[{index}]"
-        domain = {"name": _value(item, DOMAIN_KEYS["name"], path)} if version == 1 else item
-        row: Row = dict.fromkeys(DOMAIN_KEYS) | _fields(domain, DOMAIN_KEYS, path, ("name",))
-        first = seed.domains.setdefault(kinds.domain_a_label(row["name"]), index)
+        is_name = version == 1
+        domain = {"name": members.one(value, members.DOMAIN["name"], path)} if is_name else value
+        item = members.read("domain", domain, path)
+        first = seed.domains.setdefault(kinds.domain_a_label(item["name"]), index)
         if first != index:
             raise SeedError(
                 f"{path}: expected another domain than that of domains[{first}], "
-                f"found {shown(row['name'])}"
+                f"found {shown(item['name'])}"
             )
-        if row["provider"] is None and len(seed.rows["provider"]) != 1:
+        if item["provider"] is None and len(seed.rows["provider"]) != 1:
             raise SeedError(
                 f"{path}: the key provider is missing; expected the id of a provider, because "
                 f"the document does not have exactly one"
             )
-        for key, table in _REFERENCES.items():
-            found = row[key]
-            for row_id in found if isinstance(found, tuple) else (found,):
-                if row_id is not None:
-                    seed.refer(table, row_id, f"{path}.{key}")
-        for table, links in seed.links.items():
-            links.append(row.pop(f"{table}s"))
-        row["provider_id"] = row.pop("provider")
-        seed.add("domain", row, path)
+        seed.add_item("domain", item, path)
 
 
-def _read_details(seed: SeedRows, provider: int, item: object, path: str) -> None:
-    fields = _fields(item, _DETAIL_KEYS, path, ())
-    columns: Row = {"provider_id": provider, **dict.fromkeys(rows.PROVIDER_DETAIL)}
-    if "logo" in fields:
-        logo = _fields(fields.pop("logo"), _LOGO_KEYS, f"{path}.logo", _LOGO_KEYS)
-        columns |= {"logo": logo.pop("data")} | {f"logo_{key}": logo[key] for key in logo}
-    if "oauth2" in fields:
-        oauth2 = _fields(fields.pop("oauth2"), _OAUTH2_KEYS, f"{path}.oauth2", ("issuer",))
-        columns |= {f"oauth2_{key}": oauth2[key] for key in oauth2}
-    for index, page in enumerate(fields.pop("documentation", ())):
-        where = f"{path}.documentation[{index}]"
-        page_row: Row = {"provider_id": provider, "lang": "", "text": ""}
-        page_row |= _fields(page, rows.DOCUMENTATION, where, ("url",))
-        seed.rows["documentation"].append(page_row)
-    seed.rows["provider_detail"].append(columns | fields)
-
-
-def _server_row(seed: SeedRows, item: object, path: str) -> Row:
-    """Return the columns of a mail server or (those with a ``url``) of a service, complete.
-
-    Raises SeedError.
-    """
-    type_ = item.get("type") if isinstance(item, dict) else None
+def _server(seed: SeedRows, value: object, path: str) -> tuple[str, members.Item]:
+    """Return the kind and the item of a mail server or (those with a ``url``) of a service."""
+    type_ = value.get("type") if isinstance(value, dict) else None
     if type_ is not None:  # an unknown type explains all other errors
-        type_ = _value(type_, _TYPE, f"{path}.type")
-    if type_ in SERVICE_TYPES:
-        if isinstance(item, dict) and "name" in item:  # as in documents of automx2
-            item = {key: value for key, value in item.items() if key != "name"}
-            seed.warnings.append(f"{path}.name has no effect: a service has a url")
-        fields = _fields(item, SERVICE_KEYS, path, ("type", "url"))
-        for defect in rows.unfit_url(fields):
-            raise SeedError(f"{path}.{defect}")
-        return {"id": None} | rows.service_defaults(fields["url"]) | fields
-    if isinstance(item, dict):
-        item = rows.with_clear_socket_type(item, rows.MAIL_PORTS.get(str(type_)))
-    fields = _fields(item, SERVER_KEYS, path, ("type", "name"))
-    return {"id": None} | rows.server_defaults(fields["type"], fields.get("port")) | fields
+        type_ = members.one(type_, members.TYPE, f"{path}.type")
+    if type_ not in SERVICE_TYPES:
+        return "server", members.read("server", value, path)
+    if isinstance(value, dict) and "name" in value:  # as in documents of automx2
+        value = {key: item for key, item in value.items() if key != "name"}
+        seed.warnings.append(f"{path}.name has no effect: a service has a url")
+    return "service", members.read("service", value, path)
 
 
-def _ids(value: Any) -> tuple[int, ...]:
-    return tuple(sorted({rows.ID.normalise(item) for item in kinds.instance(value, list)}))
-
-
-_IDS = Kind("a list of ids such as [1, 2]", _ids)
-_TYPE = kinds.word({**SERVER_TYPES, **SERVICE_TYPES})
-_DETAILS = kinds.object_of('{"webmail_url": "https://…"}')
 _COMMON_KEYS = {
     "version": Kind("1 or 2", kinds.number(1, 2).normalise),
     "provider": rows.PROVIDER["name"],
@@ -243,26 +238,13 @@ _COMMON_KEYS = {
 }
 DOCUMENT_KEYS = _COMMON_KEYS | {
     "short_name": rows.PROVIDER["short_name"],
-    "details": _DETAILS,
+    "details": members.PROVIDER["details"],
     "providers": kinds.list_of('{"id": 1, "name": "Example Inc."}'),
     "domains": kinds.list_of('{"name": "example.com"}'),
     "ldapservers": kinds.list_of(
         '{"id": 1, "name": "ldap.example.com", "search_base": "dc=example"}'
     ),
 }
-PROVIDER_KEYS = {"id": rows.ID, **rows.PROVIDER, "details": _DETAILS}
-LDAPSERVER_KEYS = {"id": rows.ID, **rows.LDAPSERVER}
-SERVER_KEYS = {"id": rows.ID, **rows.SERVER, "type": _TYPE}
-SERVICE_KEYS = {"id": rows.ID, **rows.DAVSERVER, "type": _TYPE}
-DOMAIN_KEYS = {
-    "id": rows.ID,
-    "name": rows.DOMAIN["name"],
-    "provider": rows.ID,
-    "ldapserver_id": rows.DOMAIN["ldapserver_id"],
-    "servers": _IDS,
-    "davservers": _IDS,
-}
-
 
 # The keys of a domain that refer to rows, and their tables.
 _REFERENCES = {
@@ -271,48 +253,3 @@ _REFERENCES = {
     "servers": "server",
     "davservers": "davserver",
 }
-_LOGO_KEYS = {column.partition("_")[2] or "data": kind for column, kind in rows.LOGO.items()}
-_OAUTH2_KEYS = {column.partition("_")[2]: kind for column, kind in rows.OAUTH2.items()}
-_DETAIL_KEYS = {
-    **rows.CONTACT,
-    "logo": kinds.object_of('{"type": "image/png", "data": …}'),
-    "oauth2": kinds.object_of('{"issuer": "login.example.com"}'),
-    "documentation": kinds.list_of(
-        '{"url": "https://…", "lang": "en", "text": "Set up your mail"}'
-    ),
-}
-
-
-def _fields(
-    value: object, keys: Mapping[str, Kind], path: str, required: Iterable[str]
-) -> dict[str, Any]:
-    """Return the checked values of one object's keys, without ``_comment`` and the like.
-
-    ``path`` is "" for the document itself.
-    """
-    here = path or "the document"
-    if not isinstance(value, dict):
-        raise SeedError(f"{here}: expected an object ({{…}}), found {shown(value)}")
-    fields: dict[str, Any] = {}
-    for key, item in value.items():
-        if kind := keys.get(key):
-            fields[key] = _value(item, kind, _below(path, key))
-        elif not key.startswith("_"):
-            near = " or ".join(difflib.get_close_matches(key, keys))
-            hint = f"did you mean {near}?" if near else f"expected one of {', '.join(keys)}"
-            raise SeedError(f"{here}: the key {shown(key)} is not known here; {hint}")
-    for key in required:
-        if key not in fields:
-            raise SeedError(f"{here}: the key {key} is missing; expected {keys[key].expected}")
-    return fields
-
-
-def _below(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
-
-
-def _value(value: object, kind: Kind, path: str) -> Any:
-    try:
-        return kind.read(value)
-    except kinds.BadValueError as error:
-        raise SeedError(f"{path}: {error}") from None

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from automx import seeddocument
+from automx import members, seeddocument
 from automx.errors import SeedError
 from automx.seeddocument import SAMPLE, SeedRows, parse, read
 from tests.processes import REPOSITORY
@@ -608,11 +608,11 @@ def test_examples_of_the_documentation_are_valid(example: str) -> None:
     ("heading", "keys"),
     [
         ("Keys of the document", seeddocument.DOCUMENT_KEYS),
-        ("Domains", seeddocument.DOMAIN_KEYS),
-        ("Mail servers", seeddocument.SERVER_KEYS),
-        ("Services", seeddocument.SERVICE_KEYS),
-        ("LDAP servers", seeddocument.LDAPSERVER_KEYS),
-        ("Several providers ¹", seeddocument.PROVIDER_KEYS),
+        ("Domains", members.DOMAIN),
+        ("Mail servers", members.SERVER),
+        ("Services", members.SERVICE),
+        ("LDAP servers", members.DIRECTORY),
+        ("Several providers ¹", members.PROVIDER),
     ],
 )
 def test_every_key_is_documented(heading: str, keys: dict[str, object]) -> None:

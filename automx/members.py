@@ -1,0 +1,181 @@
+"""The members of the objects by which documents, commands and the API say what a row holds.
+
+An *item* is such an object, read and complete: each member has a value in its normal form. Members
+have the names of columns where there is a column.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from automx import kinds, rows
+from automx.errors import SeedError
+from automx.kinds import Kind, shown
+from automx.words import SERVER_TYPES, SERVICE_TYPES
+
+Item = dict[str, Any]  # member -> value
+
+# Kind of row -> its table.
+TABLES = {
+    "provider": "provider",
+    "directory": "ldapserver",
+    "server": "server",
+    "service": "davserver",
+    "domain": "domain",
+}
+
+
+def _ids(value: Any) -> tuple[int, ...]:
+    return tuple(sorted({rows.ID.normalise(item) for item in kinds.instance(value, list)}))
+
+
+IDS = Kind("a list of ids such as [1, 2]", _ids)
+TYPE = kinds.word({**SERVER_TYPES, **SERVICE_TYPES})
+_DETAILS = kinds.object_of('{"webmail_url": "https://…"}')
+PROVIDER = {"id": rows.ID, **rows.PROVIDER, "details": _DETAILS}
+DIRECTORY = {"id": rows.ID, **rows.LDAPSERVER}
+SERVER = {"id": rows.ID, **rows.SERVER, "type": TYPE}
+SERVICE = {"id": rows.ID, **rows.DAVSERVER, "type": TYPE}
+DOMAIN = {
+    "id": rows.ID,
+    "name": rows.DOMAIN["name"],
+    "provider": rows.ID,
+    "ldapserver_id": rows.DOMAIN["ldapserver_id"],
+    "servers": IDS,
+    "davservers": IDS,
+    "disabled": kinds.BOOLEAN,
+}
+# Kind of row -> its members.
+MEMBERS: dict[str, Mapping[str, Kind]] = {
+    "provider": PROVIDER,
+    "directory": DIRECTORY,
+    "server": SERVER,
+    "service": SERVICE,
+    "domain": DOMAIN,
+}
+LOGO = {column.partition("_")[2] or "data": kind for column, kind in rows.LOGO.items()}
+OAUTH2 = {column.partition("_")[2]: kind for column, kind in rows.OAUTH2.items()}
+DETAILS = {
+    **rows.CONTACT,
+    "logo": kinds.object_of('{"type": "image/png", "data": …}'),
+    "oauth2": kinds.object_of('{"issuer": "login.example.com"}'),
+    "documentation": kinds.list_of(
+        '{"url": "https://…", "lang": "en", "text": "Set up your mail"}'
+    ),
+}
+
+
+def read(kind: str, value: object, path: str = "") -> Item:
+    """Return the item of an object; members that it leaves out have their defaults.
+
+    The default of ``id`` is None: the next free one. ``path`` names the object in errors. Raises
+    SeedError with the path of the member, what was expected and what was found.
+    """
+    defaults: Item
+    match kind:
+        case "provider":
+            item = fields(value, PROVIDER, path, ("name",))
+            defaults = {"short_name": rows.default_short_name(item["name"]), "details": {}}
+            item["details"] = _details(item.get("details", {}), below(path, "details"))
+        case "directory":
+            item = fields(value, DIRECTORY, path, ("name", "search_base"))
+            defaults = rows.ldapserver_defaults(item.get("port"))
+        case "server":
+            return _server(value, path)
+        case "service":
+            item = fields(value, SERVICE, path, ("type", "url"))
+            defaults = rows.service_defaults(item["url"])
+            for defect in rows.unfit_url(item):
+                raise SeedError(f"{path}.{defect}" if path else defect)
+        case _:
+            item = fields(value, DOMAIN, path, ("name",))
+            defaults = dict.fromkeys(DOMAIN) | {"disabled": False}
+    return {"id": None} | defaults | item
+
+
+def changed(kind: str, item: Item, patch: Mapping[str, Any], path: str = "") -> Item:
+    """Return an item with the members of ``patch`` (JSON Merge Patch, RFC 7396).
+
+    A member that is null gets its default. Raises SeedError as read().
+    """
+    return read(kind, _merged(item, patch), path)
+
+
+def _merged(old: object, patch: object) -> object:
+    if not isinstance(patch, Mapping):
+        return patch
+    members = old.items() if isinstance(old, Mapping) else ()
+    merged = {key: _plain(value) for key, value in members if value is not None}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merged(merged.get(key), value)
+    return merged
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _server(value: object, path: str) -> Item:
+    if isinstance(value, dict):
+        type_ = str(value.get("type")).strip().lower()
+        value = dict(rows.with_clear_socket_type(value, rows.MAIL_PORTS.get(type_)))
+    item = fields(value, SERVER, path, ("type", "name"))
+    if item["type"] not in SERVER_TYPES:
+        where = below(path, "type")
+        raise SeedError(f"{where}: expected that of a mail server, found {shown(item['type'])}")
+    return {"id": None} | rows.server_defaults(item["type"], item.get("port")) | item
+
+
+def _details(value: object, path: str) -> Item:
+    item = fields(value, DETAILS, path, ())
+    if "logo" in item:
+        item["logo"] = fields(item["logo"], LOGO, f"{path}.logo", LOGO)
+    if "oauth2" in item:
+        item["oauth2"] = fields(item["oauth2"], OAUTH2, f"{path}.oauth2", ("issuer",))
+    pages = enumerate(item.pop("documentation", ()))
+    found = [
+        {"lang": "", "text": ""}
+        | fields(page, rows.DOCUMENTATION, f"{path}.documentation[{index}]", ("url",))
+        for index, page in pages
+    ]
+    return item | ({"documentation": found} if found else {})
+
+
+def fields(
+    value: object, keys: Mapping[str, Kind], path: str, required: Iterable[str]
+) -> dict[str, Any]:
+    """Return the checked values of one object's keys, without ``_comment`` and the like.
+
+    ``path`` is "" for the document itself. Raises SeedError.
+    """
+    here = path or "the document"
+    if not isinstance(value, dict):
+        raise SeedError(f"{here}: expected an object ({{…}}), found {shown(value)}")
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        if kind := keys.get(key):
+            found[key] = one(item, kind, below(path, key))
+        elif not key.startswith("_"):
+            near = " or ".join(difflib.get_close_matches(key, keys))
+            hint = f"did you mean {near}?" if near else f"expected one of {', '.join(keys)}"
+            raise SeedError(f"{here}: the key {shown(key)} is not known here; {hint}")
+    for key in required:
+        if key not in found:
+            raise SeedError(f"{here}: the key {key} is missing; expected {keys[key].expected}")
+    return found
+
+
+def below(path: str, key: str) -> str:
+    """Return the path of a member of the object at a path."""
+    return f"{path}.{key}" if path else key
+
+
+def one(value: object, kind: Kind, path: str) -> Any:
+    """Return the normal form of a value at a path. Raises SeedError."""
+    try:
+        return kind.read(value)
+    except kinds.BadValueError as error:
+        raise SeedError(f"{path}: {error}") from None
