@@ -30,11 +30,14 @@ MISSING_SECONDS = 60.0  # the same, as long as its tables are missing or may not
 _ONLY_ROW = 1  # the id of the row of change_count
 
 
-def write(session: Session, changed: Collection[Change]) -> None:
-    """Write what a transaction has changed into the log, at its very end; the caller commits.
+def wait_for_turn(session: Session) -> None:
+    """Wait until no other transaction changes rows through automx; others wait until our end."""
+    with _newest_rows(session):
+        session.execute(_counting(session.engine.dialect.name, 0))
 
-    Other writers wait from here until the commit.
-    """
+
+def write(session: Session, changed: Collection[Change]) -> None:
+    """Write what a transaction has changed into the log, at its very end; the caller commits."""
     entries = sorted(set(changed) if len(changed) <= MOST else EVERYTHING)
     if not entries:
         return

@@ -60,6 +60,13 @@ class UnknownDomainError(AutomxError):
     public = "No configuration is known for this domain."
 
 
+class UnknownRowError(AutomxError):
+    """There is no such provider, server, service, directory or domain."""
+
+    status = 404
+    public = "There is no such row."
+
+
 class UnknownTokenError(AutomxError):
     """There is no such token."""
 

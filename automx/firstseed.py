@@ -6,12 +6,11 @@ a container that seeds at each start: what adds nothing does no harm.
 
 from collections.abc import Iterable
 
-from sqlalchemy import inspect, literal, or_, select, text
+from sqlalchemy import inspect, literal, or_, select
 
-from automx import references, rows, seeddocument
-from automx.database import Session, chunks, file_of, is_in_memory, open_session, savepoint
+from automx import changelog, references, rows, seeddocument
+from automx.database import Session, chunks, file_of, is_in_memory, open_session
 from automx.errors import DatabaseError
-from automx.migrations import VERSION_TABLE
 from automx.models import RECORDS, metadata
 from automx.seeddocument import Row, SeedRows
 
@@ -59,9 +58,7 @@ def begin(session: Session) -> bool:
     if not is_empty(session):
         return False
     session.rollback()  # MariaDB would go on to see the database as it was
-    with savepoint(session):  # on SQLite, this waits for other writers
-        version = select(text("version_num")).select_from(text(VERSION_TABLE))
-        session.execute(version.with_for_update())
+    changelog.wait_for_turn(session)
     if is_empty(session):
         return True
     session.rollback()

@@ -96,21 +96,28 @@ def read(kind: str, value: object, path: str = "") -> Item:
 def changed(kind: str, item: Item, patch: Mapping[str, Any], path: str = "") -> Item:
     """Return an item with the members of ``patch`` (JSON Merge Patch, RFC 7396).
 
-    A member that is null gets its default. Raises SeedError as read().
+    A member that is null gets its default if it cannot be null. Raises SeedError as read().
     """
-    return read(kind, _merged(item, patch), path)
+    merged = _merged(item, patch)
+    nulls = {key: None for key, value in patch.items() if value is None and _may_be_null(kind, key)}
+    return read(kind, merged | nulls, path)
 
 
-def _merged(old: object, patch: object) -> object:
-    if not isinstance(patch, Mapping):
-        return patch
-    members = old.items() if isinstance(old, Mapping) else ()
-    merged = {key: _plain(value) for key, value in members if value is not None}
+def _may_be_null(kind: str, member: str) -> bool:
+    try:
+        return MEMBERS[kind][member].read(None) is None
+    except (KeyError, kinds.BadValueError):
+        return False
+
+
+def _merged(old: object, patch: Mapping[str, Any]) -> Item:
+    found = old.items() if isinstance(old, Mapping) else ()
+    merged = {key: _plain(value) for key, value in found if value is not None}
     for key, value in patch.items():
         if value is None:
             merged.pop(key, None)
         else:
-            merged[key] = _merged(merged.get(key), value)
+            merged[key] = _merged(merged.get(key), value) if isinstance(value, Mapping) else value
     return merged
 
 

@@ -19,7 +19,7 @@ from automx.database import Session, create_engine
 from automx.errors import AutomxError, SeedError
 from automx.export import export
 from automx.kinds import BadValueError
-from automx.models import metadata
+from automx.models import RECORDS, metadata
 from automx.seed import populate, purge
 from automx.seeddocument import parse
 from automx.words import SERVICE_TYPES
@@ -95,6 +95,7 @@ def all_rows(session: Session) -> dict[str, list[tuple[object, ...]]]:
             for row in session.execute(sqlalchemy.select(table).order_by(*table.primary_key))
         ]
         for name, table in metadata.tables.items()
+        if name not in RECORDS
     }
 
 

@@ -1,0 +1,104 @@
+"""The audit: who changed what, and when.
+
+An entry has the members that were changed, before and after. Secrets are never in it, and of an
+image it has the digest.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import or_, select
+
+from automx import rows
+from automx.database import Session
+from automx.kinds import domain_a_label
+from automx.models import metadata
+
+_AUDIT = metadata.tables["audit"]
+_MAX_DETAILS = 60_000  # characters of ASCII: what a TEXT of MariaDB holds
+
+SECRETS = {name for name, kind in (rows.LDAPSERVER | rows.TOKEN).items() if kind.secret}
+
+
+class Entry(NamedTuple):
+    """An entry of the audit.
+
+    ``actor`` is ``user:NAME`` for a user of the system, ``key:NAME``, ``source:NAME``, ``initdb``,
+    or ``seed`` for another program. ``kind`` is that of the row, ``name`` what people call it.
+    ``details`` is a JSON object.
+    """
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    kind: str
+    name: str
+    details: dict[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        """Return the entry as JSON holds it."""
+        return {**self._asdict(), "at": self.at.isoformat().replace("+00:00", "Z")}
+
+
+def write(
+    session: Session,
+    actor: str,
+    now: datetime,
+    *,
+    action: str,
+    kind: str,
+    name: str,
+    details: Mapping[str, Any],
+) -> None:
+    """Write an entry; the caller commits."""
+    text = json.dumps(masked(details))
+    if len(text) > _MAX_DETAILS:
+        text = json.dumps({"digest": hashlib.sha256(text.encode()).hexdigest()})
+    values = {"actor": actor[:128], "action": action, "kind": kind, "name": name[:255]}
+    session.execute(_AUDIT.insert(), {"at": now, "details": text, **values})
+
+
+def masked(value: object, key: str = "") -> Any:
+    """Return a value as the audit and people see it: JSON without secrets and images."""
+    if key in SECRETS:
+        return value and "***"
+    match value:
+        case Mapping():
+            return {name: masked(item, name) for name, item in value.items()}
+        case list() | tuple():
+            return [masked(item) for item in value]
+        case bytes():
+            return f"sha256:{hashlib.sha256(value).hexdigest()}"
+        case str() | int() | float() | None:
+            return value
+        case _:
+            return str(value)
+
+
+def entries(
+    session: Session, *, domain: str = "", since: datetime | None = None, after: int = 0
+) -> Iterator[Entry]:
+    """Yield entries, oldest first: those of a domain and its accounts, or all.
+
+    ``after`` is the id of the last entry that is known already. Raises AddressError for a bad
+    domain.
+    """
+    query = select(_AUDIT).where(_AUDIT.c.id > after).order_by(_AUDIT.c.id)
+    if domain:
+        name = domain_a_label(domain)
+        account = _AUDIT.c.name.endswith(f"@{name}", autoescape=True)
+        query = query.where(or_(_AUDIT.c.name == name, account))
+    if since is not None:
+        query = query.where(_AUDIT.c.at >= since)
+    for row in session.execute(query.execution_options(yield_per=500)):
+        values = row._asdict()
+        yield Entry(**values | {"details": json.loads(values["details"])})
+
+
+def delete_before(session: Session, moment: datetime) -> int:
+    """Delete the entries that are older than a moment; return their number. The caller commits."""
+    return session.execute(_AUDIT.delete().where(_AUDIT.c.at < moment)).rowcount

@@ -1,0 +1,290 @@
+"""Changes of providers, directories, servers, services and domains.
+
+All that writes such rows goes through here: commands, the API, documents and sources. Each change
+is checked against what depends on the row, written into the audit, and told to the other workers.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+
+from automx import audit, changelog, kinds, members, references
+from automx.cache import EVERYTHING
+from automx.cache import Change as Logged
+from automx.changes import insertion, stored
+from automx.changes.dependents import dependents
+from automx.database import Session, savepoint
+from automx.errors import AddressError, ConflictError, SeedError, UnknownRowError
+from automx.members import TABLES, Item
+from automx.models import RECORDS, metadata
+from automx.seeddocument import SeedRows
+
+_MAX_ENTRIES = 100  # of the audit by one transaction; more become one
+
+
+_TABLES = metadata.tables
+
+# The member by which people call a row of a kind.
+NAMES = {kind: "url" if kind == "service" else "name" for kind in TABLES}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of one row. ``before`` is None for a new row, ``after`` for a deleted one."""
+
+    kind: str
+    id: int
+    before: Item | None
+    after: Item | None
+
+    @property
+    def action(self) -> str:
+        """The word of the audit."""
+        if self.before is None:
+            return "add"
+        return "set" if self.after is not None else "delete"
+
+    @property
+    def name(self) -> str:
+        """What people call the row."""
+        return str((self.after or self.before or {})[NAMES[self.kind]])
+
+    def difference(self) -> dict[str, tuple[Any, Any]]:
+        """Return the members that differ, before and after."""
+        before, after = self.before or {}, self.after or {}
+        return {
+            member: (before.get(member), after.get(member))
+            for member in {**before, **after}
+            if before.get(member) != after.get(member)
+        }
+
+    def document(self) -> dict[str, Any]:
+        """Return the change as JSON holds it, without secrets."""
+        found: dict[str, Any] = {"kind": self.kind, "id": self.id, "name": self.name}
+        if self.before is not None and self.after is not None:
+            for side, at in (("before", 0), ("after", 1)):
+                values = {member: both[at] for member, both in self.difference().items()}
+                found[side] = audit.masked(values)
+            return found
+        found["before" if self.after is None else "after"] = audit.masked(self.after or self.before)
+        return found
+
+
+class Changes:
+    """The changes of one transaction.
+
+    ``actor`` is who makes them, as :class:`automx.audit.Entry` says. Rows that they make are of
+    ``origin``; with it, rows of another origin are not changed. Other transactions of changes wait
+    until the end of this one, so what it reads stays as it is; the transaction should begin here,
+    because MariaDB goes on to see the database as it was at the first query.
+
+    After the last change, finish() has to be called; then the caller commits. With ``dry_run``,
+    finish() undoes everything.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        actor: str,
+        *,
+        now: datetime,
+        origin: str | None = None,
+        dry_run: bool = False,
+    ) -> None:
+        changelog.wait_for_turn(session)
+        self.session = session
+        self.made: list[Change] = []
+        self._actor = actor
+        self._now = now
+        self._origin = origin
+        self._is_dry_run = dry_run
+        self._numbers: Counter[tuple[str, str]] = Counter()  # (action, kind)
+        self._digest = hashlib.sha256()
+        self._changed: set[Logged] = set()
+
+    def add(self, kind: str, value: object, path: str = "") -> Change:
+        """Add the row of an object; members that it leaves out have their defaults.
+
+        ``path`` names the object in errors. Raises SeedError as members.read(), and ConflictError
+        if the database holds the domain or the id already.
+        """
+        item = members.read(kind, value, path)
+        if kind == "domain":
+            if item["provider"] is None:
+                raise SeedError(f"{members.below(path, 'provider')}: expected the id of a provider")
+            item |= {member: item[member] or () for member in stored.LINKED}
+        new = SeedRows()
+        new.add_item(kind, item, path or kind)
+        self._insert(new)
+        row_id = new.rows[TABLES[kind]][0]["id"]
+        return self._made(Change(kind, row_id, None, {**item, "id": row_id}))
+
+    def insert(self, new: SeedRows) -> None:
+        """Add the rows of a checked document. Raises as add()."""
+        self._insert(new)
+        for kind, table in TABLES.items():
+            for row in new.rows[table]:
+                name = str(row[NAMES[kind]])
+                self._count("add", kind, [kind, row["id"], name])
+                self._note(kind, row["id"], name)
+
+    def set(
+        self,
+        kind: str,
+        row_id: int,
+        patch: Mapping[str, Any],
+        *,
+        expected: Item | None = None,
+        path: str = "",
+    ) -> Change | None:
+        """Change members of a row (JSON Merge Patch); return None if it is so already.
+
+        ``expected`` is the item that the actor has seen. Raises SeedError as members.read(),
+        UnknownRowError, and ConflictError if the row is another one than expected, or cannot be as
+        it is wanted because of other rows.
+        """
+        before = self._current(kind, row_id, expected)
+        after = members.changed(kind, before, patch, path)
+        if after["id"] != row_id:
+            raise SeedError(f"{members.below(path, 'id')}: the id of a row cannot be changed")
+        if after == before:
+            return None
+        self._check_references(kind, after, path)
+        if kind == "domain":
+            self._check_name(after)
+        stored.write(self.session, kind, before, after, self._now)
+        self._note(kind, row_id, str(before[NAMES[kind]]))
+        return self._made(Change(kind, row_id, before, after))
+
+    def delete(
+        self, kind: str, row_id: int, *, unlink: bool = False, expected: Item | None = None
+    ) -> Change:
+        """Delete a row.
+
+        With ``unlink``, domains lose a server, a service or a directory that they use.
+        Raises UnknownRowError, and ConflictError if other rows depend on it.
+        """
+        before = self._current(kind, row_id, expected)
+        change = Change(kind, row_id, before, None)
+        found = dependents(self.session, kind, row_id, change.name)
+        if found and not (unlink and kind not in {"provider", "domain"}):
+            raise ConflictError(
+                f"{described(kind, row_id, change.name)} is in use: {', '.join(map(str, found))}"
+            )
+        if kind == "directory":  # a domain refers to it
+            stored.unlink_directory(self.session, row_id)
+        stored.delete(self.session, kind, [row_id])
+        return self._made(change)
+
+    def purge(self) -> None:
+        """Delete all rows of automx2's seven tables, and what belongs to them."""
+        for kind, table in TABLES.items():
+            count = select(func.count()).select_from(_TABLES[table])
+            if number := self.session.scalar(count):
+                self._numbers["delete", kind] += number
+        for each in reversed(metadata.sorted_tables):  # rows that refer to others go first
+            if each.name not in {"token", "account", "backend_key", *RECORDS}:
+                self.session.execute(each.delete())
+        self._changed |= EVERYTHING
+
+    def finish(self) -> None:
+        """Write the audit, and tell the other workers; with dry_run, undo everything instead."""
+        if self._is_dry_run:
+            self.session.rollback()
+            return
+        if not self._numbers:
+            return
+        insertion.set_sequences(self.session)
+        changelog.write(self.session, self._changed)
+        if sum(self._numbers.values()) == len(self.made):
+            for change in self.made:
+                self._write(change.action, change.kind, change.name, change.document())
+        else:
+            numbers: dict[str, dict[str, int]] = {}
+            for (action, kind), number in self._numbers.items():
+                numbers.setdefault(action, {})[kind] = number
+            self._write("bulk", "", "", {"numbers": numbers, "digest": self._digest.hexdigest()})
+
+    def _insert(self, new: SeedRows) -> None:
+        insertion.check(self.session, new)
+        try:
+            with savepoint(self.session):
+                insertion.insert(self.session, new, self._origin)
+        except IntegrityError as error:
+            raise ConflictError(
+                "The database refused a row that it holds already, perhaps since a moment ago; "
+                "nothing was added",
+                cause=str(error.orig),
+            ) from error
+
+    def _current(self, kind: str, row_id: int, expected: Item | None) -> Item:
+        item = stored.item(self.session, kind, row_id)
+        if item is None:
+            raise UnknownRowError(f"There is no {kind} {row_id}.")
+        shown = described(kind, row_id, str(item[NAMES[kind]]))
+        if expected is not None and item != expected:
+            raise ConflictError(f"Meanwhile, {shown} was changed: look at it again.")
+        origin = stored.origins(self.session, kind, [row_id]).get(row_id)
+        if self._origin is not None and origin not in {None, self._origin}:
+            raise ConflictError(f"The origin of {shown} is {origin}, not {self._origin}.")
+        return item
+
+    def _check_references(self, kind: str, item: Item, path: str) -> None:
+        """Raise SeedError if a domain refers to rows that do not exist."""
+        if kind == "domain":
+            new = SeedRows()
+            new.add_item(kind, item, path or kind)
+            insertion.check_references(self.session, new)
+
+    def _check_name(self, domain: Item) -> None:
+        a_label = kinds.domain_a_label(domain["name"])
+        for row_id, name, _ in references.same_domains(self.session, [a_label]):
+            if row_id != domain["id"]:
+                raise ConflictError(f"The database holds the domain {name} already")
+
+    def _made(self, change: Change) -> Change:
+        if len(self.made) < _MAX_ENTRIES:
+            self.made.append(change)
+        self._count(change.action, change.kind, change.document())
+        self._note(change.kind, change.id, change.name)
+        return change
+
+    def _count(self, action: str, kind: str, document: object) -> None:
+        self._numbers[action, kind] += 1
+        self._digest.update(json.dumps([action, document]).encode())
+
+    def _note(self, kind: str, row_id: int, name: str) -> None:
+        """Remember what other workers have to forget; changelog.MOST and one more are everything."""
+        if len(self._changed) <= changelog.MOST:
+            key = _normal_name(name) if kind == "domain" else str(row_id)
+            self._changed.add((TABLES[kind], key))
+
+    def _write(self, action: str, kind: str, name: str, details: Mapping[str, Any]) -> None:
+        audit.write(
+            self.session,
+            self._actor,
+            self._now,
+            action=action,
+            kind=kind,
+            name=_normal_name(name) if kind == "domain" else name,
+            details=details,
+        )
+
+
+def described(kind: str, row_id: int, name: str) -> str:
+    """Return a row in words, such as "server 3 (imap.example.com)"."""
+    return f"{kind} {name}" if kind == "domain" else f"{kind} {row_id} ({name})"
+
+
+def _normal_name(domain: str) -> str:
+    try:
+        return kinds.domain_a_label(domain.strip())
+    except AddressError:
+        return domain

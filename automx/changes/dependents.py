@@ -1,0 +1,67 @@
+"""What depends on a row, so that it cannot be deleted."""
+
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Select, func, select
+
+from automx import members
+from automx.database import Session
+from automx.kinds import domain_a_label
+from automx.models import metadata
+
+_SHOWN = 5
+
+_TABLES = metadata.tables
+
+
+class Dependents(NamedTuple):
+    """Rows that depend on another one: their word, their number, and the first names."""
+
+    word: str
+    number: int
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        more = ", …" if self.number > len(self.names) else ""
+        return (
+            f"{self.number} {self.word}{'s' * (self.number != 1)} ({', '.join(self.names)}{more})"
+        )
+
+
+def dependents(session: Session, kind: str, row_id: int, name: str) -> list[Dependents]:
+    """Return what depends on a row: domains, or the tokens and accounts of a domain."""
+    domain = _TABLES["domain"].c
+    match kind:
+        case "provider":
+            found = [_of("domain", domain.name, domain.provider_id == row_id)]
+        case "directory":
+            found = [_of("domain", domain.name, domain.ldapserver_id == row_id)]
+        case "domain":
+            token, account = _TABLES["token"].c, _TABLES["account"].c
+            at_domain = account.address.like("%@" + _escaped(domain_a_label(name)), escape="\\")
+            found = [
+                _of("token", token.name, token.domain == domain_a_label(name)),
+                _of("account", account.address, at_domain),
+            ]
+        case _:
+            server_id, domain_id = _TABLES[f"{members.TABLES[kind]}_domain"].columns
+            linked = select(domain_id).where(server_id == row_id)
+            found = [_of("domain", domain.name, domain.id.in_(linked))]
+    counted = [_count(session, word, name, query) for word, name, query in found]
+    return [one for one in counted if one.number]
+
+
+def _of(
+    word: str, name: ColumnElement[Any], condition: ColumnElement[bool]
+) -> tuple[str, ColumnElement[Any], Select[Any]]:
+    return word, name, select(name).where(condition)
+
+
+def _count(session: Session, word: str, name: ColumnElement[Any], query: Select[Any]) -> Dependents:
+    number = session.scalar(select(func.count()).select_from(query.subquery())) or 0
+    names = session.scalars(query.order_by(name).limit(_SHOWN)) if number else ()
+    return Dependents(word, number, tuple(map(str, names)))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

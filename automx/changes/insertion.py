@@ -1,0 +1,155 @@
+"""The rows of checked documents and objects, as they are inserted."""
+
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import cast, func, select, text, true
+from sqlalchemy.dialects.postgresql import REGCLASS
+
+from automx import kinds, references
+from automx.database import Session, chunks
+from automx.errors import ConflictError, SeedError
+from automx.models import ORIGINS, metadata
+from automx.seeddocument import Row, SeedRows
+
+_AT_ONCE = 2_000  # rows that are written by one statement
+_NAMES_AT_ONCE = 400  # SQLite before 3.32 allows 999 parameters
+
+_TABLES = metadata.tables
+_ORDER = ("provider", "domain", "server", "davserver", "ldapserver")
+
+
+def check(session: Session, new: SeedRows) -> None:
+    """Raise an error if the database cannot hold new rows beside those that it has.
+
+    That is SeedError for a reference to a row that does not exist, and ConflictError for a domain
+    or an id that the database holds already.
+    """
+    for table, row_id in _existing(session, new.paths):
+        path = new.paths[table, row_id]
+        raise ConflictError(f"{path}.id: the table {table} has a row with the id {row_id} already")
+    for table in _ORDER:
+        ids = [row_id for name, row_id in new.paths if name == table]
+        for row_id in references.referred_ids(session, table, ids):
+            path = new.paths[table, row_id]
+            raise ConflictError(
+                f"{path}.id: rows refer to a deleted {table} {row_id}: automx check names them"
+            )
+    check_references(session, new)
+    for a_labels in chunks(new.domains, _NAMES_AT_ONCE):
+        for _, name, _ in references.same_domains(session, a_labels):
+            raise ConflictError(f"The database holds the domain {name} already")
+
+
+def check_references(session: Session, new: SeedRows) -> None:
+    """Raise SeedError for a reference to a row that is neither new nor in the database."""
+    known = set(_existing(session, new.outside))
+    for (table, row_id), path in new.outside.items():
+        if (table, row_id) not in known:
+            raise SeedError(
+                f"{path}: expected the id of a {table} in this document or in the database, "
+                f"found {row_id}"
+            )
+
+
+def _existing(session: Session, keys: Collection[tuple[str, int]]) -> Iterator[tuple[str, int]]:
+    """Yield those of the rows (table, id) that the database holds."""
+    for table in _ORDER:
+        column = _TABLES[table].c.id
+        for chunk in chunks((row_id for name, row_id in keys if name == table), _NAMES_AT_ONCE):
+            for row_id in session.scalars(select(column).where(column.in_(chunk))):
+                yield table, row_id
+
+
+def insert(session: Session, new: SeedRows, origin: str | None) -> None:
+    """Insert checked rows, and give each that has none an id."""
+    with _ids_as_given(session):
+        for table in _ORDER:
+            ids = _allocate(session, table, [row["id"] for row in new.rows[table]])
+            for row, row_id in zip(new.rows[table], ids, strict=True):
+                row["id"] = row_id
+        providers, domains = new.rows["provider"], new.rows["domain"]
+        for domain in domains:
+            if domain["provider_id"] is None:  # the document has one provider only
+                domain["provider_id"] = providers[0]["id"]
+        for row in (*new.rows["provider_detail"], *new.rows["documentation"]):
+            row["provider_id"] = providers[row["provider_id"]]["id"]
+        for table, table_rows in new.rows.items():
+            _insert_rows(session, table, table_rows)
+        for table, links in new.links.items():
+            _link(session, new, table, links)
+        if origin is not None:
+            for table, origins in ORIGINS.items():
+                key, _ = origins.columns
+                of_table = ({key.name: row["id"], "origin": origin} for row in new.rows[table])
+                _insert_rows(session, origins.name, of_table)
+
+
+def _link(
+    session: Session, new: SeedRows, table: str, chosen: list[tuple[int, ...] | None]
+) -> None:
+    """Insert the links of new domains to the servers of a table; None stands for all of them."""
+    servers, domains, links = _TABLES[table], _TABLES["domain"], _TABLES[f"{table}_domain"]
+    server_id, domain_id = links.columns
+    new_ids = [row["id"] for row in new.rows["domain"]]
+    pairs = (
+        {server_id.name: server, domain_id.name: domain}
+        for domain, some_ids in zip(new_ids, chosen, strict=True)
+        for server in some_ids or ()
+    )
+    _insert_rows(session, links.name, pairs)
+    # The database multiplies domains by servers several times faster than a driver sends rows.
+    with_all = (domain for domain, ids in zip(new_ids, chosen, strict=True) if ids is None)
+    all_ids = [row["id"] for row in new.rows[table]]
+    for domain_chunk in chunks(with_all, _NAMES_AT_ONCE):
+        for server_chunk in chunks(all_ids, _NAMES_AT_ONCE):
+            product = (
+                select(servers.c.id, domains.c.id)
+                .join_from(servers, domains, true())
+                .where(servers.c.id.in_(server_chunk), domains.c.id.in_(domain_chunk))
+            )
+            session.execute(links.insert().from_select([server_id, domain_id], product))
+
+
+def _allocate(session: Session, table: str, ids: list[int | None]) -> list[int]:
+    """Return the ids of new rows: where there is none, the next after all that are in use."""
+    highest = references.highest_id(session, table)
+    highest = max(highest, *(row_id for row_id in ids if row_id is not None), 0)
+    if highest + ids.count(None) > kinds.MAX_INTEGER:
+        raise ConflictError(
+            f"The table {table} has no free ids: the highest in use or referred to is {highest}"
+        )
+    free = iter(range(highest + 1, kinds.MAX_INTEGER + 1))
+    return [next(free) if row_id is None else row_id for row_id in ids]
+
+
+def _insert_rows(session: Session, table: str, rows: Iterable[Row]) -> None:
+    for chunk in chunks(rows, _AT_ONCE):
+        session.execute(_TABLES[table].insert(), chunk)
+
+
+def set_sequences(session: Session) -> None:
+    """Let PostgreSQL's sequences go on after the highest ids; they never go back."""
+    if session.engine.dialect.name != "postgresql":
+        return
+    for name in _ORDER:
+        sequence = cast(func.pg_get_serial_sequence(name, "id"), REGCLASS)
+        highest = session.scalar(select(func.max(_TABLES[name].c.id)))
+        if highest is not None and highest > 0:
+            last = func.pg_sequence_last_value(sequence)
+            session.execute(select(func.setval(sequence, func.greatest(highest, last))))
+
+
+@contextmanager
+def _ids_as_given(session: Session) -> Iterator[None]:
+    """Let MariaDB keep the id 0: it would give such a row another one."""
+    if session.engine.dialect.name not in {"mysql", "mariadb"}:
+        yield
+        return
+    change = text("SET sql_mode = :mode")
+    mode = session.scalar(text("SELECT @@sql_mode"))
+    session.execute(change, {"mode": f"{mode},NO_AUTO_VALUE_ON_ZERO"})
+    try:
+        yield
+    finally:
+        session.execute(change, {"mode": mode})

@@ -1,0 +1,206 @@
+"""Rows as items (see :mod:`automx.members`), and items that take the place of rows."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+
+from automx import members, rows
+from automx.database import Session, chunks, read_by_key
+from automx.members import Item
+from automx.models import ORIGINS, metadata
+from automx.seeddocument import Row, detail_rows, page_rows
+
+_AT_ONCE = 400  # SQLite before 3.32 allows 999 parameters
+_TABLES = metadata.tables
+# Member of a domain -> table of what it is linked to.
+LINKED = {"servers": "server", "davservers": "davserver"}
+
+
+def items(
+    session: Session, kind: str, ids: Collection[int] | None = None
+) -> Iterator[tuple[int, Item]]:
+    """Yield id and item of each row of a kind, or of those with some ids, in the order of ids.
+
+    A value that no client could use is as it is in the row.
+    """
+    table = members.TABLES[kind]
+    key = _TABLES[table].c.id
+    query = select(*rows.selected(table))
+    parts = (
+        [query]
+        if ids is None
+        else [query.where(key.in_(some)) for some in chunks(sorted(ids), _AT_ONCE)]
+    )
+    for part in parts:
+        for chunk in chunks(read_by_key(session, part, key), _AT_ONCE):
+            yield from _items_of(session, kind, chunk)
+
+
+def item(session: Session, kind: str, row_id: int) -> Item | None:
+    """Return the item of a row, None if there is no such row."""
+    return dict(items(session, kind, [row_id])).get(row_id)
+
+
+def _items_of(
+    session: Session, kind: str, found: Sequence[Mapping[Any, Any]]
+) -> Iterator[tuple[int, Item]]:
+    ids = [row["id"] for row in found]
+    match kind:
+        case "provider":
+            details = _details(session, ids)
+            for row in found:
+                names = _normal("provider", row)
+                yield row["id"], {"id": row["id"], **names, "details": details.get(row["id"], {})}
+        case "domain":
+            links = {member: _links(session, table, ids) for member, table in LINKED.items()}
+            off = _TABLES["disabled_domain"].c.domain_id
+            disabled = set(session.scalars(select(off).where(off.in_(ids))))
+            for row in found:
+                values = _normal("domain", row)
+                values["provider"] = values.pop("provider_id")
+                values |= {member: tuple(some.get(row["id"], ())) for member, some in links.items()}
+                yield row["id"], {"id": row["id"], **values, "disabled": row["id"] in disabled}
+        case _:
+            for row in found:
+                yield row["id"], {"id": row["id"], **_normal(members.TABLES[kind], row)}
+
+
+def _normal(table: str, row: Mapping[Any, Any]) -> Item:
+    columns = rows.DOMAIN if table == "domain" else rows.TABLES[table]
+    if table == "server":
+        row = rows.with_clear_socket_type(row)
+    values, _ = rows.read(columns, row)
+    return {column: values.get(column, row[column]) for column in columns}
+
+
+def _details(session: Session, ids: Sequence[int]) -> dict[int, Item]:
+    """Return provider id -> the member ``details``, of those that have details."""
+    table, pages = _TABLES["provider_detail"], _TABLES["documentation"]
+    found: dict[int, Item] = {}
+    query = select(table).where(table.c.provider_id.in_(ids))
+    for row in session.execute(query).mappings():
+        values, _ = rows.read(rows.PROVIDER_DETAIL, row)
+        given = {
+            column: value
+            for column in rows.PROVIDER_DETAIL
+            if (value := values.get(column, row[column])) is not None
+        }
+        details = {column: given[column] for column in rows.CONTACT if column in given}
+        for member, columns in (("logo", rows.LOGO), ("oauth2", rows.OAUTH2)):
+            parts = {c.partition("_")[2] or "data": given[c] for c in columns if c in given}
+            details |= {member: parts} if parts else {}
+        found[row["provider_id"]] = details
+    query = select(pages).where(pages.c.provider_id.in_(ids)).order_by(pages.c.id)
+    for row in session.execute(query).mappings():
+        page = _normal("documentation", row)
+        found.setdefault(row["provider_id"], {}).setdefault("documentation", []).append(page)
+    return found
+
+
+def _links(session: Session, table: str, ids: Sequence[int]) -> dict[int, list[int]]:
+    """Return domain id -> ids of its rows of a table, those that do not exist left out."""
+    server_id, domain_id = _TABLES[f"{table}_domain"].columns
+    servers = _TABLES[table]
+    query = select(domain_id, server_id).join(servers, servers.c.id == server_id)
+    query = query.where(domain_id.in_(ids)).order_by(domain_id, server_id)
+    found: dict[int, list[int]] = {}
+    for domain, server in session.execute(query):
+        found.setdefault(domain, []).append(server)
+    return found
+
+
+def write(session: Session, kind: str, before: Item, after: Item, now: datetime) -> None:
+    """Let a row hold what ``after`` says; ``before`` is what it holds. Both have its id."""
+    row_id = after["id"]
+    match kind:
+        case "provider":
+            _update(session, "provider", row_id, after, rows.PROVIDER)
+            if before["details"] != after["details"]:
+                _replace(session, "documentation", "provider_id", row_id, ())
+                _replace(
+                    session, "provider_detail", "provider_id", row_id, detail_rows(after, row_id)
+                )
+                _insert(session, "documentation", page_rows(after, row_id))
+        case "directory":
+            row, detail = rows.split_ldapserver(after)
+            _update(session, "ldapserver", row_id, row, [name for name in row if name != "id"])
+            details = [detail] if detail else []
+            _replace(session, "ldapserver_detail", "ldapserver_id", row_id, details)
+        case "domain":
+            columns = after | {"provider_id": after["provider"]}
+            _update(session, "domain", row_id, columns, rows.DOMAIN)
+            for member, table in LINKED.items():
+                _write_links(session, table, row_id, set(before[member]), set(after[member]))
+            if before["disabled"] != after["disabled"]:
+                off = [{"domain_id": row_id, "since": now}] if after["disabled"] else []
+                _replace(session, "disabled_domain", "domain_id", row_id, off)
+        case _:
+            table = members.TABLES[kind]
+            _update(session, table, row_id, after, rows.TABLES[table])
+
+
+def _update(
+    session: Session, table: str, row_id: int, values: Mapping[str, Any], columns: Collection[str]
+) -> None:
+    statement = _TABLES[table].update().where(_TABLES[table].c.id == row_id)
+    session.execute(statement.values({column: values[column] for column in columns}))
+
+
+def _replace(session: Session, table: str, column: str, row_id: int, new: Sequence[Row]) -> None:
+    session.execute(_TABLES[table].delete().where(_TABLES[table].c[column] == row_id))
+    _insert(session, table, new)
+
+
+def _insert(session: Session, table: str, new: Sequence[Row]) -> None:
+    if new:
+        session.execute(_TABLES[table].insert(), list(new))
+
+
+def _write_links(
+    session: Session, table: str, domain: int, before: set[int], after: set[int]
+) -> None:
+    links = _TABLES[f"{table}_domain"]
+    server_id, domain_id = links.columns
+    for some in chunks(sorted(before - after), _AT_ONCE):
+        session.execute(links.delete().where(domain_id == domain, server_id.in_(some)))
+    new = sorted(after - before)
+    _insert(session, links.name, [{server_id.name: id_, domain_id.name: domain} for id_ in new])
+
+
+def delete(session: Session, kind: str, ids: Collection[int]) -> None:
+    """Delete rows of a kind with all that belongs to them, links to domains included."""
+    table = members.TABLES[kind]
+    columns = {
+        "provider": ("documentation.provider_id", "provider_detail.provider_id"),
+        "directory": ("ldapserver_detail.ldapserver_id",),
+        "server": ("server_domain.server_id",),
+        "service": ("davserver_domain.davserver_id",),
+        "domain": (
+            "server_domain.domain_id",
+            "davserver_domain.domain_id",
+            "disabled_domain.domain_id",
+        ),
+    }[kind]
+    for place in (*columns, f"{table}_origin.{table}_id", f"{table}.id"):
+        name, _, column = place.partition(".")
+        for some in chunks(ids, _AT_ONCE):
+            session.execute(_TABLES[name].delete().where(_TABLES[name].c[column].in_(some)))
+
+
+def unlink_directory(session: Session, row_id: int) -> None:
+    """Let no domain use a directory."""
+    domain = _TABLES["domain"]
+    uses = domain.c.ldapserver_id == row_id
+    session.execute(domain.update().where(uses).values(ldapserver_id=None))
+
+
+def origins(session: Session, kind: str, ids: Collection[int]) -> dict[int, str]:
+    """Return id -> origin of those rows of a kind that have one."""
+    row_id, origin = ORIGINS[members.TABLES[kind]].columns
+    found: dict[int, str] = {}
+    for some in chunks(ids, _AT_ONCE):
+        query = select(row_id, origin).where(row_id.in_(some))
+        found |= {row[0]: row[1] for row in session.execute(query)}
+    return found
