@@ -133,7 +133,8 @@ class Changes:
             for row in new.rows[table]:
                 name = str(row[NAMES[kind]])
                 self._count("add", kind, [kind, row["id"], name])
-                self._note(kind, row["id"], name)
+                if kind == "domain":
+                    self._note(kind, row["id"], name)
 
     def set(
         self,
@@ -253,7 +254,10 @@ class Changes:
         if len(self.made) < _MAX_ENTRIES:
             self.made.append(change)
         self._count(change.action, change.kind, change.document())
-        self._note(change.kind, change.id, change.name)
+        if (
+            change.before is not None or change.kind == "domain"
+        ):  # nothing is made of other new rows
+            self._note(change.kind, change.id, change.name)
         return change
 
     def _count(self, action: str, kind: str, document: object) -> None:
@@ -261,7 +265,7 @@ class Changes:
         self._digest.update(json.dumps([action, document]).encode())
 
     def _note(self, kind: str, row_id: int, name: str) -> None:
-        """Remember what other workers have to forget; changelog.MOST and one more are everything."""
+        """Remember what other workers have to forget; more than changelog.MOST are everything."""
         if len(self._changed) <= changelog.MOST:
             key = _normal_name(name) if kind == "domain" else str(row_id)
             self._changed.add((TABLES[kind], key))
