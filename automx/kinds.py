@@ -9,7 +9,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -49,12 +49,14 @@ class Kind:
 
     ``expected`` says it in words. ``normalise`` returns the normal form of a value; it raises
     ValueError or AddressError if the value is not of this kind, and BadValueError if it can say
-    more than that. The value of a ``secret`` kind is never shown.
+    more than that. The value of a ``secret`` kind is never shown. ``schema`` is for editors and
+    clients of the API (JSON Schema 2020-12); it cannot say all that ``normalise`` looks at.
     """
 
     expected: str
     normalise: Callable[[Any], Any]
     secret: bool = False
+    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"}, compare=False)
 
     def read(self, value: object) -> Any:
         """Return the normal form of a value; raises BadValueError."""
@@ -115,7 +117,15 @@ def _text(least: int, length: int, read: Callable[[Any], str], *, secret: bool =
         f"a text of {least} to {length} characters without control characters",
         lambda value: fitting(read(value), least, length),
         secret,
+        string_schema(length, least),
     )
+
+
+def string_schema(length: int, least: int = 1, pattern: str = "") -> dict[str, Any]:
+    """Return the JSON Schema of a text of some length that fits a regular expression."""
+    lengths = {"minLength": least} if least else {}
+    patterns = {"pattern": pattern} if pattern else {}
+    return {"type": "string", **lengths, "maxLength": length, **patterns}
 
 
 def text(length: int) -> Kind:
@@ -134,6 +144,7 @@ def label(length: int, *, empty: bool = False) -> Kind:
     return Kind(
         f"a text of {least} to {length} characters",
         lambda value: fitting(FORBIDDEN.sub("", or_empty(value)).strip(), least, length),
+        schema=string_schema(length, least),
     )
 
 
@@ -146,7 +157,7 @@ def pattern(expected: str, regex: str, *, exact: bool = False, secret: bool = Fa
             raise ValueError
         return found
 
-    return Kind(expected, normalise, secret)
+    return Kind(expected, normalise, secret, {"type": "string", "pattern": f"^({regex})$"})
 
 
 def or_empty(value: object) -> str:
@@ -160,6 +171,7 @@ def or_null(kind: Kind) -> Kind:
         kind,
         expected=f"{kind.expected}, or null",
         normalise=lambda value: None if value is None else kind.normalise(value),
+        schema={"anyOf": [kind.schema, {"type": "null"}]},
     )
 
 
@@ -173,7 +185,7 @@ def optional(kind: Kind, nothing: str | None = None) -> Kind:
         is_empty = value is None or (isinstance(value, str) and not value.strip())
         return nothing if is_empty else kind.normalise(value)
 
-    return replace(kind, normalise=normalise)
+    return replace(kind, normalise=normalise, schema={"anyOf": [kind.schema, {"enum": [None, ""]}]})
 
 
 # Numbers and words.
@@ -187,7 +199,8 @@ def number(least: int, most: int) -> Kind:
             raise ValueError
         return value
 
-    return Kind(f"a whole number from {least} to {most}", normalise)
+    schema = {"type": "integer", "minimum": least, "maximum": most}
+    return Kind(f"a whole number from {least} to {most}", normalise, schema=schema)
 
 
 def _boolean(value: object) -> bool:
@@ -198,7 +211,7 @@ def _boolean(value: object) -> bool:
     return _word(words, str(value))
 
 
-BOOLEAN = Kind("true or false", _boolean)
+BOOLEAN = Kind("true or false", _boolean, schema={"type": "boolean"})
 
 
 def word(words: Mapping[str, object], synonyms: Mapping[str, object] | None = None) -> Kind:
@@ -210,6 +223,7 @@ def word(words: Mapping[str, object], synonyms: Mapping[str, object] | None = No
     return Kind(
         f"one of {', '.join(filter(None, words))}",
         lambda value: _word(normal, or_empty(value).strip()),
+        schema={"enum": [*words, *(synonyms or {})]},
     )
 
 
@@ -233,7 +247,12 @@ def word_list(
             )
         return joined
 
-    return Kind(f"one of {', '.join(words)}, or several with blanks between", normalise)
+    every = "|".join(map(re.escape, [*words, *(synonyms or {})]))
+    return Kind(
+        f"one of {', '.join(words)}, or several with blanks between",
+        normalise,
+        schema=string_schema(length, 0, f"^({every})([ ,]+({every}))*$"),
+    )
 
 
 def _word(words: Mapping[str, _Type], value: str) -> _Type:
@@ -300,7 +319,11 @@ def _host(value: object) -> str:
     return fitting(host if ":" in host else name, 1, 128)
 
 
-HOST = Kind('a host name of at most 128 characters such as "mail.example.com"', _host)
+HOST = Kind(
+    'a host name of at most 128 characters such as "mail.example.com"',
+    _host,
+    schema=string_schema(128, pattern=r"^[^\s/@]+$"),
+)
 
 
 def _service_url(value: object) -> str:
@@ -315,7 +338,9 @@ def _service_url(value: object) -> str:
 
 
 SERVICE_URL = Kind(
-    'a URL of at most 128 characters such as "https://dav.example.com/calendars/"', _service_url
+    'a URL of at most 128 characters such as "https://dav.example.com/calendars/"',
+    _service_url,
+    schema=string_schema(128, pattern=r"^\S+$"),
 )
 
 
@@ -333,14 +358,19 @@ def _link(value: object) -> str:
     return fitting(url, 1, 255)
 
 
-LINK = Kind('a URL of at most 255 characters such as "https://www.example.com/"', _link)
+LINK = Kind(
+    'a URL of at most 255 characters such as "https://www.example.com/"',
+    _link,
+    schema=string_schema(255, pattern=r"^https?://\S+$"),
+)
 
 
 def _mail_address(value: object) -> str:
     return str(EmailAddress.parse(string(value)))
 
 
-MAIL_ADDRESS = Kind('a mail address such as "help@example.com"', _mail_address)
+_ADDRESS = string_schema(320, pattern=r"^\S+@\S+$")
+MAIL_ADDRESS = Kind('a mail address such as "help@example.com"', _mail_address, schema=_ADDRESS)
 
 
 # What the local part of a mailbox that automx makes has, as the inside of a set of a pattern.
@@ -358,8 +388,13 @@ def _account_address(value: object) -> str:
 ACCOUNT_ADDRESS = Kind(
     'a mail address such as "guest@example.com", with letters, digits and . _ + - before the @',
     _account_address,
+    schema=_ADDRESS,
 )
-A_LABEL = Kind('a domain name such as "example.com"', lambda value: parse_domain(string(value)))
+A_LABEL = Kind(
+    'a domain name such as "example.com"',
+    lambda value: parse_domain(string(value)),
+    schema=string_schema(253, pattern=r"^[^\s/@]+$"),
+)
 
 
 def _domain_name(value: object) -> str:
@@ -377,6 +412,7 @@ def _domain_name(value: object) -> str:
 DOMAIN_NAME = Kind(
     'a domain name of at most 128 characters such as "example.com", "*.example.com" or "*"',
     _domain_name,
+    schema=string_schema(128, pattern=r"^[^\s/@]+$"),
 )
 
 
@@ -397,7 +433,8 @@ def image(length: int) -> Kind:
             raise ValueError
         return data
 
-    return Kind(f"an image in Base64, of at most {length} bytes", normalise)
+    schema = {"type": "string", "contentEncoding": "base64", "maxLength": -(-length // 3) * 4}
+    return Kind(f"an image in Base64, of at most {length} bytes", normalise, schema=schema)
 
 
 # Parts of documents.
@@ -405,9 +442,11 @@ def image(length: int) -> Kind:
 
 def list_of(example: str) -> Kind:
     """Return the kind of a list whose items are read elsewhere."""
-    return Kind(f"a list such as [{example}]", lambda value: instance(value, list))
+    schema = {"type": "array"}
+    return Kind(f"a list such as [{example}]", lambda value: instance(value, list), schema=schema)
 
 
 def object_of(example: str) -> Kind:
     """Return the kind of an object whose members are read elsewhere."""
-    return Kind(f"an object such as {example}", lambda value: instance(value, dict))
+    schema = {"type": "object"}
+    return Kind(f"an object such as {example}", lambda value: instance(value, dict), schema=schema)

@@ -29,7 +29,11 @@ def _ids(value: Any) -> tuple[int, ...]:
     return tuple(sorted({rows.ID.normalise(item) for item in kinds.instance(value, list)}))
 
 
-IDS = Kind("a list of ids such as [1, 2]", _ids)
+IDS = Kind(
+    "a list of ids such as [1, 2]",
+    _ids,
+    schema={"type": "array", "items": rows.ID.schema, "uniqueItems": True},
+)
 TYPE = kinds.word({**SERVER_TYPES, **SERVICE_TYPES})
 _DETAILS = kinds.object_of('{"webmail_url": "https://…"}')
 PROVIDER = {"id": rows.ID, **rows.PROVIDER, "details": _DETAILS}
@@ -53,6 +57,14 @@ MEMBERS: dict[str, Mapping[str, Kind]] = {
     "service": SERVICE,
     "domain": DOMAIN,
 }
+# Kind of row -> the members that have no default.
+REQUIRED = {
+    "provider": ("name",),
+    "directory": ("name", "search_base"),
+    "server": ("type", "name"),
+    "service": ("type", "url"),
+    "domain": ("name",),
+}
 LOGO = {column.partition("_")[2] or "data": kind for column, kind in rows.LOGO.items()}
 OAUTH2 = {column.partition("_")[2]: kind for column, kind in rows.OAUTH2.items()}
 DETAILS = {
@@ -74,21 +86,21 @@ def read(kind: str, value: object, path: str = "") -> Item:
     defaults: Item
     match kind:
         case "provider":
-            item = fields(value, PROVIDER, path, ("name",))
+            item = fields(value, PROVIDER, path, REQUIRED[kind])
             defaults = {"short_name": rows.default_short_name(item["name"]), "details": {}}
             item["details"] = _details(item.get("details", {}), below(path, "details"))
         case "directory":
-            item = fields(value, DIRECTORY, path, ("name", "search_base"))
+            item = fields(value, DIRECTORY, path, REQUIRED[kind])
             defaults = rows.ldapserver_defaults(item.get("port"))
         case "server":
             return _server(value, path)
         case "service":
-            item = fields(value, SERVICE, path, ("type", "url"))
+            item = fields(value, SERVICE, path, REQUIRED[kind])
             defaults = rows.service_defaults(item["url"])
             for defect in rows.unfit_url(item):
                 raise SeedError(f"{path}.{defect}" if path else defect)
         case _:
-            item = fields(value, DOMAIN, path, ("name",))
+            item = fields(value, DOMAIN, path, REQUIRED[kind])
             defaults = dict.fromkeys(DOMAIN) | {"disabled": False}
     return {"id": None} | defaults | item
 
@@ -129,7 +141,7 @@ def _server(value: object, path: str) -> Item:
     if isinstance(value, dict):
         type_ = str(value.get("type")).strip().lower()
         value = dict(rows.with_clear_socket_type(value, rows.MAIL_PORTS.get(type_)))
-    item = fields(value, SERVER, path, ("type", "name"))
+    item = fields(value, SERVER, path, REQUIRED["server"])
     if item["type"] not in SERVER_TYPES:
         where = below(path, "type")
         raise SeedError(f"{where}: expected that of a mail server, found {shown(item['type'])}")

@@ -25,6 +25,7 @@ HOSTS = kinds.Kind(
     ' socket such as "ldapi://%2Frun%2Fldapi", or several with blanks between, of at most 128'
     " characters",
     _hosts,
+    schema=kinds.string_schema(128),
 )
 
 
@@ -42,7 +43,9 @@ def _search_filter(value: object) -> str:
 
 
 SEARCH_FILTER = kinds.Kind(
-    "an LDAP filter of at most 512 characters such as (mail={0})", _search_filter
+    "an LDAP filter of at most 512 characters such as (mail={0})",
+    _search_filter,
+    schema=kinds.string_schema(512, pattern=r"^\s*\(.*\)\s*$"),
 )
 
 
@@ -56,6 +59,7 @@ SEARCH_BASE = kinds.Kind(
     'a search base such as "ou=people,dc=example,dc=com", or several with semicolons between, of at'
     " most 1024 characters",
     _search_base,
+    schema={"anyOf": [kinds.string_schema(1024, 0), {"type": "null"}]},
 )
 
 
@@ -70,4 +74,8 @@ def _login_name(value: object) -> str:
     return stripped
 
 
-LOGIN_NAME = kinds.Kind("a login name of at most 128 characters such as CORP\\{uid}", _login_name)
+LOGIN_NAME = kinds.Kind(
+    "a login name of at most 128 characters such as CORP\\{uid}",
+    _login_name,
+    schema=kinds.string_schema(128),
+)

@@ -1,0 +1,71 @@
+"""JSON Schema (2020-12) of the objects that documents and the API are made of.
+
+The schemas are for editors and clients: what a value may be is decided by its kind.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from automx import members, rows, seeddocument
+from automx.kinds import Kind
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+Schema = dict[str, Any]
+
+
+def of(kind: Kind) -> Schema:
+    """Return the schema of a value, with the words for people."""
+    return {"description": kind.expected, **kind.schema}
+
+
+def of_members(keys: Mapping[str, Kind], required: Collection[str] = ()) -> Schema:
+    """Return the schema of an object; members that begin with "_" are remarks."""
+    return {
+        "type": "object",
+        "properties": {key: of(kind) for key, kind in keys.items()},
+        "patternProperties": {"^_": {}},
+        "required": sorted(required),
+        "additionalProperties": False,
+    }
+
+
+def of_item(kind: str) -> Schema:
+    """Return the schema of an object of a kind."""
+    schema = of_members(members.MEMBERS[kind], members.REQUIRED[kind])
+    match kind:
+        case "provider":
+            schema["properties"]["details"] = of_details()
+        case "server":
+            schema["properties"]["type"] = of(rows.SERVER["type"])
+        case "service":
+            schema["properties"]["type"] = of(rows.DAVSERVER["type"])
+    return schema
+
+
+def of_details() -> Schema:
+    """Return the schema of the details of a provider."""
+    schema = of_members(members.DETAILS)
+    pages = of_members(rows.DOCUMENTATION, ("url",))
+    schema["properties"] |= {
+        "logo": of_members(members.LOGO, members.LOGO),
+        "oauth2": of_members(members.OAUTH2, ("issuer",)),
+        "documentation": {"type": "array", "items": pages},
+    }
+    return schema
+
+
+def of_document() -> Schema:
+    """Return the schema of a seed document of version 2, which apply reads as well."""
+    schema = of_members(seeddocument.DOCUMENT_KEYS, ("version", "domains", "servers"))
+    schema["properties"] |= {
+        "$schema": {"type": "string"},
+        "version": {"const": 2},
+        "details": of_details(),
+        "providers": {"type": "array", "items": of_item("provider")},
+        "ldapservers": {"type": "array", "items": of_item("directory")},
+        "servers": {"type": "array", "items": {"anyOf": [of_item("server"), of_item("service")]}},
+        "domains": {"type": "array", "items": of_item("domain")},
+    }
+    either = [{"required": ["provider"]}, {"required": ["providers"]}]
+    return {"$schema": DIALECT, "title": "Seed document of automx", **schema, "oneOf": either}
