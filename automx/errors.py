@@ -60,6 +60,15 @@ class UnknownDomainError(AutomxError):
     public = "No configuration is known for this domain."
 
 
+class DisabledDomainError(UnknownDomainError):
+    """The domain is switched off; ``cause`` says so, and strangers see no difference."""
+
+    @property
+    def reason(self) -> str:
+        """The cause alone: an administrator knows the domain."""
+        return self.cause or str(self)
+
+
 class UnknownRowError(AutomxError):
     """There is no such provider, server, service, directory or domain."""
 

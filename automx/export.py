@@ -26,7 +26,7 @@ _AT_ONCE = 2_000  # domains whose links are read by one query
 
 _TABLES = metadata.tables
 _COUNTED = (
-    *("provider", "provider_detail", "ldapserver", "domain"),
+    *("provider", "provider_detail", "ldapserver", "domain", "disabled_domain"),
     *("server", "server_domain", "davserver", "davserver_domain"),
 )
 
@@ -164,6 +164,7 @@ class _Export:
     def _domains(self) -> Iterator[Row]:
         for chunk in chunks(self._rows("domain"), _AT_ONCE):
             links = {table: self._links(table, chunk) for table in self.partly_linked}
+            disabled = self._disabled(chunk) if self.counts["disabled_domain"] else set()
             for row in chunk:
                 item = self._normal("domain", row)
                 provider_id = item.pop("provider_id")
@@ -174,7 +175,7 @@ class _Export:
                 for table, found in links.items():
                     if len(found[row["id"]]) != self.counts[table]:
                         item[f"{table}s"] = found[row["id"]]
-                yield item
+                yield item | ({"disabled": True} if row["id"] in disabled else {})
 
     def _normal(self, table: str, row: Row) -> Row:
         """Return the columns of a row in their normal forms, with the id if the document has it."""
@@ -212,6 +213,12 @@ class _Export:
         """Yield all rows in the order of their ids."""
         query = select(*rows.selected(table))
         return map(dict, read_by_key(self.session, query, _TABLES[table].c.id))
+
+    def _disabled(self, chunk: Sequence[Row]) -> set[int]:
+        """Return the ids of those of some domains that are off."""
+        domain_id = _TABLES["disabled_domain"].c.domain_id
+        query = select(domain_id).where(domain_id.between(chunk[0]["id"], chunk[-1]["id"]))
+        return set(self.session.scalars(query))
 
     def _links(self, table: str, chunk: Sequence[Row]) -> Mapping[int, list[int]]:
         """Return domain id -> server ids for some domains."""

@@ -135,6 +135,9 @@ def _holds_domains(
     query = select(domain.id, domain.provider_id, domain.ldapserver_id)
     query = query.where(domain.id.in_(ids.values()))
     domains = {row.id: row for row in session.execute(query)}
+    off = {row["domain_id"] for row in seed.rows["disabled_domain"]}
+    disabled_id = _TABLES["disabled_domain"].c.domain_id
+    disabled = set(session.scalars(select(disabled_id).where(disabled_id.in_(ids.values()))))
     links = {table: _links(session, table, ids.values()) for table in seed.links}
     all_servers = {table: set(held[table]) for table in seed.links}
     for name in names:
@@ -144,6 +147,7 @@ def _holds_domains(
             wanted["id"] in {None, found.id}
             and found.provider_id in (held["provider"][0] if own is None else {own})
             and found.ldapserver_id == wanted["ldapserver_id"]
+            and (found.id in disabled) == (seed.domains[name] in off)
         )
         if not is_held:
             return False

@@ -1,15 +1,17 @@
 """From a domain to its rows, and from these to its ClientConfig.
 
-The domain's own row decides, else the nearest wildcard (``*.example.com``), else ``*``. Blanks
-around a name do not matter, up to two of them: they come with copied texts. A row that
-no client could use is left out and named in the log; what such a row is, ``rows`` decides.
+The domain's own row decides, else the nearest wildcard (``*.example.com``), else ``*``. If that row
+is switched off, the domain is unknown. Blanks around a name do not matter, up to two of them: they
+come with copied texts. A row that no client could use is left out and named in the log; what such a
+row is, ``rows`` decides.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import cache, lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, bindparam, select
@@ -20,8 +22,8 @@ from automx.cache import Change, FoundConfig
 from automx.clientconfig import ClientConfig, ProviderDetails
 from automx.database import Session, chunks, read_by_key
 from automx.directory.row import LdapServer
-from automx.errors import BadRecordError, UnknownDomainError
-from automx.models import Domain, Provider, ProviderDetail, metadata
+from automx.errors import BadRecordError, DisabledDomainError, UnknownDomainError
+from automx.models import DisabledDomain, Domain, Provider, ProviderDetail, metadata
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +34,24 @@ _Item = TypeVar("_Item")
 _TABLES = metadata.tables
 
 
+class DomainRow(NamedTuple):
+    """The row of ``domain`` that decides for a domain.
+
+    ``off`` tells administrators since when the domain is switched off, "" if it is not.
+    """
+
+    id: int
+    name: str
+    off: str
+
+
 def find(session: Session, domain: str) -> FoundConfig:
     """Return the settings of a domain, given as A-label in lower case, and its directory.
 
-    Raises UnknownDomainError if no row fits and BadRecordError if rows fit that cannot be served.
+    Raises UnknownDomainError if no row fits, DisabledDomainError if the one that decides is
+    switched off, and BadRecordError if rows fit that cannot be served.
     """
-    row = _domain_row(session, domain)
-    if row is None:
-        raise UnknownDomainError(cause=f"domain {domain}")
+    row = _row_in_use(session, domain)
     connection = session.connection()
     if row.provider_name is None:
         raise BadRecordError(cause=f"table domain, id {row.id}: there is no such provider")
@@ -66,15 +78,22 @@ def find(session: Session, domain: str) -> FoundConfig:
     return FoundConfig(config, directory, names=_other_names(domain, row.name), rows=made_of)
 
 
+def domain_row(session: Session, domain: str) -> DomainRow | None:
+    """Return the row that decides for a domain, switched off or not; None if no row fits."""
+    row = _domain_row(session, domain)
+    return None if row is None else DomainRow(row.id, row.name, _off(domain, row))
+
+
 def knows(session: Session, domain: str) -> bool:
-    """Return whether a row of ``domain`` fits, a wildcard included."""
-    return _domain_row(session, domain) is not None
+    """Return whether a row of ``domain`` fits, a wildcard included, and is not switched off."""
+    row = domain_row(session, domain)
+    return row is not None and not row.off
 
 
 def names(session: Session, domain: str) -> bool:
-    """Return whether a row names ``domain``, or a wildcard above it; ``*`` names no domain."""
-    row = _domain_row(session, domain)
-    return row is not None and row.name != "*"
+    """Return whether a row that is on names ``domain``, or a wildcard above it, but for ``*``."""
+    row = domain_row(session, domain)
+    return row is not None and not row.off and row.name != "*"
 
 
 def domain_names(session: Session) -> Iterator[tuple[int, str]]:
@@ -85,9 +104,14 @@ def domain_names(session: Session) -> Iterator[tuple[int, str]]:
 
 
 def first_domains(session: Session, number: int) -> list[str]:
-    """Return the first names of the table ``domain``, no wildcards, at most ``number`` of them."""
+    """Return the first names of the table ``domain``, no wildcards, at most ``number`` of them.
+
+    Domains that are switched off are among them only if all are.
+    """
     names = select(Domain.c.name).where(Domain.c.name.not_like("*%"))
-    return list(session.scalars(names.order_by(Domain.c.name).limit(number)))
+    names = names.order_by(Domain.c.name).limit(number)
+    is_on = Domain.c.id.not_in(select(DisabledDomain.c.domain_id))
+    return [*session.scalars(names.where(is_on))] or [*session.scalars(names)]
 
 
 def bad_rows(session: Session) -> Iterator[tuple[str, int, str]]:
@@ -103,11 +127,9 @@ def bad_rows(session: Session) -> Iterator[tuple[str, int, str]]:
 def logo(session: Session, domain: str) -> tuple[str, bytes]:
     """Return content type and bytes of the logo of a domain's provider.
 
-    Raises UnknownDomainError if no row fits or the provider has no logo.
+    Raises UnknownDomainError as find(), and if the provider has no logo.
     """
-    row = _domain_row(session, domain)
-    if row is None:
-        raise UnknownDomainError(cause=f"domain {domain}")
+    row = _row_in_use(session, domain)
     details = _row(session.connection(), "provider_detail", row.details_of)
     form = rows.provider_details(details)[0].logo if details is not None else None
     query = select(ProviderDetail.c.logo).where(ProviderDetail.c.provider_id == row.details_of)
@@ -131,6 +153,30 @@ def padded(names: Iterable[str]) -> Iterator[str]:
     """Yield names with the blanks around them that are found in tables."""
     for name in names:
         yield from (f"{before}{name}{after}" for before in _BEFORE for after in _AFTER)
+
+
+def day(since: datetime | object) -> str:
+    """Return the day of a moment of ``disabled_domain``; SQLite lets texts into it."""
+    return f"{since:%Y-%m-%d}" if isinstance(since, datetime) else repr(since)
+
+
+def _off(domain: str, row: Row[*tuple[Any, ...]]) -> str:
+    """Return DomainRow.off of the row that decides for a domain."""
+    if row.disabled_id is None:
+        return ""
+    name = row.name.strip()
+    by = f", by the row {name}" if name.startswith("*") and name != domain else ""
+    return f"{domain} has been off since {day(row.since)}{by}"
+
+
+def _row_in_use(session: Session, domain: str) -> Row[*tuple[Any, ...]]:
+    """Return the row that decides for a domain; raises UnknownDomainError as find()."""
+    row = _domain_row(session, domain)
+    if row is None:
+        raise UnknownDomainError(cause=f"domain {domain}")
+    if off := _off(domain, row):
+        raise DisabledDomainError(cause=off)
+    return row
 
 
 def _domain_row(session: Session, domain: str) -> Row[*tuple[Any, ...]] | None:
@@ -207,9 +253,12 @@ def _domain_query(dialect: str) -> Select[*tuple[Any, ...]]:
             Provider.c.name.label("provider_name"),
             Provider.c.short_name,
             ProviderDetail.c.provider_id.label("details_of"),
+            DisabledDomain.c.domain_id.label("disabled_id"),
+            DisabledDomain.c.since,
         )
         .join(Provider, Provider.c.id == Domain.c.provider_id, isouter=True)
         .join(ProviderDetail, ProviderDetail.c.provider_id == Provider.c.id, isouter=True)
+        .join(DisabledDomain, DisabledDomain.c.domain_id == Domain.c.id, isouter=True)
         .where(lower_name(dialect).in_(bindparam("names", expanding=True)))
         .order_by(Domain.c.id)
     )

@@ -25,6 +25,7 @@ _ROWS_AT_ONCE = 2_000
 
 _TABLES = metadata.tables
 _DOMAIN = _TABLES["domain"].c
+_DISABLED = _TABLES["disabled_domain"].c
 # Table -> the column by which domains refer to its rows.
 _USES: dict[str, ColumnElement[Any]] = {
     "server": _TABLES["server_domain"].c.server_id,
@@ -64,6 +65,21 @@ class DanglingReference:
 
 
 @dataclass(frozen=True, slots=True)
+class DisabledRow:
+    """A row of the table ``domain`` that is off.
+
+    ``since`` is a moment, or what SQLite let into its column. ``used_id`` is the id of another row
+    for the same domain by which look-ups go; the domain is not off then. It is None if there is no
+    such row.
+    """
+
+    id: int
+    name: str
+    since: object
+    used_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NonNormalName:
     """A name in the table ``domain`` that is not an A-label in lower case.
 
@@ -95,12 +111,32 @@ def unused_rows(session: Session) -> Iterator[tuple[str, int]]:
 
 
 def domains_without_servers(session: Session) -> Iterator[tuple[int, str]]:
-    """Yield id and name of each domain that is linked to no mail server."""
+    """Yield id and name of each domain that is linked to no mail server and is not off."""
     links = _TABLES["server_domain"]
     linked = select(links.c.domain_id).join(_TABLES["server"])
-    query = select(_DOMAIN.id, _DOMAIN.name).where(_DOMAIN.id.not_in(linked))
+    query = select(_DOMAIN.id, _DOMAIN.name).where(
+        _DOMAIN.id.not_in(linked), _DOMAIN.id.not_in(select(_DISABLED.domain_id))
+    )
     for row in read_by_key(session, query, _DOMAIN.id):
         yield row["id"], row["name"]
+
+
+def disabled_domains(session: Session) -> Iterator[DisabledRow]:
+    """Yield the rows of domains that are off, in the order of their ids."""
+    query = select(_DOMAIN.id, _DOMAIN.name, _DISABLED.since).join(
+        _TABLES["disabled_domain"], _DISABLED.domain_id == _DOMAIN.id
+    )
+    for chunk in chunks(read_by_key(session, query, _DOMAIN.id), _NAMES_AT_ONCE):
+        a_labels = {row["id"]: _a_label(str(row["name"])) for row in chunk}
+        ids: dict[str, set[int]] = {}
+        for row_id, _, a_label in same_domains(session, {*filter(None, a_labels.values())}):
+            ids.setdefault(a_label, set()).add(row_id)
+        for row in chunk:
+            a_label, used = a_labels[row["id"]], None
+            if a_label and ids.get(a_label) != {row["id"]}:  # there is another row
+                used = lookup.domain_row(session, a_label)
+            used_id = used.id if used is not None and not used.off else None
+            yield DisabledRow(row["id"], str(row["name"]), row["since"], used_id)
 
 
 def dangling_references(session: Session) -> Iterator[DanglingReference]:
@@ -206,11 +242,16 @@ def non_normal_names(session: Session) -> Iterator[NonNormalName]:
 
 def _non_normal_rows(session: Session) -> Iterator[NonNormalName]:
     for row_id, name in lookup.domain_names(session):
-        a_label = ""
-        with suppress(AddressError):
-            a_label = domain_a_label(name.strip())
+        a_label = _a_label(name)
         if a_label != name:
             yield NonNormalName(row_id, name, a_label)
+
+
+def _a_label(name: str) -> str:
+    """Return the normal form of a name in the table ``domain``, "" if it is no domain name."""
+    with suppress(AddressError):
+        return domain_a_label(name.strip())
+    return ""
 
 
 def same_domains(session: Session, a_labels: Collection[str]) -> Iterator[tuple[int, str, str]]:

@@ -181,6 +181,7 @@ _DETAIL_READ = {column: kind for column, kind in PROVIDER_DETAIL.items() if colu
     "logo_size": kinds.optional(kinds.number(1, MAX_LOGO))
 }
 _LOGO = ("logo_size", "logo_type", "logo_width", "logo_height")
+DISABLED_DOMAIN = {"domain_id": ID, "since": _MOMENT}
 # The tables but ``domain``, and what is read of each.
 TABLES: dict[str, Mapping[str, Kind]] = {
     "provider": PROVIDER,
@@ -189,6 +190,7 @@ TABLES: dict[str, Mapping[str, Kind]] = {
     "ldapserver": LDAPSERVER,
     "provider_detail": _DETAIL_READ,
     "documentation": DOCUMENTATION,
+    "disabled_domain": DISABLED_DOMAIN,
     "token": TOKEN | {"created_at": _MOMENT},
     "account": ACCOUNT,
 }

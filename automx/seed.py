@@ -75,8 +75,8 @@ def populate(
 ) -> Counts:
     """Add the rows of a seed document; return how many.
 
-    ``actor`` and ``now`` are for the audit (see :mod:`automx.audit`). ``warn`` is called with one
-    line about each key that has no effect.
+    ``actor`` and ``now`` are for the audit (see :mod:`automx.audit`); disabled domains are off
+    since ``now``. ``warn`` is called with one line about each key that has no effect.
 
     Nothing is written unless the whole document is right. The caller commits. Raises SeedError
     with the path of the key, what was expected and what was found; raises ConflictError if the

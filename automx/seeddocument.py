@@ -34,7 +34,7 @@ Row = dict[str, Any]  # column -> value
 # The tables of a document; each stands after those that it refers to.
 _TABLES = (
     *("provider", "provider_detail", "documentation"),
-    *("ldapserver", "ldapserver_detail", "server", "davserver", "domain"),
+    *("ldapserver", "ldapserver_detail", "server", "davserver", "domain", "disabled_domain"),
 )
 
 
@@ -44,8 +44,9 @@ class SeedRows:
 
     ``warnings`` are about keys that have no effect.
 
-    The ``provider_id`` of details is the index of the provider; a domain without one belongs to
-    the document's only provider. ``links`` has, by the
+    The ``provider_id`` of details is the index of the provider, the ``domain_id`` of
+    ``disabled_domain`` that of the domain; a domain without provider belongs to the document's only
+    provider. ``links`` has, by the
     table of servers, the ids that each domain names, None for all servers of the document.
     ``paths`` says where each id of the document is, ``outside`` where an id that the document
     does not hold, and that must therefore be in the database: (table, id) -> path.
@@ -87,6 +88,9 @@ class SeedRows:
                 for table, links in self.links.items():
                     links.append(item[f"{table}s"])
                 row = {key: item[key] for key in ("id", "name", "ldapserver_id")}
+                if item["disabled"]:
+                    disabled = {"domain_id": len(self.rows["domain"])}
+                    self.rows["disabled_domain"].append(disabled)
                 self.add("domain", row | {"provider_id": item["provider"]}, path)
             case _:
                 self.add(members.TABLES[kind], item, path)

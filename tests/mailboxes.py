@@ -36,7 +36,10 @@ INSERT INTO domain VALUES (1, 'example.com', 1, NULL);
 INSERT INTO domain VALUES (2, 'Example.NET', 1, NULL);
 """
 
-_CLEARED = ("backend_key", "account", "token", "server_domain", "domain", "server", "provider")
+_CLEARED = (
+    *("backend_key", "account", "token", "server_domain"),
+    *("disabled_domain", "domain", "server", "provider"),
+)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from automx.accounts import accounts, tokens
 from automx.accounts.accounts import Account, NewAccount
 from automx.accounts.tokens import Token
 from automx.backends import Owner
-from automx.database import Session
+from automx.database import Session, commit
 from automx.errors import (
     AddressError,
     AutomxError,
@@ -32,7 +32,17 @@ from automx.errors import (
 )
 from automx.words import State
 from tests.mailboxes import LATER, NOW, Box, Mailboxes, backends, dump, rows
-from tests.tokens import EXHAUSTED, EXPIRED, REVOKED, UNKNOWN, add, usecount
+from tests.tokens import (
+    DISABLE,
+    ENABLE,
+    EXHAUSTED,
+    EXPIRED,
+    OFF,
+    REVOKED,
+    UNKNOWN,
+    add,
+    usecount,
+)
 
 NO_FREE_ADDRESS = "No free address was found. Please try again."
 TAKEN = "This address is taken already."
@@ -235,6 +245,30 @@ def test_each_token_makes_accounts_of_its_domain_with_its_expiry(
     assert [address.partition("@")[2] for address in made] == [
         *("example.com", "example.net", "chat.example.org", "xn--mller-kva.example"),
     ]
+
+
+def test_a_domain_that_is_off_makes_no_accounts_and_keeps_those_that_it_has(
+    session: Session, mailboxes: Mailboxes, create: Create
+) -> None:
+    token = add(session)
+    made = create(token)
+    read_before = tokens.find(session, token.token)
+    session.execute(sa.text(DISABLE))
+    session.commit()
+    before, calls = dump(session), list(mailboxes.calls)
+
+    assert fails(ForbiddenError, lambda: create(token)) == OFF
+    session.rollback()
+    # By a token that was read before the domain was switched off.
+    assert fails(ForbiddenError, lambda: accounts.check_domain(session, read_before)) == OFF
+    claim = tokens.claim(read_before, NOW)
+    assert commit(session, claim) == []
+    assert (dump(session), mailboxes.calls) == (before, calls)
+    accounts.remove(session, accounts.get(session, made.address), backends(mailboxes), now=LATER)
+    assert mailboxes.boxes == {}
+    session.execute(sa.text(ENABLE))
+    session.commit()
+    assert create(token).address in mailboxes.boxes
 
 
 def test_a_domain_that_is_purged_makes_no_accounts_until_it_is_seeded_anew(

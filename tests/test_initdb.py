@@ -341,6 +341,7 @@ def test_programs_on_this_machine_may_fill_an_empty_database(
         "account VALUES (1, 'a@a.test', 1, 'a', '', 'active', '', NULL, '', NULL)",
         "backend_key VALUES ('a', 'accepted', '2026-01-01')",
         "documentation VALUES (1, 1, 'https://a.test/', '', '')",
+        "disabled_domain VALUES (1, '2026-01-01 00:00:00')",
     ],
 )
 def test_a_database_with_any_row_gets_no_other_without_the_token(
@@ -429,6 +430,7 @@ def replaced(document: dict[str, Any], key: str, index: int, **values: object) -
     return document | {key: items}
 
 
+OFF = replaced(FULL, "domains", 1, disabled=True)
 NOTHING_NEW = {
     "the same": (FULL, FULL),
     "the sample": (SAMPLE, SAMPLE),
@@ -448,6 +450,8 @@ NOTHING_NEW = {
     "defaults in words": (DOCUMENT, DOCUMENT | {"short_name": "Other"}),
     "a page less": (FULL, replaced(FULL, "providers", 0, details={
         "webmail_url": "https://webmail.one.test/"})),
+    "a domain that is off": (OFF, OFF),
+    "a domain that is on in words": (FULL, replaced(FULL, "domains", 0, disabled=False)),
     "rows of the database": (
         FULL, {"version": 2, "providers": [], "servers": [],
                "domains": [{"name": "one.test", "provider": 1, "ldapserver_id": 1,
@@ -475,6 +479,8 @@ SOMETHING_NEW = {
     "the other provider": (FULL, replaced(FULL, "domains", 0, provider=2)),
     "a link more": (FULL, replaced(FULL, "domains", 0, servers=[1, 2, 3])),
     "all services": (FULL, replaced(FULL, "domains", 1, davservers=None)),
+    "a domain off": (FULL, OFF),
+    "a domain on again": (OFF, FULL),
     "details": (SAMPLE, SAMPLE | {"details": {"webmail_url": "https://evil.test/"}}),
     "other details": (
         FULL, replaced(FULL, "providers", 0, details={"webmail_url": "https://evil.test/"}),

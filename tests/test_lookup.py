@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 
 import pytest
 import sqlalchemy
 
+from automx import lookup
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
@@ -18,7 +20,12 @@ from automx.clientconfig import (
 )
 from automx.config import load
 from automx.database import Session, create_engine, open_session
-from automx.errors import BadRecordError, DatabaseError, UnknownDomainError
+from automx.errors import (
+    BadRecordError,
+    DatabaseError,
+    DisabledDomainError,
+    UnknownDomainError,
+)
 from automx.lookup import find
 from automx.migrations import upgrade
 from automx.models import metadata
@@ -183,6 +190,120 @@ def test_a_row_is_found_in_spite_of_blanks_around_its_name(session: Session, nam
 def test_a_row_without_blanks_is_preferred(session: Session) -> None:
     insert_domains(session, " example.com", "example.com")
     assert found(session, "example.com") == "example.com"
+
+
+@pytest.mark.parametrize(
+    ("names", "off", "unknown", "known"),
+    [
+        (["example.com", "example.org"], [1], ["example.com"], ["example.org"]),
+        (["Example.COM"], [1], ["example.com"], []),
+        (["müller.de"], [1], ["xn--mller-kva.de"], []),
+        (["MÜLLER.de"], [1], ["xn--mller-kva.de"], []),
+        (["xn--mller-kva.de"], [1], ["xn--mller-kva.de"], []),
+        ([" example.com\r\n"], [1], ["example.com"], []),
+        # A row of its own that is off is not caught by a wildcard.
+        (["example.com", "*.com", "*"], [1], ["example.com"], ["example.net", "a.example.com"]),
+        ([" example.com", "*"], [1], ["example.com"], ["example.org"]),
+        # A wildcard that is off hides what no other row names.
+        (
+            ["*.example.com", "*", "a.example.com", "*.b.example.com"],
+            [1],
+            ["x.example.com", "b.example.com"],
+            ["a.example.com", "x.b.example.com", "example.com", "example.org"],
+        ),
+        (["*", "*.example.com"], [1], ["example.org", "com"], ["a.example.com"]),
+        # Of two rows for one domain, the one that decides.
+        (["müller.de", "xn--mller-kva.de"], [2], ["xn--mller-kva.de"], []),
+        (["müller.de", "xn--mller-kva.de"], [1], [], ["xn--mller-kva.de"]),
+        ([" example.com", "example.com"], [1], [], ["example.com"]),
+    ],
+)
+def test_a_domain_whose_row_is_off_is_unknown(
+    session: Session, names: list[str], off: list[int], unknown: list[str], known: list[str]
+) -> None:
+    insert_domains(session, *names)
+    all_names = [*unknown, *known]
+    assert None not in {found(session, domain) for domain in all_names}
+    insert(session, "disabled_domain", *((row_id, "2026-11-30 10:00:00") for row_id in off))
+    assert [domain for domain in all_names if found(session, domain)] == known
+    assert [domain for domain in all_names if lookup.knows(session, domain)] == known
+    assert not any(lookup.names(session, domain) for domain in unknown)
+    rows = [lookup.domain_row(session, domain) for domain in unknown]
+    assert {row.id for row in rows if row and row.off} == set(off if unknown else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "domain", "cause"),
+    [
+        ("EXAMPLE.com", "example.com", "example.com has been off since 2026-11-30"),
+        (
+            "*.example.com",
+            "a.example.com",
+            "a.example.com has been off since 2026-11-30, by the row *.example.com",
+        ),
+        ("*.example.com", "*.example.com", "*.example.com has been off since 2026-11-30"),
+        ("*", "com", "com has been off since 2026-11-30, by the row *"),
+    ],
+)
+def test_the_administrator_is_told_since_when_a_domain_is_off(
+    session: Session, name: str, domain: str, cause: str
+) -> None:
+    insert_domains(session, name)
+    insert(session, "disabled_domain", (1, "2026-11-30 23:59:59"))
+    with pytest.raises(DisabledDomainError) as caught:
+        find(session, domain)
+    assert (str(caught.value), caught.value.status) == (UnknownDomainError.public, 404)
+    assert (caught.value.cause, caught.value.reason) == (cause, cause)
+    assert copy(caught.value).reason == cause  # as a cache keeps it
+
+
+def test_a_domain_is_off_whatever_sqlite_holds_as_its_time(sqlite_session: Session) -> None:
+    insert_domains(sqlite_session, "example.com")
+    insert(sqlite_session, "disabled_domain", (1, "some day"))
+    with pytest.raises(DisabledDomainError) as caught:
+        find(sqlite_session, "example.com")
+    assert caught.value.cause == "example.com has been off since 'some day'"
+    assert list(lookup.bad_rows(sqlite_session)) == [
+        (
+            "disabled_domain",
+            1,
+            'since: expected a moment with its time zone, found "some day"',
+        )
+    ]
+
+
+def test_the_first_domains_are_those_that_are_not_off(session: Session) -> None:
+    insert_domains(session, "c.example", "a.example", "*.example", "b.example")
+    assert lookup.first_domains(session, 9) == ["a.example", "b.example", "c.example"]
+    insert(session, "disabled_domain", (2, "2026-11-30 10:00:00"))
+    assert lookup.first_domains(session, 9) == ["b.example", "c.example"]
+    insert(session, "disabled_domain", *((i, "2026-11-30 10:00:00") for i in (1, 4)))
+    assert lookup.first_domains(session, 2) == ["a.example", "b.example"]
+
+
+def test_a_usual_domain_is_found_by_one_query_with_its_provider(session: Session) -> None:
+    insert_domains(session, "example.com", "off.example")
+    insert(session, "disabled_domain", (2, "2026-11-30 10:00:00"))
+    connection = session.connection()
+    asked: list[str] = []
+    sqlalchemy.event.listen(
+        connection, "before_cursor_execute", lambda *values: asked.append(values[2])
+    )
+    find(session, "example.com")
+    assert len(asked) == 3  # domain, mail servers, services
+    asked.clear()
+    with pytest.raises(DisabledDomainError):
+        find(session, "off.example")
+    assert len(asked) == 1
+
+
+def test_a_database_of_an_older_schema_is_not_available(any_database_uri: str) -> None:
+    uri = load({"AUTOMX_CONF": "/dev/null", "HOME": "/", "AUTOMX_DB_URI": any_database_uri}).db_uri
+    upgrade(uri, "0005")
+    with pytest.raises(DatabaseError) as caught, open_session(uri) as session:
+        client_config(session, "example.com")
+    assert "disabled_domain" in str(caught.value.cause)
+    assert "disabled_domain" not in str(caught.value)
 
 
 def test_a_wildcard_covers_no_domain_outside_of_it(session: Session) -> None:

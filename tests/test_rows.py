@@ -5,6 +5,7 @@ import json
 import logging
 import string
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from automx.errors import AutomxError, SeedError
 from automx.export import export
 from automx.kinds import BadValueError
 from automx.models import RECORDS, metadata
+from automx.references import disabled_domains
 from automx.seed import populate, purge
 from automx.seeddocument import parse
 from automx.words import SERVICE_TYPES
@@ -266,6 +268,44 @@ def test_an_export_of_what_was_seeded_gives_an_equal_database(
 
     assert all_rows(session) == before
     assert exported(session) == seed
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    off=st.sets(st.sampled_from([1, 3, 4, 7])),
+    seconds=st.integers(0, 2**32),
+)
+def test_domains_that_are_off_are_exported_and_seeded_as_such(
+    session: Session, off: set[int], seconds: int
+) -> None:
+    names = {1: "example.com", 3: "müller.de", 4: "*.example.com", 7: "*"}
+    seed = document("server", "id", 1)
+    seed["domains"] = [
+        {"id": key, "name": name, "servers": [1, 2]} | ({"disabled": True} if key in off else {})
+        for key, name in names.items()
+    ]
+    since = datetime.fromtimestamp(seconds, UTC)
+    session.rollback()
+    populate(session, seed, now=since)
+    before = all_rows(session)
+    kept = [(key, since) for key in sorted(off)]
+    assert before["disabled_domain"] == kept
+    assert list(lookup.bad_rows(session)) == []
+    asked = {"example.com": 1, "xn--mller-kva.de": 3, "a.example.com": 4, "example.org": 7}
+    assert {key for name, key in asked.items() if not lookup.knows(session, name)} == off
+    assert {row.id for row in disabled_domains(session)} == off
+
+    again = exported(session)
+    purge(session)
+    populate(session, again, now=since)
+
+    assert all_rows(session) == before
+    assert exported(session) == again
 
 
 # Values that other programs or a slip of the hand write; beside them, what was meant.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, insert, select, text
+from sqlalchemy import Select, Table, event, insert, select, text
 
 from automx.database import Session, create_engine, open_session
 from automx.errors import ConflictError, SeedError
@@ -87,6 +87,7 @@ EVERYTHING: dict[str, Any] = {
         {"id": 51, "name": "müller.de", "provider": 8, "ldapserver_id": 2, "servers": [101, 104]},
         {"id": 60, "name": "*.example.com", "provider": 3, "davservers": [9]},
         {"id": 61, "name": "*", "provider": 3, "servers": [], "davservers": []},
+        {"id": 62, "name": "example.net", "provider": 8, "disabled": True},
     ],
 }
 
@@ -106,13 +107,19 @@ def any_database(any_database_uri: str) -> str:
     return uri
 
 
+def _all_but_time(table: Table) -> Select[Any]:
+    """Return the query for the rows of a table: since when a domain is off is not exported."""
+    columns = [column for column in table.columns if column.name != "since"]
+    return select(*columns).order_by(*table.primary_key)
+
+
 def rows(session: Session) -> dict[str, list[tuple[object, ...]]]:
     """Return all rows of the tables that hold any, or are automx2's, sorted by their keys.
 
     What tells of former changes is left out.
     """
     found = {
-        name: [tuple(row) for row in session.execute(select(table).order_by(*table.primary_key))]
+        name: [tuple(row) for row in session.execute(_all_but_time(table))]
         for name, table in metadata.tables.items()
         if name not in RECORDS
     }
@@ -246,6 +253,8 @@ CHANGES = [
     "DELETE FROM server_domain; DELETE FROM davserver_domain; DELETE FROM domain",
     "INSERT INTO domain VALUES (4, '*.example.com', 1, NULL)",
     "INSERT INTO domain VALUES (77, 'xn--mller-kva.de', 1, NULL)",
+    "INSERT INTO disabled_domain VALUES (2, '2026-11-30 10:00:00')",
+    "INSERT INTO disabled_domain SELECT id, '2026-11-30 10:00:00' FROM domain",
     "INSERT INTO ldapserver VALUES (5, 'localhost', 0, false, '', '(a={0})', 'u', NULL, '', NULL)",
     "UPDATE server SET prio = -1, port = 1, socket_type = 'plain', authentication = 'GSSAPI'",
     "UPDATE server SET type = 'managesieve', socket_type = 'STARTTLS' WHERE id = 2",

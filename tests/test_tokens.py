@@ -19,13 +19,24 @@ from automx.errors import (
     BadRecordError,
     BadRequestError,
     ConflictError,
+    DisabledDomainError,
     ForbiddenError,
     UnknownDomainError,
     UnknownTokenError,
 )
 from automx.seeddocument import SAMPLE
 from tests.mailboxes import NOW, dump, rows
-from tests.tokens import EXHAUSTED, EXPIRED, MISSING, REVOKED, UNKNOWN, add
+from tests.tokens import (
+    DISABLE,
+    ENABLE,
+    EXHAUSTED,
+    EXPIRED,
+    MISSING,
+    OFF,
+    REVOKED,
+    UNKNOWN,
+    add,
+)
 
 MAXUSE = "maxuse: expected a whole number from 0 (no limit) to 1000000000"
 
@@ -417,7 +428,7 @@ def test_the_database_is_asked_for_the_digest_and_never_for_the_secret(
 
     tokens.find(session, token.token)
 
-    assert len(asked) == 1
+    assert len(asked) == 2  # the other one is for the domain
     assert "secret-of-the-party" not in str(asked)
 
 
@@ -468,11 +479,34 @@ def test_the_database_claims_a_use_if_and_only_if_there_is_no_obstacle(session: 
             valid_until=valid_until,
             maxuse=maxuse,
         )
-        session.execute(tokens.claim(token.id, NOW))
-        is_claimed = tokens.get(session, name).usecount == 2
-        assert is_claimed == (token.obstacle(NOW) is None), name
-        obstacles.add(token.obstacle(NOW))
+        for switch in (None, DISABLE, ENABLE):
+            if switch is not None:
+                session.execute(sa.text(switch))
+            found = tokens.get(session, name)
+            session.execute(tokens.claim(token, NOW))
+            is_claimed = tokens.get(session, name).usecount == found.usecount + 1
+            assert is_claimed == (found.obstacle(NOW) is None), name
+            obstacles.add(found.obstacle(NOW))
     assert obstacles == {None, *Obstacle}
+
+
+@pytest.mark.parametrize("row", ["example.org", "EXAMPLE.org", "*.org", "*"])
+def test_a_token_makes_no_account_while_its_domain_is_off(session: Session, row: str) -> None:
+    session.execute(sa.text(f"INSERT INTO domain VALUES (3, '{row}', 1, NULL)"))
+    token = add(session, domain="example.org")
+    assert reason(token) is None
+    session.execute(sa.text(DISABLE.replace("1", "3", 1)))
+    assert [token.obstacle(NOW) for token in tokens.all_tokens(session)] == [Obstacle.OFF]
+    found = tokens.find(session, token.token)
+    assert reason(found) == OFF
+    assert reason(replace(found, is_revoked=True)) == OFF
+    assert tokens.without_domain(session) == []
+    with pytest.raises(DisabledDomainError) as caught:
+        add(session, "other", "example.org")
+    by = f", by the row {row}" if "*" in row else ""
+    assert caught.value.reason == f"example.org has been off since 2026-11-30{by}"
+    session.execute(sa.text(ENABLE.replace("1", "3", 1)))
+    assert reason(tokens.find(session, token.token)) is None
 
 
 # Changed

@@ -17,6 +17,7 @@ from automx.database import open_session
 from automx.formats import qr
 from tests.conftest import Execute
 from tests.documents import golden, unversioned
+from tests.tokens import OFF
 
 SECRET = "2hxg7kpw4m9tdzr3cfq8vyna"
 ENDPOINT = "https://mail.example.com/x/y"
@@ -94,7 +95,12 @@ def let_end(execute: Execute) -> None:
     execute("UPDATE token SET valid_until = '2026-01-01 00:00:00'")
 
 
+def switch_off(execute: Execute) -> None:
+    execute("INSERT INTO disabled_domain VALUES (1, '2026-01-01 00:00:00')")
+
+
 SPENT = {
+    "domain off": (switch_off, OFF),
     "revoked": (revoke, "This QR code has been withdrawn. Please ask for a new one."),
     "exhausted": (use_up, USED_UP),
     "expired": (let_end, "This QR code is no longer valid. Please ask for a new one."),

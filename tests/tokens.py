@@ -11,6 +11,12 @@ REVOKED = "This QR code has been withdrawn. Please ask for a new one."
 EXPIRED = "This QR code is no longer valid. Please ask for a new one."
 EXHAUSTED = "This QR code has been used as often as it may be. Please ask for a new one."
 
+OFF = "The mail domain of this QR code is switched off. Please ask for a new one."
+
+# Switch the domain of id 1 off, and on.
+DISABLE = "INSERT INTO disabled_domain VALUES (1, '2026-11-30 10:00:00')"
+ENABLE = "DELETE FROM disabled_domain WHERE domain_id = 1"
+
 
 def add(
     session: Session, name: str = "party", domain: str = "example.com", **fields: object

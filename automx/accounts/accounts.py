@@ -36,6 +36,7 @@ from automx.errors import (
     AutomxError,
     BadRecordError,
     ConflictError,
+    ForbiddenError,
     MailLeftError,
     NoFreeAddressError,
     SilentError,
@@ -181,11 +182,17 @@ def check_usable(session: Session, token: Token, now: datetime) -> None:
 
 
 def check_domain(session: Session, token: Token) -> None:
-    """Raise BadRecordError if the domain of a token is no longer in the database."""
-    if not lookup.knows(session, token.domain):
+    """Raise BadRecordError if the domain of a token is no longer in the database.
+
+    Raises ForbiddenError if it is switched off.
+    """
+    row = lookup.domain_row(session, token.domain)
+    if row is None:
         raise BadRecordError(
             cause=f"token {token.name}: the domain {token.domain} is not in the table domain"
         )
+    if row.off:
+        raise ForbiddenError(tokens.REASONS[Obstacle.OFF])
 
 
 def remove(session: Session, account: Account, backends: Backends, *, now: datetime) -> bool:
@@ -362,7 +369,7 @@ def _claim(
         "warned_at": None,
     }
     try:
-        done = commit(session, tokens.claim(token.id, now), insert(AccountRow).values(values))
+        done = commit(session, tokens.claim(token, now), insert(AccountRow).values(values))
         if done:
             key: Any = done[-1].inserted_primary_key
             return Account(id=key.id, token=token.name, **values)

@@ -28,6 +28,7 @@ from automx.errors import (
     AddressError,
     BadRequestError,
     ConflictError,
+    DisabledDomainError,
     UnknownDomainError,
     UnknownTokenError,
 )
@@ -158,11 +159,14 @@ def _domain(session: Session, mailadm: Mailadm, domain: str | None) -> str:
             "mailadm's database does not name its mail domain: say --domain DOMAIN."
         )
     name = parse_domain(text)
-    if not lookup.knows(session, name):
+    row = lookup.domain_row(session, name)
+    if row is None:
         raise UnknownDomainError(
             f"The domain {name} is not in the database. Add it and its mail servers first, by"
             " automx seed FILE or by SQL, so that Delta Chat finds them; then run this again."
         )
+    if row.off:
+        raise DisabledDomainError(cause=row.off)
     return name
 
 

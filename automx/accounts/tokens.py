@@ -1,16 +1,17 @@
 """Tokens: what an administrator gives away as QR code, with mailadm's words for their fields."""
 
+import functools
 import hmac
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Update, case, delete, func, insert, or_, select, update
+from sqlalchemy import Update, case, delete, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from automx import lookup, references, rows
@@ -21,13 +22,15 @@ from automx.errors import (
     BadRecordError,
     BadRequestError,
     ConflictError,
+    DisabledDomainError,
     ForbiddenError,
     SettingsError,
     UnknownDomainError,
     UnknownTokenError,
 )
 from automx.formats.dclogin import account_text
-from automx.models import Account, second_of
+from automx.lookup import DomainRow
+from automx.models import Account, DisabledDomain, second_of
 from automx.models import Token as TokenRow
 from automx.moments import iso
 from automx.texts import N_
@@ -45,12 +48,14 @@ _EDITABLE = rows.TOKEN.keys() - {"name", "token", "domain", "address", "usecount
 class Obstacle(StrEnum):
     """Why a token makes no account."""
 
+    OFF = "domain off"
     REVOKED = "revoked"
     EXPIRED = "expired"
     USED_UP = "used up"
 
 
-_REASONS = {
+REASONS = {
+    Obstacle.OFF: N_("The mail domain of this QR code is switched off. Please ask for a new one."),
     Obstacle.REVOKED: N_("This QR code has been withdrawn. Please ask for a new one."),
     Obstacle.EXPIRED: N_("This QR code is no longer valid. Please ask for a new one."),
     Obstacle.USED_UP: N_(
@@ -61,7 +66,10 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A row of the table ``token``, as models.Token explains it; ``token`` is the secret."""
+    """A row of the table ``token``, as models.Token explains it; ``token`` is the secret.
+
+    ``domain_row`` is the row that decides for its domain, None if no row fits.
+    """
 
     id: int
     name: str
@@ -77,6 +85,7 @@ class Token:
     backend: str
     spare_active: bool
     created_at: datetime
+    domain_row: DomainRow | None = field(default=None, compare=False, repr=False)
 
     @property
     def lifetime(self) -> timedelta | None:
@@ -88,6 +97,8 @@ class Token:
 
         claim() is the same rule in SQL: only the database knows the uses at that moment.
         """
+        if self.domain_row is not None and self.domain_row.off:
+            return Obstacle.OFF
         if self.is_revoked:
             return Obstacle.REVOKED
         if self.valid_until is not None and self.valid_until <= now:
@@ -99,7 +110,7 @@ class Token:
     def check_usable(self, now: datetime) -> None:
         """Raise ForbiddenError, with a text for people, if the token makes no account."""
         if obstacle := self.obstacle(now):
-            raise ForbiddenError(_REASONS[obstacle])
+            raise ForbiddenError(REASONS[obstacle])
 
     def qr_text(self, web_endpoint: str) -> str | None:
         """Return the text of its QR code; None if the setting web_endpoint is no https URL."""
@@ -138,7 +149,8 @@ def add(session: Session, name: str, domain: str, *, now: datetime, **columns: o
     secret, by default a new one. With ``address``, the token makes this mailbox and no other:
     prefix and maxuse are then of no effect. Raises BadRequestError for a value that a column cannot
     hold, AddressError for an address of another domain, UnknownDomainError if no row of the table
-    ``domain`` fits, and ConflictError if there is a token of this name or secret.
+    ``domain`` fits, DisabledDomainError if it is switched off, and ConflictError if there is a
+    token of this name or secret.
     """
     if columns.get("token") is None:
         columns["token"] = new_token()
@@ -146,11 +158,14 @@ def add(session: Session, name: str, domain: str, *, now: datetime, **columns: o
         columns |= {"prefix": "", "maxuse": 1}
     values = _checked({**rows.TOKEN_DEFAULTS, **columns, "name": name, "domain": domain})
     domain = values["domain"]
-    if not lookup.knows(session, domain):
+    row = lookup.domain_row(session, domain)
+    if row is None:
         raise UnknownDomainError(
             f"The domain {domain} is not in the database: add it first, so that Delta Chat finds"
             " its mail servers."
         )
+    if row.off:
+        raise DisabledDomainError(cause=row.off)
     if values["address"] is not None and not values["address"].endswith(f"@{domain}"):
         raise AddressError(f"The address must be one of {domain}.")
     values |= {"token_digest": _digest(values["token"]), "created_at": now}
@@ -206,25 +221,24 @@ def number_of_accounts(session: Session, token_id: int) -> int:
 
 def get(session: Session, name: str) -> Token:
     """Return the token of a name. Raises UnknownTokenError, and BadRecordError for a bad row."""
-    return _loaded(_row(session, name))
+    return _loaded(_row(session, name), lambda domain: lookup.domain_row(session, domain))
 
 
 def all_tokens(session: Session) -> list[Token]:
     """Return all tokens, in the order of their names; a bad row is left out and logged."""
     found = []
-    for row in session.execute(_ALL.order_by(TokenRow.c.name)).mappings():
+    domain_row = functools.cache(lambda domain: lookup.domain_row(session, domain))
+    for row in session.execute(_ALL.order_by(TokenRow.c.name)).mappings().all():
         try:
-            found.append(_loaded(row))
+            found.append(_loaded(row, domain_row))
         except BadRecordError as error:
             log.error("%s; this row is left out", error.cause)
     return found
 
 
 def without_domain(session: Session) -> list[Token]:
-    """Return the tokens whose domain is not in the table ``domain``."""
-    found = all_tokens(session)
-    known = {domain: lookup.knows(session, domain) for domain in {token.domain for token in found}}
-    return [token for token in found if not known[token.domain]]
+    """Return the tokens whose domain is not in the table ``domain``, switched off or not."""
+    return [token for token in all_tokens(session) if token.domain_row is None]
 
 
 def find(session: Session, secret: str) -> Token:
@@ -240,15 +254,17 @@ def find(session: Session, secret: str) -> Token:
     row = session.execute(found).mappings().one_or_none()
     if row is None or not hmac.compare_digest(_octets(str(row["token"])), _octets(secret)):
         raise ForbiddenError(N_("This QR code is not known here. Please ask for a new one."))
-    return _loaded(row)
+    return _loaded(row, lambda domain: lookup.domain_row(session, domain))
 
 
-def claim(token_id: int, now: datetime) -> Update:
+def claim(token: Token, now: datetime) -> Update:
     """Return the statement that uses a token once; it finds no row if the token has an obstacle."""
+    domain_id = None if token.domain_row is None else token.domain_row.id
     return (
         update(TokenRow)
         .where(
-            TokenRow.c.id == token_id,
+            TokenRow.c.id == token.id,
+            ~exists().where(DisabledDomain.c.domain_id == domain_id),
             TokenRow.c.is_revoked.is_(False),
             or_(
                 TokenRow.c.valid_until.is_(None), second_of(TokenRow.c.valid_until) > second_of(now)
@@ -306,11 +322,11 @@ def _row(session: Session, name: str) -> rows.Values:
     return row
 
 
-def _loaded(row: rows.Values) -> Token:
+def _loaded(row: rows.Values, domain_row: Callable[[str], DomainRow | None]) -> Token:
     values, bad = rows.read_row("token", row)
     if bad:
         raise BadRecordError(cause=f"table token, id {row['id']}: {'; '.join(bad)}")
-    return Token(id=row["id"], **values)
+    return Token(id=row["id"], **values, domain_row=domain_row(values["domain"]))
 
 
 def _digest(secret: str) -> str:

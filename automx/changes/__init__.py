@@ -217,7 +217,7 @@ class Changes:
         insertion.check(self.session, new)
         try:
             with savepoint(self.session):
-                insertion.insert(self.session, new, self._origin)
+                insertion.insert(self.session, new, self._origin, self._now)
         except IntegrityError as error:
             raise ConflictError(
                 "The database refused a row that it holds already, perhaps since a moment ago; "

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from sqlalchemy import cast, func, select, text, true
 from sqlalchemy.dialects.postgresql import REGCLASS
@@ -61,8 +62,8 @@ def _existing(session: Session, keys: Collection[tuple[str, int]]) -> Iterator[t
                 yield table, row_id
 
 
-def insert(session: Session, new: SeedRows, origin: str | None) -> None:
-    """Insert checked rows, and give each that has none an id."""
+def insert(session: Session, new: SeedRows, origin: str | None, now: datetime) -> None:
+    """Insert checked rows, and give an id to each without; disabled domains are off since now."""
     with _ids_as_given(session):
         for table in _ORDER:
             ids = _allocate(session, table, [row["id"] for row in new.rows[table]])
@@ -74,6 +75,8 @@ def insert(session: Session, new: SeedRows, origin: str | None) -> None:
                 domain["provider_id"] = providers[0]["id"]
         for row in (*new.rows["provider_detail"], *new.rows["documentation"]):
             row["provider_id"] = providers[row["provider_id"]]["id"]
+        for row in new.rows["disabled_domain"]:
+            row |= {"domain_id": domains[row["domain_id"]]["id"], "since": now}
         for table, table_rows in new.rows.items():
             _insert_rows(session, table, table_rows)
         for table, links in new.links.items():

@@ -20,7 +20,12 @@ from automx.check.records import RecordChecks
 from automx.check.web import WebChecks
 from automx.config import DirectorySettings
 from automx.database import Session
-from automx.errors import AddressError, BadRecordError, UnknownDomainError
+from automx.errors import (
+    AddressError,
+    BadRecordError,
+    DisabledDomainError,
+    UnknownDomainError,
+)
 from automx.kinds import domain_a_label
 
 
@@ -56,11 +61,16 @@ def _target(session: Session, domain: str) -> Target:
     if _a_label(domain) is None:
         subject, text, advice = domain, "this is no domain name", "see how it is written"
     elif "*" in domain:
+        row = lookup.domain_row(session, domain)
         level, text = Level.OK, "a wildcard stands for domains that are not known here"
         advice = "look at one of them by its name"
+        if row is not None and row.off:
+            subject, text, advice = "", row.off, ""
     else:
         try:
             return Target(domain, lookup.find(session, domain))
+        except DisabledDomainError as error:
+            level, subject, text, advice = Level.OK, "", error.reason, ""
         except UnknownDomainError:
             text = "no row of the table domain matches"
             advice = "add one, by automx seed or by SQL"

@@ -16,7 +16,7 @@ MAX_SHOWN = 20  # findings of one kind
 _REPAIR = "automx check --repair does it"
 
 # Clients work without these.
-_OPTIONAL_TABLES = {"provider", "provider_detail", "documentation"}
+_OPTIONAL_TABLES = {"provider", "provider_detail", "documentation", "disabled_domain"}
 _TO_USE = {
     "server": "link it to a domain in server_domain",
     "davserver": "link it to a domain in davserver_domain",
@@ -33,6 +33,7 @@ def check_rows(session: Session) -> Iterator[Finding]:
     yield from _limited("bad rows", _bad(session))
     yield from _limited("unused rows", _unused(session))
     yield from _limited("domains without servers", _without_servers(session))
+    yield from _limited("domains that are off", _disabled(session))
     yield from _limited("references to missing rows", _dangling(session))
     yield from _limited("tokens without domain", _without_domain(session))
     yield from _limited("names of domains", _names(session))
@@ -44,7 +45,8 @@ def _limited(kind: str, findings: Iterator[Finding]) -> Iterator[Finding]:
     for finding in findings:
         worst, number = max(worst, finding.level), number + 1
     if number:
-        yield Finding("", worst, kind, f"{number} more are not shown", "correct the first ones")
+        advice = "correct the first ones" if worst else ""
+        yield Finding("", worst, kind, f"{number} more are not shown", advice)
 
 
 def _bad(session: Session) -> Iterator[Finding]:
@@ -63,6 +65,18 @@ def _without_servers(session: Session) -> Iterator[Finding]:
     for row_id, name in references.domains_without_servers(session):
         text, advice = f"{name} has no mail server", "link servers to it in server_domain"
         yield Finding("", Level.ERROR, _row("domain", row_id), text, advice)
+
+
+def _disabled(session: Session) -> Iterator[Finding]:
+    for found in references.disabled_domains(session):
+        row, text = _row("domain", found.id), f"{found.name} has been off"
+        text += f" since {lookup.day(found.since)}"
+        if found.used_id is None:
+            yield Finding("", Level.OK, row, text)
+            continue
+        text += f", but look-ups use the row of id {found.used_id} for this domain"
+        advice = "switch that row off, too, or correct the names"
+        yield Finding("", Level.WARNING, row, text, advice)
 
 
 def _dangling(session: Session) -> Iterator[Finding]:

@@ -218,6 +218,7 @@ def obstacle_text(token: Token, now: datetime) -> str | None:
     mod = f"automx token mod {shlex.quote(token.name)}"
     uses = "it makes one mailbox, once" if token.address else f"{mod} --maxuse NUMBER allows more"
     advice = {
+        Obstacle.OFF: token.domain_row.off if token.domain_row else "",
         Obstacle.REVOKED: f"{mod} --unrevoke takes that back",
         Obstacle.EXPIRED: f"{mod} --valid-until DATE prolongs it",
         Obstacle.USED_UP: uses,
