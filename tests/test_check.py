@@ -160,6 +160,8 @@ CASES = [
         drop=["_caldavs._tcp TXT"],
         add='_caldavs._tcp.{D}. IN TXT "path=/old/"\n',
     ),
+    Case("mx", add="{D}. IN MX 20 mx.other.\n{D}. IN MX 10 mx1.MAIL.test.\n"),
+    Case("mx-elsewhere", add="{D}. IN MX 20 b.other.\n{D}. IN MX 10 A.other.\n"),
     # Certificates of web servers
     Case("expired", web={"autoconfig.{D}": certificate("expired")}),
     Case("misnamed", web={"autodiscover.{D}": certificate("misnamed")}),

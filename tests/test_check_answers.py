@@ -13,6 +13,7 @@ import pytest
 
 from automx.check.http import ask, follow, target
 from automx.check.mail import MailChecks
+from automx.check.mx import MxChecks
 from automx.check.network import Network, NetworkError
 from automx.check.records import RecordChecks
 from automx.check.web import WebChecks
@@ -143,6 +144,7 @@ RECORDS = {
     "SRV": ["0 0 443 .", r"65535 65535 0 a\.b\032c.\000.", "1 2 3 xn--a.", "0 0 443 1.2.3.4."],
     "TXT": ['""', r'"\000\255\"" "x"', '"v=UAAC1;"', '"' + "x" * 255 + '"', r'"\027[2J"'],
     "CNAME": [".", r"\..", "*."],
+    "MX": ["0 .", r"65535 \.a\032.", "1 1.2.3.4.", "2 *.xn--a."],
     "A": ["0.0.0.0", "255.255.255.255"],
     "AAAA": ["::", "::ffff:127.0.0.1", "fe80::1"],
 }
@@ -163,5 +165,5 @@ def test_odd_records_are_findings(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(network._resolver, "resolve", resolve)
         records = RecordChecks("example.com", network, CONFIG, "automx.example.com")
-        for check in records.checks():
+        for check in (*records.checks(), *MxChecks("example.com", network, CONFIG).checks()):
             list(findings(check))

@@ -15,6 +15,7 @@ from automx.check import queue, rows, web
 from automx.check.directory import DirectoryChecks
 from automx.check.finding import Check, Finding, Level
 from automx.check.mail import MailChecks
+from automx.check.mx import MxChecks
 from automx.check.network import Network
 from automx.check.records import RecordChecks
 from automx.check.web import WebChecks
@@ -109,5 +110,6 @@ def _check_domain(
     yield from RecordChecks(domain, network, config, host).checks()
     yield from WebChecks(domain, network, config, host).checks()
     yield from MailChecks(domain, network, config).checks()
+    yield from MxChecks(domain, network, config).checks()
     if server is not None:
         yield from DirectoryChecks(domain, network, server, ldap_options).checks()
