@@ -133,7 +133,8 @@ def taken(session: Session, path: Path, **options: Any) -> Report:
 
 
 def token_rows(session: Session) -> list[dict[str, object]]:
-    return [asdict(token) for token in tokens.all_tokens(session)]
+    loaded = [asdict(token) for token in tokens.all_tokens(session)]
+    return [{key: token[key] for key in token if key != "domain_row"} for token in loaded]
 
 
 def account_rows(session: Session) -> list[dict[str, object]]:
