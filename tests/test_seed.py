@@ -85,9 +85,9 @@ EVERYTHING: dict[str, Any] = {
     "domains": [
         {"id": 50, "name": "example.com", "provider": 3},
         {"id": 51, "name": "müller.de", "provider": 8, "ldapserver_id": 2, "servers": [101, 104]},
+        {"id": 55, "name": "off.example", "provider": 8, "disabled": True},
         {"id": 60, "name": "*.example.com", "provider": 3, "davservers": [9]},
         {"id": 61, "name": "*", "provider": 3, "servers": [], "davservers": []},
-        {"id": 62, "name": "example.net", "provider": 8, "disabled": True},
     ],
 }
 
