@@ -65,7 +65,13 @@ def host(data: bytes) -> None:
 # The variables that a request has, by the line of the input in which the value stands.
 _VARIABLES = (
     *("HTTP_HOST", "REMOTE_ADDR", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST"),
-    *("HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_PREFIX", "RAW_URI", "wsgi.url_scheme"),
+    *(
+        "HTTP_X_FORWARDED_PROTO",
+        "HTTP_X_FORWARDED_PREFIX",
+        "RAW_URI",
+        "wsgi.url_scheme",
+        "REQUEST_METHOD",
+    ),
 )
 
 
@@ -73,7 +79,7 @@ _VARIABLES = (
 def forwarded(data: bytes) -> None:
     """Read the headers of proxies: the first byte is the number of those that are trusted."""
     lines = data[1:].decode("latin-1").split("\n")
-    environ = {"wsgi.url_scheme": "http"}
+    environ = {"wsgi.url_scheme": "http", "REQUEST_METHOD": "GET"}
     environ |= {name: value for name, value in zip(_VARIABLES, lines, strict=False) if value}
     found = edge.read(environ, data[0] % 4 if data else 0)
     keep(found.client == edge.UNKNOWN or is_ip(found.client), "the client is an address")
