@@ -149,9 +149,9 @@ def _read(environ: "WSGIEnvironment", proxy_count: int) -> Inbound:
     asked = _forwarded(environ, "HOST", proxy_count) or _asked_host(environ)
     host, port, error = "", "", None
     try:
-        _read_method(environ)
         _read_scheme(environ, proxy_count)
         _read_prefix(environ, proxy_count)
+        _read_method(environ)
         if asked is not None:
             host, port = parse_authority(asked)
     except BadRequestError as failure:
