@@ -51,12 +51,14 @@ class Kind:
     ValueError or AddressError if the value is not of this kind, and BadValueError if it can say
     more than that. The value of a ``secret`` kind is never shown. ``schema`` is for editors and
     clients of the API (JSON Schema 2020-12); it cannot say all that ``normalise`` looks at.
+    ``words`` are the usual values of a kind that has few.
     """
 
     expected: str
     normalise: Callable[[Any], Any]
     secret: bool = False
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"}, compare=False)
+    words: tuple[str, ...] = ()
 
     def read(self, value: object) -> Any:
         """Return the normal form of a value; raises BadValueError."""
@@ -224,6 +226,7 @@ def word(words: Mapping[str, object], synonyms: Mapping[str, object] | None = No
         f"one of {', '.join(filter(None, words))}",
         lambda value: _word(normal, or_empty(value).strip()),
         schema={"enum": [*words, *(synonyms or {})]},
+        words=_usual(words),
     )
 
 
@@ -252,7 +255,13 @@ def word_list(
         f"one of {', '.join(words)}, or several with blanks between",
         normalise,
         schema=string_schema(length, 0, f"^({every})([ ,]+({every}))*$"),
+        words=_usual(words),
     )
+
+
+def _usual(words: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the normal forms of words, without the empty one."""
+    return tuple(word for word in dict.fromkeys(_normal_words(words).values()) if word)
 
 
 def _word(words: Mapping[str, _Type], value: str) -> _Type:

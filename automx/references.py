@@ -27,7 +27,7 @@ _TABLES = metadata.tables
 _DOMAIN = _TABLES["domain"].c
 _DISABLED = _TABLES["disabled_domain"].c
 # Table -> the column by which domains refer to its rows.
-_USES: dict[str, ColumnElement[Any]] = {
+USES: dict[str, ColumnElement[Any]] = {
     "server": _TABLES["server_domain"].c.server_id,
     "davserver": _TABLES["davserver_domain"].c.davserver_id,
     "ldapserver": _DOMAIN.ldapserver_id,
@@ -103,7 +103,7 @@ class NonNormalName:
 
 def unused_rows(session: Session) -> Iterator[tuple[str, int]]:
     """Yield table and id of each provider, server, service and directory that no domain uses."""
-    for table, reference in _USES.items():
+    for table, reference in USES.items():
         key = _TABLES[table].c.id
         used = select(reference).where(reference.is_not(None))
         for row in read_by_key(session, select(key).where(key.not_in(used)), key):

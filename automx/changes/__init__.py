@@ -26,7 +26,7 @@ from automx.members import TABLES, Item
 from automx.models import RECORDS, metadata
 from automx.seeddocument import SeedRows
 
-_MAX_ENTRIES = 100  # of the audit by one transaction; more become one
+MAX_ENTRIES = 100  # of the audit by one transaction; more become one
 
 
 _TABLES = metadata.tables
@@ -108,6 +108,11 @@ class Changes:
         self._numbers: Counter[tuple[str, str]] = Counter()  # (action, kind)
         self._digest = hashlib.sha256()
         self._changed: set[Logged] = set()
+
+    @property
+    def numbers(self) -> Mapping[tuple[str, str], int]:
+        """How many changes were made: (action, kind) -> number."""
+        return self._numbers
 
     def add(self, kind: str, value: object, path: str = "") -> Change:
         """Add the row of an object; members that it leaves out have their defaults.
@@ -251,7 +256,7 @@ class Changes:
                 raise ConflictError(f"The database holds the domain {name} already")
 
     def _made(self, change: Change) -> Change:
-        if len(self.made) < _MAX_ENTRIES:
+        if len(self.made) < MAX_ENTRIES:
             self.made.append(change)
         self._count(change.action, change.kind, change.document())
         if (

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 
 from automx import members, rows
 from automx.database import Session, chunks, read_by_key
@@ -19,15 +19,20 @@ LINKED = {"servers": "server", "davservers": "davserver"}
 
 
 def items(
-    session: Session, kind: str, ids: Collection[int] | None = None
+    session: Session,
+    kind: str,
+    ids: Collection[int] | None = None,
+    *,
+    where: Sequence[ColumnElement[bool]] = (),
 ) -> Iterator[tuple[int, Item]]:
     """Yield id and item of each row of a kind, or of those with some ids, in the order of ids.
 
-    A value that no client could use is as it is in the row.
+    ``where`` has conditions that the rows fulfil. A value that no client could use is as it is in
+    the row. Memory does not grow with the number of rows.
     """
     table = members.TABLES[kind]
     key = _TABLES[table].c.id
-    query = select(*rows.selected(table))
+    query = select(*rows.selected(table)).where(*where)
     parts = (
         [query]
         if ids is None

@@ -1,0 +1,88 @@
+"""Many domains at once: in parts, so that memory does not grow with their number."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from automx import kinds, members, references
+from automx.changes import MAX_ENTRIES, Changes
+from automx.database import chunks
+from automx.errors import ConflictError
+from automx.seeddocument import SeedRows
+
+_AT_ONCE = 2_000
+_SHOWN = 5
+
+
+class NewDomain(NamedTuple):
+    """A domain to add: its object (see :mod:`automx.members`), and what names it in errors."""
+
+    value: Mapping[str, Any]
+    path: str
+
+
+@dataclass
+class Added:
+    """How many domains were added, and how many existed before, with the first names of these."""
+
+    number: int = 0
+    existing: int = 0
+    names: list[str] = field(default_factory=list)
+
+
+def add_domains(
+    changes: Changes, domains: Iterable[NewDomain], number: int, *, skip_existing: bool = False
+) -> Added:
+    """Add ``number`` domains; a few have an entry each in the audit, more have one together.
+
+    Those that exist, in the database or earlier among the domains, are passed over if
+    ``skip_existing``; else ConflictError says how many there are. Raises SeedError for an object
+    that is wrong, or that refers to a row that does not exist.
+    """
+    added = Added()
+    for chunk in chunks(domains, _AT_ONCE):
+        new = _new(changes, chunk, added)
+        if added.existing and not skip_existing:
+            continue  # what exists is counted to the end
+        if number <= MAX_ENTRIES:
+            for domain in new:
+                changes.add("domain", domain.value, domain.path)
+        elif new:
+            changes.insert(_rows(new))
+        added.number += len(new)
+    if added.existing and not skip_existing:
+        more = ", …" if added.existing > len(added.names) else ""
+        verb = "exist" if added.existing > 1 else "exists"
+        raise ConflictError(
+            f"{added.existing} of {number} domains {verb} already: {', '.join(added.names)}{more}"
+        )
+    return added
+
+
+def _rows(domains: list[NewDomain]) -> SeedRows:
+    new = SeedRows()
+    for index, domain in enumerate(domains):
+        item = members.read("domain", domain.value, domain.path)
+        item |= {member: item[member] or () for member in ("servers", "davservers")}
+        new.domains[kinds.domain_a_label(item["name"])] = index
+        new.add_item("domain", item, domain.path)
+    return new
+
+
+def _new(changes: Changes, chunk: list[NewDomain], added: Added) -> list[NewDomain]:
+    """Return the domains that do not exist yet; note the others."""
+    new: dict[str, NewDomain] = {}
+    existing: list[str] = []
+    for domain in chunk:
+        name = members.one(domain.value["name"], members.DOMAIN["name"], f"{domain.path}.name")
+        a_label = kinds.domain_a_label(name)
+        if a_label in new:
+            existing.append(name)
+        else:
+            new[a_label] = domain
+    for _, name, a_label in references.same_domains(changes.session, list(new)):
+        if new.pop(a_label, None):
+            existing.append(name)
+    added.existing += len(existing)
+    added.names += existing[: _SHOWN - len(added.names)]
+    return [*new.values()]
