@@ -1,11 +1,14 @@
 """The command line. The module of a command is imported when the command is run."""
 
 import errno
+import logging
+import os
 import sys
 from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from automx import __version__
 from automx.cli.terminal import complain, printable
@@ -13,20 +16,27 @@ from automx.errors import AutomxError
 
 # Each command: "module:attribute", and its first sentence for ``automx --help``.
 COMMANDS = {
-    "account": ("account:account", "Make, show and delete accounts."),
+    "account": ("account:account", "Make, show, change and delete accounts."),
+    "audit": ("audit:audit", "Print who changed what, and when."),
     "check": ("check:check", "Check settings, database and domains as clients do."),
+    "completion": ("completion:completion", "Print the script of a shell that completes words."),
     "config": ("config:config", "Print the effective settings and their sources."),
     "db": ("db:db", "Create, update and show the database schema."),
     "dclogin": ("dclogin:dclogin", "Make a QR code that logs Delta Chat in to ADDRESS."),
+    "directory": ("rows:directory", "Add, show and change directories (LDAP)."),
     "dns": ("dns:dns", "Print the DNS records for the zone of DOMAIN."),
+    "domain": ("domain:domain", "Add, show, change, link and disable domains."),
     "export": ("seed:export", "Write a document that seeds an equal database."),
     "import-mailadm": ("mailadm:import_mailadm", "Import tokens and users of mailadm."),
     "ldap": ("ldap:ldap", "Try the directories that know people's login names."),
     "mobileconfig-qr": ("dclogin:mobileconfig_qr", "Make a QR code of the profile of ADDRESS."),
     "prune": ("prune:prune", "Warn, disable, delete and clean up accounts."),
+    "provider": ("rows:provider", "Add, show and change providers."),
     "purge": ("seed:purge", "Delete all providers, domains and servers."),
     "seed": ("seed:seed", "Add the rows of a seed document."),
     "serve": ("serve:serve", "Answer mail clients until SIGTERM or Ctrl-C."),
+    "server": ("rows:server", "Add, show and change mail servers."),
+    "service": ("rows:service", "Add, show and change calendars, address books and the like."),
     "show": ("show:show", "Print exactly what the client of ADDRESS would get."),
     "token": ("token:token", "Make, print, change and withdraw tokens."),
 }
@@ -58,7 +68,12 @@ class Commands(click.Group):
     """The group of all commands, loaded lazily (click: "Lazily Loading Subcommands")."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Run the program; output that cannot be written is one line and status 1."""
+        """Run the program; output that cannot be written is one line and status 1.
+
+        A shell that completes words hears nothing of errors.
+        """
+        if "_AUTOMX_COMPLETE" in os.environ:
+            logging.disable()
         try:
             return super().main(*args, **options)
         except OSError as error:
@@ -86,6 +101,15 @@ class Commands(click.Group):
         if args and args[0] in MAILADM:
             ctx.fail(f"{args[0]} is a command of mailadm. Here it is: {MAILADM[args[0]]}.")
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands and options that begin so, without an import."""
+        found = [
+            CompletionItem(name, help=text)
+            for name, (_, text) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands for ``--help`` without an import."""

@@ -1,6 +1,5 @@
 """``automx account``: the mailboxes that tokens have made."""
 
-import sys
 from contextlib import closing
 from datetime import datetime
 
@@ -19,7 +18,7 @@ from automx.cli.qr import Card, QrOutput, qr_options
 from automx.cli.terminal import (
     EXIT_STATUS,
     complain,
-    printable,
+    confirm,
     read_secret,
     say,
     say_json,
@@ -175,8 +174,7 @@ def delete(context: Context, addresses: tuple[str, ...], yes: bool) -> None:
     back.
     """
     addresses = tuple(dict.fromkeys(address.lower() for address in addresses))
-    if not yes:
-        _confirm(addresses)
+    _confirm(addresses, yes)
     results: list[dict[str, object]] = []
     with context.session() as session, closing(_backends(context, session)) as backends:
 
@@ -218,12 +216,9 @@ def _expiry(account: Account, now: datetime) -> str:
     return "never" if account.expires_at is None else dated(account.expires_at, now)
 
 
-def _confirm(addresses: tuple[str, ...]) -> None:
+def _confirm(addresses: tuple[str, ...], yes: bool) -> None:
     """Ask whether to delete accounts; exit without a yes, or without a terminal."""
     some = ", ".join(addresses[:5]) + (" and more" if len(addresses) > 5 else "")
     number = len(addresses)
     what = f"{number} account{'s' * (number != 1)} with all mail: {some}"
-    if not sys.stdin.isatty():
-        complain(f"this would delete {what}; say --yes to do it")
-        raise click.exceptions.Exit(2)
-    click.confirm(f"Delete {printable(what)}?", abort=True, err=True)
+    confirm(f"this would delete {what}", question=f"Delete {what}?", yes=yes)

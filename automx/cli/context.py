@@ -1,5 +1,7 @@
 """What each command works with: the time, the settings, the database, the form of its output."""
 
+import os
+import pwd
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -25,6 +27,16 @@ class Context:
     def settings(self) -> Settings:
         """The effective settings, read at the first use. Raises SettingsError."""
         return load()
+
+    @cached_property
+    def actor(self) -> str:
+        """Who runs the command, for the audit.
+
+        Under sudo, that is the person who called it: many share root, or the user automx. People
+        who can set the variable can write the database as well.
+        """
+        name = os.environ.get("SUDO_USER") or _user_name()
+        return f"user:{name}"
 
     def session(self) -> AbstractContextManager[Session]:
         """Open a session for a ``with`` block: commit at its end, roll back on an error."""
@@ -57,3 +69,12 @@ json_option = click.option(
 def with_json(command: Callable[..., None]) -> Callable[..., None]:
     """Add ``--json`` to a command, which gets its Context."""
     return json_option(pass_context(command))
+
+
+def _user_name() -> str:
+    """Return the name of the system's user, or the number of one without a name."""
+    number = os.getuid()
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)

@@ -10,11 +10,14 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain, islice
 from typing import TypeVar
 
 import click
 
 _Item = TypeVar("_Item")
+
+_FIRST_ROWS = 1_000  # of a long table, whose cells decide how wide its columns are
 
 _echo = click.echo  # noqa: TID251 - the one place
 
@@ -51,6 +54,16 @@ def printable_json(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else _escaped(char) for char in text)
 
 
+def say_json_list(documents: Iterable[object]) -> None:
+    """Print a list of documents as say_json() does, each as soon as it is there."""
+    begin = "["
+    for document in documents:
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+        _echo(printable_json(f"{begin}\n{text}").replace("\n", "\n  "), nl=False)
+        begin = ","
+    _echo("[]" if begin == "[" else "\n]")
+
+
 def pass_on(document: str | bytes) -> None:
     """Print a document for programs as it is: where it may hold such characters, they belong."""
     _echo(document, nl=False)
@@ -72,6 +85,34 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     padded = [[c.ljust(width) for c, width in zip(row, widths, strict=True)] for row in rows]
     return "\n".join("  ".join(cells).rstrip() for cells in padded)
+
+
+def say_table(rows: Iterable[Sequence[str]]) -> None:
+    """Print rows as table() gives them, any number of them.
+
+    Columns are as wide as the longest cell of the first rows; a longer one moves the rest.
+    """
+    rows = iter(rows)
+    first = [[printable(cell) for cell in row] for row in islice(rows, _FIRST_ROWS)]
+    if not first:
+        return
+    widths = [max(map(len, column)) for column in zip(*first, strict=True)]
+    for row in chain(first, rows):
+        padded = [printable(c).ljust(width) for c, width in zip(row, widths, strict=True)]
+        _echo("  ".join(padded).rstrip())
+
+
+def confirm(what: str, *, question: str, yes: bool) -> None:
+    """Ask a question; exit without a yes. Without a terminal, only ``yes`` is one.
+
+    ``what`` says what would be done, such as "this would delete 3 domains".
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        complain(f"{what}; say --yes to do it")
+        raise click.exceptions.Exit(2)
+    click.confirm(printable(question), abort=True, err=True)
 
 
 def read_secret(what: str) -> str:
