@@ -8,6 +8,7 @@ from automx import kinds, members, references
 from automx.changes import MAX_ENTRIES, Changes
 from automx.database import chunks
 from automx.errors import ConflictError
+from automx.members import Item
 from automx.seeddocument import SeedRows
 
 _AT_ONCE = 2_000
@@ -45,7 +46,7 @@ def add_domains(
         if added.existing and not skip_existing:
             continue  # what exists is counted to the end
         if number <= MAX_ENTRIES:
-            for domain in new:
+            for domain, _ in new:
                 changes.add("domain", domain.value, domain.path)
         elif new:
             changes.insert(_rows(new))
@@ -59,27 +60,26 @@ def add_domains(
     return added
 
 
-def _rows(domains: list[NewDomain]) -> SeedRows:
+def _rows(domains: Iterable[tuple[NewDomain, Item]]) -> SeedRows:
     new = SeedRows()
-    for index, domain in enumerate(domains):
-        item = members.read("domain", domain.value, domain.path)
+    for index, (domain, item) in enumerate(domains):
         item |= {member: item[member] or () for member in ("servers", "davservers")}
         new.domains[kinds.domain_a_label(item["name"])] = index
         new.add_item("domain", item, domain.path)
     return new
 
 
-def _new(changes: Changes, chunk: list[NewDomain], added: Added) -> list[NewDomain]:
-    """Return the domains that do not exist yet; note the others."""
-    new: dict[str, NewDomain] = {}
+def _new(changes: Changes, chunk: list[NewDomain], added: Added) -> list[tuple[NewDomain, Item]]:
+    """Return the domains that do not exist yet, with their items; note the others."""
+    new: dict[str, tuple[NewDomain, Item]] = {}
     existing: list[str] = []
     for domain in chunk:
-        name = members.one(domain.value["name"], members.DOMAIN["name"], f"{domain.path}.name")
-        a_label = kinds.domain_a_label(name)
+        item = members.read("domain", domain.value, domain.path)
+        a_label = kinds.domain_a_label(item["name"])
         if a_label in new:
-            existing.append(name)
+            existing.append(item["name"])
         else:
-            new[a_label] = domain
+            new[a_label] = domain, item
     for _, name, a_label in references.same_domains(changes.session, list(new)):
         if new.pop(a_label, None):
             existing.append(name)

@@ -76,6 +76,8 @@ def _escaped(char: str) -> str:
 
 def printable(text: str) -> str:
     """Return a line with a replacement character for each one that is not printable."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
