@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import or_, select
+from sqlalchemy import Insert, or_, select
 
 from automx import rows
 from automx.database import Session
@@ -55,11 +55,24 @@ def write(
     details: Mapping[str, Any],
 ) -> None:
     """Write an entry; the caller commits."""
+    session.execute(entry(actor, now, action=action, kind=kind, name=name, details=details))
+
+
+def entry(
+    actor: str,
+    now: datetime,
+    *,
+    action: str,
+    kind: str,
+    name: str,
+    details: Mapping[str, Any],
+) -> Insert:
+    """Return the statement that writes an entry."""
     text = json.dumps(masked(details))
     if len(text) > _MAX_DETAILS:
         text = json.dumps({"digest": hashlib.sha256(text.encode()).hexdigest()})
     values = {"actor": actor[:128], "action": action, "kind": kind, "name": name[:255]}
-    session.execute(_AUDIT.insert(), {"at": now, "details": text, **values})
+    return _AUDIT.insert().values({"at": now, "details": text, **values})
 
 
 def masked(value: object, key: str = "") -> Any:

@@ -1,7 +1,7 @@
 """What programs for automx's account_command have in common (docs/account-command.md).
 
 Copy this file into the folder of the program that uses it. It needs Python 3.11 or later and
-nothing else. A program of your own is a class with four methods, and a call of serve().
+nothing else. A program of your own is a class with five methods, and a call of serve().
 """
 
 import argparse
@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+ACTIONS = ("check", "create", "find", "password", "disable", "delete")
 REQUEST_BYTES = 65_536
 MAX_LINKS = 40  # symbolic links on the way to a file, as in Linux
 
@@ -38,7 +39,7 @@ class RefusedError(Exception):
 
 
 class Request(NamedTuple):
-    """A checked request. ``password`` is "" unless a mailbox is to be created."""
+    """A checked request. ``password`` is "" unless a mailbox is to be created, or gets another."""
 
     action: str
     address: str
@@ -90,6 +91,9 @@ class Mailboxes(Protocol):
     def find(self, request: Request) -> Mailbox | None:
         """Return what is known of a mailbox; None if it is certain that there is none."""
 
+    def set_password(self, request: Request) -> bool:
+        """Let another password be the only one; False if there is no such mailbox."""
+
     def disable(self, request: Request) -> bool:
         """Block the login; False if there is no such mailbox."""
 
@@ -134,6 +138,10 @@ def _answer(mailboxes: Mailboxes, request: Request) -> dict[str, Any]:
         return {"status": "allowed"}
     if request.action == "create":
         return {"status": "created" if mailboxes.create(request) else "exists"}
+    if request.action == "password":
+        if not hasattr(mailboxes, "set_password"):  # of a program that is older than the action
+            raise RefusedError("this program sets no passwords")
+        return {"status": "changed" if mailboxes.set_password(request) else "absent"}
     if request.action == "disable":
         return {"status": "disabled" if mailboxes.disable(request) else "absent"}
     if request.action == "delete":
@@ -154,8 +162,8 @@ def read_request(data: bytes) -> Request:
         key: value if isinstance(value := document.get(key, ""), str) else ""
         for key in ("action", "address", "token", "mark", "password")
     }
-    if text["action"] not in {"check", "create", "find", "disable", "delete"}:
-        raise RefusedError("the action is none of check, create, find, disable, delete")
+    if text["action"] not in ACTIONS:
+        raise RefusedError(f"the action is none of {', '.join(ACTIONS)}")
     address = _ADDRESS.fullmatch(text["address"])
     if not address or len(text["address"]) > 254 or len(address["local"]) > 64:
         is_new = text["action"] in {"check", "create"}
@@ -164,7 +172,7 @@ def read_request(data: bytes) -> Request:
     if not _MARK.fullmatch(text["mark"]):
         raise RefusedError("the mark is empty or has odd characters")
     password = text["password"]
-    if text["action"] == "create" and not (password and password.isprintable()):
+    if text["action"] in {"create", "password"} and not (password and password.isprintable()):
         raise RefusedError("the password is empty or has characters that cannot be printed")
     return Request(**text, local=address["local"], domain=address["domain"])
 

@@ -92,6 +92,10 @@ class Mailboxes:
                 return None
             return Mailbox(box.is_active, box.owner == owner, box.last_login, box.sees_logins)
 
+    def set_password(self, address: str, password: str, owner: Owner) -> None:
+        with self._call("password", address):
+            self.boxes[address].password = password
+
     def disable(self, address: str, owner: Owner) -> None:
         with self._call("disable", address):
             if address in self.boxes:

@@ -428,6 +428,8 @@ class FakeMailcow:
                 mailbox = self.mailboxes[str(item).lower()]
                 if "active" in attributes:
                     mailbox["active"] = mailbox["active_int"] = int(attributes["active"])
+                if "password" in attributes:
+                    self.passwords[str(item).lower()] = attributes["password"]
                 if "quota" in attributes:
                     mailbox["quota"] = int(attributes["quota"]) * MEBIBYTE
                 entries.append(_entry("success", "mailbox_modified", item, log="mailbox"))
@@ -444,6 +446,8 @@ class FakeMailcow:
         domain = self.domains.get(item.lower().partition("@")[2])
         if mailbox is None or mailbox["username"] is None or domain is None:
             return ("access_denied",)
+        if "password" in attributes and not self.policy.allows(attributes["password"]):
+            return ("password_complexity",)
         quota = int(attributes.get("quota", mailbox["quota"] // MEBIBYTE))
         others = [m for m in self.mailboxes.values() if m["domain"] == mailbox["domain"]]
         left = domain.quota - sum(m["quota"] for m in others if m is not mailbox) // MEBIBYTE

@@ -37,6 +37,14 @@ find)
         echo '{{"status": "found", "active": true, "ours": '$ours', "last_login": '"$login"'}}'
     fi
     ;;
+password)
+    if [ -e "$mailbox" ]; then
+        value password > "passwords/$(value address)"
+        echo '{{"status": "changed"}}'
+    else
+        echo '{{"status": "absent"}}'
+    fi
+    ;;
 disable) echo '{{"status": "disabled"}}' ;;
 delete)
     rm -f "$mailbox"
@@ -86,7 +94,7 @@ class MailProgram:
 
 def mail_program(folder: Path) -> MailProgram:
     """Return a mail server without mailboxes in a new folder."""
-    for name in ("mailboxes", "logins", "broken"):
+    for name in ("mailboxes", "passwords", "logins", "broken"):
         (folder / name).mkdir(parents=True)
     program = folder / "program"
     program.write_text(PROGRAM.format(folder=folder))

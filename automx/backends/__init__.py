@@ -71,11 +71,15 @@ class Backend(Protocol):
     def find(self, address: str, owner: Owner) -> Mailbox | None:
         """Return what is known of a mailbox; None only if it is certain that there is none."""
 
-    def disable(self, address: str, owner: Owner) -> None:
-        """Prevent logins; the mail stays. A missing mailbox is no error.
+    def set_password(self, address: str, password: str, owner: Owner) -> None:
+        """Give a mailbox another password, by which people log in from now on.
 
-        The caller has asked find() whether the mailbox is the owner's, here and for delete().
+        The caller has asked find() whether the mailbox is the owner's, here and for disable() and
+        delete(). Raises MisconfiguredError if the backend cannot.
         """
+
+    def disable(self, address: str, owner: Owner) -> None:
+        """Prevent logins; the mail stays. A missing mailbox is no error."""
 
     def delete(self, address: str, owner: Owner) -> None:
         """Delete a mailbox. Returns only when the backend has said that there is none any more.

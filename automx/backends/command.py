@@ -43,6 +43,7 @@ _STATUSES = {
     "check": ("allowed",),
     "create": ("created", "exists"),
     "find": ("found", "absent"),
+    "password": ("changed", "absent"),
     "disable": ("disabled", "absent"),
     "delete": ("deleted", "absent"),
 }
@@ -86,6 +87,14 @@ class Command:
         if last_login == 0:  # there was none
             return Mailbox(is_active, is_ours)
         return Mailbox(is_active, is_ours, datetime.fromtimestamp(last_login, UTC))
+
+    def set_password(self, address: str, password: str, owner: Owner) -> None:
+        """Set another password. Raises TryAgainError, UncertainError.
+
+        A program that does not know the action "password" refuses it.
+        """
+        if self._ask("password", address, owner, password)["status"] == "absent":
+            raise TryAgainError(cause=f"account_command, password: there is no mailbox {address}")
 
     def disable(self, address: str, owner: Owner) -> None:
         """Prevent logins. Raises TryAgainError, UncertainError."""

@@ -134,6 +134,25 @@ class Mailcow:
         """
         return self._find(address, owner, deadline.after(self._timeout))
 
+    def set_password(self, address: str, password: str, owner: Owner) -> None:
+        """Set another password. Raises MisconfiguredError, UncertainError and their like."""
+        end = deadline.after(self._timeout)
+        attributes = {"password": password, "password2": password}
+        entries = self._edit(address, attributes, end, secret=password)
+        if _has_succeeded(entries, "mailbox_modified", address):
+            return
+        codes = _complaints(entries)
+        cause = f"mailcow set no password of {address}: {quoted(entries, password)}"
+        if not codes or not codes <= _REFUSED.keys() | _ABOVE_LIMIT:
+            raise UncertainError(cause=self._api.hinted(cause))
+        hints = "; ".join(
+            "the mailbox is above the limits of its domain"
+            if code in _ABOVE_LIMIT
+            else _REFUSED[code]
+            for code in sorted(codes)
+        )
+        raise MisconfiguredError(cause=self._api.hinted(cause, hints))
+
     def disable(self, address: str, owner: Owner) -> None:
         """Prevent logins; the mail stays. A missing mailbox is no error.
 
@@ -202,10 +221,10 @@ class Mailcow:
         self._api.close()
 
     def _edit(
-        self, address: str, attributes: Mapping[str, str], end: float
+        self, address: str, attributes: Mapping[str, str], end: float, *, secret: str = ""
     ) -> Sequence[Mapping[str, Any]]:
         change = {"items": [address], "attr": attributes}
-        return self._api.change("edit/mailbox", change, end)
+        return self._api.change("edit/mailbox", change, end, secret=secret)
 
     def _find(self, address: str, owner: Owner, end: float) -> Mailbox | None:
         answer = self._api.get(f"get/mailbox/{_in_path(address)}", end)

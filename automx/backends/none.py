@@ -6,6 +6,7 @@ So automx makes, disables and deletes nothing, and keeps only the rows of accoun
 from collections.abc import Iterator, Sequence
 
 from automx.backends import Mailbox, Owner
+from automx.errors import MisconfiguredError
 
 
 class NoBackend:
@@ -20,6 +21,13 @@ class NoBackend:
     def find(self, address: str, owner: Owner) -> Mailbox | None:
         """Return a mailbox that may be in use."""
         return Mailbox(is_active=True, is_ours=True, sees_logins=False)
+
+    def set_password(self, address: str, password: str, owner: Owner) -> None:
+        """Refuse: the mail server knows the password."""
+        raise MisconfiguredError(
+            cause="the backend none sets no passwords: the mail server made the mailbox, and sets"
+            " its password"
+        )
 
     def disable(self, address: str, owner: Owner) -> None:
         """Leave the mailbox as it is."""

@@ -61,10 +61,10 @@ def add_domains(
 
 
 def _rows(domains: Iterable[tuple[NewDomain, Item]]) -> SeedRows:
+    """Return the rows of domains that do not exist: their names are not looked for again."""
     new = SeedRows()
-    for index, (domain, item) in enumerate(domains):
+    for domain, item in domains:
         item |= {member: item[member] or () for member in ("servers", "davservers")}
-        new.domains[kinds.domain_a_label(item["name"])] = index
         new.add_item("domain", item, domain.path)
     return new
 

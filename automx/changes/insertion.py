@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import product
 
 from sqlalchemy import cast, func, select, text, true
 from sqlalchemy.dialects.postgresql import REGCLASS
@@ -95,23 +96,30 @@ def _link(
     servers, domains, links = _TABLES[table], _TABLES["domain"], _TABLES[f"{table}_domain"]
     server_id, domain_id = links.columns
     new_ids = [row["id"] for row in new.rows["domain"]]
+    domains_of: dict[tuple[int, ...], list[int]] = {}
+    all_ids = tuple(row["id"] for row in new.rows[table])
+    for domain, some_ids in zip(new_ids, chosen, strict=True):
+        domains_of.setdefault(all_ids if some_ids is None else some_ids, []).append(domain)
     pairs = (
         {server_id.name: server, domain_id.name: domain}
-        for domain, some_ids in zip(new_ids, chosen, strict=True)
-        for server in some_ids or ()
+        for ids, some_domains in domains_of.items()
+        if len(some_domains) < _NAMES_AT_ONCE
+        for domain in some_domains
+        for server in ids
     )
     _insert_rows(session, links.name, pairs)
     # The database multiplies domains by servers several times faster than a driver sends rows.
-    with_all = (domain for domain, ids in zip(new_ids, chosen, strict=True) if ids is None)
-    all_ids = [row["id"] for row in new.rows[table]]
-    for domain_chunk in chunks(with_all, _NAMES_AT_ONCE):
-        for server_chunk in chunks(all_ids, _NAMES_AT_ONCE):
-            product = (
+    many = [(ids, some) for ids, some in domains_of.items() if len(some) >= _NAMES_AT_ONCE]
+    for ids, some_domains in many:
+        for domain_chunk, server_chunk in product(
+            list(chunks(some_domains, _NAMES_AT_ONCE)), list(chunks(ids, _NAMES_AT_ONCE))
+        ):
+            multiplied = (
                 select(servers.c.id, domains.c.id)
                 .join_from(servers, domains, true())
                 .where(servers.c.id.in_(server_chunk), domains.c.id.in_(domain_chunk))
             )
-            session.execute(links.insert().from_select([server_id, domain_id], product))
+            session.execute(links.insert().from_select([server_id, domain_id], multiplied))
 
 
 def _allocate(session: Session, table: str, ids: list[int | None]) -> list[int]:

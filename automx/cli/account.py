@@ -14,6 +14,7 @@ from automx.address import EmailAddress
 from automx.backends import Backends
 from automx.cli.context import Context, with_json
 from automx.cli.dclogin import login_notes
+from automx.cli.ends import parse_end
 from automx.cli.qr import Card, QrOutput, qr_options
 from automx.cli.terminal import (
     EXIT_STATUS,
@@ -27,7 +28,13 @@ from automx.cli.terminal import (
 )
 from automx.cli.token import obstacle_text
 from automx.database import Session
-from automx.errors import AutomxError, BadRecordError, ForbiddenError, MailLeftError
+from automx.errors import (
+    AutomxError,
+    BadRecordError,
+    ForbiddenError,
+    MailLeftError,
+    UnknownDomainError,
+)
 from automx.formats.dclogin import SCAN_STEPS, new_login_text
 from automx.moments import dated, this_second, to_minute
 from automx.words import State
@@ -44,7 +51,7 @@ _STATES = {
 
 @click.group(epilog=EXIT_STATUS)
 def account() -> None:
-    """Make, show and delete accounts.
+    """Make, show, change and delete accounts.
 
     An account is a mailbox that a token has made.
     """
@@ -161,6 +168,63 @@ def show(context: Context, address: str) -> None:
         ("Warned", dated(found.warned_at, now) if found.warned_at else "no"),
     ]
     context.write(found.document(), lambda: table(rows))
+
+
+@account.command("set", epilog=EXIT_STATUS)
+@click.argument("address")
+@click.option(
+    "--expires",
+    required=True,
+    metavar="DATE|DURATION|never",
+    help="When it ends: 2026-12-31, 2026-12-31T18:00Z, 30d from now on, or never.",
+)
+@with_json
+def set_(context: Context, address: str, expires: str) -> None:
+    """Change when the account ADDRESS ends; its person is warned again before that."""
+    now = context.now
+    try:
+        end = parse_end(expires, now, "automx account del ends an account now")
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="'--expires'") from None
+    with context.session() as session:
+        found = accounts.get(session, address)
+        found = accounts.set_expiry(session, found, end, actor=context.actor, now=now)
+    context.write(found.document(), lambda: f"{found.address} expires {_expiry(found, now)}.")
+
+
+@account.command(epilog=EXIT_STATUS)
+@click.argument("address")
+@click.option(
+    "--password-stdin",
+    is_flag=True,
+    help="Read the password from standard input, instead of a random one.",
+)
+@qr_options("--qr")
+def password(context: Context, address: str, password_stdin: bool, output: QrOutput) -> None:
+    """Give the account ADDRESS another password, and print it.
+
+    The mail server must let automx set passwords: mailcow does, and so may the program of
+    account_command. The password is not stored: it is shown only now.
+    """
+    secret = read_secret("password") if password_stdin else accounts.new_password()
+    with (
+        output.opened() as write_qr,
+        context.session() as session,
+        closing(_backends(context, session)) as backends,
+    ):
+        found = accounts.get(session, address)
+        try:
+            config = lookup.find(session, found.address.partition("@")[2]).config
+        except (BadRecordError, UnknownDomainError):
+            config = None
+        accounts.set_password(
+            session, found, backends, secret, actor=context.actor, now=context.now
+        )
+        person = EmailAddress.parse(found.address)
+        url = new_login_text(person, secret, config)
+        title = config.provider_name if config else person.domain
+        _print_account(context, found, secret, url, output)
+        write_qr(url, Card(title, SCAN_STEPS, login_notes(person)))
 
 
 @account.command("del", epilog=EXIT_STATUS)

@@ -17,7 +17,10 @@ fish: automx completion fish >~/.config/fish/completions/automx.fish"""
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print the script by which a shell completes commands, options and names of the database."""
+    """Print the script by which a shell completes words.
+
+    They are commands, options, their values, and names of the database.
+    """
     completes = get_completion_class(shell)
     if completes is None:
         raise click.UsageError(f"There is no completion for {shell}.")

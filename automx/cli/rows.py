@@ -26,11 +26,17 @@ from automx.database import Session
 from automx.members import Item
 
 _HELP = {
-    "provider": "Add, list, show, set and delete providers: the operators of mail servers.",
-    "server": "Add, list, show, set and delete mail servers.",
-    "service": "Add, list, show, set and delete calendars, address books and the like.",
-    "directory": "Add, list, show, set and delete directories (LDAP), which know login names.",
-    "domain": "Add, list, show, set, link, disable and delete domains.",
+    "provider": """Add, list, show, change and delete providers.
+
+    A provider is the operator of mail servers; people see its name.""",
+    "server": """Add, list, show, change and delete mail servers.""",
+    "service": """Add, list, show, change and delete calendars and the like.
+
+    A service is reached by a URL: calendars, address books, files, chat.""",
+    "directory": """Add, list, show, change and delete directories (LDAP).
+
+    A directory knows people's login names.""",
+    "domain": """Add, show, change, link, disable and delete domains.""",
 }
 _CALLED = {
     "provider": "its name, its short name, or its id",

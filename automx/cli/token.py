@@ -1,10 +1,9 @@
 """``automx token``: the QR codes by which people make accounts."""
 
-import re
 import shlex
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
-from datetime import datetime, time
+from datetime import datetime
 from typing import Any
 
 import click
@@ -15,13 +14,14 @@ from automx.accounts.tokens import Obstacle, Token
 from automx.address import EmailAddress, unicode_domain
 from automx.backends import Backends
 from automx.cli.context import Context, with_json
+from automx.cli.ends import parse_end
 from automx.cli.qr import Card, QrOutput, qr_options
 from automx.cli.terminal import EXIT_STATUS, complain, read_secret, table
 from automx.config import BACKENDS
-from automx.duration import in_words, parse_duration
+from automx.duration import in_words
 from automx.errors import SettingsError, UnknownDomainError
 from automx.formats.dclogin import SCAN_STEPS, account_text, short_account_text
-from automx.moments import dated, parse_moment, to_minute
+from automx.moments import dated, to_minute
 
 _FIELDS = (
     click.option(
@@ -231,30 +231,14 @@ def _fields(options: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     fields = {name: value for name, value in options.items() if value is not None}
     if "valid_until" in fields:
         try:
-            fields["valid_until"] = _valid_until(fields["valid_until"], now)
+            fields["valid_until"] = parse_end(
+                fields["valid_until"], now, "automx token revoke ends a token now"
+            )
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="'--valid-until'") from None
     if fields.get("backend") == "default":
         fields["backend"] = ""
     return fields
-
-
-def _valid_until(text: str, now: datetime) -> datetime | None:
-    """Return the moment that a value of --valid-until means, None for never.
-
-    Raises ValueError with a sentence for people.
-    """
-    if text == "never":
-        return None
-    if re.fullmatch(r"\d+[a-z]", text):
-        try:
-            return now + parse_duration(text)
-        except ValueError as error:
-            raise ValueError(f"A duration is {error}.") from None
-    moment = parse_moment(text, time_of_date=time(23, 59, 59))
-    if moment <= now:
-        raise ValueError(f"{text!r} is past; automx token revoke ends a token now.")
-    return moment
 
 
 def _only(names: list[str]) -> str:

@@ -1,0 +1,26 @@
+"""The moment at which a token or an account ends, as options give it."""
+
+import re
+from datetime import datetime, time
+
+from automx.duration import parse_duration
+from automx.moments import parse_moment
+
+
+def parse_end(text: str, now: datetime, hint: str) -> datetime | None:
+    """Return the moment that a date, a time or a duration from ``now`` on means, None for never.
+
+    A date means its end (UTC). ``hint`` says what to do instead of giving a moment that is past.
+    Raises ValueError with a sentence for people.
+    """
+    if text == "never":
+        return None
+    if re.fullmatch(r"\d+[a-z]", text):
+        try:
+            return now + parse_duration(text)
+        except ValueError as error:
+            raise ValueError(f"A duration is {error}.") from None
+    moment = parse_moment(text, time_of_date=time(23, 59, 59))
+    if moment <= now:
+        raise ValueError(f"{text!r} is past; {hint}.")
+    return moment
