@@ -131,6 +131,21 @@ def last_entry(session: Session) -> audit.Entry:
     return list(audit.entries(session))[-1]
 
 
+@pytest.mark.parametrize("member", ["servers", "davservers", "ldapserver_id", "disabled"])
+def test_null_is_the_default_of_a_member_of_a_domain(session: Session, member: str) -> None:
+    row_id = one(session, "add", "domain", NEW["domain"]).id
+    before = stored.item(session, "domain", row_id)
+    one(session, "set", "domain", row_id, {member: PATCHES["domain"][member]})
+    one(session, "set", "domain", row_id, {member: None})
+    assert stored.item(session, "domain", row_id) == before
+
+
+def test_a_domain_cannot_lose_its_provider(session: Session) -> None:
+    row_id = one(session, "add", "domain", NEW["domain"]).id
+    with pytest.raises(SeedError, match=r"^provider: expected the id of a provider$"):
+        one(session, "set", "domain", row_id, {"provider": None})
+
+
 @pytest.mark.parametrize("kind", NEW)
 def test_a_row_that_was_added_is_the_item_that_was_reported(session: Session, kind: str) -> None:
     change = one(session, "add", kind, NEW[kind])

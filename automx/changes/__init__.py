@@ -120,11 +120,7 @@ class Changes:
         ``path`` names the object in errors. Raises SeedError as members.read(), and ConflictError
         if the database holds the domain or the id already.
         """
-        item = members.read(kind, value, path)
-        if kind == "domain":
-            if item["provider"] is None:
-                raise SeedError(f"{members.below(path, 'provider')}: expected the id of a provider")
-            item |= {member: item[member] or () for member in stored.LINKED}
+        item = _complete(kind, members.read(kind, value, path), path)
         new = SeedRows()
         new.add_item(kind, item, path or kind)
         self._insert(new)
@@ -157,7 +153,7 @@ class Changes:
         it is wanted because of other rows.
         """
         before = self._current(kind, row_id, expected)
-        after = members.changed(kind, before, patch, path)
+        after = _complete(kind, members.changed(kind, before, patch, path), path)
         if after["id"] != row_id:
             raise SeedError(f"{members.below(path, 'id')}: the id of a row cannot be changed")
         if after == before:
@@ -285,6 +281,15 @@ class Changes:
             name=_normal_name(name) if kind == "domain" else name,
             details=details,
         )
+
+
+def _complete(kind: str, item: Item, path: str) -> Item:
+    """Return an item in which a domain has a provider; None stands for no links."""
+    if kind != "domain":
+        return item
+    if item["provider"] is None:
+        raise SeedError(f"{members.below(path, 'provider')}: expected the id of a provider")
+    return item | {member: item[member] or () for member in stored.LINKED}
 
 
 def described(kind: str, row_id: int, name: str) -> str:
