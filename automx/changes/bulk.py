@@ -71,18 +71,16 @@ def _rows(domains: Iterable[tuple[NewDomain, Item]]) -> SeedRows:
 
 def _new(changes: Changes, chunk: list[NewDomain], added: Added) -> list[tuple[NewDomain, Item]]:
     """Return the domains that do not exist yet, with their items; note the others."""
-    new: dict[str, tuple[NewDomain, Item]] = {}
-    existing: list[str] = []
-    for domain in chunk:
-        item = members.read("domain", domain.value, domain.path)
-        a_label = kinds.domain_a_label(item["name"])
-        if a_label in new:
+    items = [(members.read("domain", one.value, one.path), one) for one in chunk]
+    a_labels = [kinds.domain_a_label(item["name"]) for item, _ in items]
+    known = {a_label for *_, a_label in references.same_domains(changes.session, set(a_labels))}
+    new, existing = [], []
+    for a_label, (item, domain) in zip(a_labels, items, strict=True):
+        if a_label in known:
             existing.append(item["name"])
         else:
-            new[a_label] = domain, item
-    for _, name, a_label in references.same_domains(changes.session, list(new)):
-        if new.pop(a_label, None):
-            existing.append(name)
+            new.append((domain, item))
+            known.add(a_label)
     added.existing += len(existing)
     added.names += existing[: _SHOWN - len(added.names)]
-    return [*new.values()]
+    return new

@@ -96,20 +96,21 @@ def _link(
     servers, domains, links = _TABLES[table], _TABLES["domain"], _TABLES[f"{table}_domain"]
     server_id, domain_id = links.columns
     new_ids = [row["id"] for row in new.rows["domain"]]
-    domains_of: dict[tuple[int, ...], list[int]] = {}
-    all_ids = tuple(row["id"] for row in new.rows[table])
+    domains_of: dict[tuple[int, ...] | None, list[int]] = {}
     for domain, some_ids in zip(new_ids, chosen, strict=True):
-        domains_of.setdefault(all_ids if some_ids is None else some_ids, []).append(domain)
+        domains_of.setdefault(some_ids, []).append(domain)
+    all_ids = [row["id"] for row in new.rows[table]]
+    groups = [(all_ids if ids is None else ids, some) for ids, some in domains_of.items()]
     pairs = (
         {server_id.name: server, domain_id.name: domain}
-        for ids, some_domains in domains_of.items()
+        for ids, some_domains in groups
         if len(some_domains) < _NAMES_AT_ONCE
         for domain in some_domains
         for server in ids
     )
     _insert_rows(session, links.name, pairs)
     # The database multiplies domains by servers several times faster than a driver sends rows.
-    many = [(ids, some) for ids, some in domains_of.items() if len(some) >= _NAMES_AT_ONCE]
+    many = [(ids, some) for ids, some in groups if len(some) >= _NAMES_AT_ONCE]
     for ids, some_domains in many:
         for domain_chunk, server_chunk in product(
             list(chunks(some_domains, _NAMES_AT_ONCE)), list(chunks(ids, _NAMES_AT_ONCE))

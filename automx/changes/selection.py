@@ -218,10 +218,8 @@ def names_beginning(session: Session, kind: str, text: str, number: int) -> list
     columns = _TABLES[TABLES.get(kind, kind)].c
     dialect = session.engine.dialect.name
     found: set[str] = set()
-    for column in (
-        columns[NAMES.get(kind, "name")],
-        *([columns.short_name] * (kind == "provider")),
-    ):
+    spellings = ("name", "short_name") if kind == "provider" else (NAMES.get(kind, "name"),)
+    for column in (columns[spelling] for spelling in spellings):
         lowered: ColumnElement[Any] = func.lower(column)
         if kind == "domain":
             lowered = lookup.lower_name(dialect)
