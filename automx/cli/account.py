@@ -12,6 +12,7 @@ from automx.accounts.keystates import KeyStates
 from automx.accounts.tokens import Token
 from automx.address import EmailAddress
 from automx.backends import Backends
+from automx.cli import names
 from automx.cli.context import Context, with_json
 from automx.cli.dclogin import login_notes
 from automx.cli.ends import parse_end
@@ -59,7 +60,14 @@ def account() -> None:
 
 @account.command(epilog=EXIT_STATUS)
 @click.argument("address", required=False)
-@click.option("--token", "name", required=True, metavar="NAME", help="The token that makes it.")
+@click.option(
+    "--token",
+    "name",
+    required=True,
+    metavar="NAME",
+    shell_complete=names.of("token"),
+    help="The token that makes it.",
+)
 @click.option(
     "--password-stdin",
     is_flag=True,
@@ -127,7 +135,13 @@ def _print_account(
 
 
 @account.command("list", epilog=EXIT_STATUS)
-@click.option("--token", "name", metavar="NAME", help="Only accounts of this token.")
+@click.option(
+    "--token",
+    "name",
+    metavar="NAME",
+    shell_complete=names.of("token"),
+    help="Only accounts of this token.",
+)
 @click.option(
     "--state",
     type=click.Choice([state.value for state in State]),

@@ -28,6 +28,7 @@ from automx.check.repair import repair
 from automx.check.report import Report
 from automx.check.rows import check_rows
 from automx.check.settings import check_settings
+from automx.cli import names
 from automx.cli.context import Context, json_option, pass_context
 from automx.cli.dns import host_option, public_host
 from automx.cli.terminal import complain, printable, say_json
@@ -40,7 +41,7 @@ _INTERRUPTED = 130  # what a shell calls a program that Ctrl-C has ended
 
 
 @click.command
-@click.argument("domains", nargs=-1, metavar="[DOMAIN]...")
+@click.argument("domains", nargs=-1, metavar="[DOMAIN]...", shell_complete=names.of("domain"))
 @click.option("--all", "all_domains", is_flag=True, help="Look at all domains of the database.")
 @json_option
 @click.option(

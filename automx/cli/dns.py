@@ -4,6 +4,7 @@ import click
 
 from automx import dns as records
 from automx.address import is_ip, parse_domain
+from automx.cli import names
 from automx.cli.context import Context, pass_context
 from automx.cli.terminal import pass_on, say_json
 from automx.errors import SettingsError
@@ -25,7 +26,7 @@ def public_host(context: Context, option: str | None) -> str:
 
 
 @click.command
-@click.argument("domain")
+@click.argument("domain", shell_complete=names.of("domain"))
 @click.option("--format", "format_", type=click.Choice(["zone", "json"]), default="zone")
 @host_option
 @pass_context

@@ -1,6 +1,7 @@
 """``automx domain``: the commands that only domains have, and how they are added."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import click
@@ -73,17 +74,17 @@ def add(
     """
     if not given_names and not is_csv:
         raise click.UsageError("Name a domain, or - to read names from standard input.")
-    records = read_records(given_names, is_csv=is_csv)
     value = options.given("domain", given)
+    with closing(read_records(given_names, is_csv=is_csv)) as records:
 
-    def work(changes: Changes) -> int:
-        new = _New(changes, value, like)
-        found = with_progress(new.domains(records), records.number)
-        added = bulk.add_domains(changes, found, records.number, skip_existing=skip_existing)
-        new.warn()
-        return added.existing
+        def work(changes: Changes) -> int:
+            new = _New(changes, value, like)
+            found = with_progress(new.domains(records), records.number)
+            added = bulk.add_domains(changes, found, records.number, skip_existing=skip_existing)
+            new.warn()
+            return added.existing
 
-    change(context, work, dry_run=dry_run)
+        change(context, work, dry_run=dry_run)
 
 
 class _New:

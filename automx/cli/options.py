@@ -25,6 +25,13 @@ REFERENCES = {
     "servers": ("server", "--server"),
     "davservers": ("service", "--service"),
 }
+NEEDED = {
+    "provider": ("name",),
+    "directory": ("name", "search_base"),
+    "server": ("type", "name"),
+    "service": ("type", "url"),
+    "domain": (),
+}
 LISTS = {"servers", "davservers"}
 _SECRET = "_stdin"  # noqa: S105 - the end of the name of an option
 # What a member is for, where its name and its values do not tell.
@@ -53,7 +60,12 @@ def of_members(kind: str, *, is_new: bool) -> list[Decorator]:
     for member, values in columns.items():
         if member in {"details", "id"} or (kind == "domain" and member == "name" and is_new):
             continue
-        found.append(_reference(member) if member in REFERENCES else _plain(member, values))
+        is_needed = is_new and member in NEEDED[kind]
+        found.append(
+            _reference(member)
+            if member in REFERENCES
+            else _plain(member, values, required=is_needed)
+        )
     if kind == "provider":
         found += _details()
     if is_new:
@@ -68,7 +80,7 @@ def of_members(kind: str, *, is_new: bool) -> list[Decorator]:
     return [*found, unset]
 
 
-def _plain(member: str, kind: Kind) -> Decorator:
+def _plain(member: str, kind: Kind, *, required: bool = False) -> Decorator:
     option = "--" + member.replace("_", "-")
     purpose = _PURPOSES.get(member, "")
     if kind is BOOLEAN:
@@ -87,6 +99,7 @@ def _plain(member: str, kind: Kind) -> Decorator:
         option,
         member,
         metavar=metavar,
+        required=required,
         callback=_reader(member, kind),
         shell_complete=_words(kind),
         help=help_,
@@ -181,9 +194,11 @@ def given(kind: str, options: Mapping[str, Any]) -> members.Item:
         found["details"] = details
     for name in options.get("unset", ()):
         *path, last = _unsettable(kind)[name]
-        place = found
+        place: members.Item | None = found
         for part in path:
-            place = place.setdefault(part, {})
+            place = None if place is None else place.setdefault(part, {})
+        if place is None:  # all around it is unset as well
+            continue
         if place.get(last) is not None:
             raise click.UsageError(f"{name} is both given and unset.")
         place[last] = None

@@ -25,6 +25,10 @@ class Records:
         self.number = 0
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - kept
 
+    def close(self) -> None:
+        """Forget the records."""
+        self._file.close()
+
     def append(self, record: Mapping[str, str], place: str) -> None:
         """Add a record; raises SeedError with its place if its name is not that of a domain."""
         members.one(record.get("name", ""), members.DOMAIN["name"], place)
@@ -42,15 +46,19 @@ class Records:
 def read_records(names: Sequence[str], *, is_csv: bool) -> Records:
     """Return the domains that arguments name; "-" stands for those on standard input."""
     found = Records()
-    for name in names or ("-",):
-        if name != "-":
-            found.append({"name": name}, name)
-        elif is_csv:
-            for number, record in _csv_records(_standard_input()):
-                found.append(record, f"line {number}")
-        else:
-            for number, line in _lines(_standard_input()):
-                found.append({"name": line}, f"line {number}")
+    try:
+        for name in names or ("-",):
+            if name != "-":
+                found.append({"name": name}, name)
+            elif is_csv:
+                for number, record in _csv_records(_standard_input()):
+                    found.append(record, f"line {number}")
+            else:
+                for number, line in _lines(_standard_input()):
+                    found.append({"name": line}, f"line {number}")
+    except BaseException:
+        found.close()
+        raise
     return found
 
 

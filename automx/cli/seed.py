@@ -31,7 +31,9 @@ def seed(context: Context, file: str | None, sample: bool, if_empty: bool) -> No
         if if_empty and not seeding.is_empty(session):
             say("The database has a provider already; nothing was added.")
             return
-        counts = seeding.populate(session, document, warn=complain)
+        counts = seeding.populate(
+            session, document, actor=context.actor, now=context.now, warn=complain
+        )
     say(f"Added {counts}.")
 
 
@@ -58,7 +60,7 @@ def purge(context: Context, yes: bool) -> None:
     with context.session() as session:
         counts = seeding.count(session)
         if yes:
-            seeding.purge(session)
+            seeding.purge(session, actor=context.actor, now=context.now)
     if not yes:
         complain(f"this would delete {counts}; say --yes to do it")
         raise click.exceptions.Exit(2)

@@ -13,6 +13,7 @@ from automx.accounts import tokens
 from automx.accounts.tokens import Obstacle, Token
 from automx.address import EmailAddress, unicode_domain
 from automx.backends import Backends
+from automx.cli import names
 from automx.cli.context import Context, with_json
 from automx.cli.ends import parse_end
 from automx.cli.qr import Card, QrOutput, qr_options
@@ -71,7 +72,11 @@ def token() -> None:
 
 @token.command(epilog=EXIT_STATUS)
 @click.argument("name")
-@click.option("--domain", help="The domain of its addresses; not needed if there is only one.")
+@click.option(
+    "--domain",
+    shell_complete=names.of("domain"),
+    help="The domain of its addresses; not needed if there is only one.",
+)
 @click.option("--address", help="Make this one mailbox only, once.")
 @field_options
 @click.option(
@@ -118,7 +123,7 @@ def list_(context: Context) -> None:
 
 
 @token.command(epilog=EXIT_STATUS)
-@click.argument("name")
+@click.argument("name", shell_complete=names.of("token"))
 @with_json
 def show(context: Context, name: str) -> None:
     """Print all fields of the token NAME, its secret included."""
@@ -128,7 +133,7 @@ def show(context: Context, name: str) -> None:
 
 
 @token.command(epilog=EXIT_STATUS)
-@click.argument("name")
+@click.argument("name", shell_complete=names.of("token"))
 @field_options
 @click.option(
     "--spare-active/--no-spare-active",
@@ -152,7 +157,7 @@ def mod(context: Context, /, name: str, unrevoke: bool, **options: Any) -> None:
 
 
 @token.command(epilog=EXIT_STATUS)
-@click.argument("name")
+@click.argument("name", shell_complete=names.of("token"))
 @with_json
 def revoke(context: Context, name: str) -> None:
     """Let the token NAME make no more accounts; those that it made stay."""
@@ -160,7 +165,7 @@ def revoke(context: Context, name: str) -> None:
 
 
 @token.command("del", epilog=EXIT_STATUS)
-@click.argument("name")
+@click.argument("name", shell_complete=names.of("token"))
 @with_json
 def delete(context: Context, name: str) -> None:
     """Delete the token NAME, which must not have accounts any more."""
@@ -171,7 +176,7 @@ def delete(context: Context, name: str) -> None:
 
 
 @token.command(epilog=EXIT_STATUS)
-@click.argument("name")
+@click.argument("name", shell_complete=names.of("token"))
 @click.option(
     "--short",
     is_flag=True,
