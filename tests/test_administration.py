@@ -1,0 +1,465 @@
+"""An administrator's commands for rows: what they print, change, ask and refuse."""
+
+import base64
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from sqlalchemy import Table, insert
+from sqlalchemy import select as query
+
+from automx import audit, members
+from automx.changes import stored
+from automx.cli import main
+from automx.database import Session, create_engine
+from automx.migrations import upgrade
+from automx.models import ORIGINS, metadata
+from tests.commandline import attempt, automx
+from tests.databases import engine_uri
+from tests.documents import golden
+from tests.processes import AUTOMX, PATIENCE
+from tests.transcripts import replayed
+
+GROUPS = ("provider", "directory", "server", "service", "domain")
+SETUP = (
+    "provider add --name Example",
+    "server add --type imap --name imap.example.org",
+    "server add --type smtp --name smtp.example.org",
+    "service add --type caldav --url https://dav.example.org/",
+    "directory add --name ldap.example.org --search-base dc=example",
+    "domain add example.org example.net --server 1 --server 2 --service 1 --directory 1",
+)
+
+
+def environment(db_uri: str) -> dict[str, str]:
+    return {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": db_uri, "SUDO_USER": "alice"}
+
+
+@pytest.fixture
+def env(database: Path) -> dict[str, str]:
+    """The settings of a service without rows, for the user alice."""
+    return environment(f"sqlite:///{database}")
+
+
+@pytest.fixture(scope="module")
+def filled_database(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with one row of each kind, and a second server and domain, to be copied."""
+    path = tmp_path_factory.mktemp("filled") / "automx.sqlite"
+    path.write_bytes(empty_database.read_bytes())
+    for command in SETUP:
+        automx(*command.split(), env=environment(f"sqlite:///{path}"))
+    return path
+
+
+@pytest.fixture
+def filled(filled_database: Path, tmp_path: Path) -> dict[str, str]:
+    """The settings of a service with a copy of these rows."""
+    path = tmp_path / "filled.sqlite"
+    path.write_bytes(filled_database.read_bytes())
+    return environment(f"sqlite:///{path}")
+
+
+@pytest.fixture
+def anywhere(any_database_uri: str) -> dict[str, str]:
+    """The same as ``filled``, in a database of each engine."""
+    env = environment(any_database_uri)
+    upgrade(engine_uri(any_database_uri))
+    for command in SETUP:
+        automx(*command.split(), env=env)
+    return env
+
+
+@contextmanager
+def opened(env: dict[str, str]) -> Iterator[Session]:
+    engine = create_engine(engine_uri(env["AUTOMX_DB_URI"]))
+    with Session(engine) as session:
+        yield session
+        session.commit()
+    engine.dispose()
+
+
+def everything(env: dict[str, str], *, without: frozenset[str] = frozenset()) -> dict[str, Any]:
+    def rows(session: Session, table: Table) -> list[tuple[object, ...]]:
+        found = session.execute(query(table).order_by(*table.primary_key))
+        return [tuple(row) for row in found]
+
+    with opened(env) as session:
+        return {
+            name: rows(session, table)
+            for name, table in metadata.tables.items()
+            if name not in without
+        }
+
+
+def entries(env: dict[str, str]) -> list[audit.Entry]:
+    with opened(env) as session:
+        return list(audit.entries(session))
+
+
+def test_rows_are_added_shown_changed_linked_and_deleted(env: dict[str, str]) -> None:
+    assert replayed("administration.transcript", env) == golden("administration.transcript")
+
+
+def options(group: str, command: str) -> set[str]:
+    found = main.get_command(click.Context(main), group)
+    assert isinstance(found, click.Group)
+    return {name for option in found.commands[command].params for name in option.opts}
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+@pytest.mark.parametrize("command", ["add", "set"])
+def test_each_member_has_an_option_of_its_name(kind: str, command: str) -> None:
+    details = {*members.DETAILS, *(f"oauth2_{part}" for part in members.OAUTH2)} - {"oauth2"}
+    names = {*members.MEMBERS[kind]} - {"details"} | (details if kind == "provider" else set())
+    missing = {"--" + name.replace("_", "-") for name in names} - options(kind, command)
+    # A name of a domain to add is an argument, a secret comes from standard input.
+    expected = {
+        ("domain", "add"): {"--name", "--id"},
+        ("directory", "add"): {"--bind-password"},
+        ("directory", "set"): {"--bind-password", "--id"},
+    }
+    assert missing == expected.get((kind, command), {"--id"} if command == "set" else set())
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_json_has_the_members_of_documents_and_the_origin(
+    filled: dict[str, str], kind: str
+) -> None:
+    shown = json.loads(automx(kind, "show", "1", "--json", env=filled))
+    listed = json.loads(automx(kind, "list", "--json", env=filled))
+    with opened(filled) as session:
+        item = stored.item(session, kind, 1)
+    assert item is not None
+    assert shown == {**json.loads(json.dumps(item)), "origin": None}
+    assert listed[0] == shown
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_a_list_without_rows_is_a_list(env: dict[str, str], kind: str) -> None:
+    assert json.loads(automx(kind, "list", "--json", env=env)) == []
+
+
+def test_what_a_change_prints_for_programs(filled: dict[str, str]) -> None:
+    arguments = ["server", "set", "1", "--port", "143", "--socket-type", "starttls", "--yes"]
+    assert json.loads(automx(*arguments, "--json", env=filled)) == {
+        "added": [],
+        "changed": [
+            {
+                "kind": "server",
+                "id": 1,
+                "name": "imap.example.org",
+                "before": {"port": 993, "socket_type": "SSL"},
+                "after": {"port": 143, "socket_type": "STARTTLS"},
+            }
+        ],
+        "removed": [],
+        "numbers": {"added": 0, "changed": 1, "removed": 0},
+        "skipped": 0,
+        "dry_run": False,
+    }
+
+
+CHANGES = [
+    "provider add --name New",
+    "provider set 1 --name New --yes",
+    "server set 1 --name new.example.org --yes",
+    "server del 1 --unlink --yes",
+    "service set 1 --port 8443 --yes",
+    "directory set 1 --port 636 --use-ssl --yes",
+    "directory del 1 --unlink --yes",
+    "domain add new.example",
+    "domain set example.org --name new.example",
+    "domain set example.org --disabled",
+    "domain unlink example.org 1",
+    "domain disable example.org example.net --yes",
+    "domain del example.org",
+]
+
+
+@pytest.mark.parametrize("command", CHANGES)
+def test_a_dry_run_prints_the_difference_and_changes_nothing(
+    filled: dict[str, str], command: str
+) -> None:
+    before = everything(filled)
+    planned = json.loads(automx(*command.split(), "--dry-run", "--json", env=filled))
+    assert everything(filled) == before
+    done = json.loads(automx(*command.split(), "--json", env=filled))
+    assert planned == done | {"dry_run": True}
+    assert everything(filled) != before
+
+
+@pytest.mark.parametrize("command", [command for command in CHANGES if "--yes" in command])
+def test_without_a_terminal_what_others_depend_on_needs_a_yes(
+    filled: dict[str, str], command: str
+) -> None:
+    before = everything(filled)
+    result = attempt(*command.removesuffix(" --yes").split(), env=filled)
+    assert result.returncode == 2
+    assert result.stderr.startswith("automx: this would ")
+    assert "2 domains" in result.stderr
+    assert "example.org" in result.stderr
+    assert everything(filled) == before
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_each_member_that_can_be_unset_gets_its_default(filled: dict[str, str], kind: str) -> None:
+    found = main.get_command(click.Context(main), kind)
+    assert isinstance(found, click.Group)
+    [unset] = [option for option in found.commands["set"].params if option.name == "unset"]
+    assert isinstance(unset.type, click.Choice)
+    choices = [choice for choice in unset.type.choices if choice != "search_base"]
+    arguments = [word for choice in choices for word in ("--unset", choice)]
+    automx(kind, "set", "1", *arguments, "--yes", env=filled)
+    automx(kind, "show", "1", env=filled)
+
+
+def test_a_secret_is_read_from_standard_input_and_never_shown(filled: dict[str, str]) -> None:
+    arguments = ["directory", "set", "1", "--bind-password-stdin", "--yes"]
+    printed = [
+        automx(*arguments, "--dry-run", env=filled, stdin="s3cret\n"),
+        automx(*arguments, "--json", env=filled, stdin="s3cret\n"),
+        automx(*arguments, env=filled, stdin="s3cret-too\n"),
+        automx("directory", "show", "1", env=filled),
+        automx("directory", "show", "1", "--json", env=filled),
+        automx("directory", "list", "--json", env=filled),
+        automx("audit", "list", "--json", env=filled),
+    ]
+    assert [text for text in printed if "s3cret" in text] == []
+    assert printed[2] == "Changed directory 1 (ldap.example.org): a secret.\n"
+    with opened(filled) as session:
+        item = stored.item(session, "directory", 1)
+    assert item is not None
+    assert item["bind_password"] == "s3cret-too"
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_a_change_by_hand_of_a_row_with_an_origin_is_warned_of(
+    filled: dict[str, str], kind: str
+) -> None:
+    table = ORIGINS[members.TABLES[kind]]
+    key, origin = table.columns
+    with opened(filled) as session:
+        session.execute(insert(table).values({key: 1, origin: "hosting.yaml"}))
+    member = {"service": ["--port", "8443"], "domain": ["--disabled"]}.get(kind, ["--name", "new"])
+    result = attempt(kind, "set", "1", *member, "--yes", env=filled)
+    assert result.returncode == 0
+    assert "comes from hosting.yaml, whose file or source may change it back" in result.stderr
+    assert json.loads(automx(kind, "show", "1", "--json", env=filled))["origin"] == "hosting.yaml"
+
+
+def test_the_user_of_the_system_is_the_actor_without_sudo(filled: dict[str, str]) -> None:
+    me = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+    automx("domain", "disable", "example.org", env={**filled, "SUDO_USER": ""})
+    assert [entry.actor for entry in entries(filled)][-2:] == ["user:alice", f"user:{me}"]
+
+
+def test_seeds_and_purges_have_the_user_as_actor(env: dict[str, str]) -> None:
+    automx("seed", "--sample", env=env)
+    automx("purge", "--yes", env=env)
+    assert {entry.actor for entry in entries(env)} == {"user:alice"}
+
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAMAAAACCAYAAACddGYaAAAAC0lEQVR42mNgQAcAABIAAbSnotkAAAAASUVORK5CYII="
+)
+JPEG = bytes.fromhex(
+    "ffd8ffe000104a46494600010100000100010000ffc000110800020003030122000211010311 01ffd9"
+)
+WEBP = b"RIFF\x1a\x00\x00\x00WEBP"
+LOGOS = {
+    "png": ("image/png", PNG),
+    "jpeg": ("image/jpeg", JPEG),
+    "webp VP8X": ("image/webp", WEBP + b"VP8X" + bytes(8) + b"\x02\0\0\x01\0\0"),
+    "webp VP8L": ("image/webp", WEBP + b"VP8L" + bytes(4) + b"\x2f\x02\x40\0\0"),
+    "webp VP8": ("image/webp", WEBP + b"VP8 " + bytes(4) + bytes(6) + b"\x03\0\x02\0"),
+    "svg size": ("image/svg+xml", b'<?xml version="1.0"?><svg width="3px" height="2.2"/>'),
+    "svg view": ("image/svg+xml", b"<svg viewBox='0 0 3 2' class='a'><path/></svg>"),
+}
+
+
+@pytest.mark.parametrize(("type_", "data"), LOGOS.values(), ids=LOGOS)
+def test_type_and_size_of_a_logo_are_read_from_its_file(
+    filled: dict[str, str], tmp_path: Path, type_: str, data: bytes
+) -> None:
+    file = tmp_path / "logo"
+    file.write_bytes(data)
+    automx("provider", "set", "1", "--logo", file, "--yes", env=filled)
+    shown = json.loads(automx("provider", "show", "1", "--json", env=filled))
+    logo = {"type": type_, "width": 3, "height": 2, "data": base64.b64encode(data).decode()}
+    assert shown["details"] == {"logo": logo}
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"GIF89a", "is no image in PNG, JPEG, WebP or SVG"),
+        (PNG[:20], "does not say its size in pixels"),
+        (JPEG[:8], "does not say its size in pixels"),
+        (WEBP + b"VP8L", "does not say its size in pixels"),
+        (b'<svg width="100%"/>', "does not say its size in pixels"),
+        (None, "cannot be read: No such file or directory"),
+    ],
+)
+def test_a_file_that_is_no_logo_is_refused(
+    filled: dict[str, str], tmp_path: Path, data: bytes | None, reason: str
+) -> None:
+    file = tmp_path / "logo"
+    if data is not None:
+        file.write_bytes(data)
+    result = attempt("provider", "set", "1", "--logo", file, "--yes", env=filled)
+    assert result.returncode == 2
+    assert reason in result.stderr
+
+
+def test_many_domains_are_added_at_once_with_one_entry_in_the_audit(
+    anywhere: dict[str, str],
+) -> None:
+    names = [f"d{number}.example" for number in range(2_500)]  # more than one part
+    automx("domain", "add", "-", env=anywhere, stdin="\n".join(names))
+    last = entries(anywhere)[-1]
+    assert (last.action, last.details["numbers"]) == ("bulk", {"add": {"domain": 2_500}})
+    assert re.fullmatch("[0-9a-f]{64}", last.details["digest"])
+    assert automx("domain", "list", "d*", "--names", env=anywhere).split() == names
+    shown = [
+        json.loads(automx("domain", "show", name, "--json", env=anywhere))
+        for name in (names[0], names[-1])
+    ]
+    assert [item["servers"] for item in shown] == [[1, 2], [1, 2]]
+    assert [item["davservers"] for item in shown] == [[1], [1]]
+
+
+def test_domains_that_exist_are_a_conflict_or_passed_over(anywhere: dict[str, str]) -> None:
+    names = [f"d{number}.example" for number in range(2_100)]
+    text = "\n".join([*names, "EXAMPLE.org", "d3.example"])
+    before = everything(anywhere, without=frozenset({"change_count"}))
+    refused = attempt("domain", "add", "-", env=anywhere, stdin=text)
+    assert (refused.returncode, refused.stderr) == (
+        1,
+        "automx: 2 of 2102 domains exist already: example.org, d3.example\n",
+    )
+    assert everything(anywhere, without=frozenset({"change_count"})) == before
+    printed = automx("domain", "add", "-", "--skip-existing", env=anywhere, stdin=text)
+    assert printed == "Added 2100 domains.\nPassed over 2 that exist already.\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (b"good.example\nb\xe4d.example\n", "line 2 of standard input is not UTF-8"),
+        (b"good.example\nbad..example\n", "line 2: expected a domain name"),
+    ],
+)
+def test_a_bad_line_of_standard_input_is_named(
+    filled: dict[str, str], given: bytes, reason: str
+) -> None:
+    result = attempt("domain", "add", "-", env=filled, stdin=given)
+    assert result.returncode == 1
+    assert reason in result.stderr
+
+
+def test_a_provider_must_be_said_if_there_are_several(filled: dict[str, str]) -> None:
+    automx("provider", "add", "--name", "Second", env=filled)
+    result = attempt("domain", "add", "new.example", env=filled)
+    assert (result.returncode, "Say which provider" in result.stderr) == (2, True)
+    automx("domain", "add", "new.example", "--provider", "second", "--server", "1", env=filled)
+    names = automx("domain", "list", "--provider", "Second", "--names", env=filled)
+    assert names == "new.example\n"
+    assert automx("server", "list", "--provider", "2", "--names", env=filled) == (
+        "imap.example.org\n"
+    )
+
+
+def test_rows_of_the_same_name_are_told_apart_by_id_or_port(filled: dict[str, str]) -> None:
+    automx(*["server", "add", "--type", "pop", "--name", "imap.example.org"], env=filled)
+    result = attempt("server", "show", "IMAP.example.org", env=filled)
+    assert (result.returncode, result.stderr) == (
+        1,
+        (
+            "automx: 2 mail servers are called IMAP.example.org; say which by its id:"
+            " 1 (imap, port 993), 3 (pop, port 995)\n"
+        ),
+    )
+    shown = json.loads(automx("server", "show", "imap.example.org:995", "--json", env=filled))
+    assert shown["id"] == 3
+
+
+class Terminal:
+    """A command that asks a question on a terminal."""
+
+    def __init__(self, env: dict[str, str], *arguments: str) -> None:
+        self.ours, terminal = pty.openpty()
+        self.process = subprocess.Popen(
+            [AUTOMX, *arguments],
+            stdin=terminal,
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+            env={**os.environ, **env, "TERM": "dumb"},
+        )
+        os.close(terminal)
+
+    def read(self, until: bytes = b"") -> str:
+        """Return what the terminal shows, to its end or to the first ``until``."""
+        shown = b""
+        while not (until and until in shown):
+            assert select.select([self.ours], [], [], PATIENCE)[0], shown
+            try:
+                shown += os.read(self.ours, 65536)
+            except OSError:  # the other end is closed
+                break
+        return shown.decode()
+
+    def answer(self, text: str) -> tuple[int, str]:
+        """Answer the question; return exit status and what is shown afterwards."""
+        self.type(text)
+        return self.end()
+
+    def type(self, text: str) -> None:
+        """Type a line."""
+        os.write(self.ours, f"{text}\n".encode())
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the end; return exit status and what is shown after the answer."""
+        shown = self.read()
+        output, _ = self.process.communicate(timeout=PATIENCE)
+        os.close(self.ours)
+        return self.process.returncode, shown.partition("\r\n")[2].replace(
+            "\r", ""
+        ) + output.decode()
+
+
+def test_a_question_names_how_many_domains_are_concerned(filled: dict[str, str]) -> None:
+    before = everything(filled)
+    terminal = Terminal(filled, "server", "set", "1", "--port", "994")
+    question = terminal.read(b"[y/N]: ")
+    assert "which 2 domains (example.net, example.org) use?" in question
+    assert terminal.answer("n") == (1, "Aborted!\n")
+    assert everything(filled) == before
+
+
+def test_the_second_of_two_administrators_gets_a_conflict(anywhere: dict[str, str]) -> None:
+    """Both have seen the same row when they are asked."""
+    terminals = [Terminal(anywhere, "server", "set", "1", "--prio", prio) for prio in ("1", "2")]
+    for terminal in terminals:
+        terminal.read(b"[y/N]: ")
+    for terminal in terminals:
+        terminal.type("y")
+    ends = [terminal.end() for terminal in terminals]
+    [(_, done)] = [end for end in ends if end[0] == 0]
+    [(_, refused)] = [end for end in ends if end[0] == 1]
+    assert "Changed server 1 (imap.example.org): prio 10 -> " in done
+    assert refused.endswith(
+        "automx: Meanwhile, server 1 (imap.example.org) was changed: look at it again.\n"
+    )
+    changed = [entry for entry in entries(anywhere) if entry.action == "set"]
+    assert len(changed) == 1
+    item = json.loads(automx("server", "show", "1", "--json", env=anywhere))
+    assert item["prio"] == changed[0].details["after"]["prio"]
