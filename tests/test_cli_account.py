@@ -6,6 +6,7 @@ import pty
 import re
 import subprocess
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -379,3 +380,88 @@ def test_life_of_accounts_on_each_database(any_database_uri: str, tmp_path: Path
     automx("account", "del", "--yes", *server.addresses, env=env)
     assert json.loads(automx("account", "list", "--json", env=env)) == []
     assert server.addresses == set()
+
+
+def audited(env: dict[str, str]) -> list[tuple[str, str, str, str, dict[str, object]]]:
+    """Return the audit without times and ids."""
+    entries = json.loads(automx("audit", "list", "--json", env=env))
+    members = ("actor", "action", "kind", "name", "details")
+    return [tuple(entry[member] for member in members) for entry in entries]
+
+
+def made_account(env: dict[str, str]) -> str:
+    made = json.loads(automx("account", "add", "--token=oneday", "--json", env=env))
+    return str(made["address"])
+
+
+def test_the_expiry_of_an_account_can_be_changed(env: dict[str, str], execute: Execute) -> None:
+    env |= {"SUDO_USER": "alice"}
+    address = made_account(env)
+    before = json.loads(automx("account", "show", address, "--json", env=env))
+    execute("UPDATE account SET warned_at = '2026-01-01 00:00:00.000000'")
+    printed = automx("account", "set", address, "--expires", "2999-12-31", env=env)
+    assert printed.startswith(f"{address} expires 2999-12-31 23:59 UTC")
+    after = json.loads(automx("account", "show", address, "--json", env=env))
+    assert after == before | {"expires": "2999-12-31T23:59:59Z"}
+    assert automx("account", "set", address, "--expires=never", env=env) == (
+        f"{address} expires never.\n"
+    )
+    ends = [before["expires"], "2999-12-31T23:59:59Z", None]
+    assert audited(env) == [
+        (
+            *("user:alice", "set", "account", address),
+            {"before": {"expires": old}, "after": {"expires": new}},
+        )
+        for old, new in pairwise(ends)
+    ]
+
+
+@pytest.mark.parametrize("moment", ["2020-01-01", "soon", "5x"])
+def test_an_expiry_must_be_a_moment_to_come(env: dict[str, str], moment: str) -> None:
+    address = made_account(env)
+    result = attempt("account", "set", address, "--expires", moment, env=env)
+    assert (result.returncode, "Invalid value for '--expires'" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("state", ["creating", "disabling", "disabled", "deleting", "undoing"])
+def test_only_an_active_account_is_changed(
+    env: dict[str, str], server: MailProgram, execute: Execute, state: str
+) -> None:
+    address = made_account(env)
+    execute(f"UPDATE account SET state = '{state}'")
+    server.requests()
+    for command in (["set", address, "--expires", "never"], ["password", address]):
+        result = attempt("account", *command, env=env)
+        assert (result.returncode, result.stderr) == (
+            1,
+            f"automx: {address} is {state}: only an active account can be changed.\n",
+        )
+    assert server.requests() == []
+    assert audited(env) == []
+
+
+def test_an_account_gets_another_password(env: dict[str, str], server: MailProgram) -> None:
+    env |= {"SUDO_USER": "alice"}
+    address = made_account(env)
+    shown = json.loads(automx("account", "password", address, "--json", env=env))
+    assert re.fullmatch(r"[2-9A-Za-z]{6}-[2-9A-Za-z]{6}-[2-9A-Za-z]{6}", shown["password"])
+    assert (server.folder / "passwords" / address).read_text() == f"{shown['password']}\n"
+    arguments = ["account", "password", address, "--password-stdin"]
+    automx(*arguments, env=env, stdin="my own\n")
+    assert (server.folder / "passwords" / address).read_text() == "my own\n"
+    assert audited(env) == [("user:alice", "password", "account", address, {})] * 2
+
+
+def test_no_password_is_set_where_the_mailbox_is_not_ours(
+    env: dict[str, str], server: MailProgram, execute: Execute
+) -> None:
+    address = made_account(env)
+    execute("UPDATE account SET mark = 'another'")
+    result = attempt("account", "password", address, env=env)
+    reason = f"automx: The mailbox of {address} was not made for this account.\n"
+    assert (result.returncode, result.stderr) == (1, reason)
+    execute("UPDATE account SET backend = 'none'")
+    result = attempt("account", "password", address, env=env)
+    assert (result.returncode, "sets no passwords" in result.stderr) == (1, True)
+    assert list((server.folder / "passwords").iterdir()) == []
+    assert audited(env) == []

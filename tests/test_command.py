@@ -94,6 +94,9 @@ def call(words: tuple[str, ...], action: str, timeout: float = 30) -> Mailbox | 
         return None
     if action == "find":
         return backend.find(ADDRESS, OWNER)
+    if action == "set_password":
+        backend.set_password(ADDRESS, PASSWORD, OWNER)
+        return None
     if action == "disable":
         backend.disable(ADDRESS, OWNER)
         return None
@@ -207,6 +210,7 @@ def test_the_program_sees_little_of_automx(
     ("action", "status"),
     [
         ("create", "created"),
+        ("set_password", "changed"),
         ("disable", "disabled"),
         ("disable", "absent"),
         ("delete", "deleted"),

@@ -41,6 +41,7 @@ MARK = "0123456789abcdef"
 OWNER = Owner("weekly", MARK)
 STRANGER = Owner("weekly", "fedcba9876543210")
 HOME = "/nowhere/%d/%n-%m"
+NO_ACTION = "the action is none of check, create, find, password, disable, delete"
 
 # Dovecot 2.3, as in Debian 12. It forgets nothing and delays nobody.
 DOVECOT = """\
@@ -245,6 +246,22 @@ def test_a_disabled_mailbox_cannot_be_logged_in_to_and_keeps_its_password(
     served.file.write_text(disabled.replace("{CRYPT}!", ""))
     assert served.file.read_text() == enabled
     dovecot.will_let_in(PASSWORD)
+
+
+def test_another_password_is_the_only_one_and_enables_nothing(
+    served: Accounts, dovecot: Dovecot
+) -> None:
+    served.backend.create(ADDRESS, PASSWORD, OWNER)
+    served.backend.set_password(ADDRESS, "another", OWNER)
+    assert dovecot.lets_in("another")
+    assert not dovecot.lets_in(PASSWORD)
+    with pytest.raises(TryAgainError, check=lambda error: "not made" in str(error.cause)):
+        served.backend.set_password(ADDRESS, PASSWORD, STRANGER)
+    served.backend.disable(ADDRESS, OWNER)
+    served.backend.set_password(ADDRESS, "third", OWNER)
+    assert not dovecot.lets_in("third")
+    served.file.write_text(served.file.read_text().replace("{CRYPT}!", ""))
+    dovecot.will_let_in("third")
 
 
 def last_login(served: Accounts) -> datetime | None:
@@ -1080,8 +1097,11 @@ def test_a_new_address_has_no_plus(accounts: Accounts) -> None:
     ("change", "reason"),
     [
         ({"version": 2}, "the request is not of version 1"),
-        ({"action": "rename"}, "the action is none of check, create, find, disable, delete"),
-        ({"action": None}, "the action is none of check, create, find, disable, delete"),
+        (
+            {"action": "rename"},
+            NO_ACTION,
+        ),
+        ({"action": None}, NO_ACTION),
         ({"mark": ""}, "the mark is empty or has odd characters"),
         ({"mark": "a/b"}, "the mark is empty or has odd characters"),
         ({"mark": "a:b"}, "the mark is empty or has odd characters"),
@@ -1348,6 +1368,13 @@ def test_logins_follow_postfixadmin(tables: Tables, open_folder: Path) -> None:
         assert backend.find(ADDRESS, OWNER) == Mailbox(
             is_active=True, is_ours=True, sees_logins=False
         )
+
+        backend.set_password(ADDRESS, "another", OWNER)
+        assert dovecot.lets_in("another")
+        assert not dovecot.lets_in(PASSWORD)
+        with pytest.raises(TryAgainError, check=lambda error: "not made" in str(error.cause)):
+            backend.set_password(ADDRESS, PASSWORD, STRANGER)
+        backend.set_password(ADDRESS, PASSWORD, OWNER)
 
         backend.disable(ADDRESS, OWNER)
         assert not dovecot.lets_in(PASSWORD)
@@ -1713,6 +1740,9 @@ def test_the_programs_of_the_documentation_work(tmp_path: Path, language: str) -
     for change in (backend.disable, backend.delete):
         with pytest.raises(TryAgainError, check=lambda error: "not made" in str(error.cause)):
             change(ADDRESS, STRANGER)
+    with pytest.raises(TryAgainError, check=lambda error: "not made" in str(error.cause)):
+        backend.set_password(ADDRESS, PASSWORD, STRANGER)
+    backend.set_password(ADDRESS, "another", OWNER)
     backend.disable(ADDRESS, OWNER)
     assert backend.find(ADDRESS, OWNER) == Mailbox(is_active=False, is_ours=True, sees_logins=False)
     with pytest.raises(TakenError):

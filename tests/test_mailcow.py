@@ -2013,3 +2013,35 @@ def test_a_moment_that_is_still_to_come_does_not_block_the_key(
         later = KeyStatus(state, known.changed_at + timedelta(days=1))
         assert keys.replace(digest, keys.read(digest), later)
         assert mailcow.find(ALICE, OWNER) is None
+
+
+def test_another_password_is_set(server: FakeMailcow, mailcow: Mailcow) -> None:
+    mailcow.create(ALICE, PASSWORD, OWNER)
+    before = dict(server.mailboxes[ALICE])
+    mailcow.set_password(ALICE, "another", OWNER)
+    assert server.passwords == {ALICE: "another"}
+    assert server.mailboxes[ALICE] == before
+
+
+def test_a_password_that_mailcow_refuses_changes_nothing_and_is_not_told(
+    server: FakeMailcow, mailcow: Mailcow
+) -> None:
+    mailcow.create(ALICE, PASSWORD, OWNER)
+    with pytest.raises(MisconfiguredError, check=lambda e: "short" not in str(e.cause)) as refused:
+        mailcow.set_password(ALICE, "short", OWNER)
+    assert "mailcow's password policy asks for more" in str(refused.value.cause)
+    with pytest.raises(MisconfiguredError, match="administrator"):
+        mailcow.set_password("nobody@lab.test", PASSWORD, OWNER)
+    server.replies["edit/mailbox"] = Reply(200, b"[]")
+    with pytest.raises(UncertainError):
+        mailcow.set_password(ALICE, "another", OWNER)
+    assert server.passwords == {ALICE: PASSWORD}
+
+
+def test_a_mailbox_above_the_limits_of_its_domain_keeps_its_password(
+    server: FakeMailcow, mailcow: Mailcow
+) -> None:
+    over_quota(quota=50, maxquota=10)(server)
+    with pytest.raises(MisconfiguredError) as refused:
+        mailcow.set_password("a@small.test", PASSWORD, OWNER)
+    assert "above the limits of its domain" in str(refused.value.cause)
