@@ -278,13 +278,31 @@ def walk_through(page: Path) -> list[tuple[str, str]]:
     ]
 
 
-def test_the_walk_through_of_the_database_prints_what_is_shown(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("page", "number", "before"),
+    [
+        ("docs/database.md", 3, ""),
+        ("docs/administration.md", 8, "automx db upgrade >before\n"),
+        (
+            "README.md",
+            1,
+            (
+                "export AUTOMX_CONF=/dev/null AUTOMX_DB_URI=sqlite:///$PWD/var/automx.sqlite\n"
+                "{ automx db upgrade; automx seed --sample; } >before\n"
+            ),
+        ),
+    ],
+)
+def test_a_walk_through_prints_what_is_shown(
+    tmp_path: Path, page: str, number: int, before: str
+) -> None:
     program("sqlite3", "sqlite3")
     (tmp_path / "contrib").symlink_to(REPOSITORY / "contrib")
-    steps = walk_through(DATABASE)
-    assert len(steps) == 3
+    (tmp_path / "var").mkdir()
+    steps = walk_through(REPOSITORY / page)
+    assert len(steps) == number
     separator = "=== next step ==="
-    script = f"echo '{separator}'\n".join(command for command, _ in steps)
+    script = before + f"echo '{separator}'\n".join(command for command, _ in steps)
     result = subprocess.run(
         ["bash", "-eu", "-o", "pipefail"],
         input=script,
