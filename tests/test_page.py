@@ -14,6 +14,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from automx.address import MAX_ADDRESS_OCTETS
 from automx.database import Session, create_engine
 from automx.formats import palette
 from automx.seed import populate
@@ -192,9 +193,18 @@ def test_what_is_no_address_is_shown_as_it_was_typed_and_does_nothing(
     assert "This is not a whole mail address. It should look like name@example.com" in answer.text
     rest = answer.text.replace(escaped_value(answer), "")
     assert not re.search(r"<img src=x|<script>|<b>", rest)
-    assert unescape(escaped_value(answer)) == address.strip()
+    assert unescape(escaped_value(answer)) == address.strip()[:MAX_ADDRESS_OCTETS]
     assert not re.search("[<>\"']", escaped_value(answer))
     assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("sign", ["a", "'", "&", "é", "\N{SPARKLES}"])
+def test_a_page_is_not_larger_for_a_longer_text_than_for_any_address(
+    client: FlaskClient, sign: str
+) -> None:
+    longest = page(client, sign * MAX_ADDRESS_OCTETS)
+    assert longest.status_code == 400
+    assert len(page(client, sign * 10_000).data) == len(longest.data)
 
 
 def escaped_value(answer: TestResponse) -> str:

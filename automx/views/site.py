@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 from flask import Blueprint, Response, render_template, request
 
-from automx.address import EmailAddress, unicode_domain
+from automx.address import MAX_ADDRESS_OCTETS, EmailAddress, unicode_domain
 from automx.cache import FoundConfig
 from automx.clientconfig import (
     ClientConfig,
@@ -91,6 +91,8 @@ def page() -> Response:
     try:
         address = EmailAddress.parse(text)
     except AddressError as error:
+        # The page repeats it in each link to a language: many times what a stranger has sent.
+        text = text[:MAX_ADDRESS_OCTETS]
         return _rendered(error.status, "no_address", _host_config(), text=text)
     try:
         found = found_config(address.domain)
