@@ -1029,7 +1029,7 @@ def test_answers_are_remembered_for_a_while_whether_found_or_not(
     clock = Clock()
     finder = make_finder(clock, starttls="no", cache_seconds=60)
     for _ in range(3):
-        for address in ("alice@example.com", "ALICE@example.com", "Alice@Example.Com"):
+        for address in ("alice@example.com", "alice@EXAMPLE.com", "alice@Example.Com"):
             assert finder.find(directory, address) == ALICES_PERSON
         assert finder.find(directory, "nobody@example.com") is None
         assert finder.find(directory, "twins@example.com") is None
@@ -1041,6 +1041,20 @@ def test_answers_are_remembered_for_a_while_whether_found_or_not(
     assert finder.find(directory) == ALICES_PERSON
     assert finder.find(directory, "nobody@example.com") is None
     assert directory.searches == 5
+
+
+def test_the_spelling_of_a_stranger_is_not_in_the_login_name_that_others_get(
+    make_finder: MakeFinder, shared_directory: Directory
+) -> None:
+    finder = make_finder(starttls="no", cache_seconds=60)
+    found = {
+        address: finder.find(shared_directory, address, login_name="{local}/{uid}")
+        for address in ("ALICE@example.com", "alice@example.com")
+    }
+    assert found == {
+        "ALICE@example.com": Person("ALICE/alice", "Alice Example"),
+        "alice@example.com": Person("alice/alice", "Alice Example"),
+    }
 
 
 def test_the_memory_is_bounded(make_finder: MakeFinder, directory: Directory) -> None:

@@ -117,7 +117,8 @@ class Directories:
 
     @cachedmethod(
         cache=attrgetter("_people"),
-        key=lambda _, server, address: (server, str(address).lower()),
+        # In its own case: a stranger's spelling must not stand in the login name of others.
+        key=lambda _, server, address: (server, address),
         lock=attrgetter("_lock"),
     )
     def find(self, server: LdapServer, address: EmailAddress) -> Person | None:
