@@ -3,6 +3,7 @@
 import io
 import logging
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -220,6 +221,31 @@ def test_the_log_has_the_address_that_limits_count(make_app: Callable[..., Flask
         access_log.removeHandler(handler)
     found = re.findall(r"automx\.access: (.*)", lines.getvalue())
     assert found == ["192.0.2.1 POST / 403", *["192.0.2.1 POST / 429"] * 2]
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ("\x1b[31m\r\n", "\\x1b[31m\\x0d\\x0a"),
+        ("\x9b\x7f", "\\x9b\\x7f"),
+        ("\u202egnp.exe\u2066", "\\u202egnp.exe\\u2066"),  # shown in another order
+        ("\u200b\ufeff\u00ad", "\\u200b\\ufeff\\xad"),  # not shown at all
+        ("\u2028\u2029\x85", "\\u2028\\u2029\\x85"),  # line breaks to some programs
+        ("\U000e0041\ue000", "\\ue0041\\ue000"),
+        ("é Ω 猫", "é Ω 猫"),
+    ],
+)
+def test_the_log_shows_what_a_client_sent_as_what_it_is(sent: str, shown: str) -> None:
+    formatter = ClientFormatter()
+    line = formatter.format(logging.makeLogRecord({"msg": "GET %s", "args": (sent,)}))
+    assert line.endswith(f"GET {shown}")
+    try:
+        raise ValueError(sent.replace("\n", ""))
+    except ValueError:
+        record = logging.makeLogRecord({"msg": "a bug", "exc_info": sys.exc_info()})
+    lines = formatter.format(record).split("\n")
+    assert lines[1] == "Traceback (most recent call last):"
+    assert lines[-1] == "ValueError: " + shown.replace("\\x0a", "")
 
 
 # Schemes and prefixes.

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from typing import Any
 
 from flask import Flask, Response, has_request_context, request
 
@@ -13,18 +14,33 @@ MAX_LINE = 2_000  # characters; a path or a host name may have many more
 
 _QUERY = re.compile(r"\?\S*")
 _ADDRESS = re.compile(r"(?s)^(/autodiscover/autodiscover\.json/v1\.0/).+")
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class ClientFormatter(logging.Formatter):
     """Puts the client's address before a message, and keeps the message on one line."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Return the line; control characters that a client sent are escaped."""
+        """Return the line; what is not printable in a message is escaped: a client sent it.
+
+        That is more than control characters: U+202E shows a line in another order.
+        """
         client = f"{request.remote_addr} " if has_request_context() else ""
         line = f"{record.levelname} {record.name}: {client}{record.message}"[:MAX_LINE]
-        line = _CONTROL.sub(lambda char: f"\\x{ord(char[0]):02x}", line)
-        return f"{self.formatTime(record)} {line}"
+        return f"{self.formatTime(record)} {_printable(line)}"
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """Return a traceback, whose last lines may quote a client as well."""
+        return "\n".join(map(_printable, super().formatException(ei).split("\n")))
+
+
+def _printable(line: str) -> str:
+    if line.isprintable():  # nearly all are
+        return line
+    return "".join(char if char.isprintable() else _escaped(char) for char in line)
+
+
+def _escaped(char: str) -> str:
+    return f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}"
 
 
 def without_query(record: logging.LogRecord) -> bool:
