@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from automx.models import metadata
 from tests.commandline import attempt
 from tests.conftest import Execute
+from tests.processes import AUTOMX
 
 # Control characters of ISO 6429 (C0, C1), line ends of Unicode, and controls of bidirectional text.
 ODD = "\x1b[2J\x07\x7f\x85\x9b2J\u2028\u2029\u202e\u2066\u200b\r\nforged"
@@ -123,3 +125,26 @@ def test_no_error_repeats_control_characters_of_an_argument(database: Path) -> N
     odd = ODD.replace("\r\n", "")
     for command in (["token", "show", odd], ["show", odd], ["check", odd], [odd], ["prune", odd]):
         printed(database, command)
+
+
+@pytest.mark.usefixtures("example")
+def test_no_warning_of_a_command_prints_marks_of_a_program(
+    database: Path, execute: Execute, tmp_path: Path
+) -> None:
+    execute(TOKEN)
+    complaint, program = tmp_path / "complaint", tmp_path / "program"
+    complaint.write_text(f"a complaint{IN_NAMES}", "utf-8")
+    program.write_text(f'#!/bin/sh\ncat {complaint} >&2\necho \'{{"status": "created"}}\'\n')
+    program.chmod(0o700)
+    env = {
+        "AUTOMX_CONF": "/dev/null",
+        "AUTOMX_DB_URI": f"sqlite:///{database}",
+        "AUTOMX_ACCOUNT_BACKEND": "command",
+        "AUTOMX_ACCOUNT_COMMAND": str(program),
+        "PYTHONUTF8": "1",
+    }
+    command = [str(AUTOMX), "account", "add", "dc-alice@example.com", "--token", "weekly"]
+    made = subprocess.run(command, env=env, capture_output=True, check=True, timeout=60)
+    assert made.stderr.decode().splitlines() == [
+        f"account_command, {action}: a complaint ���forged" for action in ("check", "create")
+    ]

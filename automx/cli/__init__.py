@@ -11,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from automx import __version__
-from automx.cli.terminal import complain, printable
+from automx.cli.terminal import PrintableFormatter, complain, printable
 from automx.errors import AutomxError
 
 # Each command: "module:attribute", and its first sentence for ``automx --help``.
@@ -74,6 +74,8 @@ class Commands(click.Group):
         """
         if "_AUTOMX_COMPLETE" in os.environ:
             logging.disable()
+        if logging.lastResort is not None:  # it writes the warnings of commands
+            logging.lastResort.setFormatter(PrintableFormatter())
         try:
             return super().main(*args, **options)
         except OSError as error:

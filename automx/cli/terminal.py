@@ -6,12 +6,13 @@ the controls of bidirectional text) could move the cursor or disguise what a lin
 """
 
 import json
+import logging
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -79,6 +80,18 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Puts what a command logs into one printable line; lines of a traceback stay lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the message, which may quote a backend or a directory."""
+        return printable(record.message)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """Return a traceback."""
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
