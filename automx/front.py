@@ -21,7 +21,7 @@ from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
 from automx.errors import AutomxError, SilentError, UnavailableError
 from automx.places import Places, Threads
-from automx.rsgi import Body, Exchange, Scope, answer, environment
+from automx.rsgi import Body, Exchange, Scope, answer, bytes_of, environment
 from automx.views import initdb, root
 from automx.views.failure import FOUND
 from automx.views.http import MAX_BODY, parts
@@ -162,8 +162,16 @@ def make_front(app: Flask) -> Front:
     """Return the front of automx's application."""
     with app.app_context():
         settings = parts().settings
-    paths = {path.rstrip("/") for path in root.paths_of_accounts(settings.web_endpoint)}
+    paths = account_paths(settings.web_endpoint)
     return Front(app, accounts=paths, max_seed=lambda environ: initdb.max_body(environ, settings))
+
+
+def account_paths(web_endpoint: str) -> set[str]:
+    """Return the paths at which a POST makes an account, as an environment has them.
+
+    They have no slash at the end.
+    """
+    return {bytes_of(path).rstrip("/") for path in root.paths_of_accounts(web_endpoint)}
 
 
 def _is_post(environ: "WSGIEnvironment", paths: Container[str]) -> bool:

@@ -99,8 +99,8 @@ def environment(scope: Scope) -> "WSGIEnvironment":
     environ: WSGIEnvironment = {
         **_ALWAYS,
         "REQUEST_METHOD": scope.method,
-        "PATH_INFO": _bytes_of(scope.path),
-        "QUERY_STRING": _bytes_of(scope.query_string),
+        "PATH_INFO": bytes_of(scope.path),
+        "QUERY_STRING": bytes_of(scope.query_string),
         "SERVER_NAME": server.strip("[]"),
         "SERVER_PORT": port,
         "SERVER_PROTOCOL": "HTTP/1.0" if scope.http_version == "1" else "HTTP/1.1",
@@ -128,7 +128,7 @@ def environment(scope: Scope) -> "WSGIEnvironment":
     return environ
 
 
-def _bytes_of(text: str) -> str:
+def bytes_of(text: str) -> str:
     """Return the bytes of a text as PEP 3333 writes them."""
     return text if text.isascii() else text.encode().decode("latin-1")
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from flask import Flask
@@ -23,6 +24,7 @@ from flask import Flask
 from automx.accounts import tokens
 from automx.database import open_session
 from automx.errors import BusyError
+from automx.front import account_paths
 from automx.places import Places
 from automx.rsgi import environment
 from tests.conftest import EXAMPLE_ROWS
@@ -358,6 +360,13 @@ def test_an_environment_is_that_of_pep_3333() -> None:
         "REMOTE_ADDR": "2001:db8::1",
         "HTTP_HOST": "",
     }
+
+
+@pytest.mark.parametrize("path", ["/", "/new_email", "/a b", "/A/", "/konto-für-alle", "/新/x"])
+def test_every_path_of_the_settings_has_the_threads_of_accounts(path: str) -> None:
+    asked = environment(Scope(path=path))["PATH_INFO"]
+    for endpoint in (path, quote(path)):
+        assert asked.rstrip("/") in account_paths(f"https://mail.example.com{endpoint}")
 
 
 @pytest.mark.parametrize(
