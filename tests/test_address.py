@@ -102,6 +102,24 @@ def test_a_domain_is_found_in_both_of_its_forms() -> None:
     assert unicode_domain("example.com") == "example.com"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "\u00ad" * 600 + "example.com",
+        "\u0660" * 20_000,
+        "é." * 10_000,
+        "a" + "\u0301\u0316" * 10_000,
+    ],
+    ids=["characters that are dropped", "one label", "many labels", "marks in another order"],
+)
+def test_a_name_of_any_length_takes_no_time(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr("idna.encode", lambda *_, **__: pytest.fail("it is mapped"))
+    with pytest.raises(AddressError):
+        parse_domain(name)
+    with pytest.raises(AddressError):
+        parse_host(name)
+
+
 def test_placeholders_are_expanded() -> None:
     address = EmailAddress.parse("Alice@example.com")
     text = "%EMAILADDRESS% %EMAILLOCALPART% %EMAILDOMAIN% 100% %OTHER%"
