@@ -775,6 +775,30 @@ def test_a_failing_export_leaves_an_older_file_as_it_is(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes links of other users")
+@pytest.mark.parametrize(("owner", "is_followed"), [(1001, False), (1002, True), (0, True)])
+def test_a_link_that_a_stranger_has_put_into_a_folder_for_all_is_not_followed(
+    tmp_path: Path, database: Path, owner: int, is_followed: bool
+) -> None:
+    folder, victim = tmp_path / "folder", tmp_path / "victim"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    os.chown(folder, 1002, -1)
+    victim.write_text("old")
+    link = folder / "seed.json"
+    link.symlink_to(victim)
+    os.chown(link, owner, -1, follow_symlinks=False)
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": f"sqlite:///{database}"}
+
+    result = attempt("export", link, env=env)
+
+    assert (result.returncode == 0) == is_followed
+    assert (victim.read_text() != "old") == is_followed
+    assert link.is_symlink()
+    refused = f"Error: {link} is a link of another user, and is not followed\n"
+    assert result.stderr == ("" if is_followed else refused)
+
+
 # Runs a command and prints the most memory that it had, in kB. (The parent's memory, when it forks,
 # counts for what wait4(2) tells about a child, but not for this.)
 MEASURED = """
