@@ -18,14 +18,14 @@ CONTENT_TYPE = "application/xml; charset=utf-8"
 PATH = "/mail/config-v1.1.xml"
 
 # Element and type of services, by the registry of the draft.
-_BESIDE_PROVIDER = {
+BESIDE_PROVIDER = {
     ServiceType.CALDAV: ("calendar", "caldav"),
     ServiceType.CARDDAV: ("addressbook", "carddav"),
     ServiceType.WEBDAV: ("fileShare", "webdav"),
     ServiceType.XMPP: ("chatServer", "xmpp"),
     ServiceType.MATRIX: ("chatServer", "matrix"),
 }
-_INCOMING = {
+INCOMING = {
     ServiceType.JMAP: ("incomingServer", "jmap"),
     ServiceType.EWS: ("incomingServer", "ews"),
     ServiceType.ACTIVESYNC: ("incomingServer", "activeSync"),
@@ -46,7 +46,7 @@ def render(config: ClientConfig, address: EmailAddress | None = None) -> bytes:
     config = config.for_client(address).general()
     root = xml.root("clientConfig", version="1.2")
     # FairEmail takes the last user name of the document: that of a mail server has to be the last.
-    _services(root, config, _BESIDE_PROVIDER)
+    _services(root, config, BESIDE_PROVIDER)
     for server in config.sieve:
         _mail_server(add(root, "setupServer", type=server.type), server)
     provider = add(root, "emailProvider", id=config.domain)
@@ -56,7 +56,7 @@ def render(config: ClientConfig, address: EmailAddress | None = None) -> bytes:
     add(provider, "displayShortName", short_name)
     for server in config.incoming:
         _mail_server(add(provider, "incomingServer", type=server.type), server)
-    _services(provider, config, _INCOMING)  # after the servers that every client knows
+    _services(provider, config, INCOMING)  # after the servers that every client knows
     for server in config.outgoing:
         _mail_server(add(provider, "outgoingServer", type=server.type), server)
     _documentation(provider, config.details.documentation)
