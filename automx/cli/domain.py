@@ -76,15 +76,30 @@ def add(
         raise click.UsageError("Name a domain, or - to read names from standard input.")
     value = options.given("domain", given)
     with closing(read_records(given_names, is_csv=is_csv)) as records:
+        add_records(
+            context, records, value, like=like, skip_existing=skip_existing, dry_run=dry_run
+        )
 
-        def work(changes: Changes) -> int:
-            new = _New(changes, value, like)
-            found = with_progress(new.domains(records), records.number)
-            added = bulk.add_domains(changes, found, records.number, skip_existing=skip_existing)
-            new.warn()
-            return added.existing
 
-        change(context, work, dry_run=dry_run)
+def add_records(
+    context: Context,
+    records: Records,
+    value: Item,
+    *,
+    like: str | None = None,
+    skip_existing: bool,
+    dry_run: bool,
+) -> None:
+    """Add the domains of records, with the members of ``value`` where these say nothing."""
+
+    def work(changes: Changes) -> int:
+        new = _New(changes, value, like)
+        found = with_progress(new.domains(records), records.number)
+        added = bulk.add_domains(changes, found, records.number, skip_existing=skip_existing)
+        new.warn()
+        return added.existing
+
+    change(context, work, dry_run=dry_run)
 
 
 class _New:
@@ -128,15 +143,15 @@ class _New:
             ("directory", "ldapserver_id", "directory"),
         ):
             if text := record.get(column):
-                found[member] = self._id(kind, text, place)
+                found[member] = self._id(kind, text, f"{place}, column {column}")
         for column, member, kind in (
             ("servers", "servers", "server"),
             ("services", "davservers", "service"),
         ):
             if some := words(record.get(column)):
-                found[member] = [self._id(kind, text, place) for text in some]
+                found[member] = [self._id(kind, text, f"{place}, column {column}") for text in some]
         if text := record.get("disabled"):
-            found["disabled"] = one(text, BOOLEAN, f"{place}.disabled")
+            found["disabled"] = one(text, BOOLEAN, f"{place}, column disabled")
         return found
 
     def _id(self, kind: str, text: str, place: str) -> int:

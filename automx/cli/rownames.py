@@ -1,6 +1,5 @@
 """Names of domains that a command reads: arguments, lines or CSV on standard input."""
 
-import csv
 import json
 import sys
 import tempfile
@@ -9,9 +8,7 @@ from typing import IO, Any
 
 import click
 
-from automx import members
-from automx.errors import SeedError
-from automx.kinds import shown
+from automx import csvfile, members
 
 _IN_MEMORY = 2**20  # octets; more go into a temporary file
 
@@ -32,6 +29,16 @@ class Records:
     def append(self, record: Mapping[str, str], place: str) -> None:
         """Add a record; raises SeedError with its place if its name is not that of a domain."""
         members.one(record.get("name", ""), members.DOMAIN["name"], place)
+        self._write(place, record)
+
+    def append_csv(self, data: bytes, name: str, delimiter: str = "") -> None:
+        """Add the records of a table in CSV, the file ``name``. Raises SeedError."""
+        for number, record in csvfile.read(data, name, COLUMNS, "name", delimiter):
+            place = f"{name}: line {number}"
+            members.one(record["name"], members.DOMAIN["name"], f"{place}, column name")
+            self._write(place, record)
+
+    def _write(self, place: str, record: Mapping[str, str]) -> None:
         self._file.write(json.dumps([place, record]).encode() + b"\n")
         self.number += 1
 
@@ -51,8 +58,7 @@ def read_records(names: Sequence[str], *, is_csv: bool) -> Records:
             if name != "-":
                 found.append({"name": name}, name)
             elif is_csv:
-                for number, record in _csv_records(_standard_input()):
-                    found.append(record, f"line {number}")
+                found.append_csv(sys.stdin.buffer.read(), "standard input")
             else:
                 for number, line in _lines(_standard_input()):
                     found.append({"name": line}, f"line {number}")
@@ -83,30 +89,6 @@ def _lines(lines: Iterator[str]) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(lines, 1):
         if (name := line.strip()) and not name.startswith("#"):
             yield number, name
-
-
-def _csv_records(lines: Iterator[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the records with the number of their last line. Raises SeedError."""
-    head = next(lines, "")
-    separator = ";" if head.count(";") > head.count(",") else ","
-    try:
-        columns = [name.strip().lower() for name in next(csv.reader([head], delimiter=separator))]
-        for column in columns:
-            if column not in COLUMNS:
-                known = ", ".join(COLUMNS)
-                raise SeedError(f"line 1: expected columns of {known}, found {shown(column)}")
-        if "name" not in columns or len(set(columns)) < len(columns):
-            raise SeedError("line 1: expected the column name, and each column once")
-        reader = csv.reader(lines, delimiter=separator, strict=True)
-        for row in reader:
-            number = reader.line_num + 1
-            if not any(cell.strip() for cell in row):
-                continue
-            if len(row) != len(columns):
-                raise SeedError(f"line {number}: expected {len(columns)} columns, found {len(row)}")
-            yield number, {c: cell.strip() for c, cell in zip(columns, row, strict=True)}
-    except (csv.Error, StopIteration) as error:
-        raise SeedError(f"standard input is no CSV: {error}") from error
 
 
 def words(cell: Any) -> list[str]:
