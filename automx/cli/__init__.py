@@ -27,6 +27,11 @@ COMMANDS = {
     "dns": ("dns:dns", "Print the DNS records for the zone of DOMAIN."),
     "domain": ("domain:domain", "Add, show, change, link, disable and delete domains."),
     "export": ("seed:export", "Write a document that seeds an equal database."),
+    "import-autoconfig": (
+        "imports:import_autoconfig",
+        "Import Autoconfig files: domains with their servers.",
+    ),
+    "import-csv": ("imports:import_csv", "Import domains from a table in CSV."),
     "import-mailadm": ("mailadm:import_mailadm", "Import tokens and users of mailadm."),
     "ldap": ("ldap:ldap", "Try the directories that know people's login names."),
     "mobileconfig-qr": ("dclogin:mobileconfig_qr", "Make a QR code of the profile of ADDRESS."),

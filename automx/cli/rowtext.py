@@ -132,9 +132,15 @@ def details(session: Session, kind: str, item: Item, origin: str | None, used: s
 
 
 def report(
-    context: Context, changes: Changes, *, names: Names, dry_run: bool, skipped: int = 0
+    context: Context,
+    changes: Changes,
+    *,
+    names: Names,
+    dry_run: bool,
+    skipped: int = 0,
+    **more: object,
 ) -> None:
-    """Print what was changed, or with ``dry_run`` what would be."""
+    """Print what was changed, or with ``dry_run`` what would be; ``more`` is for JSON."""
     numbers: dict[str, int] = {}
     for (action, _), number in changes.numbers.items():
         numbers[action] = numbers.get(action, 0) + number
@@ -142,7 +148,7 @@ def report(
     for change in changes.made:
         found[_JSON_LISTS[change.action]].append(change.document())
     found["numbers"] = {name: numbers.get(action, 0) for action, name in _JSON_LISTS.items()}
-    found |= {"skipped": skipped, "dry_run": dry_run}
+    found |= {"skipped": skipped, "dry_run": dry_run, **more}
     context.write(found, lambda: "\n".join(_report(changes, names, dry_run, skipped)))
 
 
