@@ -143,6 +143,9 @@ class _Reader:
             purpose = shown(element.get("purpose"))
             self._lose(f"domain {shown(text)}", f"its purpose is {purpose}")
             return
+        if "%" in text:
+            self._lose(f"domain {shown(text)}", "say for which domains the file is by --domain")
+            return
         name = self._value(members.DOMAIN["name"], text, "domain")
         if name is not None and "*" in name:
             self._lose(f"domain {shown(name)}", "a wildcard is not taken from a file")
@@ -285,6 +288,7 @@ class _Reader:
         found = self._words(element, "socketType", where, read)
         if not found:
             raise SeedError("no socketType that is known")
+        found.sort(key=lambda word: word == "TLS")  # Thunderbird does not know it
         for other in dict.fromkeys(found[1:]):
             if other != found[0]:
                 self._lose(f"{where}: socketType {other}", f"{found[0]} is before it")

@@ -9,7 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from automx.errors import SeedError
 from automx.kinds import shown
@@ -18,16 +18,6 @@ DELIMITERS = ",;\t"
 
 _MAX_SIZE = 256 * 1024 * 1024  # bytes
 _HEAD = 64 * 1024  # characters by which the delimiter is found
-
-
-class Cell(NamedTuple):
-    """A place in a file: its line, and the name of a column; "" for the whole line."""
-
-    line: int
-    column: str = ""
-
-    def __str__(self) -> str:
-        return f"line {self.line}" + (f", column {self.column}" if self.column else "")
 
 
 def read(
@@ -53,14 +43,14 @@ def read(
         yield from _rows(reader, before, name, columns, needed)
     except csv.Error as error:
         line = before + max(1, reader.line_num)
-        raise SeedError(f"{name}: {Cell(line)} is no CSV: {error}") from error
+        raise SeedError(f"{name}: line {line} is no CSV: {error}") from error
 
 
 def _rows(
     reader: Any, before: int, name: str, columns: Collection[str], needed: str
 ) -> Iterator[tuple[int, dict[str, str]]]:
     head = [cell.strip().lower() for cell in next(reader, [])]
-    where = f"{name}: {Cell(before + 1)}"
+    where = f"{name}: line {before + 1}"
     for column in head:
         if column not in columns:
             known = ", ".join(columns)
@@ -75,9 +65,7 @@ def _rows(
         if any(cells):
             if len(cells) != len(head):
                 found = f"{len(cells)} cells" if len(cells) > 1 else "1 cell"
-                raise SeedError(
-                    f"{name}: {Cell(number)}: expected {len(head)} cells, found {found}"
-                )
+                raise SeedError(f"{name}: line {number}: expected {len(head)} cells, found {found}")
             yield number, dict(zip(head, cells, strict=True))
         number = before + reader.line_num + 1
 
@@ -96,7 +84,8 @@ def _encoding(data: bytes, name: str) -> str:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise SeedError(f"{name}: {Cell(line)} is no text in UTF-8 or Windows-1252") from error
+        known = "UTF-16" if encoding == "utf-16" else "UTF-8 or Windows-1252"
+        raise SeedError(f"{name}: line {line} is no text in {known}") from error
     if "\0" in text:
         raise SeedError(f"{name} is no text: it has a character NUL")
     return encoding

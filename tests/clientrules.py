@@ -26,6 +26,8 @@ CLIENTS_PAGE = REPOSITORY / "docs" / "clients.md"
 _TABLE = re.compile(r"(?<=<!-- table of clients -->\n\n).*?(?=\n\n<!-- end -->)", re.DOTALL)
 
 _PASSWORDS = {"password-cleartext", "password-encrypted"}
+_SOCKET_TYPES = {"SSL", "STARTTLS", "plain"}
+_OLD_WORDS = {"plain": "password-cleartext", "secure": "password-encrypted"}
 _NO_LOGIN = {"none", "client-IP-address"}
 # Thunderbird and Delta Chat know OAuth2 for providers of a built-in list only.
 _THUNDERBIRD = {*_PASSWORDS, *_NO_LOGIN, "GSSAPI", "NTLM", "TLS-client-cert"}
@@ -76,6 +78,27 @@ class Client:
             return f"{self._used(config, incoming)}/{self._used(config, outgoing)}"
         except UselessError as error:
             return f"no: {error}"
+
+    def choice(self, document: bytes) -> list[tuple[object, ...]]:
+        """Return which servers of an Autoconfig document the client takes, and how it logs in.
+
+        A server that the client cannot read is as if it were not there.
+        """
+        known = [offer for offer in offers(document) if self._can_read(offer)]
+        return [
+            (
+                *(offer.type, self.fills_in(offer.host), offer.port, offer.socket_type),
+                self.fills_in(offer.user_name),
+                next(method for method in offer.methods if method in self.methods),
+            )
+            for offer in (self._chosen(known, *self.incoming), self._chosen(known, "smtp"))
+        ]
+
+    def _can_read(self, offer: Offer) -> bool:
+        is_named = bool(offer.user_name) or not _NO_LOGIN.isdisjoint(offer.methods)
+        is_named = is_named and bool(offer.host) and "%USERNAME%" not in offer.user_name
+        has_method = not self.methods.isdisjoint(offer.methods)
+        return is_named and offer.port > 0 and has_method and offer.socket_type in _SOCKET_TYPES
 
     def _check_usable(self, offer: Offer) -> None:
         if offer.socket_type == "plain":
@@ -148,21 +171,29 @@ def _as_evolution(text: str) -> str:
 
 def _autoconfig(address: EmailAddress | None) -> Callable[[ClientConfig], list[Offer]]:
     def read(config: ClientConfig) -> list[Offer]:
-        root = etree.fromstring(_document(autoconfig.render, config, address))
-        return [
-            Offer(
-                element.get("type", ""),
-                element.findtext("hostname", ""),
-                int(element.findtext("port", "0")),
-                element.findtext("socketType", ""),
-                element.findtext("username", ""),
-                tuple(method.text or "" for method in element.findall("authentication")),
-            )
-            for element in root.iter("incomingServer", "outgoingServer")
-            if element.get("type") in {"imap", "pop3", "smtp"}
-        ]
+        return offers(_document(autoconfig.render, config, address))
 
     return read
+
+
+def _texts(element: etree._Element, name: str) -> list[str]:
+    return [(part.text or "").strip() for part in element.findall(name)]
+
+
+def offers(document: bytes) -> list[Offer]:
+    """Return the servers of an Autoconfig document."""
+    return [
+        Offer(
+            element.get("type", ""),
+            element.findtext("hostname", ""),
+            int(element.findtext("port", "0")),
+            next((word for word in _texts(element, "socketType") if word in _SOCKET_TYPES), ""),
+            element.findtext("username", ""),
+            tuple(_OLD_WORDS.get(word, word) for word in _texts(element, "authentication")),
+        )
+        for element in etree.fromstring(document).iter("incomingServer", "outgoingServer")
+        if element.get("type") in {"imap", "pop3", "smtp"}
+    ]
 
 
 def _autodiscover(address: EmailAddress | None) -> Callable[[ClientConfig], list[Offer]]:

@@ -283,6 +283,7 @@ def walk_through(page: Path) -> list[tuple[str, str]]:
     [
         ("docs/database.md", 3, ""),
         ("docs/administration.md", 8, "automx db upgrade >before\n"),
+        ("docs/import.md", 3, "automx db upgrade >before\n"),
         (
             "README.md",
             1,
