@@ -238,7 +238,8 @@ class _Reader:
         number = self._numbers[element.tag]
         type_ = element.get("type", "").strip()
         host = _text(element.find("hostname")) or _text(_url(element))
-        where = f"{element.tag} {number} ({', '.join(filter(None, (type_, host))) or 'empty'})"
+        words = [shown(word).strip('"') for word in (type_, host) if word]
+        where = f"{element.tag} {number} ({', '.join(words) or 'empty'})"
         key = (element.tag, type_.lower())
         try:
             if key in _MAIL:

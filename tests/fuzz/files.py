@@ -1,4 +1,4 @@
-"""Targets: files and texts of administrators: settings, URIs, mailadm's database."""
+"""Targets: files and texts of administrators: settings, URIs, mailadm's database, imports."""
 
 import contextlib
 import logging
@@ -10,13 +10,13 @@ from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
-from automx import config
+from automx import autoconfigfile, config, csvfile, members, rows
 from automx.accounts import mailadm, mailadmfile
 from automx.cli.terminal import printable, printable_json
 from automx.config import values
 from automx.config.files import ETC
 from automx.database import Session, create_engine, uris
-from automx.errors import AutomxError, BadRequestError, DatabaseError, SettingsError
+from automx.errors import AutomxError, BadRequestError, DatabaseError, SeedError, SettingsError
 from automx.migrations import upgrade
 from tests.fuzz.promises import keep, one_line, refusing, target, text_of
 
@@ -151,6 +151,40 @@ def _check_import(found: mailadmfile.Mailadm) -> None:
         again = mailadm.take_over(session, found, now=_NOW)
         keep(again.tokens.added == again.accounts.added == 0, "a second import adds nothing")
     session.rollback()
+
+
+@target
+def autoconfig_file(data: bytes) -> None:
+    """Read an Autoconfig file: what is kept are members that rows can hold."""
+    with refusing(SeedError):
+        found = autoconfigfile.read(data, "the file")
+        members.read("provider", {"name": "Example", **found.provider})
+        for domain in found.domains:
+            keep(members.DOMAIN["name"].read(domain) == domain, "a name has its normal form")
+        for kind, record, items in (
+            ("server", rows.mail_server, found.servers),
+            ("service", rows.service, found.services),
+        ):
+            for item in items:
+                given = {member: value for member, value in item.items() if value is not None}
+                keep(members.read(kind, given) == item, "an item has its normal form")
+                record(item)
+        for line in found.lost:
+            one_line(line)
+
+
+@target
+def csv_file(data: bytes) -> None:
+    """Read a table in CSV: each row has the columns of the head."""
+    columns = ("name", "provider", "servers")
+    with refusing(SeedError):
+        last, heads = 1, set()
+        for number, record in csvfile.read(data, "the file", columns, "name"):
+            keep(number > last, "lines are counted")
+            last = number
+            heads.add(tuple(record))
+            keep(all(cell == cell.strip() for cell in record.values()), "no blanks around cells")
+        keep(len(heads) <= 1, "all rows have the same columns")
 
 
 @target
