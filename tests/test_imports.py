@@ -13,8 +13,10 @@ import pytest
 
 from automx.autoconfigfile import MAX_SIZE
 from automx.database import open_session
+from automx.migrations import upgrade
 from automx.models import metadata
 from tests.commandline import attempt, automx
+from tests.databases import engine_uri
 from tests.documents import DATA
 from tests.test_autoconfigfile import SERVER, file_with
 
@@ -418,3 +420,29 @@ def test_domains_of_a_table_that_exist_are_a_conflict_or_passed_over(env: dict[s
     assert rows(env) == before
     automx("import-csv", "-", "--skip-existing", env=env, stdin=table)
     assert [*links(env)] == ["first.example", "new.example"]
+
+
+@pytest.mark.usefixtures("hoster")
+def test_a_line_of_a_table_without_provider_is_named_if_there_are_several(
+    env: dict[str, str],
+) -> None:
+    table = "name,provider\na.example,1\nb.example,\n"
+    result = attempt("import-csv", "-", env=env, stdin=table)
+    assert (result.returncode, result.stderr) == (
+        1,
+        "automx: standard input: line 3, column provider: there is not exactly one provider\n",
+    )
+
+
+# Databases.
+
+
+def test_imports_are_the_same_in_each_database(any_database_uri: str, tmp_path: Path) -> None:
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": any_database_uri, "HOME": str(tmp_path)}
+    upgrade(engine_uri(any_database_uri))
+    automx("import-autoconfig", ISPDB, "--yes", env=env)
+    automx("import-autoconfig", ISPDB, "--yes", "--domain", "new.example", env=env)
+    automx("import-csv", "-", env=env, stdin="name,disabled\nlast.example,yes\n")
+    names = ["bluemail.example", "blue.example", "ümlaut.example", "new.example", "last.example"]
+    assert links(env) == {name: (1, [1, 2, 3, 4, 5]) for name in names}
+    assert len(ids(env, "server")) == 5

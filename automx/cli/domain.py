@@ -127,6 +127,8 @@ class _New:
         for place, record in records:
             value = self._value | self._of_record(record, place)
             if value.get("provider") is None:
+                if "provider" in record:  # a table has the column
+                    raise SeedError(f"{place}, column provider: there is not exactly one provider")
                 raise click.UsageError("Say which provider, as in --provider NAME.")
             if not any(member in value for member in _LINKS):
                 value |= self._shared_by(value["provider"])
