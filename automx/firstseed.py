@@ -73,10 +73,9 @@ def adds_nothing(session: Session, document: object) -> bool:
     automx.seed.populate().
     """
     seed = seeddocument.read(document)
-    directories = {row["id"]: row for row in seed.rows["ldapserver"]}
     for detail in seed.rows["ldapserver_detail"]:  # rows.selected() has both in one
         values = {name: value for name, value in detail.items() if value is not None}
-        directories[detail["ldapserver_id"]].update(values)
+        seed.rows["ldapserver"][detail["ldapserver_id"]].update(values)
     held = {table: _equal_ids(session, table, seed.rows[table]) for table in _KEYS}
     _leave_out_other_details(session, seed, held["provider"])
     if not all(ids for found in held.values() for ids in found):

@@ -44,9 +44,9 @@ class SeedRows:
 
     ``warnings`` are about keys that have no effect.
 
-    The ``provider_id`` of details is the index of the provider, the ``domain_id`` of
-    ``disabled_domain`` that of the domain; a domain without provider belongs to the document's only
-    provider. ``links`` has, by the
+    Rows that belong to another one have its index in place of its id: details and pages of a
+    provider, details of a directory, ``disabled_domain``. A domain without provider belongs to the
+    document's only provider. ``links`` has, by the
     table of servers, the ids that each domain names, None for all servers of the document.
     ``paths`` says where each id of the document is, ``outside`` where an id that the document
     does not hold, and that must therefore be in the database: (table, id) -> path.
@@ -77,8 +77,10 @@ class SeedRows:
                 self.add("provider", {key: item[key] for key in ("id", *rows.PROVIDER)}, path)
             case "directory":
                 row, detail = rows.split_ldapserver(item)
+                if detail:
+                    index = {"ldapserver_id": len(self.rows["ldapserver"])}
+                    self.rows["ldapserver_detail"].append(detail | index)
                 self.add("ldapserver", row, path)
-                self.rows["ldapserver_detail"] += [detail] if detail else []
             case "domain":
                 for key, table in _REFERENCES.items():
                     found = item[key]

@@ -154,6 +154,22 @@ def test_a_row_that_was_added_is_the_item_that_was_reported(session: Session, ki
     assert list(dangling_references(session)) == []
 
 
+@pytest.mark.parametrize("kind", NEW)
+def test_a_row_of_which_everything_is_said_can_be_added(session: Session, kind: str) -> None:
+    domain = {"servers": [1, 3], "davservers": [2]} if kind == "domain" else {}
+    change = one(session, "add", kind, NEW[kind] | PATCHES[kind] | domain)
+    assert stored.item(session, kind, change.id) == change.after
+
+
+def test_details_that_are_null_are_none(session: Session) -> None:
+    nothing = dict.fromkeys(("webmail_url", "help_url", "support_address", "color"))
+    change = one(session, "add", "provider", {"name": "New", "details": nothing})
+    assert stored.item(session, "provider", change.id) == change.after
+    session.rollback()
+    changes = Changes(session, "user:root", now=NOW)
+    assert changes.set("provider", change.id, {"details": nothing}) is None
+
+
 @pytest.mark.parametrize(
     ("kind", "member"), [(kind, member) for kind in PATCHES for member in PATCHES[kind]]
 )

@@ -76,6 +76,8 @@ def insert(session: Session, new: SeedRows, origin: str | None, now: datetime) -
                 domain["provider_id"] = providers[0]["id"]
         for row in (*new.rows["provider_detail"], *new.rows["documentation"]):
             row["provider_id"] = providers[row["provider_id"]]["id"]
+        for row in new.rows["ldapserver_detail"]:
+            row["ldapserver_id"] = new.rows["ldapserver"][row["ldapserver_id"]]["id"]
         for row in new.rows["disabled_domain"]:
             row |= {"domain_id": domains[row["domain_id"]]["id"], "since": now}
         for table, table_rows in new.rows.items():
