@@ -4,7 +4,7 @@ That is a document for a database without any row. Later, the same document may 
 a container that seeds at each start: what adds nothing does no harm.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from sqlalchemy import inspect, literal, or_, select
 
@@ -144,8 +144,9 @@ def _holds_domains(
         own = wanted["provider_id"]
         is_held = (
             wanted["id"] in {None, found.id}
-            and found.provider_id in (held["provider"][0] if own is None else {own})
-            and found.ldapserver_id == wanted["ldapserver_id"]
+            and found.provider_id
+            in (held["provider"][0] if own is None else _named(seed, held, "provider", own))
+            and found.ldapserver_id in _named(seed, held, "ldapserver", wanted["ldapserver_id"])
             and (found.id in disabled) == (seed.domains[name] in off)
         )
         if not is_held:
@@ -156,6 +157,16 @@ def _holds_domains(
             if any(linked.get(found.id, set()).isdisjoint(equal) for equal in servers):
                 return False
     return True
+
+
+def _named(
+    seed: SeedRows, held: dict[str, list[_Ids]], table: str, key: str | int | None
+) -> Collection[int | None]:
+    """Return the ids of the rows that a domain of the document refers to by id or by name."""
+    if not isinstance(key, str):
+        return {key}
+    with_ids = zip(seed.rows[table], held[table], strict=True)
+    return _NONE.union(*(ids for row, ids in with_ids if row["name"] == key))
 
 
 def _links(session: Session, table: str, domain_ids: Iterable[int]) -> dict[int, set[int]]:

@@ -58,14 +58,19 @@ def of_details() -> Schema:
 def of_document() -> Schema:
     """Return the schema of a seed document of version 2, which apply reads as well."""
     schema = of_members(seeddocument.DOCUMENT_KEYS, ("version", "domains", "servers"))
+    domain = of_item("domain")
+    words = {"provider": "provider", "ldapserver_id": "directory"}
+    for key, kind in seeddocument.BY_NAME.items():
+        by_id = domain["properties"][key]
+        by_name = {"anyOf": [by_id, of(kind)], "description": f"the id or name of a {words[key]}"}
+        domain["properties"][key] = by_name
     schema["properties"] |= {
-        "$schema": {"type": "string"},
         "version": {"const": 2},
         "details": of_details(),
         "providers": {"type": "array", "items": of_item("provider")},
         "ldapservers": {"type": "array", "items": of_item("directory")},
         "servers": {"type": "array", "items": {"anyOf": [of_item("server"), of_item("service")]}},
-        "domains": {"type": "array", "items": of_item("domain")},
+        "domains": {"type": "array", "items": domain},
     }
     either = [{"required": ["provider"]}, {"required": ["providers"]}]
     return {"$schema": DIALECT, "title": "Seed document of automx", **schema, "oneOf": either}

@@ -85,7 +85,7 @@ def populate(
     seed = seeddocument.read(document)
     for line in seed.warnings:
         warn(line)
-    changes = Changes(session, actor, now=now or this_second())
+    changes = Changes(session, actor, now=now or this_second(), origin=seed.origin)
     changes.insert(seed)
     changes.finish()
     return Counts(*(len(seed.rows[table]) for table in _COUNTED))

@@ -6,6 +6,7 @@ hold, keys are added to it; ``docs/seed.md`` explains each.
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,9 @@ SAMPLE: dict[str, Any] = {
     ],
 }
 
+# The name of a file, a source or a key that rows come from.
+ORIGIN = kinds.text(64)
+
 Row = dict[str, Any]  # column -> value
 
 # The tables of a document; each stands after those that it refers to.
@@ -42,14 +46,15 @@ _TABLES = (
 class SeedRows:
     """The rows of a checked document, by table; rows may have None as id.
 
-    ``warnings`` are about keys that have no effect.
+    ``warnings`` are about keys that have no effect. ``origin`` is what the document says.
 
     Rows that belong to another one have its index in place of its id: details and pages of a
     provider, details of a directory, ``disabled_domain``. A domain without provider belongs to the
     document's only provider. ``links`` has, by the
     table of servers, the ids that each domain names, None for all servers of the document.
     ``paths`` says where each id of the document is, ``outside`` where an id that the document
-    does not hold, and that must therefore be in the database: (table, id) -> path.
+    does not hold, and that must therefore be in the database: (table, id) -> path. ``named`` says
+    the same of the names by which domains refer to providers and directories.
     """
 
     rows: dict[str, list[Row]] = field(default_factory=lambda: {table: [] for table in _TABLES})
@@ -59,7 +64,9 @@ class SeedRows:
     )
     paths: dict[tuple[str, int], str] = field(default_factory=dict)
     outside: dict[tuple[str, int], str] = field(default_factory=dict)
+    named: dict[tuple[str, str], str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    origin: str | None = None
 
     def add(self, table: str, row: Row, path: str) -> None:
         """Add a row; raises SeedError if another one of the document has its id."""
@@ -85,7 +92,9 @@ class SeedRows:
                 for key, table in _REFERENCES.items():
                     found = item[key]
                     for row_id in found if isinstance(found, tuple) else (found,):
-                        if row_id is not None:
+                        if isinstance(row_id, str):
+                            self.named.setdefault((table, row_id), members.below(path, key))
+                        elif row_id is not None:
                             self.refer(table, row_id, members.below(path, key))
                 for table, links in self.links.items():
                     links.append(item[f"{table}s"])
@@ -101,6 +110,19 @@ class SeedRows:
         """Note that the document refers to a row; its own rows are known by then."""
         if (table, row_id) not in self.paths:
             self.outside.setdefault((table, row_id), path)
+
+    def row_named(self, table: str, name: str, ids: Collection[int]) -> int:
+        """Return the only one of the ids of rows that have a name; SeedError if there is none."""
+        if len(ids) == 1:
+            return next(iter(ids))
+        path = self.named[table, name]
+        if ids:
+            found = ", ".join(map(str, sorted(ids)))
+            raise SeedError(f"{path}: expected one of the ids {found}, found the name of all these")
+        raise SeedError(
+            f"{path}: expected the name of a {table} in this document or in the database, "
+            f"found {shown(name)}"
+        )
 
 
 def detail_rows(provider: members.Item, provider_id: int) -> list[Row]:
@@ -173,10 +195,10 @@ def read(document: object) -> SeedRows:
     version = document.get("version", 1) if isinstance(document, dict) else 2
     keys = _COMMON_KEYS if version == 1 else DOCUMENT_KEYS
     top = members.fields(document, keys, "", ("domains", "servers"))
+    seed.origin = top.get("origin")
     _read_providers(seed, top)
     for index, value in enumerate(top.get("ldapservers", ())):
         path = f"ldapservers[{index}]"
-        members.fields(value, members.DIRECTORY, path, ("id",))  # domains name it by its id
         seed.add_item("directory", members.read("directory", value, path), path)
     for index, value in enumerate(top["servers"]):
         path = f"servers[{index}]"
@@ -208,7 +230,7 @@ def _read_domains(seed: SeedRows, values: list[Any], version: object) -> None:
         path = f"domains[{index}]"
         is_name = version == 1
         domain = {"name": members.one(value, members.DOMAIN["name"], path)} if is_name else value
-        item = members.read("domain", domain, path)
+        item = _domain(domain, path)
         first = seed.domains.setdefault(kinds.domain_a_label(item["name"]), index)
         if first != index:
             raise SeedError(
@@ -221,6 +243,18 @@ def _read_domains(seed: SeedRows, values: list[Any], version: object) -> None:
                 f"the document does not have exactly one"
             )
         seed.add_item("domain", item, path)
+
+
+def _domain(value: object, path: str) -> members.Item:
+    """Return the item of a domain, which may name its provider and its directory by their names."""
+    names: members.Item = {}
+    if isinstance(value, dict):
+        for key, kind in BY_NAME.items():
+            if isinstance(name := value.get(key), str):
+                names[key] = members.one(name, kind, f"{path}.{key}")
+    if names and isinstance(value, dict):
+        value = {key: item for key, item in value.items() if key not in names}
+    return members.read("domain", value, path) | names
 
 
 def _server(seed: SeedRows, value: object, path: str) -> tuple[str, members.Item]:
@@ -237,6 +271,8 @@ def _server(seed: SeedRows, value: object, path: str) -> tuple[str, members.Item
 
 
 _COMMON_KEYS = {
+    "$schema": Kind("the address of a JSON Schema", kinds.string),
+    "origin": ORIGIN,
     "version": Kind("1 or 2", kinds.number(1, 2).normalise),
     "provider": rows.PROVIDER["name"],
     "domains": kinds.list_of('"example.com"'),
@@ -251,6 +287,9 @@ DOCUMENT_KEYS = _COMMON_KEYS | {
         '{"id": 1, "name": "ldap.example.com", "search_base": "dc=example"}'
     ),
 }
+
+# The members of a domain that may be the name of a row, and what such a name is.
+BY_NAME = {"provider": rows.PROVIDER["name"], "ldapserver_id": rows.LDAPSERVER["name"]}
 
 # The keys of a domain that refer to rows, and their tables.
 _REFERENCES = {

@@ -336,6 +336,55 @@ def test_a_second_document_adds_to_the_first(session: Session) -> None:
     assert [row for row in rows(session)["davserver_domain"] if row[1] == 62] == []
 
 
+NAMED: dict[str, Any] = {
+    "version": 2,
+    "origin": "git",
+    "providers": [{"name": "East"}, {"name": "West"}],
+    "ldapservers": [{"name": "ldap.example.com", "search_base": "dc=example"}],
+    "servers": [],
+    "domains": [
+        {"name": "a.example", "provider": "West"},
+        {"name": "b.example", "provider": "East", "ldapserver_id": "ldap.example.com"},
+    ],
+}
+
+
+def test_domains_refer_to_providers_and_directories_by_name(any_database: str) -> None:
+    with open_session(any_database) as session:
+        populate(session, NAMED)
+        more = {"name": "c.example", "provider": "West", "ldapserver_id": "ldap.example.com"}
+        populate(session, {"version": 2, "providers": [], "servers": [], "domains": [more]})
+
+        assert rows(session)["domain"] == [
+            (1, "a.example", 2, None),
+            (2, "b.example", 1, 1),
+            (3, "c.example", 2, 1),
+        ]
+        assert rows(session)["domain_origin"] == [(1, "git"), (2, "git")]
+
+
+@pytest.mark.parametrize(
+    ("providers", "error"),
+    [
+        (
+            [{"name": "East"}],
+            'expected the name of a provider in this document or in the database, found "West"',
+        ),
+        (
+            [{"name": "West"}, {"name": "West", "id": 7}],
+            "expected one of the ids 7, 8, found the name of all these",
+        ),
+    ],
+)
+def test_a_name_that_is_not_that_of_one_row_is_refused(
+    session: Session, providers: list[dict[str, Any]], error: str
+) -> None:
+    with pytest.raises(SeedError) as caught:
+        populate(session, NAMED | {"providers": providers})
+    assert str(caught.value) == f"domains[0].provider: {error}"
+    assert is_empty(session)
+
+
 def test_servers_of_a_document_are_for_its_own_domains_only(session: Session) -> None:
     populate(session, SAMPLE)
     document = {

@@ -417,12 +417,14 @@ def test_these_values_are_taken(path: str, value: object) -> None:
             "domains[1].servers: expected a list of ids such as [1, 2], found a list",
         ),
         (
-            "ldapservers.0.id",
-            ...,
-            (
-                "ldapservers[0]: the key id is missing; expected a whole number from -2147483648 "
-                "to 2147483647"
-            ),
+            "origin",
+            " ",
+            'origin: expected a text of 1 to 64 characters without control characters, found " "',
+        ),
+        (
+            "domains.0.provider",
+            "  ",
+            'domains[0].provider: expected a text of 1 to 128 characters, found "  "',
         ),
         (
             "ldapservers.0.bind_password",
@@ -611,11 +613,11 @@ def test_examples_of_the_documentation_are_valid(example: str) -> None:
         ("Domains", members.DOMAIN),
         ("Mail servers", members.SERVER),
         ("Services", members.SERVICE),
-        ("LDAP servers", members.DIRECTORY),
+        ("LDAP servers", members.DIRECTORY | {"bind_password_file": None}),
         ("Several providers ¹", members.PROVIDER),
     ],
 )
 def test_every_key_is_documented(heading: str, keys: dict[str, object]) -> None:
     section = DOCS.split(f"\n## {heading}\n")[1].split("\n## ")[0]
 
-    assert sorted(re.findall(r"^\| `(\w+)`", section, re.MULTILINE)) == sorted(keys)
+    assert sorted(re.findall(r"^\| `([$\w]+)`", section, re.MULTILINE)) == sorted(keys)

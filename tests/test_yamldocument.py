@@ -62,7 +62,10 @@ def test_an_anchor_is_written_once_and_used_often() -> None:
             b"a: 1\nb:\n  c: 1\n  c: 2\n",
             ': line 4, column 3: the key "c" stands twice in one object',
         ),
-        (b"a: *.example.com", ": line 1, column 5 is not valid YAML: did not find expected alphabet"),
+        (
+            b"a: *.example.com",
+            ": line 1, column 5 is not valid YAML: did not find expected alphabet",
+        ),
         (b"1: x", ": line 1, column 1: expected a text as key, found 1"),
         (b"a: !!binary aGk=", ": line 1, column 4: the type tag:yaml.org,2002:binary is not known"),
         (

@@ -74,6 +74,7 @@ def insert(session: Session, new: SeedRows, origin: str | None, now: datetime) -
         for domain in domains:
             if domain["provider_id"] is None:  # the document has one provider only
                 domain["provider_id"] = providers[0]["id"]
+        _resolve_names(session, new)
         for row in (*new.rows["provider_detail"], *new.rows["documentation"]):
             row["provider_id"] = providers[row["provider_id"]]["id"]
         for row in new.rows["ldapserver_detail"]:
@@ -89,6 +90,20 @@ def insert(session: Session, new: SeedRows, origin: str | None, now: datetime) -
                 key, _ = origins.columns
                 of_table = ({key.name: row["id"], "origin": origin} for row in new.rows[table])
                 _insert_rows(session, origins.name, of_table)
+
+
+def _resolve_names(session: Session, new: SeedRows) -> None:
+    """Put ids in place of the names by which domains refer to rows."""
+    ids: dict[str, dict[object, int]] = {"provider": {}, "ldapserver": {}}
+    for table, name in new.named:
+        found = [row["id"] for row in new.rows[table] if row["name"] == name]
+        columns = _TABLES[table].c
+        query = select(columns.id).where(columns.name == name)
+        ids[table][name] = new.row_named(table, name, found or [*session.scalars(query)])
+    for domain in new.rows["domain"] if new.named else ():
+        for table, known in ids.items():
+            value = domain[f"{table}_id"]
+            domain[f"{table}_id"] = known.get(value, value)
 
 
 def _link(
