@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from sqlalchemy import func, select, text
 
-from automx import references, rows
+from automx import references, rows, schema
 from automx.database import Session, chunks, read_by_key
 from automx.kinds import Kind
 from automx.models import metadata
@@ -78,7 +78,7 @@ class _Export:
         self.only_provider = session.scalar(select(_TABLES["provider"].c.id)) if is_one else None
 
     def pieces(self) -> Iterator[str]:
-        yield '{\n  "version": 2'
+        yield f'{{\n  "$schema": "{schema.ADDRESS}",\n  "version": 2'
         if self.counts["provider"] == 1 and not self.has_ids["provider"]:
             for provider in self._providers():
                 document = {"provider": provider.pop("name"), **provider}

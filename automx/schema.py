@@ -3,13 +3,19 @@
 The schemas are for editors and clients: what a value may be is decided by its kind.
 """
 
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from automx import members, rows, seeddocument
+from automx import kinds, members, rows, seeddocument
 from automx.kinds import Kind
 
+# Where the schema of documents is published: docs/seed.schema.json.
+ADDRESS = "https://github.com/automx/automx/raw/main/docs/seed.schema.json"
+
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+_SECRET_FILE = Kind("a file that holds bind_password, relative to the document", kinds.string)
 
 Schema = dict[str, Any]
 
@@ -64,13 +70,26 @@ def of_document() -> Schema:
         by_id = domain["properties"][key]
         by_name = {"anyOf": [by_id, of(kind)], "description": f"the id or name of a {words[key]}"}
         domain["properties"][key] = by_name
+    directory = of_item("directory")
+    directory["properties"]["bind_password_file"] = of(_SECRET_FILE)
     schema["properties"] |= {
         "version": {"const": 2},
         "details": of_details(),
         "providers": {"type": "array", "items": of_item("provider")},
-        "ldapservers": {"type": "array", "items": of_item("directory")},
+        "ldapservers": {"type": "array", "items": directory},
         "servers": {"type": "array", "items": {"anyOf": [of_item("server"), of_item("service")]}},
         "domains": {"type": "array", "items": domain},
     }
     either = [{"required": ["provider"]}, {"required": ["providers"]}]
-    return {"$schema": DIALECT, "title": "Seed document of automx", **schema, "oneOf": either}
+    return {
+        "$schema": DIALECT,
+        "$id": ADDRESS,
+        "title": "Seed document of automx",
+        **schema,
+        "oneOf": either,
+    }
+
+
+def text() -> str:
+    """Return the schema of a seed document as it is published."""
+    return json.dumps(of_document(), indent=2, ensure_ascii=False) + "\n"

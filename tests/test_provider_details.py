@@ -11,6 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 from lxml import etree
 
+from automx import schema
 from automx.address import EmailAddress
 from automx.clientconfig import (
     ClientConfig,
@@ -83,7 +84,8 @@ def test_an_export_seeds_equal_details(session: Session) -> None:
     purge(session)
     populate(session, exported)
     assert config_of(session).details == DETAILS
-    assert json.loads("".join(export(session))) == DOCUMENT
+    document = json.loads("".join(export(session)))
+    assert document == {"$schema": schema.ADDRESS, **DOCUMENT}
 
 
 def test_each_of_several_providers_has_its_own_details(session: Session) -> None:

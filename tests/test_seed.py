@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Select, Table, event, insert, select, text
 
+from automx import schema
 from automx.database import Session, create_engine, open_session
 from automx.errors import ConflictError, SeedError
 from automx.export import begin_snapshot, export
@@ -137,7 +138,10 @@ def exported(session: Session, *, warnings: list[str] | None = None, secrets: bo
         assert seen == []
     else:
         warnings += seen
-    return parse("".join(pieces).encode(), "export")
+    document = parse("".join(pieces).encode(), "export")
+    assert isinstance(document, dict)
+    assert document.pop("$schema") == schema.ADDRESS
+    return document
 
 
 def assert_round_trip(session: Session) -> None:
@@ -202,6 +206,7 @@ def test_an_export_is_readable_text_with_one_row_in_a_line(session: Session) -> 
 
     assert "".join(export(session)) == (
         "{\n"
+        f'  "$schema": "{schema.ADDRESS}",\n'
         '  "version": 2,\n'
         '  "providers": [\n'
         '    {"id": 3, "name": "Example Inc.", "short_name": "Ex"},\n'
@@ -728,7 +733,7 @@ def test_commands_seed_export_and_purge(env: dict[str, str], tmp_path: Path) -> 
     added = "Added 1 provider, 3 domains, 4 mail servers, 3 services, 0 LDAP servers.\n"
     assert automx("seed", "--sample", env=env) == added
     document = automx("export", env=env)
-    assert json.loads(document) == SAMPLE
+    assert json.loads(document) == {"$schema": schema.ADDRESS, **SAMPLE}
     assert automx("export", tmp_path / "seed.json", env=env) == ""
     assert (tmp_path / "seed.json").read_text() == document
     assert stat.S_IMODE((tmp_path / "seed.json").stat().st_mode) == 0o600

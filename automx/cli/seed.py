@@ -1,17 +1,15 @@
 """``automx seed``, ``automx export``, ``automx purge``: documents into the database and back."""
 
-import sys
-from pathlib import Path
-
 import click
 
 from automx import export as exporting
+from automx import schema
 from automx import seed as seeding
-from automx import seeddocument
 from automx.cli.context import Context, pass_context
+from automx.cli.documents import Given, read_document
 from automx.cli.output import open_output
 from automx.cli.terminal import complain, printable_json, say
-from automx.errors import SeedError
+from automx.seeddocument import SAMPLE
 
 
 @click.command
@@ -26,13 +24,13 @@ def seed(context: Context, file: str | None, sample: bool, if_empty: bool) -> No
     """
     if (file is None) != sample:
         raise click.UsageError("Name either a FILE (- for standard input) or --sample.")
-    document = seeddocument.SAMPLE if file is None else _parsed(file)
+    given = Given(SAMPLE) if file is None else read_document(file)
     with context.session() as session:
         if if_empty and not seeding.is_empty(session):
             say("The database has a provider already; nothing was added.")
             return
         counts = seeding.populate(
-            session, document, actor=context.actor, now=context.now, warn=complain
+            session, given.document, actor=context.actor, now=context.now, warn=complain
         )
     say(f"Added {counts}.")
 
@@ -40,12 +38,17 @@ def seed(context: Context, file: str | None, sample: bool, if_empty: bool) -> No
 @click.command
 @click.argument("file", required=False)
 @click.option("--with-secrets", is_flag=True, help="Include the passwords of LDAP servers.")
+@click.option("--schema", "is_schema", is_flag=True, help="Write the JSON Schema of documents.")
 @pass_context
-def export(context: Context, file: str | None, with_secrets: bool) -> None:
+def export(context: Context, file: str | None, with_secrets: bool, is_schema: bool) -> None:
     """Write a document that seeds an equal database.
 
-    It is written to FILE, else to standard output.
+    It is written to FILE, else to standard output. automx apply changes nothing by it.
     """
+    if is_schema:
+        with open_output(file) as output:
+            output.write(printable_json(schema.text()).encode())
+        return
     with context.session() as session, open_output(file) as output:
         exporting.begin_snapshot(session)
         for piece in exporting.export(session, with_secrets=with_secrets, warn=complain):
@@ -65,12 +68,3 @@ def purge(context: Context, yes: bool) -> None:
         complain(f"this would delete {counts}; say --yes to do it")
         raise click.exceptions.Exit(2)
     say(f"Deleted {counts}.")
-
-
-def _parsed(file: str) -> object:
-    name = "standard input" if file == "-" else file
-    try:
-        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        raise SeedError(f"{name} cannot be read: {error.strerror}") from error
-    return seeddocument.parse(content, name)

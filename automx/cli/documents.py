@@ -1,0 +1,60 @@
+"""Documents in files: JSON or YAML, with secrets in files of their own."""
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from automx import seeddocument, yamldocument
+from automx.errors import SeedError
+from automx.kinds import shown
+
+_SECRET = "bind_password"  # noqa: S105 - the name of a member
+_SECRET_FILE = f"{_SECRET}_file"
+
+
+class Given(NamedTuple):
+    """A document, and the SHA-256 of its file as sha256sum prints it, None if it has no file."""
+
+    document: object
+    digest: str | None = None
+
+
+def read_document(file: str) -> Given:
+    """Return the document in a file, or on standard input for "-".
+
+    It is YAML if the name says so (.yaml, .yml) or, where the name does not tell, if it does not
+    begin as JSON does. Raises SeedError if it cannot be read.
+    """
+    name = "standard input" if file == "-" else file
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise SeedError(f"{name} cannot be read: {error.strerror}") from error
+    suffix = "" if file == "-" else Path(file).suffix.lower()
+    is_json = data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"{", b"["}
+    is_yaml = suffix in {".yaml", ".yml"} or (suffix != ".json" and not is_json)
+    parse = yamldocument.parse if is_yaml else seeddocument.parse
+    document = parse(data, name)
+    _read_secrets(document, Path() if file == "-" else Path(file).parent)
+    return Given(document, hashlib.sha256(data).hexdigest())
+
+
+def _read_secrets(document: object, folder: Path) -> None:
+    """Put passwords in place of the files, relative to a folder, that hold them."""
+    directories: Any = document.get("ldapservers") if isinstance(document, dict) else None
+    for index, value in enumerate(directories if isinstance(directories, list) else ()):
+        if not isinstance(value, dict) or _SECRET_FILE not in value:
+            continue
+        path = f"ldapservers[{index}].{_SECRET_FILE}"
+        if _SECRET in value:
+            raise SeedError(f"{path}: expected beside no {_SECRET}, found beside one")
+        file = value.pop(_SECRET_FILE)
+        if not isinstance(file, str):
+            raise SeedError(f"{path}: expected the name of a file, found {shown(file)}")
+        try:
+            text = (folder / file).read_text("utf-8")
+        except (OSError, ValueError) as error:  # not UTF-8, or a null character in the name
+            reason = getattr(error, "strerror", None) or "not UTF-8"
+            raise SeedError(f"{path}: {folder / file} cannot be read: {reason}") from error
+        value[_SECRET] = text.removesuffix("\n").removesuffix("\r")
