@@ -4,6 +4,8 @@ A document is checked as a whole before the first row is written (see
 :mod:`automx.seeddocument`).
 """
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable
 from datetime import datetime
@@ -43,6 +45,12 @@ class Counts(NamedTuple):
         return ", ".join(f"{number} {word}{'s' * (number != 1)}" for number, word in numbers)
 
 
+def digest_of(document: object) -> str:
+    """Return the SHA-256 of a document that comes from no file."""
+    text = json.dumps(document, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def is_empty(session: Session) -> bool:
     """Return whether the database has no provider yet."""
     return session.execute(select(_TABLES["provider"].c.id).limit(1)).first() is None
@@ -71,11 +79,13 @@ def populate(
     *,
     actor: str = "seed",
     now: datetime | None = None,
+    digest: str | None = None,
     warn: Callable[[str], None] = log.warning,
 ) -> Counts:
     """Add the rows of a seed document; return how many.
 
-    ``actor`` and ``now`` are for the audit (see :mod:`automx.audit`); disabled domains are off
+    ``actor``, ``now`` and ``digest`` (the SHA-256 of the document, by default that of its JSON) are
+    for the audit (see :mod:`automx.audit`); disabled domains are off
     since ``now``. ``warn`` is called with one line about each key that has no effect.
 
     Nothing is written unless the whole document is right. The caller commits. Raises SeedError
@@ -85,7 +95,8 @@ def populate(
     seed = seeddocument.read(document)
     for line in seed.warnings:
         warn(line)
-    changes = Changes(session, actor, now=now or this_second(), origin=seed.origin)
+    digest = digest or digest_of(document)
+    changes = Changes(session, actor, now=now or this_second(), origin=seed.origin, digest=digest)
     changes.insert(seed)
     changes.finish()
     return Counts(*(len(seed.rows[table]) for table in _COUNTED))

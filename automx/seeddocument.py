@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from automx import kinds, members, rows
 from automx.errors import SeedError
@@ -42,11 +42,20 @@ _TABLES = (
 )
 
 
+class Object(NamedTuple):
+    """An object of a document; ``kept`` are the members of which it says nothing, not a default."""
+
+    path: str
+    item: members.Item
+    kept: tuple[str, ...] = ()
+
+
 @dataclass
 class SeedRows:
     """The rows of a checked document, by table; rows may have None as id.
 
     ``warnings`` are about keys that have no effect. ``origin`` is what the document says.
+    ``objects`` has the objects of the document, by kind of row.
 
     Rows that belong to another one have its index in place of its id: details and pages of a
     provider, details of a directory, ``disabled_domain``. A domain without provider belongs to the
@@ -67,6 +76,9 @@ class SeedRows:
     named: dict[tuple[str, str], str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     origin: str | None = None
+    objects: dict[str, list[Object]] = field(
+        default_factory=lambda: {kind: [] for kind in members.TABLES}
+    )
 
     def add(self, table: str, row: Row, path: str) -> None:
         """Add a row; raises SeedError if another one of the document has its id."""
@@ -199,12 +211,21 @@ def read(document: object) -> SeedRows:
     _read_providers(seed, top)
     for index, value in enumerate(top.get("ldapservers", ())):
         path = f"ldapservers[{index}]"
-        seed.add_item("directory", members.read("directory", value, path), path)
+        item = members.read("directory", value, path)
+        is_said = isinstance(value, dict) and "bind_password" in value
+        _add(seed, "directory", item, path, () if is_said else ("bind_password",))
     for index, value in enumerate(top["servers"]):
         path = f"servers[{index}]"
-        seed.add_item(*_server(seed, value, path), path)
+        _add(seed, *_server(seed, value, path), path)
     _read_domains(seed, top["domains"], version)
     return seed
+
+
+def _add(
+    seed: SeedRows, kind: str, item: members.Item, path: str, kept: tuple[str, ...] = ()
+) -> None:
+    seed.add_item(kind, item, path)
+    seed.objects[kind].append(Object(path, item, kept))
 
 
 def _read_providers(seed: SeedRows, top: dict[str, Any]) -> None:
@@ -222,7 +243,7 @@ def _read_providers(seed: SeedRows, top: dict[str, Any]) -> None:
     values = [{"name": top["provider"]} | names] if is_one else top["providers"]
     for index, value in enumerate(values):
         path = "" if is_one else f"providers[{index}]"
-        seed.add_item("provider", members.read("provider", value, path), path)
+        _add(seed, "provider", members.read("provider", value, path), path)
 
 
 def _read_domains(seed: SeedRows, values: list[Any], version: object) -> None:
@@ -242,7 +263,7 @@ def _read_domains(seed: SeedRows, values: list[Any], version: object) -> None:
                 f"{path}: the key provider is missing; expected the id of a provider, because "
                 f"the document does not have exactly one"
             )
-        seed.add_item("domain", item, path)
+        _add(seed, "domain", item, path)
 
 
 def _domain(value: object, path: str) -> members.Item:

@@ -7,7 +7,7 @@ is checked against what depends on the row, written into the audit, and told to 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,7 +19,7 @@ from automx import audit, changelog, kinds, members, references
 from automx.cache import EVERYTHING
 from automx.cache import Change as Logged
 from automx.changes import insertion, stored
-from automx.changes.dependents import dependents
+from automx.changes.dependents import Dependents, dependents, of_domains
 from automx.database import Session, savepoint
 from automx.errors import AddressError, ConflictError, SeedError, UnknownRowError
 from automx.members import TABLES, Item
@@ -27,6 +27,7 @@ from automx.models import RECORDS, metadata
 from automx.seeddocument import SeedRows
 
 MAX_ENTRIES = 100  # of the audit by one transaction; more become one
+_FEW = 20  # domains whose tokens and accounts are searched for each domain
 
 
 _TABLES = metadata.tables
@@ -85,6 +86,8 @@ class Changes:
     until the end of this one, so what it reads stays as it is; the transaction should begin here,
     because MariaDB goes on to see the database as it was at the first query.
 
+    ``digest`` is that of the document that says all changes; they have one entry in the audit then.
+
     After the last change, finish() has to be called; then the caller commits. With ``dry_run``,
     finish() undoes everything.
     """
@@ -96,6 +99,7 @@ class Changes:
         *,
         now: datetime,
         origin: str | None = None,
+        digest: str | None = None,
         dry_run: bool = False,
     ) -> None:
         changelog.wait_for_turn(session)
@@ -104,6 +108,7 @@ class Changes:
         self._actor = actor
         self._now = now
         self._origin = origin
+        self._document_digest = digest
         self._is_dry_run = dry_run
         self._numbers: Counter[tuple[str, str]] = Counter()  # (action, kind)
         self._digest = hashlib.sha256()
@@ -160,8 +165,8 @@ class Changes:
             return None
         self._check_references(kind, after, path)
         if kind == "domain":
-            self._check_name(after)
-        stored.write(self.session, kind, before, after, self._now)
+            self._check_names([after])
+        stored.write(self.session, kind, [(before, after)], self._now)
         self._note(kind, row_id, str(before[NAMES[kind]]))
         return self._made(Change(kind, row_id, before, after))
 
@@ -177,13 +182,57 @@ class Changes:
         change = Change(kind, row_id, before, None)
         found = dependents(self.session, kind, row_id, change.name)
         if found and not (unlink and kind not in {"provider", "domain"}):
-            raise ConflictError(
-                f"{described(kind, row_id, change.name)} is in use: {', '.join(map(str, found))}"
-            )
+            raise ConflictError(_in_use(kind, before, {row_id: found}))
         if kind == "directory":  # a domain refers to it
             stored.unlink_directory(self.session, row_id)
         stored.delete(self.session, kind, [row_id])
         return self._made(change)
+
+    def replace(self, kind: str, pairs: Sequence[tuple[Item, Item]]) -> None:
+        """Let rows hold other items: each pair is what a row holds, and what it shall hold.
+
+        The former were read in this transaction. Raises as set(), without a path.
+        """
+        self._check_origins(kind, [before for before, _ in pairs])
+        if kind == "domain":
+            new = SeedRows()
+            for _, after in pairs:
+                new.add_item(kind, after, described(kind, after["id"], after["name"]))
+            insertion.check_references(self.session, new)
+            self._check_names([after for before, after in pairs if after["name"] != before["name"]])
+        stored.write(self.session, kind, pairs, self._now)
+        for before, after in pairs:
+            self._note(kind, before["id"], str(before[NAMES[kind]]))
+            self._made(Change(kind, before["id"], before, after))
+
+    def remove(self, kind: str, items: Sequence[Item]) -> None:
+        """Delete rows that were read in this transaction. Raises as delete(), for all at once."""
+        self._check_origins(kind, items)
+        found: dict[int, list[Dependents]] = {}
+        if kind == "domain" and len(items) > _FEW:
+            ids = {_normal_name(str(each["name"])): each["id"] for each in items}
+            of_names = of_domains(self.session, ids.keys())
+            found = {ids[name]: those for name, those in of_names.items()}
+        else:
+            for each in items:
+                name = str(each[NAMES[kind]])
+                if those := dependents(self.session, kind, each["id"], name):
+                    found[each["id"]] = those
+        if found:
+            raise ConflictError(
+                "; ".join(_in_use(kind, e, found) for e in items if e["id"] in found)
+            )
+        stored.delete(self.session, kind, [each["id"] for each in items])
+        for each in items:
+            self._made(Change(kind, each["id"], each, None))
+
+    def adopt(self, kind: str, ids: Sequence[int]) -> None:
+        """Give rows that have no origin that of these changes."""
+        if self._origin is None:
+            raise ValueError("these changes have no origin")
+        insertion.add_origins(self.session, TABLES[kind], ids, self._origin)
+        for row_id in ids:
+            self._count("adopt", kind, [kind, row_id])
 
     def purge(self) -> None:
         """Delete all rows of automx2's seven tables, and what belongs to them."""
@@ -205,14 +254,16 @@ class Changes:
             return
         insertion.set_sequences(self.session)
         changelog.write(self.session, self._changed)
-        if sum(self._numbers.values()) == len(self.made):
+        is_listed = sum(self._numbers.values()) == len(self.made)
+        if is_listed and self._document_digest is None:
             for change in self.made:
                 self._write(change.action, change.kind, change.name, change.document())
         else:
             numbers: dict[str, dict[str, int]] = {}
             for (action, kind), number in self._numbers.items():
                 numbers.setdefault(action, {})[kind] = number
-            self._write("bulk", "", "", {"numbers": numbers, "digest": self._digest.hexdigest()})
+            digest = self._document_digest or self._digest.hexdigest()
+            self._write("bulk", "", "", {"numbers": numbers, "digest": digest})
 
     def _insert(self, new: SeedRows) -> None:
         insertion.check(self.session, new)
@@ -233,10 +284,19 @@ class Changes:
         shown = described(kind, row_id, str(item[NAMES[kind]]))
         if expected is not None and item != expected:
             raise ConflictError(f"Meanwhile, {shown} was changed: look at it again.")
-        origin = stored.origins(self.session, kind, [row_id]).get(row_id)
-        if self._origin is not None and origin not in {None, self._origin}:
-            raise ConflictError(f"The origin of {shown} is {origin}, not {self._origin}.")
+        self._check_origins(kind, [item])
         return item
+
+    def _check_origins(self, kind: str, items: Sequence[Item]) -> None:
+        """Raise ConflictError for a row of another origin."""
+        if self._origin is None:
+            return
+        found = stored.origins(self.session, kind, [each["id"] for each in items])
+        for each in items:
+            origin = found.get(each["id"], self._origin)
+            if origin != self._origin:
+                shown = described(kind, each["id"], str(each[NAMES[kind]]))
+                raise ConflictError(f"The origin of {shown} is {origin}, not {self._origin}.")
 
     def _check_references(self, kind: str, item: Item, path: str) -> None:
         """Raise SeedError if a domain refers to rows that do not exist."""
@@ -245,10 +305,11 @@ class Changes:
             new.add_item(kind, item, path or kind)
             insertion.check_references(self.session, new)
 
-    def _check_name(self, domain: Item) -> None:
-        a_label = kinds.domain_a_label(domain["name"])
-        for row_id, name, _ in references.same_domains(self.session, [a_label]):
-            if row_id != domain["id"]:
+    def _check_names(self, domains: Sequence[Item]) -> None:
+        """Raise ConflictError if rows of other ids have the names of domains."""
+        ids = {kinds.domain_a_label(each["name"]): each["id"] for each in domains}
+        for row_id, name, a_label in references.same_domains(self.session, ids.keys()):
+            if row_id != ids[a_label]:
                 raise ConflictError(f"The database holds the domain {name} already")
 
     def _made(self, change: Change) -> Change:
@@ -295,6 +356,11 @@ def _complete(kind: str, item: Item, path: str) -> Item:
 def described(kind: str, row_id: int, name: str) -> str:
     """Return a row in words, such as "server 3 (imap.example.com)"."""
     return f"{kind} {name}" if kind == "domain" else f"{kind} {row_id} ({name})"
+
+
+def _in_use(kind: str, item: Item, found: Mapping[int, list[Dependents]]) -> str:
+    these = ", ".join(map(str, found[item["id"]]))
+    return f"{described(kind, item['id'], str(item[NAMES[kind]]))} is in use: {these}"
 
 
 def _normal_name(domain: str) -> str:

@@ -1,5 +1,6 @@
 """What depends on a row, so that it cannot be deleted."""
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, func, select
@@ -49,6 +50,27 @@ def dependents(session: Session, kind: str, row_id: int, name: str) -> list[Depe
             found = [_of("domain", domain.name, domain.id.in_(linked))]
     counted = [_count(session, word, name, query) for word, name, query in found]
     return [one for one in counted if one.number]
+
+
+def of_domains(session: Session, names: Collection[str]) -> dict[str, list[Dependents]]:
+    """Return A-label -> what depends on it, of those domains on which tokens or accounts depend.
+
+    The tables are read once, however many domains there are.
+    """
+    tables = (("token", _TABLES["token"].c.name), ("account", _TABLES["account"].c.address))
+    found: dict[str, list[Dependents]] = {}
+    for word, name in tables:
+        domain = _TABLES["token"].c.domain if word == "token" else name
+        names_of: dict[str, list[str]] = {}
+        query = select(name, domain).order_by(name).execution_options(yield_per=2_000)
+        for row_name, place in session.execute(query):
+            a_label = str(place).rpartition("@")[2]
+            if a_label in names:
+                names_of.setdefault(a_label, []).append(str(row_name))
+        for a_label, row_names in names_of.items():
+            one = Dependents(word, len(row_names), tuple(row_names[:_SHOWN]))
+            found.setdefault(a_label, []).append(one)
+    return found
 
 
 def _of(

@@ -67,7 +67,7 @@ def insert(session: Session, new: SeedRows, origin: str | None, now: datetime) -
     """Insert checked rows, and give an id to each without; disabled domains are off since now."""
     with _ids_as_given(session):
         for table in _ORDER:
-            ids = _allocate(session, table, [row["id"] for row in new.rows[table]])
+            ids = allocate(session, table, [row["id"] for row in new.rows[table]])
             for row, row_id in zip(new.rows[table], ids, strict=True):
                 row["id"] = row_id
         providers, domains = new.rows["provider"], new.rows["domain"]
@@ -86,10 +86,14 @@ def insert(session: Session, new: SeedRows, origin: str | None, now: datetime) -
         for table, links in new.links.items():
             _link(session, new, table, links)
         if origin is not None:
-            for table, origins in ORIGINS.items():
-                key, _ = origins.columns
-                of_table = ({key.name: row["id"], "origin": origin} for row in new.rows[table])
-                _insert_rows(session, origins.name, of_table)
+            for table in ORIGINS:
+                add_origins(session, table, [row["id"] for row in new.rows[table]], origin)
+
+
+def add_origins(session: Session, table: str, ids: Iterable[int], origin: str) -> None:
+    """Give rows of a table that have none an origin."""
+    key, _ = ORIGINS[table].columns
+    _insert_rows(session, f"{table}_origin", ({key.name: each, "origin": origin} for each in ids))
 
 
 def _resolve_names(session: Session, new: SeedRows) -> None:
@@ -140,7 +144,7 @@ def _link(
             session.execute(links.insert().from_select([server_id, domain_id], multiplied))
 
 
-def _allocate(session: Session, table: str, ids: list[int | None]) -> list[int]:
+def allocate(session: Session, table: str, ids: list[int | None]) -> list[int]:
     """Return the ids of new rows: where there is none, the next after all that are in use."""
     highest = references.highest_id(session, table)
     highest = max(highest, *(row_id for row_id in ids if row_id is not None), 0)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, bindparam, select
 
 from automx import members, rows
 from automx.database import Session, chunks, read_by_key
@@ -13,6 +13,8 @@ from automx.models import ORIGINS, metadata
 from automx.seeddocument import Row, detail_rows, page_rows
 
 _AT_ONCE = 400  # SQLite before 3.32 allows 999 parameters
+_LINKS_AT_ONCE = 2_000  # rows that are written by one statement
+_DOMAIN_MEMBERS = ("name", "provider", "ldapserver_id")  # the others are tables of their own
 _TABLES = metadata.tables
 # Member of a domain -> table of what it is linked to.
 LINKED = {"servers": "server", "davservers": "davserver"}
@@ -116,34 +118,59 @@ def _links(session: Session, table: str, ids: Sequence[int]) -> dict[int, list[i
     return found
 
 
-def write(session: Session, kind: str, before: Item, after: Item, now: datetime) -> None:
-    """Let a row hold what ``after`` says; ``before`` is what it holds. Both have its id."""
-    row_id = after["id"]
-    match kind:
-        case "provider":
-            _update(session, "provider", row_id, after, rows.PROVIDER)
-            if before["details"] != after["details"]:
-                _replace(session, "documentation", "provider_id", row_id, ())
-                _replace(
-                    session, "provider_detail", "provider_id", row_id, detail_rows(after, row_id)
-                )
-                _insert(session, "documentation", page_rows(after, row_id))
-        case "directory":
-            row, detail = rows.split_ldapserver(after)
-            _update(session, "ldapserver", row_id, row, [name for name in row if name != "id"])
-            details = [detail] if detail else []
-            _replace(session, "ldapserver_detail", "ldapserver_id", row_id, details)
-        case "domain":
-            columns = after | {"provider_id": after["provider"]}
-            _update(session, "domain", row_id, columns, rows.DOMAIN)
-            for member, table in LINKED.items():
-                _write_links(session, table, row_id, set(before[member]), set(after[member]))
-            if before["disabled"] != after["disabled"]:
-                off = [{"domain_id": row_id, "since": now}] if after["disabled"] else []
-                _replace(session, "disabled_domain", "domain_id", row_id, off)
-        case _:
-            table = members.TABLES[kind]
-            _update(session, table, row_id, after, rows.TABLES[table])
+def write(session: Session, kind: str, pairs: Sequence[tuple[Item, Item]], now: datetime) -> None:
+    """Let rows hold other items: each pair is what a row holds, and what it shall hold."""
+    if kind == "domain":
+        _write_domains(session, pairs, now)
+        return
+    for before, after in pairs:
+        row_id = after["id"]
+        match kind:
+            case "provider":
+                _update(session, "provider", row_id, after, rows.PROVIDER)
+                if before["details"] != after["details"]:
+                    _replace(session, "documentation", "provider_id", row_id, ())
+                    details = detail_rows(after, row_id)
+                    _replace(session, "provider_detail", "provider_id", row_id, details)
+                    _insert(session, "documentation", page_rows(after, row_id))
+            case "directory":
+                row, detail = rows.split_ldapserver(after)
+                _update(session, "ldapserver", row_id, row, [name for name in row if name != "id"])
+                details = [detail] if detail else []
+                _replace(session, "ldapserver_detail", "ldapserver_id", row_id, details)
+            case _:
+                table = members.TABLES[kind]
+                _update(session, table, row_id, after, rows.TABLES[table])
+
+
+def _write_domains(session: Session, pairs: Sequence[tuple[Item, Item]], now: datetime) -> None:
+    for before, after in pairs:
+        columns = [after[name] for name in _DOMAIN_MEMBERS]
+        if columns != [before[name] for name in _DOMAIN_MEMBERS]:
+            values = after | {"provider_id": after["provider"]}
+            _update(session, "domain", after["id"], values, rows.DOMAIN)
+    for member, table in LINKED.items():
+        links = _TABLES[f"{table}_domain"]
+        server_id, domain_id = links.columns
+        new, old = [], []
+        for before, after in pairs:
+            was, wanted = set(before[member]), set(after[member])
+            new += [(server, after["id"]) for server in sorted(wanted - was)]
+            old += [(server, after["id"]) for server in sorted(was - wanted)]
+        is_old = (server_id == bindparam("server"), domain_id == bindparam("domain"))
+        for some in chunks(old, _LINKS_AT_ONCE):
+            parameters = [{"server": server, "domain": domain} for server, domain in some]
+            session.execute(links.delete().where(*is_old), parameters)
+        for some in chunks(new, _LINKS_AT_ONCE):
+            _insert(session, links.name, [{server_id.name: s, domain_id.name: d} for s, d in some])
+    switched = [after for before, after in pairs if before["disabled"] != after["disabled"]]
+    off = _TABLES["disabled_domain"]
+    on = [domain["id"] for domain in switched if not domain["disabled"]]
+    for ids in chunks(on, _AT_ONCE):
+        session.execute(off.delete().where(off.c.domain_id.in_(ids)))
+    new_rows = [{"domain_id": each["id"], "since": now} for each in switched if each["disabled"]]
+    for some_rows in chunks(new_rows, _LINKS_AT_ONCE):
+        _insert(session, off.name, some_rows)
 
 
 def _update(
@@ -161,17 +188,6 @@ def _replace(session: Session, table: str, column: str, row_id: int, new: Sequen
 def _insert(session: Session, table: str, new: Sequence[Row]) -> None:
     if new:
         session.execute(_TABLES[table].insert(), list(new))
-
-
-def _write_links(
-    session: Session, table: str, domain: int, before: set[int], after: set[int]
-) -> None:
-    links = _TABLES[f"{table}_domain"]
-    server_id, domain_id = links.columns
-    for some in chunks(sorted(before - after), _AT_ONCE):
-        session.execute(links.delete().where(domain_id == domain, server_id.in_(some)))
-    new = sorted(after - before)
-    _insert(session, links.name, [{server_id.name: id_, domain_id.name: domain} for id_ in new])
 
 
 def delete(session: Session, kind: str, ids: Collection[int]) -> None:

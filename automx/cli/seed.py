@@ -30,7 +30,12 @@ def seed(context: Context, file: str | None, sample: bool, if_empty: bool) -> No
             say("The database has a provider already; nothing was added.")
             return
         counts = seeding.populate(
-            session, given.document, actor=context.actor, now=context.now, warn=complain
+            session,
+            given.document,
+            actor=context.actor,
+            now=context.now,
+            digest=given.digest,
+            warn=complain,
         )
     say(f"Added {counts}.")
 
