@@ -105,7 +105,9 @@ def apply(
         raise SeedError(f"origin: expected {origin}, as was said, found {seed.origin}")
     origin = seed.origin or origin
     if prune and origin is None:
-        raise SeedError("origin: expected the name of the rows to prune, found none")
+        raise SeedError(
+            "origin: expected a name, because only rows of one origin are pruned, found none"
+        )
     changes = Changes(session, actor, now=now, origin=origin, digest=digest, dry_run=dry_run)
     plan = _Planner(session, seed, origin).plan(prune=prune)
     if expected is not None and not plan.is_like(expected):

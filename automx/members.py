@@ -150,8 +150,8 @@ def _server(value: object, path: str) -> Item:
 
 def _details(value: object, path: str) -> Item:
     """Return the details that have a value: null says the same as nothing."""
-    found = fields(value, DETAILS, path, ())
-    item = {member: given for member, given in found.items() if given is not None}
+    given = fields(value, DETAILS, path, ())
+    item: Item = {key: each for key, each in given.items() if each is not None}
     if "logo" in item:
         item["logo"] = fields(item["logo"], LOGO, f"{path}.logo", LOGO)
     if "oauth2" in item:

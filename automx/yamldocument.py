@@ -5,6 +5,7 @@ merge keys, and no types beyond those of JSON.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -26,7 +27,7 @@ _PLAIN = {
         list("-+.0123456789"),
     ),
 }
-_READ = {
+_READ: dict[str, Callable[[str], Any]] = {
     f"{_TAG}str": str,
     f"{_TAG}null": lambda _: None,
     f"{_TAG}bool": lambda text: text.lower() == "true",

@@ -96,8 +96,8 @@ def _differences(plan: Plan, change: Change) -> Iterator[tuple[str, str, str]]:
         if isinstance(before, dict) and isinstance(after, dict):
             for name in sorted({**before, **after}):
                 if before.get(name) != after.get(name):
-                    values = (_text(masked(each.get(name), name)) for each in (before, after))
-                    yield f"{member}.{name}", *values
+                    old, new = (_text(masked(each.get(name), name)) for each in (before, after))
+                    yield f"{member}.{name}", old, new
             continue
         names = plan.names.get(REFERENCES.get(member, ""), {})
         yield member, _text(masked(before, member), names), _text(masked(after, member), names)

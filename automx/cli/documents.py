@@ -14,10 +14,10 @@ _SECRET_FILE = f"{_SECRET}_file"
 
 
 class Given(NamedTuple):
-    """A document, and the SHA-256 of its file as sha256sum prints it, None if it has no file."""
+    """A document, and the SHA-256 of its file as sha256sum prints it."""
 
     document: object
-    digest: str | None = None
+    digest: str
 
 
 def read_document(file: str) -> Given:
