@@ -416,7 +416,7 @@ def test_pruning_names_all_domains_with_tokens_or_accounts(session: Session, num
     more = [{"name": f"d{i}.example", "provider": "East"} for i in range(number)]
     applied(session, edited("domains", [*HOSTER["domains"], *more]))
     token, account = metadata.tables["token"], metadata.tables["account"]
-    values = dict.fromkeys(token.columns.keys(), "") | {"maxuse": 0, "usecount": 0}
+    values: dict[str, Any] = dict.fromkeys(token.columns.keys(), "") | {"maxuse": 0, "usecount": 0}
     values |= {"is_revoked": False, "spare_active": False, "created_at": NOW, "valid_until": None}
     session.execute(token.insert(), values | {"id": 1, "name": "t", "domain": "a.example"})
     values = dict.fromkeys(account.columns.keys(), "") | {"token_id": 1, "id": 1}
@@ -612,12 +612,12 @@ def _documents(draw: st.DrawFn) -> dict[str, Any]:
     names = draw(
         st.lists(st.sampled_from(["a.de", "*.a.de", "*", "müller.de", "B.de"]), unique=True)
     )
-    domains = []
+    domains: list[dict[str, Any]] = []
     for name in names:
         domain = {"name": name, "provider": draw(st.sampled_from(providers))["id"]}
         for key, rows in (("servers", servers), ("davservers", services)):
-            if draw(st.booleans()):
-                domain[key] = [row["id"] for row in rows if draw(st.booleans())]
+            if rows and draw(st.booleans()):
+                domain[key] = draw(st.lists(st.sampled_from([row["id"] for row in rows])))
         if directories and draw(st.booleans()):
             domain["ldapserver_id"] = draw(st.sampled_from(directories))["id"]
         domain["disabled"] = draw(st.booleans())

@@ -317,6 +317,27 @@ def test_a_walk_through_prints_what_is_shown(
     assert result.stdout.split(f"{separator}\n") == [output for _, output in steps]
 
 
+def test_the_walk_through_of_apply_prints_what_is_shown(tmp_path: Path) -> None:
+    page = REPOSITORY / "docs" / "apply.md"
+    [example, _] = [block.text for block in blocks(page) if block.info == "yaml"]
+    (tmp_path / "mail.yaml").write_text(example)
+    uri = f"sqlite:///{tmp_path}/automx.sqlite"
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": uri}
+    env |= {"PATH": f"{AUTOMX.parent}:{os.environ['PATH']}"}
+    automx("db", "upgrade", env=env)
+    for command, shown in walk_through(page):
+        result = subprocess.run(
+            ["bash", "-eu"],
+            input=command,
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (result.returncode, result.stderr, result.stdout) == (0, "", shown)
+
+
 def test_the_walk_through_of_the_installation_seeds_what_is_shown(tmp_path: Path) -> None:
     page = REPOSITORY / "docs" / "install.md"
     found = blocks(page)
