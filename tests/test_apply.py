@@ -556,7 +556,7 @@ _SERVERS = st.fixed_dictionaries(
     optional={
         "port": st.sampled_from([25, 143, 465, 993]),
         "prio": st.integers(-1, 1),
-        "socket_type": st.sampled_from(["SSL", "tls", "", "plain"]),
+        "socket_type": st.sampled_from(["ssl", "STARTTLS", "", "none"]),
         "user_name": st.sampled_from(["", "%emailaddress%", "x"]),
         "authentication": st.sampled_from(["plain", "OAuth2 plain", ""]),
     },
@@ -599,10 +599,10 @@ _DIRECTORIES = st.fixed_dictionaries(
 
 
 @st.composite
-def _documents(draw: st.DrawFn) -> dict[str, Any]:
+def _documents(draw: Any) -> dict[str, Any]:
     ids = st.integers(-1, 20)
 
-    def some(objects: st.SearchStrategy[Any], least: int, name: str = "id") -> list[dict[str, Any]]:
+    def some(objects: st.SearchStrategy[Any], least: int) -> list[dict[str, Any]]:
         found = draw(st.lists(objects, min_size=least, max_size=3))
         numbers = draw(st.lists(ids, min_size=len(found), max_size=len(found), unique=True))
         return [{"id": number, **each} for number, each in zip(numbers, found, strict=True)]
@@ -631,8 +631,16 @@ def _documents(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+def _without_domain_ids(session: Session) -> Any:
+    document = exported(session, secrets=False)
+    for domain in document["domains"]:
+        domain.pop("id", None)
+    document["domains"].sort(key=lambda domain: domain["name"])
+    return document
+
+
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(old=_documents(), new=_documents(), secrets=st.booleans())
 def test_any_database_stays_as_its_export_says_and_becomes_as_any_document_says(
@@ -655,9 +663,9 @@ def test_any_database_stays_as_its_export_says_and_becomes_as_any_document_says(
         assert refusal.startswith("The database holds the domain ")
         assert everything(session) == before
         return
-    found = exported(session, secrets=False)
+    found = _without_domain_ids(session)
     session.rollback()
     purge(session)
     session.commit()
     applied(session, new, origin="a")
-    assert exported(session, secrets=False) == found
+    assert _without_domain_ids(session) == found

@@ -98,7 +98,7 @@ def test_the_json_of_a_plan_has_three_lists(env: dict[str, str], tmp_path: Path)
     assert [(each["kind"], each["id"], each["name"]) for each in plan["removed"]] == [
         ("domain", 1, "a.example")
     ]
-    nothing = {"added": [], "changed": [], "removed": []}
+    nothing: dict[str, list[object]] = {"added": [], "changed": [], "removed": []}
     assert (
         json.loads(automx("apply", "-", "--json", env=env, stdin=yaml.safe_dump(document)))
         == nothing
