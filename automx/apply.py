@@ -100,7 +100,7 @@ def apply(
     what is wrong with the document, and ConflictError for rows that cannot be changed, or if the
     plan is another one than expected.
     """
-    seed = seeddocument.read(document)
+    seed = seeddocument.read(document, with_objects=True)
     if seed.origin and origin and seed.origin != origin:
         raise SeedError(f"origin: expected {origin}, as was said, found {seed.origin}")
     origin = seed.origin or origin

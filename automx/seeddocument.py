@@ -55,7 +55,7 @@ class SeedRows:
     """The rows of a checked document, by table; rows may have None as id.
 
     ``warnings`` are about keys that have no effect. ``origin`` is what the document says.
-    ``objects`` has the objects of the document, by kind of row.
+    ``objects`` has the objects of the document, by kind of row, if they are asked for.
 
     Rows that belong to another one have its index in place of its id: details and pages of a
     provider, details of a directory, ``disabled_domain``. A domain without provider belongs to the
@@ -76,9 +76,7 @@ class SeedRows:
     named: dict[tuple[str, str], str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     origin: str | None = None
-    objects: dict[str, list[Object]] = field(
-        default_factory=lambda: {kind: [] for kind in members.TABLES}
-    )
+    objects: dict[str, list[Object]] = field(default_factory=dict)
 
     def add(self, table: str, row: Row, path: str) -> None:
         """Add a row; raises SeedError if another one of the document has its id."""
@@ -197,13 +195,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def read(document: object) -> SeedRows:
-    """Return the rows of a document.
+def read(document: object, *, with_objects: bool = False) -> SeedRows:
+    """Return the rows of a document, and its objects if these are asked for.
 
     Raises SeedError for the first thing that is wrong: with the path of the key, what was expected
     and what was found.
     """
     seed = SeedRows()
+    if with_objects:
+        seed.objects = {kind: [] for kind in members.TABLES}
     version = document.get("version", 1) if isinstance(document, dict) else 2
     keys = _COMMON_KEYS if version == 1 else DOCUMENT_KEYS
     top = members.fields(document, keys, "", ("domains", "servers"))
@@ -225,7 +225,8 @@ def _add(
     seed: SeedRows, kind: str, item: members.Item, path: str, kept: tuple[str, ...] = ()
 ) -> None:
     seed.add_item(kind, item, path)
-    seed.objects[kind].append(Object(path, item, kept))
+    if seed.objects:
+        seed.objects[kind].append(Object(path, item, kept))
 
 
 def _read_providers(seed: SeedRows, top: dict[str, Any]) -> None:

@@ -431,6 +431,17 @@ def replaced(document: dict[str, Any], key: str, index: int, **values: object) -
 
 
 OFF = replaced(FULL, "domains", 1, disabled=True)
+NAMED = {
+    "version": 2,
+    "origin": "git",
+    "providers": [{"name": "One Inc."}, {"name": "Two Inc."}],
+    "ldapservers": [{"name": "ldap.one.test", "search_base": "dc=one"}],
+    "servers": [],
+    "domains": [
+        {"name": "one.test", "provider": "One Inc.", "ldapserver_id": "ldap.one.test"},
+        {"name": "two.test", "provider": "Two Inc."},
+    ],
+}
 NOTHING_NEW = {
     "the same": (FULL, FULL),
     "the sample": (SAMPLE, SAMPLE),
@@ -452,6 +463,8 @@ NOTHING_NEW = {
         "webmail_url": "https://webmail.one.test/"})),
     "a domain that is off": (OFF, OFF),
     "a domain that is on in words": (FULL, replaced(FULL, "domains", 0, disabled=False)),
+    "the name of the provider": (FULL, replaced(FULL, "domains", 0, provider="One Inc.")),
+    "names": (NAMED, NAMED),
     "rows of the database": (
         FULL, {"version": 2, "providers": [], "servers": [],
                "domains": [{"name": "one.test", "provider": 1, "ldapserver_id": 1,
@@ -476,6 +489,7 @@ SOMETHING_NEW = {
     "another login name": (FULL, replaced(FULL, "ldapservers", 1, login_name="EVIL\\{uid}")),
     "a directory more": (FULL, replaced(FULL, "domains", 1, ldapserver_id=1)),
     "no directory": (FULL, replaced(FULL, "domains", 0, ldapserver_id=None)),
+    "the name of the other provider": (FULL, replaced(FULL, "domains", 0, provider="Two Inc.")),
     "the other provider": (FULL, replaced(FULL, "domains", 0, provider=2)),
     "a link more": (FULL, replaced(FULL, "domains", 0, servers=[1, 2, 3])),
     "all services": (FULL, replaced(FULL, "domains", 1, davservers=None)),
