@@ -80,7 +80,7 @@ def _value(node: yaml.Node, known: dict[yaml.Node, Any]) -> Any:
     elif isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAG}seq":
         known[node] = [_value(item, known) for item in node.value]
     else:  # such as !!binary
-        raise SeedError(f"{_where(node.start_mark)}: the type {node.tag} is not known here")
+        raise SeedError(f"{_where(node.start_mark)}: the type {shown(node.tag)} is not known here")
     return known[node]
 
 

@@ -67,10 +67,10 @@ def test_an_anchor_is_written_once_and_used_often() -> None:
             ": line 1, column 5 is not valid YAML: did not find expected alphabet",
         ),
         (b"1: x", ": line 1, column 1: expected a text as key, found 1"),
-        (b"a: !!binary aGk=", ": line 1, column 4: the type tag:yaml.org,2002:binary is not known"),
+        (b"a: !!binary aGk=", ': line 1, column 4: the type "tag:yaml.org,2002:binary" is'),
         (
             b"!!python/object/apply:os.system [ls]",
-            ": line 1, column 1: the type tag:yaml.org,2002:",
+            ': line 1, column 1: the type "tag:yaml.org,2002:python/',
         ),
         (b"a: 1\n---\nb: 1\n", ": line 2, column 1 is not valid YAML: but found another document"),
         (b"a:\n b: \xff", ": line 2 is not UTF-8"),

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree
 
-from automx import dns, kinds, rows, seeddocument
+from automx import dns, kinds, rows, seeddocument, yamldocument
 from automx.accounts.tokens import new_token
 from automx.address import EmailAddress
 from automx.clientconfig import FORBIDDEN, ClientConfig, ProviderDetails
@@ -206,6 +206,15 @@ def seed_document(data: bytes) -> None:
                 again, bad = rows.read(known, values)
                 keep(not bad, f"a row of a seed can be read: {bad}")
                 keep(all(values[name] == again[name] for name in again), "and is in normal form")
+
+
+@target
+def yaml_document(data: bytes) -> None:
+    """Read YAML; what it says can be said by JSON."""
+    with refusing(SeedError):
+        document = yamldocument.parse(data, "the body")
+        keep(json.loads(json.dumps(document)) == document, "the types are those of JSON")
+        seeddocument.read(document, with_objects=True)
 
 
 def _kinds_of(table: str) -> dict[str, kinds.Kind]:
