@@ -50,7 +50,8 @@ class Plan:
     """What applying a document changes.
 
     A row that gets the origin of the document has ``origin`` as a further member. ``names`` says
-    what people call the rows that domains refer to: kind -> id -> name.
+    what people call the rows that domains refer to: kind -> id -> name. ``free`` has the ids of new
+    rows that were found to be free: (table, id).
     """
 
     added: list[Change] = field(default_factory=list)
@@ -58,6 +59,7 @@ class Plan:
     removed: list[Change] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     names: dict[str, dict[int, str]] = field(default_factory=dict)
+    free: set[tuple[str, int]] = field(default_factory=set)
 
     def __bool__(self) -> bool:
         """Whether anything is changed."""
@@ -164,6 +166,8 @@ class _Planner:
             before = rows.get(row_id)
             if before is None:
                 self._found.added.append(Change(kind, row_id, None, after))
+                if wanted.item["id"] is None:
+                    self._found.free.add((TABLES[kind], row_id))
                 continue
             after |= {member: before[member] for member in wanted.kept}
             origin = origins.get(row_id)
@@ -306,6 +310,7 @@ def _execute(changes: Changes, plan: Plan, origin: str | None) -> None:
                     new.domains[kinds.domain_a_label(each.name)] = len(new.rows["domain"])
                 new.add_item(each.kind, each.after, described(each.kind, each.id, each.name))
         if any(new.rows.values()):
+            new.paths = {key: path for key, path in new.paths.items() if key not in plan.free}
             changes.insert(new)
         if not is_domain:
             for kind in _KINDS:
