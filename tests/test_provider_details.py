@@ -80,7 +80,7 @@ def test_details_are_seeded_and_found(session: Session) -> None:
 def test_an_export_seeds_equal_details(session: Session) -> None:
     populate(session, DOCUMENT)
     exported = json.loads("".join(export(session)))
-    assert exported == DOCUMENT
+    assert exported == {"$schema": schema.ADDRESS, **DOCUMENT}
     purge(session)
     populate(session, exported)
     assert config_of(session).details == DETAILS

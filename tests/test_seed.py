@@ -776,7 +776,7 @@ def test_purge_without_yes_says_what_it_would_delete(env: dict[str, str]) -> Non
             "0 LDAP servers; say --yes to do it\n"
         ),
     )
-    assert json.loads(automx("export", env=env)) == SAMPLE
+    assert json.loads(automx("export", env=env)) == {"$schema": schema.ADDRESS, **SAMPLE}
 
 
 def test_a_bad_document_changes_nothing_and_is_explained_in_one_line(
@@ -907,6 +907,6 @@ def test_30000_domains_are_seeded_and_exported_in_bounded_memory(
     seeding_many = peak_memory("seed", many, env=env)
     exporting_many = peak_memory("export", result, env=env)
 
-    assert json.loads(result.read_text()) == document
+    assert json.loads(result.read_text()) == {"$schema": schema.ADDRESS, **document}
     assert seeding_many - seeding < 60_000_000
     assert exporting_many - exporting < 10_000_000
