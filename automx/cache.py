@@ -23,8 +23,8 @@ _Rendered = TypeVar("_Rendered")
 # so many seconds, or so many others are, then further requests use what was remembered.
 SLOW_SECONDS, REFRESHES = 0.25, 8
 
-Change = tuple[str, str]  # a row that was changed: its table and key, as changelog explains them
-EVERYTHING: frozenset[Change] = frozenset({("*", "*")})
+RowKey = tuple[str, str]  # table and key of a row, as changelog explains them
+EVERYTHING: frozenset[RowKey] = frozenset({("*", "*")})
 
 
 class FoundConfig:
@@ -43,7 +43,7 @@ class FoundConfig:
         ldap_server: LdapServer | None = None,
         *,
         names: tuple[str, ...] = (),
-        rows: frozenset[Change] = frozenset(),
+        rows: frozenset[RowKey] = frozenset(),
     ) -> None:
         self.config = config
         self.ldap_server = ldap_server
@@ -160,7 +160,7 @@ class ConfigCache:
                 if memory is not None:
                     memory.clear()
 
-    def forget(self, changed: Collection[Change]) -> None:
+    def forget(self, changed: Collection[RowKey]) -> None:
         """Forget what is made of rows that were changed, for outages as well.
 
         Unknown domains are forgotten for which a row was added, and domains whose rows are unusable
@@ -200,7 +200,7 @@ class ConfigCache:
         return found.aged(self._now() - read_at)
 
 
-def _changed_domains(memory: Cache[str, Any], changes: frozenset[Change]) -> list[str]:
+def _changed_domains(memory: Cache[str, Any], changes: frozenset[RowKey]) -> list[str]:
     """Return the remembered domains whose answer may be another one after some changes."""
     if not changes:
         return []
@@ -215,7 +215,7 @@ def _changed_domains(memory: Cache[str, Any], changes: frozenset[Change]) -> lis
     ]
 
 
-def _is_changed(domain: str, answer: FoundConfig | AutomxError, changes: frozenset[Change]) -> bool:
+def _is_changed(domain: str, answer: FoundConfig | AutomxError, changes: frozenset[RowKey]) -> bool:
     if isinstance(answer, FoundConfig):
         if not changes.isdisjoint(answer.rows):
             return True

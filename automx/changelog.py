@@ -15,7 +15,7 @@ from time import monotonic
 from sqlalchemy import Insert, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from automx.cache import EVERYTHING, Change, ConfigCache
+from automx.cache import EVERYTHING, ConfigCache, RowKey
 from automx.database import Session, is_closed, reason
 from automx.errors import DatabaseError
 from automx.models import ChangeCount, ChangeLog
@@ -36,7 +36,7 @@ def wait_for_turn(session: Session) -> None:
         session.execute(_counting(session.engine.dialect.name, 0))
 
 
-def write(session: Session, changed: Collection[Change]) -> None:
+def write(session: Session, changed: Collection[RowKey]) -> None:
     """Write what a transaction has changed into the log, at its very end; the caller commits."""
     entries = sorted(set(changed) if len(changed) <= MOST else EVERYTHING)
     if not entries:
@@ -57,7 +57,7 @@ def last_number(session: Session) -> int:
     return session.scalar(select(ChangeCount.c.number)) or 0
 
 
-def read_since(session: Session, number: int) -> tuple[int, frozenset[Change]]:
+def read_since(session: Session, number: int) -> tuple[int, frozenset[RowKey]]:
     """Return the last number of the log and what was changed since another number.
 
     That is EVERYTHING if entries since then are missing, or if ``number`` was never given: the log
@@ -176,7 +176,7 @@ class Follower:
         self._number = number
         return SECONDS
 
-    def _read(self, session: Session) -> tuple[int, frozenset[Change]]:
+    def _read(self, session: Session) -> tuple[int, frozenset[RowKey]]:
         if self._number is None:
             return last_number(session), EVERYTHING
         return read_since(session, self._number)

@@ -18,7 +18,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Row, Select, bindparam
 
 from automx import rows
 from automx.address import names_for, spellings
-from automx.cache import Change, FoundConfig
+from automx.cache import FoundConfig, RowKey
 from automx.clientconfig import ClientConfig, ProviderDetails
 from automx.database import Session, chunks, read_by_key
 from automx.directory.row import LdapServer
@@ -155,7 +155,7 @@ def padded(names: Iterable[str]) -> Iterator[str]:
         yield from (f"{before}{name}{after}" for before in _BEFORE for after in _AFTER)
 
 
-def day(since: datetime | object) -> str:
+def day(since: object) -> str:
     """Return the day of a moment of ``disabled_domain``; SQLite lets texts into it."""
     return f"{since:%Y-%m-%d}" if isinstance(since, datetime) else repr(since)
 
@@ -230,7 +230,7 @@ def _other_names(domain: str, decisive: str) -> tuple[str, ...]:
 @lru_cache(1_000)  # domains of one provider share it
 def _made_of(
     provider: int, directory: int | None, servers: tuple[int, ...], services: tuple[int, ...]
-) -> frozenset[Change]:
+) -> frozenset[RowKey]:
     """Return the rows beside that of a domain which its settings are made of."""
     keys = {"provider": (provider,), "server": servers, "davserver": services}
     if directory is not None:

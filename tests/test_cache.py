@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from automx.cache import REFRESHES, SLOW_SECONDS, Change, ConfigCache, FoundConfig
+from automx.cache import REFRESHES, SLOW_SECONDS, ConfigCache, FoundConfig, RowKey
 from automx.clientconfig import ClientConfig
 from automx.errors import BadRecordError, DatabaseError, UnknownDomainError
 
@@ -315,7 +315,7 @@ def test_a_cleared_cache_holds_nothing_for_an_outage() -> None:
 
 
 @pytest.mark.parametrize("change", [("*", "*"), ("domain", "another")])
-def test_what_was_read_before_a_change_is_not_kept_after_it(change: Change) -> None:
+def test_what_was_read_before_a_change_is_not_kept_after_it(change: RowKey) -> None:
     cache, database = ConfigCache(10, stale_seconds=100), Database()
 
     def change_meanwhile(domain: str) -> FoundConfig:

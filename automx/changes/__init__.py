@@ -16,8 +16,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
 from automx import audit, changelog, kinds, members, references
-from automx.cache import EVERYTHING
-from automx.cache import Change as Logged
+from automx.cache import EVERYTHING, RowKey
 from automx.changes import insertion, stored
 from automx.changes.dependents import Dependents, dependents, of_domains
 from automx.database import Session, savepoint
@@ -112,7 +111,7 @@ class Changes:
         self._is_dry_run = dry_run
         self._numbers: Counter[tuple[str, str]] = Counter()  # (action, kind)
         self._digest = hashlib.sha256()
-        self._changed: set[Logged] = set()
+        self._changed: set[RowKey] = set()
 
     @property
     def numbers(self) -> Mapping[tuple[str, str], int]:
