@@ -83,24 +83,26 @@ def read(kind: str, value: object, path: str = "") -> Item:
     The default of ``id`` is None: the next free one. ``path`` names the object in errors. Raises
     SeedError with the path of the member, what was expected and what was found.
     """
+    if kind == "server":
+        value = _with_clear_socket_type(value)
+    item = fields(value, MEMBERS[kind], path, REQUIRED[kind])
     defaults: Item
     match kind:
         case "provider":
-            item = fields(value, PROVIDER, path, REQUIRED[kind])
             defaults = {"short_name": rows.default_short_name(item["name"]), "details": {}}
             item["details"] = _details(item.get("details", {}), below(path, "details"))
         case "directory":
-            item = fields(value, DIRECTORY, path, REQUIRED[kind])
             defaults = rows.ldapserver_defaults(item.get("port"))
         case "server":
-            return _server(value, path)
+            if item["type"] not in SERVER_TYPES:
+                where, found = below(path, "type"), shown(item["type"])
+                raise SeedError(f"{where}: expected that of a mail server, found {found}")
+            defaults = rows.server_defaults(item["type"], item.get("port"))
         case "service":
-            item = fields(value, SERVICE, path, REQUIRED[kind])
             defaults = rows.service_defaults(item["url"])
             for defect in rows.unfit_url(item):
                 raise SeedError(f"{path}.{defect}" if path else defect)
         case _:
-            item = fields(value, DOMAIN, path, REQUIRED[kind])
             defaults = dict.fromkeys(DOMAIN) | {"disabled": False}
     return {"id": None} | defaults | item
 
@@ -137,15 +139,11 @@ def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _server(value: object, path: str) -> Item:
-    if isinstance(value, dict):
-        type_ = str(value.get("type")).strip().lower()
-        value = dict(rows.with_clear_socket_type(value, rows.MAIL_PORTS.get(type_)))
-    item = fields(value, SERVER, path, REQUIRED["server"])
-    if item["type"] not in SERVER_TYPES:
-        where = below(path, "type")
-        raise SeedError(f"{where}: expected that of a mail server, found {shown(item['type'])}")
-    return {"id": None} | rows.server_defaults(item["type"], item.get("port")) | item
+def _with_clear_socket_type(server: object) -> object:
+    if not isinstance(server, dict):
+        return server
+    type_ = str(server.get("type")).strip().lower()
+    return dict(rows.with_clear_socket_type(server, rows.MAIL_PORTS.get(type_)))
 
 
 def _details(value: object, path: str) -> Item:
