@@ -27,9 +27,9 @@ class MxChecks(DomainChecks):
     def checks(self) -> Iterator[Check]:
         """Yield the check, if there is a mail server with one name for all people."""
         servers = self.config.mail_servers
-        hosts = {expand(server.hostname, self.domain, None) for server in servers} - {None}
-        if hosts:
-            yield lambda: self._check({str(host) for host in hosts})
+        expanded = (expand(server.hostname, self.domain, None) for server in servers)
+        if hosts := {host for host in expanded if host is not None}:
+            yield lambda: self._check(hosts)
 
     def _check(self, hosts: set[str]) -> Iterator[Finding]:
         if not self.network.is_usable(self.domain):
@@ -43,9 +43,11 @@ class MxChecks(DomainChecks):
                 yield self.warning(self.domain, text, "correct it, or switch the domain off")
             elif found and not self._are_here(found, hosts):
                 names = ", ".join(found[:MAX_NAMED]) + (" …" if len(found) > MAX_NAMED else "")
-                text = f"mail for {self.domain} is delivered to {names} (MX), which"
-                text += f" {'is' if len(found) == 1 else 'are'} none of its mail servers:"
-                text += " is the domain elsewhere?"
+                verb = "is" if len(found) == 1 else "are"
+                text = (
+                    f"mail for {self.domain} is delivered to {names} (MX), which {verb} none of"
+                    " its mail servers: is the domain elsewhere?"
+                )
                 advice = "switch it off if so; a filter in front of the mail servers is fine"
                 yield self.warning(self.domain, text, advice)
 
