@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+from automx.clientconfig import FORBIDDEN
 from automx.errors import BadRequestError
 
 _QUERIES = (
@@ -75,10 +76,12 @@ def read(path: Path) -> Mailadm:
     except UnicodeDecodeError as error:  # of a damaged name of a table or column
         raise BadRequestError(f"{path} is damaged: it holds a name that is no text") from error
     except sqlite3.Error as error:
-        if str(error).startswith("no such"):  # table or column
-            text = f"{path} is no database of mailadm 0.10 or later: {error}"
+        # It may quote a damaged schema.
+        reason = " ".join(FORBIDDEN.sub(" ", str(error)).split())
+        if reason.startswith("no such"):  # table or column
+            text = f"{path} is no database of mailadm 0.10 or later: {reason}"
         else:  # such as "file is not a database" or "database is locked"
-            text = f"{path} cannot be read: {error}"
+            text = f"{path} cannot be read: {reason}"
         raise BadRequestError(text) from error
     if verdict != "ok":
         raise BadRequestError(f"{path} is damaged: {' '.join(str(verdict).split())}")
