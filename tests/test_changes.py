@@ -1,9 +1,11 @@
 """Tests of automx.changes: what a change does to the rows, and what it leaves behind."""
 
 import base64
+import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -85,26 +87,56 @@ PATCHES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture
-def any_database(any_database_uri: str) -> str:
-    """Return the URI of a database with the sample, a second provider and a directory."""
-    uri = engine_uri(any_database_uri)
-    upgrade(uri)
+def fill(uri: str) -> None:
+    """Put the sample, a second provider and a directory into a database."""
     with open_session(uri) as session:
         populate(session, SAMPLE)
         changes = Changes(session, "user:root", now=NOW)
         changes.add("provider", {"name": "Second"})
         changes.add("directory", NEW["directory"])
         changes.finish()
-    return uri
 
 
 @pytest.fixture
-def session(any_database: str) -> Iterator[Session]:
-    engine = create_engine(any_database)
+def any_database(any_database_uri: str) -> str:
+    """Return the URI of a filled database, of each engine in turn."""
+    uri = engine_uri(any_database_uri)
+    upgrade(uri)
+    fill(uri)
+    return uri
+
+
+@contextlib.contextmanager
+def opened(uri: str) -> Iterator[Session]:
+    engine = create_engine(uri)
     with Session(engine) as session:
         yield session
     engine.dispose()
+
+
+@pytest.fixture
+def any_session(any_database: str) -> Iterator[Session]:
+    """A session of a filled database, of each engine in turn."""
+    with opened(any_database) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def filled(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A filled SQLite file, to be copied."""
+    path = tmp_path_factory.mktemp("changes") / "filled.sqlite"
+    path.write_bytes(empty_database.read_bytes())
+    fill(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def session(filled: Path, tmp_path: Path) -> Iterator[Session]:
+    """A session of a filled SQLite file: most rules are the same on each engine."""
+    path = tmp_path / "automx.sqlite"
+    path.write_bytes(filled.read_bytes())
+    with opened(f"sqlite:///{path}") as session:
+        yield session
 
 
 def everything(session: Session) -> dict[str, list[tuple[object, ...]]]:
@@ -193,14 +225,15 @@ def test_each_member_can_be_changed_and_changed_back(
     assert everything(session) == before
 
 
-@pytest.mark.parametrize("kind", NEW)
-def test_adding_and_deleting_leaves_nothing_but_the_audit(session: Session, kind: str) -> None:
-    before = everything(session)
-    row_id = one(session, "add", kind, NEW[kind]).id
-    one(session, "set", kind, row_id, PATCHES[kind])
-    one(session, "delete", kind, row_id)
-    assert everything(session) == before
-    assert [entry.action for entry in audit.entries(session)][-3:] == ["add", "set", "delete"]
+def test_adding_and_deleting_leaves_nothing_but_the_audit(any_session: Session) -> None:
+    session, before = any_session, everything(any_session)
+    for kind, value in NEW.items():
+        row_id = one(session, "add", kind, value).id
+        change = one(session, "set", kind, row_id, PATCHES[kind])
+        assert stored.item(session, kind, row_id) == change.after
+        one(session, "delete", kind, row_id)
+        assert everything(session) == before
+        assert [entry.action for entry in audit.entries(session)][-3:] == ["add", "set", "delete"]
 
 
 @pytest.mark.parametrize("kind", NEW)
@@ -370,7 +403,8 @@ def test_bulk_work_is_one_entry_with_numbers_and_a_digest(session: Session) -> N
     assert len(entry.details["digest"]) == 64
 
 
-def test_the_entries_of_a_domain_are_found_by_each_of_its_names(session: Session) -> None:
+def test_the_entries_of_a_domain_are_found_by_each_of_its_names(any_session: Session) -> None:
+    session = any_session
     row_id = one(session, "add", "domain", {"name": "MÜLLER.example", "provider": 1}).id
     one(session, "set", "domain", row_id, {"disabled": True})
     found = list(audit.entries(session, domain="müller.example", since=NOW))
