@@ -207,7 +207,9 @@ def running_service(name: str, folder: Path, request: pytest.FixtureRequest) -> 
             **neighbour.settings,
         }
         with serving(env, folder / "serve.log", "--workers", "1") as server:
-            yield Service(server, neighbour)
+            service = Service(server, neighbour)
+            await_recovery(service, PROMISES[name, BACK], START)
+            yield service
 
 
 @pytest.fixture(scope="module")
@@ -235,10 +237,9 @@ def test_the_promises_of_the_page_hold(
 ) -> None:
     service, promise = start(name), PROMISES[name, state]
     is_database = "from memory" in promise.other.words
-    await_recovery(service, PROMISES[name, BACK], START)
     offset = len(service.server.output)
     with service.neighbour.faults[state]():
-        check(service, promise, at_once=6)
+        check(service, promise, at_once=3)
         check_words(service, promise, offset)
         assert service.ask("GET", "/readyz").status == (503 if is_database else 200)
     await_recovery(service, PROMISES[name, BACK], RECOVERY + SLACK)
