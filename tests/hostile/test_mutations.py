@@ -6,7 +6,7 @@ from tests.hostile.requests import GROWTH, ask_as_it_is, send, warm_up
 from tests.hostile.target import Target
 
 # A longer run: python -m tests.hostile.requests --number 100000 --seed 2
-NUMBER, SEED = 2_000, 1
+NUMBER, SEED = 1_000, 1
 
 # What a stranger and a person without a proxy get; a second seed of the same rows is a conflict.
 UNUSUAL = {
