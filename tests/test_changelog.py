@@ -92,20 +92,18 @@ def test_a_change_of_very_many_rows_is_one_of_everything(session: Session) -> No
 
 
 def test_a_log_that_was_cut_stands_for_everything(
-    uri: str, monkeypatch: pytest.MonkeyPatch
+    session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(changelog, "KEPT", 3)
-    with opened(uri) as session:
-        for number in range(6):
-            write(session, names(f"{number}.example"))
-        session.commit()
-        for known, changed in [
-            (0, EVERYTHING),
-            (2, EVERYTHING),
-            (3, names("3.example", "4.example", "5.example")),
-            (5, names("5.example")),
-        ]:
-            assert read_since(session, known) == (6, changed)
+    for number in range(6):
+        write(session, names(f"{number}.example"))
+    for known, changed in [
+        (0, EVERYTHING),
+        (2, EVERYTHING),
+        (3, names("3.example", "4.example", "5.example")),
+        (5, names("5.example")),
+    ]:
+        assert read_since(session, known) == (6, changed)
 
 
 @pytest.mark.parametrize(
@@ -128,17 +126,13 @@ def test_a_log_that_is_not_the_one_of_before_stands_for_everything(
     assert read_since(session, 9)[1] == EVERYTHING
 
 
-def test_seeds_write_what_they_change(uri: str) -> None:
-    with opened(uri) as session:
-        populate(session, SAMPLE)
-        session.commit()
-        assert read_since(session, 0) == (
-            3,
-            names("example.com", "example.net", "example.org"),
-        )
-        purge(session)
-        session.commit()
-        assert read_since(session, 3) == (4, EVERYTHING)
+def test_seeds_write_what_they_change(session: Session) -> None:
+    populate(session, SAMPLE)
+    session.commit()
+    assert read_since(session, 0) == (3, names("example.com", "example.net", "example.org"))
+    purge(session)
+    session.commit()
+    assert read_since(session, 3) == (4, EVERYTHING)
 
 
 @pytest.mark.parametrize("engine", [*ENGINES, "newer mariadb"])
