@@ -2,7 +2,7 @@
 
 from typing import Any
 
-# A row of each table, as people insert it; the domain uses all of them.
+# The domain uses all of them.
 ROWS: dict[str, dict[str, Any]] = {
     "provider": {"id": 1, "name": "Example Inc.", "short_name": "Example"},
     "ldapserver": {

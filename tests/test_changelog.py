@@ -120,10 +120,9 @@ def test_a_log_that_is_not_the_one_of_before_stands_for_everything(
 ) -> None:
     write(session, names("1.example", "2.example", "3.example", "4.example"))
     session.commit()
-    known = 2 if "number = 3" in fault else 3
     execute(f"{fault};")
-    assert read_since(session, known)[1] == EVERYTHING or known == 3 == last_number(session)
-    assert read_since(session, 9)[1] == EVERYTHING
+    for known in (2, 9):
+        assert read_since(session, known)[1] == EVERYTHING
 
 
 def test_seeds_write_what_they_change(session: Session) -> None:
