@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from sqlalchemy.engine import make_url
 
 from automx.database import Session, create_engine
 from automx.migrations import upgrade
@@ -22,11 +21,10 @@ from automx.seeddocument import SAMPLE
 from automx.views.http import PARTS
 from automx.views.session import db
 from tests.commandline import attempt
-from tests.databases import Instance, engine_uri
-from tests.faults.neighbours import database_server
-from tests.faults.states import Fault
-from tests.network import network
-from tests.processes import frozen, wait_until
+from tests.databases import engine_uri
+from tests.faults.neighbours import Neighbour, database_server
+from tests.faults.states import file_faults
+from tests.processes import wait_until
 
 THREADS = 32
 LIMIT = 1.0  # db_timeout, in seconds
@@ -66,29 +64,8 @@ class Worker:
             return held
 
 
-@dataclass
-class Neighbour:
-    """A database with the sample in it, behind a network; a SQLite file has neither of them."""
-
-    uri: str
-    instance: Instance | None = None
-
-
 def unknown(number: int) -> list[str]:
     return [f"/mail/config-v1.1.xml?emailaddress=a@{i}.unknown.example" for i in range(number)]
-
-
-def behind_network(instance: Instance) -> Iterator[Neighbour]:
-    direct = engine_uri(instance.new_database())
-    fill(direct)
-    name = make_url(direct).database
-    with network(instance.socket) as before:
-        if "postgresql" in direct:
-            rest = f"postgresql://postgres@127.0.0.1:{before.port}/{name}?sslmode=disable"
-            uri = f"{rest}&gssencmode=disable"
-        else:
-            uri = f"mysql://root@127.0.0.1:{before.port}/{name}?ssl_disabled=true"
-        yield Neighbour(engine_uri(uri), instance)
 
 
 def fill(uri: str) -> None:
@@ -100,28 +77,16 @@ def fill(uri: str) -> None:
     engine.dispose()
 
 
-@pytest.fixture
-def over_postgresql(postgresql_instance: Instance) -> Iterator[Neighbour]:
-    yield from behind_network(postgresql_instance)
+@pytest.fixture(params=["postgresql_instance", "mariadb_instance"])
+def server(request: pytest.FixtureRequest) -> Iterator[Neighbour]:
+    """A database server of each kind in turn, with the sample, behind a network."""
+    with database_server(request.getfixturevalue(request.param)) as neighbour:
+        fill(uri_of(neighbour))
+        yield neighbour
 
 
-@pytest.fixture
-def over_mariadb(mariadb_instance: Instance) -> Iterator[Neighbour]:
-    yield from behind_network(mariadb_instance)
-
-
-@pytest.fixture
-def over_sqlite(tmp_path: Path) -> Neighbour:
-    uri = f"sqlite:///{tmp_path}/outage.sqlite"
-    fill(uri)
-    return Neighbour(uri)
-
-
-@pytest.fixture(params=["over_postgresql", "over_mariadb"])
-def server(request: pytest.FixtureRequest) -> Neighbour:
-    """A database server of each kind in turn."""
-    found: Neighbour = request.getfixturevalue(request.param)
-    return found
+def uri_of(neighbour: Neighbour) -> str:
+    return engine_uri(neighbour.settings["AUTOMX_DB_URI"])
 
 
 @pytest.fixture
@@ -131,47 +96,10 @@ def work(make_app: Callable[..., Flask]) -> Iterator[Callable[..., Worker]]:
 
         def make(neighbour: Neighbour, **settings: object) -> Worker:
             values: dict[str, object] = {"db_timeout": LIMIT, "stale_seconds": 60}
-            app = make_app(db_uri=neighbour.uri, **(values | settings))
+            app = make_app(db_uri=uri_of(neighbour), **(values | settings))
             return Worker(app, threads)
 
         yield make
-
-
-@contextlib.contextmanager
-def freezing(neighbour: Neighbour) -> Iterator[None]:
-    assert neighbour.instance
-    with frozen(neighbour.instance.server.process):
-        yield
-
-
-def changed(
-    change: Callable[[bytes], bytes | None],
-) -> Callable[[Neighbour], contextlib.AbstractContextManager[None]]:
-    """Return a fault that writes other bytes into a SQLite file, or deletes it."""
-
-    @contextlib.contextmanager
-    def fault(neighbour: Neighbour) -> Iterator[None]:
-        file = Path(neighbour.uri.removeprefix("sqlite:///"))
-        content = file.read_bytes()
-        if (bytes_ := change(content)) is None:
-            file.unlink()
-        else:
-            file.write_bytes(bytes_)
-        yield
-        file.write_bytes(content)
-
-    return fault
-
-
-FILE_FAULTS: dict[str, Callable[[Neighbour], contextlib.AbstractContextManager[None]]] = {
-    "missing": changed(lambda content: None),
-    "overwritten": changed(lambda content: b"\xa5" * len(content)),
-    "cut off": changed(lambda content: content[:5000]),
-    # The error of SQLite then holds bytes that are no text.
-    "damaged names": changed(
-        lambda content: content.replace(b"CREATE TABLE", b"CREATE \xff\xfeBLE")
-    ),
-}
 
 
 def check_promises(
@@ -209,15 +137,18 @@ def check_promises(
 def test_a_frozen_server_is_told_half_a_second_after_the_limit(
     server: Neighbour, work: Callable[..., Worker]
 ) -> None:
-    check_promises(work(server), freezing(server), slack=0.5)
+    check_promises(work(server), server.faults["frozen"](), slack=0.5)
 
 
-@pytest.mark.parametrize("fault", FILE_FAULTS)
+@pytest.mark.parametrize("fault", file_faults(Path()))
 def test_commands_tell_of_a_file_that_cannot_be_read_in_one_line(
-    over_sqlite: Neighbour, fault: str
+    tmp_path: Path, fault: str
 ) -> None:
-    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": over_sqlite.uri}
-    with FILE_FAULTS[fault](over_sqlite):
+    file = tmp_path / "outage.sqlite"
+    uri = f"sqlite:///{file}"
+    fill(uri)
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": uri}
+    with file_faults(file)[fault]():
         for command in (["show", "alice@example.com"], ["export"], ["db", "current"]):
             result = attempt(*command, env=env)
             assert (result.returncode, result.stdout) == (1, ""), command
@@ -231,29 +162,15 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.parametrize("fault", ["frozen", "refuses"])
-@pytest.mark.parametrize("engine", ["postgresql", "mariadb"])
 def test_the_log_of_changes_is_followed_again_after_an_outage(
-    request: pytest.FixtureRequest,
-    work: Callable[..., Worker],
-    engine: str,
-    fault: str,
-    caplog: pytest.LogCaptureFixture,
+    server: Neighbour, work: Callable[..., Worker], fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The outage is noticed and told without any request, once, and the memory is kept."""
-    with database_server(request.getfixturevalue(f"{engine}_instance")) as server:
-        uri = engine_uri(server.settings["AUTOMX_DB_URI"])
-        fill(uri)
-        worker = work(Neighbour(uri), domain_cache_seconds=3600)
-        check_that_changes_are_followed_again(worker, uri, server.faults[fault], caplog)
-
-
-def check_that_changes_are_followed_again(
-    worker: Worker, uri: str, fault: Fault, caplog: pytest.LogCaptureFixture
-) -> None:
+    worker = work(server, domain_cache_seconds=3600)
     new = "/v1.1/new.example"
     assert [worker.ask(path).status for path in (KNOWN, new)] == [200, 404]
     caplog.clear()
-    with fault():
+    with server.faults[fault]():
         wait_until(lambda: bool(messages(caplog)), "the line of the log")
         assert worker.ask(KNOWN).seconds < LIMIT
         assert worker.ask(new).status == 404
@@ -262,7 +179,7 @@ def check_that_changes_are_followed_again(
             follower._ask()
     assert [message.partition(":")[0] for message in messages(caplog)] == ["the database is away"]
     wait_until(lambda: len(messages(caplog)) > 1, "the return")
-    engine = create_engine(uri)
+    engine = create_engine(uri_of(server))
     with Session(engine) as session:
         populate(session, SAMPLE | {"domains": [{"name": "new.example"}]})
         session.commit()

@@ -21,7 +21,15 @@ from automx.seeddocument import SAMPLE
 from tests.databases import Instance, engine_uri
 from tests.directory import PASSWORD as LDAP_PASSWORD
 from tests.directory import Directories, ldapserver_row
-from tests.faults.states import Fault, freezing, killed, told, weather_faults
+from tests.faults.states import (
+    Fault,
+    file_faults,
+    freezing,
+    killed,
+    locking,
+    told,
+    weather_faults,
+)
 from tests.mailcow import Domain, running_mailcow
 from tests.network import Network, Weather, network
 from tests.processes import Running, free_port, wait_until
@@ -85,38 +93,7 @@ def sqlite(folder: Path, _: pytest.FixtureRequest) -> Iterator[Neighbour]:
     """A SQLite file; each fault is one of the file."""
     settings = sqlite_settings(folder)
     file = folder / "automx.sqlite"
-
-    @contextlib.contextmanager
-    def locked() -> Iterator[None]:
-        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
-            other.execute("BEGIN EXCLUSIVE")
-            yield
-
-    def changed(change: Callable[[bytes], bytes | None]) -> Fault:
-        @contextlib.contextmanager
-        def fault() -> Iterator[None]:
-            content = file.read_bytes()
-            if (octets := change(content)) is None:
-                file.unlink()
-            else:
-                file.write_bytes(octets)
-            try:
-                yield
-            finally:
-                file.write_bytes(content)
-
-        return fault
-
-    # The error of SQLite holds bytes that are no text.
-    damage = (b"CREATE TABLE", b"CREATE \xff\xfeBLE")
-    faults = {
-        "locked": locked,
-        "missing": changed(lambda content: None),
-        "overwritten": changed(lambda content: b"\xa5" * len(content)),
-        "cut off": changed(lambda content: content[:5000]),
-        "damaged": changed(lambda content: content.replace(*damage)),
-    }
-    yield Neighbour(settings, faults)
+    yield Neighbour(settings, {"locked": locking(file), **file_faults(file)})
 
 
 @contextlib.contextmanager
