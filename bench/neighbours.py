@@ -29,7 +29,8 @@ from tests.commandline import automx
 from tests.databases import Instance, running_mariadb, running_postgresql
 from tests.directory import PEOPLE, Directories, insert_ldapserver
 from tests.mailcow import FakeMailcow
-from tests.processes import REPOSITORY, free_port, frozen, listens, program, running
+from tests.processes import REPOSITORY, free_port, frozen, running
+from tests.redisserver import running_redis
 from tests.tls import Authority
 
 CLIENTS, DRIPPING = 100, 200
@@ -225,12 +226,9 @@ def _redis(folder: Path) -> Iterator[Neighbour]:
         return number % 2 == 0 and bool(client.exists(key))
 
     port = free_port()
-    command = [program("redis-server", "redis-server"), "--port", str(port), "--bind", "127.0.0.1"]
-    command += ["--save", "", "--dir", str(folder)]
-    log = folder / "redis.log"
     with (
         databases("sqlite", folder, 1) as [db_uri],
-        running(command, log, ready=lambda: listens(port)) as redis,
+        running_redis(folder, port) as redis,
         contextlib.closing(Redis(port=port)) as client,
     ):
         env = _seeded(db_uri) | {
