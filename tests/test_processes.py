@@ -101,7 +101,7 @@ class Load:
             result = ANSWERED if result == "404" else result  # the database has no domain
             with self._lock:
                 self.results[result] += 1
-            self._end.wait(0.05)  # the load is to be steady, not high
+            self._end.wait(0.1)  # the load is to be steady, not high
 
     @property
     def lost(self) -> int:
