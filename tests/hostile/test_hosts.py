@@ -30,7 +30,7 @@ def asked() -> list[tuple[str, str]]:
     """
     app = create_app(config.make(db_uri="sqlite://"))
     found = sorted(each for each in set(routes(app)) if each[0] not in {"HEAD", "OPTIONS"})
-    assert len(found) > 20
+    assert len(found) > 25
     return [*found, *((method, f"{path}?{QUERY}") for method, path in found)]
 
 
