@@ -5,7 +5,6 @@ what automx writes into the database; reading a normal form changes nothing.
 """
 
 import base64
-import difflib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from automx import placeholders
 from automx.address import PLACEHOLDER, EmailAddress, parse_domain, parse_host, unicode_domain
 from automx.clientconfig import FORBIDDEN
 from automx.errors import AddressError
@@ -22,21 +22,6 @@ _Type = TypeVar("_Type")
 MAX_INTEGER = 2**31 - 1  # of a column, in all databases
 
 FORBIDDEN_IN_URL = re.compile(FORBIDDEN.pattern + r'|[\s<>"]')
-
-# Thunderbird alone fills in %REALNAME%, and other clients show it.
-_PLACEHOLDERS = ("%EMAILADDRESS%", "%EMAILLOCALPART%", "%EMAILDOMAIN%", "%REALNAME%")
-_KNOWN = re.compile("|".join(_PLACEHOLDERS), re.IGNORECASE)
-# How other programs write placeholders (%WORD%, ${user}, {email}, %u, Dovecot's %Lu), and ours with
-# one percent sign only.
-_UNKNOWN = re.compile(
-    r"%[\w.-]+%|[$%]\{[^{}]*\}|\{+ *(?:0|[A-Z]\w+) *\}+|%[LU]?\w(?!\w)"
-    r"|%(?:EMAIL\w+|REALNAME)\b|\b(?:EMAIL\w+|REALNAME)%",
-    re.ASCII | re.IGNORECASE,
-)
-_ESCAPE = re.compile(r"%[0-9A-F]{2}", re.IGNORECASE)  # RFC 3986
-# Characters of a text with placeholders. No column holds as many, and the time that the patterns
-# above take grows with the square of their number.
-_LONGEST = 1024
 
 
 class BadValueError(ValueError):
@@ -287,29 +272,11 @@ def _with_placeholders(value: str, *, in_url: bool = False) -> str:
     Raises BadValueError for what looks like a placeholder and is none, ValueError for a text that
     is far too long.
     """
-    if "%" not in value and "{" not in value:
-        return value
-    if len(value) > _LONGEST:
-        raise ValueError
-    value = _KNOWN.sub(lambda match: match[0].upper(), value)
-    rest = _KNOWN.sub(" ", value)
-    if found := _UNKNOWN.search(_ESCAPE.sub(" ", rest) if in_url else rest):
-        raise BadValueError(
-            f"{shown(found[0])} is no placeholder; did you mean {_suggestion(found[0])}?"
-        )
+    value = placeholders.normal(value)
+    if found := placeholders.unknown(value, in_url=in_url):
+        near = placeholders.suggestion(found)
+        raise BadValueError(f"{shown(found)} is no placeholder; did you mean {near}?")
     return value
-
-
-def _suggestion(unknown: str) -> str:
-    """Return the placeholder that was most likely meant."""
-    name = re.sub(r"\W|_", "", unknown).upper()
-    near = difflib.get_close_matches(f"%{name}%", _PLACEHOLDERS, 1, 0.85)
-    if near:
-        return near[0]
-    if name in {"D", "DOMAIN"} or "DOMAIN" in name or name == "HOST":
-        return "%EMAILDOMAIN%"
-    is_local = name in {"N", "USER", "USERNAME", "LOCAL", "NAME"} or "PART" in name
-    return "%EMAILLOCALPART%" if is_local else "%EMAILADDRESS%"
 
 
 def user_name(length: int, empty: str) -> Kind:
@@ -355,7 +322,7 @@ SERVICE_URL = Kind(
 
 def _link(value: object) -> str:
     url = _with_placeholders(string(value).strip(), in_url=True)
-    for placeholder in _KNOWN.findall(url):
+    for placeholder in placeholders.KNOWN.findall(url):
         if placeholder != "%EMAILDOMAIN%":  # a link is the same for everybody
             found = shown(placeholder)
             raise BadValueError(f"expected no placeholder but %EMAILDOMAIN%, found {found}")

@@ -6,7 +6,7 @@ from datetime import datetime
 import click
 
 from automx import lookup
-from automx.accounts import accounts, created, tokens
+from automx.accounts import accounts, created, edits, tokens
 from automx.accounts.accounts import Account
 from automx.accounts.keystates import KeyStates
 from automx.accounts.tokens import Token
@@ -202,7 +202,7 @@ def set_(context: Context, address: str, expires: str) -> None:
         raise click.BadParameter(str(error), param_hint="'--expires'") from None
     with context.session() as session:
         found = accounts.get(session, address)
-        found = accounts.set_expiry(session, found, end, actor=context.actor, now=now)
+        found = edits.set_expiry(session, found, end, actor=context.actor, now=now)
     context.write(found.document(), lambda: f"{found.address} expires {_expiry(found, now)}.")
 
 
@@ -231,9 +231,7 @@ def password(context: Context, address: str, password_stdin: bool, output: QrOut
             config = lookup.find(session, found.address.partition("@")[2]).config
         except (BadRecordError, UnknownDomainError):
             config = None
-        accounts.set_password(
-            session, found, backends, secret, actor=context.actor, now=context.now
-        )
+        edits.set_password(session, found, backends, secret, actor=context.actor, now=context.now)
         person = EmailAddress.parse(found.address)
         url = new_login_text(person, secret, config)
         title = config.provider_name if config else person.domain
