@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -268,9 +268,36 @@ def test_json_tells_each_step(env: dict[str, str], server: MailProgram, add: Add
                 "error": error,
             },
         ],
+        "audit_entries": 0,
     }
     nothing = json.loads(automx("prune", "--now=2026-12-01", "--dry-run", "--json", env=env))
-    assert nothing == {"now": "2026-12-01T00:00:00Z", "dry_run": True, "failed": 0, "steps": []}
+    assert nothing == {
+        "now": "2026-12-01T00:00:00Z",
+        "dry_run": True,
+        "failed": 0,
+        "steps": [],
+        "audit_entries": 0,
+    }
+
+
+def test_old_entries_of_the_audit_are_deleted_by_the_real_time(
+    env: dict[str, str], execute: Execute
+) -> None:
+    execute("DELETE FROM audit")
+    now = datetime.now(UTC)
+    for days in (1, 29, 31, 400):
+        at = (now - timedelta(days=days)).strftime("%Y-%m-%d %H:%M:%S")
+        execute(
+            "INSERT INTO audit (at, actor, action, kind, name, details)"
+            f" VALUES ('{at}', 'user:root', 'add', 'domain', 'd{days}.test', '{{}}')"
+        )
+    env = env | {"AUTOMX_AUDIT_DAYS": "30"}
+    line = "2 entries of the audit that are older than 30 days\n"
+    assert automx("prune", "--dry-run", env=env).startswith(f"would delete {line}")
+    assert automx("prune", "--now=2099-01-01", env=env).startswith(f"deleted {line}")
+    left = json.loads(automx("audit", "list", "--json", env=env))
+    assert sorted(entry["name"] for entry in left) == ["d1.test", "d29.test"]
+    assert "audit" not in automx("prune", env=env | {"AUTOMX_AUDIT_DAYS": "0"})
 
 
 def test_what_is_left_in_mailcow_is_not_told_as_deleted(

@@ -60,6 +60,7 @@ def test_the_defaults_are_those_of_the_documentation(environ: dict[str, str]) ->
         "proxy_count": 0,
         "domain_cache_seconds": 10,
         "stale_seconds": 3600,
+        "audit_days": 365,
         "initdb_token": "",
         "permit_cleartext_passwords": False,
         "ldap_starttls": "yes",
@@ -165,6 +166,7 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         "proxy_count = 2\n"
         "domain_cache_seconds = 0.5\n"
         "stale_seconds = 0\n"
+        "audit_days = 30\n"
         "initdb_token = let-me-in\n"
         "permit_cleartext_passwords = on\n"
         "ldap_starttls = Try\n"
@@ -204,6 +206,7 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         proxy_count=2,
         domain_cache_seconds=0.5,
         stale_seconds=0,
+        audit_days=30,
         initdb_token="let-me-in",
         permit_cleartext_passwords=True,
         ldap_starttls="try",
@@ -379,7 +382,8 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
     automx_conf.write_text("[automx]\nxyz = 1\n")
     assert error(environ) == (
         f"{automx_conf}: the key xyz is not known; allowed are db_uri, db_timeout, db_echo, "
-        "loglevel, proxy_count, domain_cache_seconds, stale_seconds, initdb_token, "
+        "loglevel, proxy_count, domain_cache_seconds, stale_seconds, audit_days, "
+        "initdb_token, "
         "permit_cleartext_passwords, "
         "ldap_starttls, ldap_ca_file, ldap_verify, ldap_timeout, ldap_cache_seconds, "
         "ldap_cache_size, ldap_bind_password_file, ldap_client_certificate_file, "
@@ -421,6 +425,7 @@ def test_a_key_for_a_directory_needs_a_certificate(
         ("domain_cache_seconds", "-1", "a number of seconds, 0 or more"),
         ("db_timeout", "0", "a number of seconds above 0, at most 60"),
         ("db_timeout", "60.5", "a number of seconds above 0, at most 60"),
+        ("audit_days", "1y", "a whole number of days, 0 or more"),
         ("stale_seconds", "1h", "a number of seconds, 0 or more"),
         ("domain_cache_seconds", "10 s", "a number of seconds, 0 or more"),
         ("domain_cache_seconds", "nan", "a number of seconds, 0 or more"),

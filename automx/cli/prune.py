@@ -2,11 +2,12 @@
 
 from collections import Counter
 from contextlib import closing
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 import click
 
+from automx import audit
 from automx.accounts.accounts import Account
 from automx.accounts.keystates import KeyStates
 from automx.accounts.prune import Done, Policy, pending, run
@@ -57,6 +58,8 @@ def prune(context: Context, dry_run: bool, time: datetime | None) -> None:
     an answer. Run this every few minutes by a timer; several runs at once do no harm. The next run
     tries again what failed.
 
+    Entries of the audit are deleted after audit_days.
+
     The times are set by account_warn_before, account_warn_command and account_grace.
     """
     now = time or context.now
@@ -79,12 +82,28 @@ def prune(context: Context, dry_run: bool, time: datetime | None) -> None:
                 )
             elif not context.as_json:
                 say(_line(done, policy, now, dry_run))
+    forgotten = _prune_audit(context, dry_run)
     failed = sum(1 for done in steps if done.error)
     document: dict[str, object] = {"now": iso(now), "dry_run": dry_run, "failed": failed}
-    document["steps"] = [done.document() for done in steps]
+    document |= {"steps": [done.document() for done in steps], "audit_entries": forgotten}
     context.write(document, lambda: _summary(steps, dry_run))
     if failed:
         raise click.exceptions.Exit(1)
+
+
+def _prune_audit(context: Context, dry_run: bool) -> int:
+    """Delete old entries of the audit, by the real time; return their number."""
+    days = context.settings.audit_days
+    if not days:
+        return 0
+    with context.session() as session:
+        number = audit.delete_before(session, context.now - timedelta(days=days))
+        if dry_run:
+            session.rollback()
+    if number and not context.as_json:
+        verb = "would delete" if dry_run else "deleted"
+        say(f"{verb} {number} entries of the audit that are older than {days} days")
+    return number
 
 
 def _policy(settings: AccountSettings, now: datetime) -> Policy:

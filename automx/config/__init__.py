@@ -244,6 +244,9 @@ class Settings:
     memory while the database does not answer, counted from the moment at which they were due to be
     read again. `0`: not at all.
 
+    audit_days: After how many days `automx prune` deletes the entries of the
+    [audit](administration.md#who-changed-what), which tell who changed what. `0`: never.
+
     initdb_token: A request with this token (`Authorization: Bearer TOKEN`) may use `/initdb/`, from
     anywhere. If none is set, programs on this machine may fill an empty database there. See
     [/initdb/](configuration.md#initdb).
@@ -268,6 +271,7 @@ class Settings:
     proxy_count: int = _key("proxy_count", values.proxy_count, "0")
     domain_cache_seconds: float = _key("domain_cache_seconds", values.seconds, "10")
     stale_seconds: float = _key("stale_seconds", values.seconds, "3600")
+    audit_days: int = _key("audit_days", values.days, "365")
     initdb_token: str = _key("initdb_token", values.token, secret=True)
     permit_cleartext_passwords: bool = _key("permit_cleartext_passwords", values.boolean, "no")
     # No key of the file: only automx2's environment variable sets it.

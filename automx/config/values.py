@@ -56,6 +56,7 @@ boolean = choice(dict.fromkeys(_TRUE, True) | dict.fromkeys(_FALSE, False), "yes
 starttls = choice({"yes": "yes", "no": "no", "try": "try"}, "yes, no or try")
 proxy_count = matching(r"\d{1,2}", "a whole number from 0 to 99", int)
 count = matching(r"\d{1,9}", "a whole number, 0 or more", int)
+days = matching(r"\d{1,5}", "a whole number of days, 0 or more", int)
 seconds = matching(_SECONDS, "a number of seconds, 0 or more", float)
 positive_seconds = matching(rf"(?=.*[1-9]){_SECONDS}", "a number of seconds above 0", float)
 # An account that is not made after some minutes is given up: a call must end before.
