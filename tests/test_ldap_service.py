@@ -294,7 +294,7 @@ def test_answers_are_remembered_between_requests(
         for protocol in PROTOCOLS:
             for address in ("alice@example.com", "ALICE@example.com", "nobody@example.com"):
                 assert protocol(client, address).status_code == 200
-    assert directory.searches == 2
+    assert directory.searches == 3  # spellings are kept apart: a login name may hold them
 
 
 # Outages

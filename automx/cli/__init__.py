@@ -17,7 +17,7 @@ from automx.errors import AutomxError
 # Each command: "module:attribute", and its first sentence for ``automx --help``.
 COMMANDS = {
     "account": ("account:account", "Make, show, change and delete accounts."),
-    "apply": ("apply:apply", "Make the database hold what a document says."),
+    "apply": ("apply:apply", "Make the database hold what FILE says."),
     "audit": ("audit:audit", "Print who changed what, and when."),
     "check": ("check:check", "Check settings, database and domains as clients do."),
     "completion": ("completion:completion", "Print the script by which a shell completes words."),
