@@ -30,7 +30,7 @@ COMMANDS = {
     "export": ("seed:export", "Write a document that seeds an equal database."),
     "import-autoconfig": (
         "imports:import_autoconfig",
-        "Import Autoconfig files: domains with their servers.",
+        "Import Autoconfig files: domains with their provider, servers and services.",
     ),
     "import-csv": ("imports:import_csv", "Import domains from a table in CSV."),
     "import-mailadm": ("mailadm:import_mailadm", "Import tokens and users of mailadm."),
