@@ -32,7 +32,10 @@ COMMANDS = {
         "imports:import_autoconfig",
         "Import Autoconfig files: domains with their provider, servers and services.",
     ),
-    "import-csv": ("imports:import_csv", "Import domains from a table in CSV."),
+    "import-csv": (
+        "imports:import_csv",
+        "Import domains from a table in CSV: FILE, or - for standard input.",
+    ),
     "import-mailadm": ("mailadm:import_mailadm", "Import tokens and users of mailadm."),
     "ldap": ("ldap:ldap", "Try the directories that know people's login names."),
     "mobileconfig-qr": ("dclogin:mobileconfig_qr", "Make a QR code of the profile of ADDRESS."),
