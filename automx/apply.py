@@ -35,13 +35,6 @@ _KEYS: Mapping[str, Sequence[tuple[str, ...]]] = {
     "service": [("type", "url")],
 }
 _LOOSE_KEYS: Mapping[str, tuple[str, ...]] = {"server": ("type", "name")}
-# Member of a domain -> the kind that it refers to.
-REFERENCES = {
-    "provider": "provider",
-    "ldapserver_id": "directory",
-    "servers": "server",
-    "davservers": "service",
-}
 _SHOWN = 5
 
 
@@ -200,13 +193,13 @@ class _Planner:
         """Return the function that puts ids into a domain for what it leaves out or names."""
         everything = {
             member: tuple(sorted(self._ids[kind]))
-            for member, kind in REFERENCES.items()
-            if member in stored.LINKED
+            for member, kind in members.REFERENCES.items()
+            if member in members.LINKS
         }
         providers = self._ids["provider"]
         named: dict[str, dict[object, int]] = {"provider": {}, "ldapserver_id": {}}
         for member, known in named.items():
-            kind = REFERENCES[member]
+            kind = members.REFERENCES[member]
             own = [
                 (each.item["name"], row_id)
                 for each, row_id in zip(self._seed.objects[kind], self._ids[kind], strict=True)

@@ -65,6 +65,14 @@ REQUIRED = {
     "service": ("type", "url"),
     "domain": ("name",),
 }
+# Member of a domain -> the kind of the row, or rows, that it refers to.
+REFERENCES = {
+    "provider": "provider",
+    "ldapserver_id": "directory",
+    "servers": "server",
+    "davservers": "service",
+}
+LINKS = ("servers", "davservers")  # those that refer to several
 LOGO = {column.partition("_")[2] or "data": kind for column, kind in rows.LOGO.items()}
 OAUTH2 = {column.partition("_")[2]: kind for column, kind in rows.OAUTH2.items()}
 DETAILS = {

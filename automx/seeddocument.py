@@ -99,8 +99,8 @@ class SeedRows:
                     self.rows["ldapserver_detail"].append(detail | index)
                 self.add("ldapserver", row, path)
             case "domain":
-                for key, table in _REFERENCES.items():
-                    found = item[key]
+                for key, referred in members.REFERENCES.items():
+                    table, found = members.TABLES[referred], item[key]
                     for row_id in found if isinstance(found, tuple) else (found,):
                         if isinstance(row_id, str):
                             self.named.setdefault((table, row_id), members.below(path, key))
@@ -312,11 +312,3 @@ DOCUMENT_KEYS = _COMMON_KEYS | {
 
 # The members of a domain that may be the name of a row, and what such a name is.
 BY_NAME = {"provider": rows.PROVIDER["name"], "ldapserver_id": rows.LDAPSERVER["name"]}
-
-# The keys of a domain that refer to rows, and their tables.
-_REFERENCES = {
-    "provider": "provider",
-    "ldapserver_id": "ldapserver",
-    "servers": "server",
-    "davservers": "davserver",
-}

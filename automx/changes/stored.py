@@ -17,7 +17,7 @@ _LINKS_AT_ONCE = 2_000  # rows that are written by one statement
 _DOMAIN_MEMBERS = ("name", "provider", "ldapserver_id")  # the others are tables of their own
 _TABLES = metadata.tables
 # Member of a domain -> table of what it is linked to.
-LINKED = {"servers": "server", "davservers": "davserver"}
+LINKED = {member: members.TABLES[members.REFERENCES[member]] for member in members.LINKS}
 
 
 def items(

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from automx import seeddocument
-from automx.apply import REFERENCES, Plan
+from automx import members, seeddocument
+from automx.apply import Plan
 from automx.apply import apply as apply_document
 from automx.audit import masked
 from automx.changes import Change
@@ -99,7 +99,7 @@ def _differences(plan: Plan, change: Change) -> Iterator[tuple[str, str, str]]:
                     old, new = (_text(masked(each.get(name), name)) for each in (before, after))
                     yield f"{member}.{name}", old, new
             continue
-        names = plan.names.get(REFERENCES.get(member, ""), {})
+        names = plan.names.get(members.REFERENCES.get(member, ""), {})
         yield member, _text(masked(before, member), names), _text(masked(after, member), names)
 
 

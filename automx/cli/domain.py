@@ -25,11 +25,9 @@ from automx.cli.rows import (
 from automx.cli.terminal import EXIT_STATUS, complain, with_progress
 from automx.errors import SeedError, UnknownRowError
 from automx.kinds import BOOLEAN
-from automx.members import Item, one
+from automx.members import LINKS, Item, one
 
 domain = group("domain")
-
-_LINKS = ("servers", "davservers")
 
 
 def _with_members(command: Callable[..., None]) -> Callable[..., None]:
@@ -114,9 +112,9 @@ class _New:
         self._value = resolved(self._session, value)
         if like is not None:
             [row] = read_rows(self._session, "domain", [like])
-            copied = ("provider", "ldapserver_id", *_LINKS)
+            copied = ("provider", "ldapserver_id", *LINKS)
             self._value = {
-                member: list(row.item[member]) if member in _LINKS else row.item[member]
+                member: list(row.item[member]) if member in LINKS else row.item[member]
                 for member in copied
             } | self._value
         elif "provider" not in self._value and (found := selection.only_provider(self._session)):
@@ -130,7 +128,7 @@ class _New:
                 if "provider" in record:  # a table has the column
                     raise SeedError(f"{place}, column provider: there is not exactly one provider")
                 raise click.UsageError("Say which provider, as in --provider NAME.")
-            if not any(member in value for member in _LINKS):
+            if not any(member in value for member in LINKS):
                 value |= self._shared_by(value["provider"])
             if not value.get("servers"):
                 self._number_without += 1
@@ -231,7 +229,7 @@ def _relink(
         [row] = read_rows(session, "domain", [name])
         given = resolved(session, {"servers": servers, "davservers": services})
     patch: Item = {}
-    for member in _LINKS:
+    for member in LINKS:
         before = row.item[member]
         ids = given[member]
         if ids:

@@ -18,21 +18,6 @@ from automx.kinds import BOOLEAN, BadValueError, Kind
 
 Decorator = Callable[[Any], Any]
 
-# Members that refer to rows: the kind of these, and another name of the option.
-REFERENCES = {
-    "provider": ("provider", ""),
-    "ldapserver_id": ("directory", "--directory"),
-    "servers": ("server", "--server"),
-    "davservers": ("service", "--service"),
-}
-NEEDED = {
-    "provider": ("name",),
-    "directory": ("name", "search_base"),
-    "server": ("type", "name"),
-    "service": ("type", "url"),
-    "domain": (),
-}
-LISTS = {"servers", "davservers"}
 _SECRET = "_stdin"  # noqa: S105 - the end of the name of an option
 # What a member is for, where its name and its values do not tell.
 _PURPOSES = {
@@ -60,10 +45,10 @@ def of_members(kind: str, *, is_new: bool) -> list[Decorator]:
     for member, values in columns.items():
         if member in {"details", "id"} or (kind == "domain" and member == "name" and is_new):
             continue
-        is_needed = is_new and member in NEEDED[kind]
+        is_needed = is_new and member in members.REQUIRED[kind]
         found.append(
             _reference(member)
-            if member in REFERENCES
+            if member in members.REFERENCES
             else _plain(member, values, required=is_needed)
         )
     if kind == "provider":
@@ -107,13 +92,12 @@ def _plain(member: str, kind: Kind, *, required: bool = False) -> Decorator:
 
 
 def _reference(member: str) -> Decorator:
-    kind, other = REFERENCES[member]
-    option = "--" + member.replace("_", "-")
-    is_list = member in LISTS
+    kind = members.REFERENCES[member]
+    is_list = member in members.LINKS
     may = "; may be repeated" if is_list else ""
-    named = [name for name in (other, option) if name]
+    named = (f"--{kind}", "--" + member.replace("_", "-"))
     return click.option(
-        *named,
+        *dict.fromkeys(named),
         member,
         metavar=kind.upper(),
         multiple=is_list,

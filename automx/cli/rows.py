@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from automx import members
 from automx.changes import NAMES, Changes, described, selection, stored
 from automx.changes.dependents import Dependents, dependents
 from automx.cli import names, options, rowtext
@@ -267,9 +268,9 @@ def read_rows(session: Session, kind: str, wanted: Sequence[str]) -> list[Row]:
 def resolved(session: Session, patch: Item) -> Item:
     """Return members with ids for the names of rows that options give."""
     found = dict(patch)
-    for member, (kind, _) in options.REFERENCES.items():
+    for member, kind in members.REFERENCES.items():
         value = found.get(member)
-        if member in options.LISTS and value is not None:
+        if member in members.LINKS and value is not None:
             ids = {selection.find(session, kind, name): None for name in value}
             found[member] = list(ids)
         elif value is not None:

@@ -8,7 +8,6 @@ from typing import Any
 from automx import audit, members
 from automx.changes import NAMES, Change, Changes, described, selection, stored
 from automx.cli.context import Context
-from automx.cli.options import REFERENCES
 from automx.cli.terminal import complain, table
 from automx.database import Session, chunks
 from automx.members import Item
@@ -71,7 +70,7 @@ def names_in(session: Session, items: Iterable[Item]) -> dict[tuple[str, int], s
     """Return the names of the rows that items refer to."""
     wanted: dict[str, set[int]] = {}
     for item in items:
-        for member, (kind, _) in REFERENCES.items():
+        for member, kind in members.REFERENCES.items():
             value = item.get(member)
             ids = value if isinstance(value, list | tuple) else (value,)
             wanted.setdefault(kind, set()).update(row_id for row_id in ids if row_id is not None)
@@ -84,9 +83,9 @@ def names_in(session: Session, items: Iterable[Item]) -> dict[tuple[str, int], s
 
 def cell(member: str, value: object, names: Names, *, short: bool = False) -> str:
     """Return the value of a member for people; ``short``: the names of rows only."""
-    if member not in REFERENCES:
+    if member not in members.REFERENCES:
         return _text(value, "" if short else "none")
-    kind = REFERENCES[member][0]
+    kind = members.REFERENCES[member]
     values = value if isinstance(value, list | tuple) else () if value is None else (value,)
     shown = [names.get((kind, row_id), "") for row_id in values]
     if not short:
