@@ -16,6 +16,7 @@ from automx import rows
 from automx.database import Session
 from automx.kinds import domain_a_label
 from automx.models import metadata
+from automx.moments import iso
 
 _AUDIT = metadata.tables["audit"]
 _MAX_DETAILS = 60_000  # characters of ASCII: what a TEXT of MariaDB holds
@@ -41,7 +42,7 @@ class Entry(NamedTuple):
 
     def document(self) -> dict[str, Any]:
         """Return the entry as JSON holds it."""
-        return {**self._asdict(), "at": self.at.isoformat().replace("+00:00", "Z")}
+        return {**self._asdict(), "at": iso(self.at)}
 
 
 def write(

@@ -39,9 +39,10 @@ def dependents(session: Session, kind: str, row_id: int, name: str) -> list[Depe
             found = [_of("domain", domain.name, domain.ldapserver_id == row_id)]
         case "domain":
             token, account = _TABLES["token"].c, _TABLES["account"].c
-            at_domain = account.address.like("%@" + _escaped(domain_a_label(name)), escape="\\")
+            a_label = domain_a_label(name)
+            at_domain = account.address.endswith(f"@{a_label}", autoescape=True)
             found = [
-                _of("token", token.name, token.domain == domain_a_label(name)),
+                _of("token", token.name, token.domain == a_label),
                 _of("account", account.address, at_domain),
             ]
         case _:
@@ -83,7 +84,3 @@ def _count(session: Session, word: str, name: ColumnElement[Any], query: Select[
     number = session.scalar(select(func.count()).select_from(query.subquery())) or 0
     names = session.scalars(query.order_by(name).limit(_SHOWN)) if number else ()
     return Dependents(word, number, tuple(map(str, names)))
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

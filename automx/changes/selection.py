@@ -162,11 +162,8 @@ def _used_by_provider(kind: str, provider: int) -> Select[Any]:
 
 
 def _like(pattern: str) -> str:
-    return _escaped(pattern).replace("*", "%").replace("?", "_")
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return escaped.replace("*", "%").replace("?", "_")
 
 
 def count(session: Session, kind: str, where: Iterable[ColumnElement[bool]] = ()) -> int:
@@ -223,7 +220,7 @@ def names_beginning(session: Session, kind: str, text: str, number: int) -> list
         lowered: ColumnElement[Any] = func.lower(column)
         if kind == "domain":
             lowered = lookup.lower_name(dialect)
-        query = select(column).where(lowered.like(f"{_escaped(text.lower())}%", escape="\\"))
+        query = select(column).where(lowered.startswith(text.lower(), autoescape=True))
         if dialect == "sqlite":  # its LIKE uses no index
             query = query.where(lowered >= text.lower(), lowered < f"{text.lower()}\U0010ffff")
         found |= set(map(str, session.scalars(query.distinct().order_by(column).limit(number))))
