@@ -18,7 +18,7 @@ from sqlalchemy import select
 
 from automx import kinds, members, references, seeddocument
 from automx.audit import masked
-from automx.changes import NAMES, Change, Changes, described, insertion, stored
+from automx.changes import Change, Changes, described, insertion, name_of, stored
 from automx.database import Session
 from automx.errors import ConflictError, SeedError
 from automx.members import TABLES, Item
@@ -131,7 +131,7 @@ class _Planner:
             self._compare(kind, objects, rows)
             items = rows | {each.id: each.after or {} for each in self._of(kind)}
             self._found.names[kind] = {
-                row_id: str(item[NAMES[kind]]) for row_id, item in items.items()
+                row_id: name_of(kind, item) for row_id, item in items.items()
             }
         self._plan_domains()
         if prune:
@@ -165,8 +165,7 @@ class _Planner:
             after |= {member: before[member] for member in wanted.kept}
             origin = origins.get(row_id)
             if before != after and origin not in {None, self._origin}:
-                name = str(before[NAMES[kind]])
-                self._foreign.append(f"{described(kind, row_id, name)} of {origin}")
+                self._foreign.append(f"{described(kind, before)} of {origin}")
             if origin is None and self._origin is not None:
                 before, after = before | {"origin": None}, after | {"origin": self._origin}
             if before != after:
@@ -262,7 +261,7 @@ def _paired(kind: str, objects: Sequence[Object], rows: Mapping[int, Item]) -> l
             if len(indexes) == len(row_ids) == 1:
                 ids[indexes[0]] = row_ids[0]
             elif row_ids:
-                found = {row_id: str(rows[row_id][NAMES[kind]]) for row_id in row_ids}
+                found = {row_id: name_of(kind, rows[row_id]) for row_id in row_ids}
                 raise _ambiguous(objects[indexes[0]].path, found)
     if kind in _LOOSE_KEYS:
         key = _key(_LOOSE_KEYS[kind])
@@ -301,7 +300,7 @@ def _execute(changes: Changes, plan: Plan, origin: str | None) -> None:
             if (each.kind == "domain") == is_domain and each.after is not None:
                 if is_domain:
                     new.domains[kinds.domain_a_label(each.name)] = len(new.rows["domain"])
-                new.add_item(each.kind, each.after, described(each.kind, each.id, each.name))
+                new.add_item(each.kind, each.after, described(each.kind, each.after))
         if any(new.rows.values()):
             new.paths = {key: path for key, path in new.paths.items() if key not in plan.free}
             changes.insert(new)

@@ -52,9 +52,14 @@ class Change:
         return "set" if self.after is not None else "delete"
 
     @property
+    def item(self) -> Item:
+        """The row, as it is then or was before."""
+        return self.after or self.before or {}
+
+    @property
     def name(self) -> str:
         """What people call the row."""
-        return str((self.after or self.before or {})[NAMES[self.kind]])
+        return name_of(self.kind, self.item)
 
     def difference(self) -> dict[str, tuple[Any, Any]]:
         """Return the members that differ, before and after."""
@@ -124,7 +129,7 @@ class Changes:
         ``path`` names the object in errors. Raises SeedError as members.read(), and ConflictError
         if the database holds the domain or the id already.
         """
-        item = _complete(kind, members.read(kind, value, path), path)
+        item = complete(kind, members.read(kind, value, path), path)
         new = SeedRows()
         new.add_item(kind, item, path or kind)
         self._insert(new)
@@ -157,16 +162,16 @@ class Changes:
         it is wanted because of other rows.
         """
         before = self._current(kind, row_id, expected)
-        after = _complete(kind, members.changed(kind, before, patch, path), path)
+        after = complete(kind, members.changed(kind, before, patch, path), path)
         if after["id"] != row_id:
             raise SeedError(f"{members.below(path, 'id')}: the id of a row cannot be changed")
         if after == before:
             return None
-        self._check_references(kind, after, path)
         if kind == "domain":
+            self._check_references({path or kind: after})
             self._check_names([after])
         stored.write(self.session, kind, [(before, after)], self._now)
-        self._note(kind, row_id, str(before[NAMES[kind]]))
+        self._note(kind, row_id, name_of(kind, before))
         return self._made(Change(kind, row_id, before, after))
 
     def delete(
@@ -181,7 +186,7 @@ class Changes:
         change = Change(kind, row_id, before, None)
         found = dependents(self.session, kind, row_id, change.name)
         if found and not (unlink and kind not in {"provider", "domain"}):
-            raise ConflictError(_in_use(kind, before, {row_id: found}))
+            raise ConflictError(_in_use(kind, before, found))
         if kind == "directory":  # a domain refers to it
             stored.unlink_directory(self.session, row_id)
         stored.delete(self.session, kind, [row_id])
@@ -194,14 +199,11 @@ class Changes:
         """
         self._check_origins(kind, [before for before, _ in pairs])
         if kind == "domain":
-            new = SeedRows()
-            for _, after in pairs:
-                new.add_item(kind, after, described(kind, after["id"], after["name"]))
-            insertion.check_references(self.session, new)
+            self._check_references({described(kind, after): after for _, after in pairs})
             self._check_names([after for before, after in pairs if after["name"] != before["name"]])
         stored.write(self.session, kind, pairs, self._now)
         for before, after in pairs:
-            self._note(kind, before["id"], str(before[NAMES[kind]]))
+            self._note(kind, before["id"], name_of(kind, before))
             self._made(Change(kind, before["id"], before, after))
 
     def remove(self, kind: str, items: Sequence[Item]) -> None:
@@ -209,18 +211,17 @@ class Changes:
         self._check_origins(kind, items)
         found: dict[int, list[Dependents]] = {}
         if kind == "domain" and len(items) > _FEW:
-            ids = {_normal_name(str(each["name"])): each["id"] for each in items}
+            ids = {_normal_name(name_of(kind, each)): each["id"] for each in items}
             of_names = of_domains(self.session, ids.keys())
             found = {ids[name]: those for name, those in of_names.items()}
         else:
             for each in items:
-                name = str(each[NAMES[kind]])
+                name = name_of(kind, each)
                 if those := dependents(self.session, kind, each["id"], name):
                     found[each["id"]] = those
         if found:
-            raise ConflictError(
-                "; ".join(_in_use(kind, e, found) for e in items if e["id"] in found)
-            )
+            in_use = (_in_use(kind, each, found.get(each["id"], ())) for each in items)
+            raise ConflictError("; ".join(filter(None, in_use)))
         stored.delete(self.session, kind, [each["id"] for each in items])
         for each in items:
             self._made(Change(kind, each["id"], each, None))
@@ -280,9 +281,10 @@ class Changes:
         item = stored.item(self.session, kind, row_id)
         if item is None:
             raise UnknownRowError(f"There is no {kind} {row_id}.")
-        shown = described(kind, row_id, str(item[NAMES[kind]]))
         if expected is not None and item != expected:
-            raise ConflictError(f"Meanwhile, {shown} was changed: look at it again.")
+            raise ConflictError(
+                f"Meanwhile, {described(kind, item)} was changed: look at it again."
+            )
         self._check_origins(kind, [item])
         return item
 
@@ -294,15 +296,15 @@ class Changes:
         for each in items:
             origin = found.get(each["id"], self._origin)
             if origin != self._origin:
-                shown = described(kind, each["id"], str(each[NAMES[kind]]))
+                shown = described(kind, each)
                 raise ConflictError(f"The origin of {shown} is {origin}, not {self._origin}.")
 
-    def _check_references(self, kind: str, item: Item, path: str) -> None:
-        """Raise SeedError if a domain refers to rows that do not exist."""
-        if kind == "domain":
-            new = SeedRows()
-            new.add_item(kind, item, path or kind)
-            insertion.check_references(self.session, new)
+    def _check_references(self, domains: Mapping[str, Item]) -> None:
+        """Raise SeedError, with its path, if a domain refers to rows that do not exist."""
+        new = SeedRows()
+        for path, domain in domains.items():
+            new.add_item("domain", domain, path)
+        insertion.check_references(self.session, new)
 
     def _check_names(self, domains: Sequence[Item]) -> None:
         """Raise ConflictError if rows of other ids have the names of domains."""
@@ -315,9 +317,8 @@ class Changes:
         if len(self.made) < MAX_ENTRIES:
             self.made.append(change)
         self._count(change.action, change.kind, change.document())
-        if (
-            change.before is not None or change.kind == "domain"
-        ):  # nothing is made of other new rows
+        # Nothing is made of new rows that are no domains.
+        if change.before is not None or change.kind == "domain":
             self._note(change.kind, change.id, change.name)
         return change
 
@@ -343,23 +344,32 @@ class Changes:
         )
 
 
-def _complete(kind: str, item: Item, path: str) -> Item:
-    """Return an item in which a domain has a provider; None stands for no links."""
+def complete(kind: str, item: Item, path: str) -> Item:
+    """Return an item in which a domain has a provider; None stands for no links.
+
+    Raises SeedError for a domain without a provider.
+    """
     if kind != "domain":
         return item
     if item["provider"] is None:
         raise SeedError(f"{members.below(path, 'provider')}: expected the id of a provider")
-    return item | {member: item[member] or () for member in stored.LINKED}
+    return item | {member: item[member] or () for member in members.LINKS}
 
 
-def described(kind: str, row_id: int, name: str) -> str:
+def name_of(kind: str, item: Item) -> str:
+    """Return what people call a row."""
+    return str(item[NAMES[kind]])
+
+
+def described(kind: str, item: Item) -> str:
     """Return a row in words, such as "server 3 (imap.example.com)"."""
-    return f"{kind} {name}" if kind == "domain" else f"{kind} {row_id} ({name})"
+    name = name_of(kind, item)
+    return f"{kind} {name}" if kind == "domain" else f"{kind} {item['id']} ({name})"
 
 
-def _in_use(kind: str, item: Item, found: Mapping[int, list[Dependents]]) -> str:
-    these = ", ".join(map(str, found[item["id"]]))
-    return f"{described(kind, item['id'], str(item[NAMES[kind]]))} is in use: {these}"
+def _in_use(kind: str, item: Item, found: Sequence[Dependents]) -> str:
+    """Return a row and what depends on it in words, "" if nothing does."""
+    return f"{described(kind, item)} is in use: {', '.join(map(str, found))}" if found else ""
 
 
 def _normal_name(domain: str) -> str:

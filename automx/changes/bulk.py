@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from automx import kinds, members, references
-from automx.changes import MAX_ENTRIES, Changes
+from automx.changes import MAX_ENTRIES, Changes, complete
 from automx.database import chunks
 from automx.errors import ConflictError
 from automx.members import Item
@@ -64,8 +64,7 @@ def _rows(domains: Iterable[tuple[NewDomain, Item]]) -> SeedRows:
     """Return the rows of domains that do not exist: their names are not looked for again."""
     new = SeedRows()
     for domain, item in domains:
-        item |= {member: item[member] or () for member in ("servers", "davservers")}
-        new.add_item("domain", item, domain.path)
+        new.add_item("domain", complete("domain", item, domain.path), domain.path)
     return new
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import click
 
 from automx import members
-from automx.changes import NAMES, Changes, described, selection, stored
+from automx.changes import Changes, described, name_of, selection, stored
 from automx.changes.dependents import Dependents, dependents
 from automx.cli import names, options, rowtext
 from automx.cli.context import Context, with_json
@@ -69,7 +69,7 @@ class Row(NamedTuple):
     @property
     def name(self) -> str:
         """The row in words."""
-        return described(self.kind, self.id, str(self.item[NAMES[self.kind]]))
+        return described(self.kind, self.item)
 
 
 def group(kind: str) -> click.Group:
@@ -164,7 +164,7 @@ def _list(kind: str) -> Callable[..., None]:
             found = stored.items(session, kind, where=where)
             if names_only:
                 for _, item in found:
-                    say(str(item[NAMES[kind]]))
+                    say(name_of(kind, item))
                 return
             rows = rowtext.with_origins(session, kind, found)
             if context.as_json:
@@ -279,7 +279,7 @@ def resolved(session: Session, patch: Item) -> Item:
 
 
 def _dependents(session: Session, row: Row) -> list[Dependents]:
-    return dependents(session, row.kind, row.id, str(row.item[NAMES[row.kind]]))
+    return dependents(session, row.kind, row.id, name_of(row.kind, row.item))
 
 
 def _ask_for_dependents(session: Session, rows: Sequence[Row], verb: str, *, yes: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from automx import audit, members
-from automx.changes import NAMES, Change, Changes, described, selection, stored
+from automx.changes import Change, Changes, described, selection, stored
 from automx.cli.context import Context
 from automx.cli.terminal import complain, table
 from automx.database import Session, chunks
@@ -170,7 +170,7 @@ def _report(changes: Changes, names: Names, dry_run: bool, skipped: int) -> Iter
 
 def _line(change: Change, names: Names, dry_run: bool) -> str:
     done, verb = _VERBS[change.action]
-    what = described(change.kind, change.id, change.name)
+    what = described(change.kind, change.item)
     line = f"Would {verb} {what}" if dry_run else f"{done} {what}"
     if change.action == "delete":
         return f"{line}."
@@ -191,5 +191,5 @@ def _line(change: Change, names: Names, dry_run: bool) -> str:
 def warn_of_origin(kind: str, item: Item, origin: str | None) -> None:
     """Warn that a row which is changed by hand comes from a file or a source."""
     if origin is not None:
-        what = described(kind, item["id"], str(item[NAMES[kind]]))
+        what = described(kind, item)
         complain(f"{what} comes from {origin}, whose file or source may change it back")
