@@ -7,11 +7,12 @@ seed would take is written as it is, and named in a warning.
 import base64
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from sqlalchemy import func, select, text
 
 from automx import references, rows, schema
+from automx.changes import stored
 from automx.database import Session, chunks, read_by_key
 from automx.kinds import Kind
 from automx.models import metadata
@@ -163,8 +164,10 @@ class _Export:
 
     def _domains(self) -> Iterator[Row]:
         for chunk in chunks(self._rows("domain"), _AT_ONCE):
-            links = {table: self._links(table, chunk) for table in self.partly_linked}
-            disabled = self._disabled(chunk) if self.counts["disabled_domain"] else set()
+            ids = [row["id"] for row in chunk]
+            links = {table: stored.links(self.session, table, ids) for table in self.partly_linked}
+            has_disabled = self.counts["disabled_domain"]
+            disabled = stored.disabled(self.session, ids) if has_disabled else set()
             for row in chunk:
                 item = self._normal("domain", row)
                 provider_id = item.pop("provider_id")
@@ -173,8 +176,9 @@ class _Export:
                 if item["ldapserver_id"] is None:
                     del item["ldapserver_id"]
                 for table, found in links.items():
-                    if len(found[row["id"]]) != self.counts[table]:
-                        item[f"{table}s"] = found[row["id"]]
+                    linked = found.get(row["id"], [])
+                    if len(linked) != self.counts[table]:
+                        item[f"{table}s"] = linked
                 yield item | ({"disabled": True} if row["id"] in disabled else {})
 
     def _normal(self, table: str, row: Row) -> Row:
@@ -213,27 +217,6 @@ class _Export:
         """Yield all rows in the order of their ids."""
         query = select(*rows.selected(table))
         return map(dict, read_by_key(self.session, query, _TABLES[table].c.id))
-
-    def _disabled(self, chunk: Sequence[Row]) -> set[int]:
-        """Return the ids of those of some domains that are off."""
-        domain_id = _TABLES["disabled_domain"].c.domain_id
-        query = select(domain_id).where(domain_id.between(chunk[0]["id"], chunk[-1]["id"]))
-        return set(self.session.scalars(query))
-
-    def _links(self, table: str, chunk: Sequence[Row]) -> Mapping[int, list[int]]:
-        """Return domain id -> server ids for some domains."""
-        servers, links = _TABLES[table], _TABLES[f"{table}_domain"]
-        server_id, domain_id = links.columns
-        query = (
-            select(domain_id, server_id)
-            .join(servers, servers.c.id == server_id)
-            .where(domain_id.between(chunk[0]["id"], chunk[-1]["id"]))
-            .order_by(domain_id, server_id)
-        )
-        found: dict[int, list[int]] = {row["id"]: [] for row in chunk}
-        for domain, server in self.session.execute(query):
-            found.setdefault(domain, []).append(server)
-        return found
 
     def _is_counted_from_1(self, table: str) -> bool:
         """Return whether the ids are those that rows without id are given in an empty database."""

@@ -4,17 +4,16 @@ That is a document for a database without any row. Later, the same document may 
 a container that seeds at each start: what adds nothing does no harm.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from sqlalchemy import inspect, literal, or_, select
 
 from automx import changelog, references, rows, seeddocument
-from automx.database import Session, chunks, file_of, is_in_memory, open_session
+from automx.changes import stored
+from automx.database import KEYS_AT_ONCE, Session, chunks, file_of, is_in_memory, open_session
 from automx.errors import DatabaseError
 from automx.models import RECORDS, metadata
 from automx.seeddocument import Row, SeedRows
-
-_AT_ONCE = 400  # SQLite before 3.32 allows 999 parameters
 
 _Ids = frozenset[int]
 _NONE: _Ids = frozenset()
@@ -80,7 +79,7 @@ def adds_nothing(session: Session, document: object) -> bool:
     _leave_out_other_details(session, seed, held["provider"])
     if not all(ids for found in held.values() for ids in found):
         return False
-    domains = chunks(seed.domains, _AT_ONCE)
+    domains = chunks(seed.domains, KEYS_AT_ONCE)
     return all(_holds_domains(session, seed, held, names) for names in domains)
 
 
@@ -88,7 +87,7 @@ def _equal_ids(session: Session, table: str, wanted: list[Row]) -> list[_Ids]:
     """Return for each row the ids of those rows of the database that hold its values."""
     key, columns = _KEYS[table], rows.TABLES[table].keys() - {"bind_password"}
     found: dict[tuple[object, ...], set[int]] = {}
-    for names in chunks({row[key] for row in wanted}, _AT_ONCE):
+    for names in chunks({row[key] for row in wanted}, KEYS_AT_ONCE):
         query = select(*rows.selected(table)).where(_TABLES[table].c[key].in_(names))
         for row in session.execute(query).mappings():
             values, bad = rows.read_row(table, row)
@@ -114,7 +113,7 @@ def _leave_out_other_details(session: Session, seed: SeedRows, held: list[_Ids])
             wanted.setdefault(row["provider_id"], set()).add(values)
         found: dict[int, set[tuple[object, ...]]] = {}
         provider_id = _TABLES[table].c.provider_id
-        for ids in chunks(_NONE.union(*(held[index] for index in wanted)), _AT_ONCE):
+        for ids in chunks(_NONE.union(*(held[index] for index in wanted)), KEYS_AT_ONCE):
             for row_id, *rest in session.execute(
                 select(provider_id, *columns).where(provider_id.in_(ids))
             ):
@@ -135,9 +134,8 @@ def _holds_domains(
     query = query.where(domain.id.in_(ids.values()))
     domains = {row.id: row for row in session.execute(query)}
     off = {row["domain_id"] for row in seed.rows["disabled_domain"]}
-    disabled_id = _TABLES["disabled_domain"].c.domain_id
-    disabled = set(session.scalars(select(disabled_id).where(disabled_id.in_(ids.values()))))
-    links = {table: _links(session, table, ids.values()) for table in seed.links}
+    disabled = stored.disabled(session, ids.values())
+    links = {table: stored.links(session, table, ids.values()) for table in seed.links}
     all_servers = {table: set(held[table]) for table in seed.links}
     for name in names:
         wanted, found = seed.rows["domain"][seed.domains[name]], domains[ids[name]]
@@ -154,7 +152,7 @@ def _holds_domains(
         for table, linked in links.items():
             chosen = seed.links[table][seed.domains[name]]
             servers = all_servers[table] if chosen is None else ({row_id} for row_id in chosen)
-            if any(linked.get(found.id, set()).isdisjoint(equal) for equal in servers):
+            if any(equal.isdisjoint(linked.get(found.id, ())) for equal in servers):
                 return False
     return True
 
@@ -167,13 +165,3 @@ def _named(
         return {key}
     with_ids = zip(seed.rows[table], held[table], strict=True)
     return _NONE.union(*(ids for row, ids in with_ids if row["name"] == key))
-
-
-def _links(session: Session, table: str, domain_ids: Iterable[int]) -> dict[int, set[int]]:
-    """Return domain id -> ids of its rows of a table."""
-    server_id, domain_id = _TABLES[f"{table}_domain"].columns
-    found: dict[int, set[int]] = {}
-    query = select(domain_id, server_id).where(domain_id.in_(domain_ids))
-    for row_id, linked in session.execute(query):
-        found.setdefault(row_id, set()).add(linked)
-    return found

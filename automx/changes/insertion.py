@@ -9,13 +9,12 @@ from sqlalchemy import cast, func, select, text, true
 from sqlalchemy.dialects.postgresql import REGCLASS
 
 from automx import kinds, references
-from automx.database import Session, chunks
+from automx.database import KEYS_AT_ONCE, Session, chunks
 from automx.errors import ConflictError, SeedError
 from automx.models import ORIGINS, metadata
 from automx.seeddocument import Row, SeedRows
 
 _AT_ONCE = 2_000  # rows that are written by one statement
-_NAMES_AT_ONCE = 400  # SQLite before 3.32 allows 999 parameters
 
 _TABLES = metadata.tables
 _ORDER = ("provider", "domain", "server", "davserver", "ldapserver")
@@ -38,7 +37,7 @@ def check(session: Session, new: SeedRows) -> None:
                 f"{path}.id: rows refer to a deleted {table} {row_id}: automx check names them"
             )
     check_references(session, new)
-    for a_labels in chunks(new.domains, _NAMES_AT_ONCE):
+    for a_labels in chunks(new.domains, KEYS_AT_ONCE):
         for _, name, _ in references.same_domains(session, a_labels):
             raise ConflictError(f"The database holds the domain {name} already")
 
@@ -58,7 +57,7 @@ def _existing(session: Session, keys: Collection[tuple[str, int]]) -> Iterator[t
     """Yield those of the rows (table, id) that the database holds."""
     for table in _ORDER:
         column = _TABLES[table].c.id
-        for chunk in chunks((row_id for name, row_id in keys if name == table), _NAMES_AT_ONCE):
+        for chunk in chunks((row_id for name, row_id in keys if name == table), KEYS_AT_ONCE):
             for row_id in session.scalars(select(column).where(column.in_(chunk))):
                 yield table, row_id
 
@@ -82,7 +81,7 @@ def insert(session: Session, new: SeedRows, origin: str | None, now: datetime) -
         for row in new.rows["disabled_domain"]:
             row |= {"domain_id": domains[row["domain_id"]]["id"], "since": now}
         for table, table_rows in new.rows.items():
-            _insert_rows(session, table, table_rows)
+            insert_rows(session, table, table_rows)
         for table, links in new.links.items():
             _link(session, new, table, links)
         if origin is not None:
@@ -93,7 +92,7 @@ def insert(session: Session, new: SeedRows, origin: str | None, now: datetime) -
 def add_origins(session: Session, table: str, ids: Iterable[int], origin: str) -> None:
     """Give rows of a table that have none an origin."""
     key, _ = ORIGINS[table].columns
-    _insert_rows(session, f"{table}_origin", ({key.name: each, "origin": origin} for each in ids))
+    insert_rows(session, f"{table}_origin", ({key.name: each, "origin": origin} for each in ids))
 
 
 def _resolve_names(session: Session, new: SeedRows) -> None:
@@ -125,16 +124,16 @@ def _link(
     pairs = (
         {server_id.name: server, domain_id.name: domain}
         for ids, some_domains in groups
-        if len(some_domains) < _NAMES_AT_ONCE
+        if len(some_domains) < KEYS_AT_ONCE
         for domain in some_domains
         for server in ids
     )
-    _insert_rows(session, links.name, pairs)
+    insert_rows(session, links.name, pairs)
     # The database multiplies domains by servers several times faster than a driver sends rows.
-    many = [(ids, some) for ids, some in groups if len(some) >= _NAMES_AT_ONCE]
+    many = [(ids, some) for ids, some in groups if len(some) >= KEYS_AT_ONCE]
     for ids, some_domains in many:
         for domain_chunk, server_chunk in product(
-            list(chunks(some_domains, _NAMES_AT_ONCE)), list(chunks(ids, _NAMES_AT_ONCE))
+            list(chunks(some_domains, KEYS_AT_ONCE)), list(chunks(ids, KEYS_AT_ONCE))
         ):
             multiplied = (
                 select(servers.c.id, domains.c.id)
@@ -156,7 +155,8 @@ def allocate(session: Session, table: str, ids: list[int | None]) -> list[int]:
     return [next(free) if row_id is None else row_id for row_id in ids]
 
 
-def _insert_rows(session: Session, table: str, rows: Iterable[Row]) -> None:
+def insert_rows(session: Session, table: str, rows: Iterable[Row]) -> None:
+    """Insert complete rows, any number of them."""
     for chunk in chunks(rows, _AT_ONCE):
         session.execute(_TABLES[table].insert(), chunk)
 

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Select, func, select
 
 from automx import kinds, lookup, members, references
 from automx.changes import NAMES, stored
-from automx.database import Session, chunks
+from automx.database import KEYS_AT_ONCE, Session, chunks
 from automx.errors import AddressError, ConflictError, UnknownRowError
 from automx.members import TABLES, Item
 from automx.models import metadata
@@ -21,7 +21,6 @@ WORDS = {
 }
 
 _SHOWN = 10
-_AT_ONCE = 400  # SQLite before 3.32 allows 999 parameters
 _TABLES = metadata.tables
 
 
@@ -201,7 +200,7 @@ def names(session: Session, kind: str, ids: Collection[int]) -> dict[int, str]:
     """Return id -> what people call the row."""
     columns = _TABLES[TABLES[kind]].c
     found: dict[int, str] = {}
-    for some in chunks(sorted(ids), _AT_ONCE):
+    for some in chunks(sorted(ids), KEYS_AT_ONCE):
         query = select(columns.id, columns[NAMES[kind]]).where(columns.id.in_(some))
         found |= {row[0]: str(row[1]) for row in session.execute(query)}
     return found

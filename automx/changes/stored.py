@@ -7,13 +7,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, bindparam, select
 
 from automx import members, rows
-from automx.database import Session, chunks, read_by_key
+from automx.changes.insertion import insert_rows
+from automx.database import KEYS_AT_ONCE, Session, chunks, read_by_key
 from automx.members import Item
 from automx.models import ORIGINS, metadata
 from automx.seeddocument import Row, detail_rows, page_rows
 
-_AT_ONCE = 400  # SQLite before 3.32 allows 999 parameters
-_LINKS_AT_ONCE = 2_000  # rows that are written by one statement
+_ROWS_AT_ONCE = 2_000  # rows that are deleted by one statement
 _DOMAIN_MEMBERS = ("name", "provider", "ldapserver_id")  # the others are tables of their own
 _TABLES = metadata.tables
 # Member of a domain -> table of what it is linked to.
@@ -36,11 +36,11 @@ def items(
     key = _TABLES[table].c.id
     query = select(*rows.selected(table)).where(*where)
     if ids is None:
-        for chunk in chunks(read_by_key(session, query, key), _AT_ONCE):
+        for chunk in chunks(read_by_key(session, query, key), KEYS_AT_ONCE):
             yield from _items_of(session, kind, chunk)
         return
     wanted = {*ids}
-    for some in chunks(sorted(wanted), _AT_ONCE):
+    for some in chunks(sorted(wanted), KEYS_AT_ONCE):
         rows_ = session.execute(query.where(_among(key, some)).order_by(key)).mappings()
         yield from _items_of(session, kind, [row for row in rows_ if row["id"] in wanted])
 
@@ -71,14 +71,13 @@ def _items_of(
                 names = _normal("provider", row)
                 yield row["id"], {"id": row["id"], **names, "details": details.get(row["id"], {})}
         case "domain":
-            links = {member: _links(session, table, ids) for member, table in LINKED.items()}
-            off = _TABLES["disabled_domain"].c.domain_id
-            disabled = set(session.scalars(select(off).where(_among(off, ids))))
+            linked = {member: links(session, table, ids) for member, table in LINKED.items()}
+            off = disabled(session, ids)
             for row in found:
                 values = _normal("domain", row)
                 values["provider"] = values.pop("provider_id")
-                values |= {member: tuple(some.get(row["id"], ())) for member, some in links.items()}
-                yield row["id"], {"id": row["id"], **values, "disabled": row["id"] in disabled}
+                values |= {member: tuple(of.get(row["id"], ())) for member, of in linked.items()}
+                yield row["id"], {"id": row["id"], **values, "disabled": row["id"] in off}
         case _:
             for row in found:
                 yield row["id"], {"id": row["id"], **_normal(members.TABLES[kind], row)}
@@ -116,15 +115,28 @@ def _details(session: Session, ids: Sequence[int]) -> dict[int, Item]:
     return found
 
 
-def _links(session: Session, table: str, ids: Sequence[int]) -> dict[int, list[int]]:
-    """Return domain id -> ids of its rows of a table, those that do not exist left out."""
+def disabled(session: Session, ids: Collection[int]) -> set[int]:
+    """Return the ids of those of some domains that are off."""
+    domain_id = _TABLES["disabled_domain"].c.domain_id
+    found: set[int] = set()
+    for some in chunks(sorted(ids), KEYS_AT_ONCE):
+        found.update(session.scalars(select(domain_id).where(_among(domain_id, some))))
+    return found
+
+
+def links(session: Session, table: str, ids: Collection[int]) -> dict[int, list[int]]:
+    """Return domain id -> ids of its rows of a table, those that do not exist left out.
+
+    Domains without any are left out, and others may be among them.
+    """
     server_id, domain_id = _TABLES[f"{table}_domain"].columns
     servers = _TABLES[table]
     query = select(domain_id, server_id).join(servers, servers.c.id == server_id)
-    query = query.where(_among(domain_id, ids)).order_by(domain_id, server_id)
+    query = query.order_by(domain_id, server_id)
     found: dict[int, list[int]] = {}
-    for domain, server in session.execute(query):
-        found.setdefault(domain, []).append(server)
+    for some in chunks(sorted(ids), KEYS_AT_ONCE):
+        for domain, server in session.execute(query.where(_among(domain_id, some))):
+            found.setdefault(domain, []).append(server)
     return found
 
 
@@ -142,7 +154,7 @@ def write(session: Session, kind: str, pairs: Sequence[tuple[Item, Item]], now: 
                     _replace(session, "documentation", "provider_id", row_id, ())
                     details = detail_rows(after, row_id)
                     _replace(session, "provider_detail", "provider_id", row_id, details)
-                    _insert(session, "documentation", page_rows(after, row_id))
+                    insert_rows(session, "documentation", page_rows(after, row_id))
             case "directory":
                 row, detail = rows.split_ldapserver(after)
                 _update(session, "ldapserver", row_id, row, [name for name in row if name != "id"])
@@ -168,19 +180,18 @@ def _write_domains(session: Session, pairs: Sequence[tuple[Item, Item]], now: da
             new += [(server, after["id"]) for server in sorted(wanted - was)]
             old += [(server, after["id"]) for server in sorted(was - wanted)]
         is_old = (server_id == bindparam("server"), domain_id == bindparam("domain"))
-        for some in chunks(old, _LINKS_AT_ONCE):
+        for some in chunks(old, _ROWS_AT_ONCE):
             parameters = [{"server": server, "domain": domain} for server, domain in some]
             session.execute(links.delete().where(*is_old), parameters)
-        for some in chunks(new, _LINKS_AT_ONCE):
-            _insert(session, links.name, [{server_id.name: s, domain_id.name: d} for s, d in some])
+        new_links = ({server_id.name: server, domain_id.name: domain} for server, domain in new)
+        insert_rows(session, links.name, new_links)
     switched = [after for before, after in pairs if before["disabled"] != after["disabled"]]
     off = _TABLES["disabled_domain"]
     on = [domain["id"] for domain in switched if not domain["disabled"]]
-    for ids in chunks(on, _AT_ONCE):
+    for ids in chunks(on, KEYS_AT_ONCE):
         session.execute(off.delete().where(off.c.domain_id.in_(ids)))
-    new_rows = [{"domain_id": each["id"], "since": now} for each in switched if each["disabled"]]
-    for some_rows in chunks(new_rows, _LINKS_AT_ONCE):
-        _insert(session, off.name, some_rows)
+    new_rows = ({"domain_id": each["id"], "since": now} for each in switched if each["disabled"])
+    insert_rows(session, off.name, new_rows)
 
 
 def _update(
@@ -192,12 +203,7 @@ def _update(
 
 def _replace(session: Session, table: str, column: str, row_id: int, new: Sequence[Row]) -> None:
     session.execute(_TABLES[table].delete().where(_TABLES[table].c[column] == row_id))
-    _insert(session, table, new)
-
-
-def _insert(session: Session, table: str, new: Sequence[Row]) -> None:
-    if new:
-        session.execute(_TABLES[table].insert(), list(new))
+    insert_rows(session, table, new)
 
 
 def delete(session: Session, kind: str, ids: Collection[int]) -> None:
@@ -216,7 +222,7 @@ def delete(session: Session, kind: str, ids: Collection[int]) -> None:
     }[kind]
     for place in (*columns, f"{table}_origin.{table}_id", f"{table}.id"):
         name, _, column = place.partition(".")
-        for some in chunks(ids, _AT_ONCE):
+        for some in chunks(ids, KEYS_AT_ONCE):
             session.execute(_TABLES[name].delete().where(_TABLES[name].c[column].in_(some)))
 
 
@@ -232,7 +238,7 @@ def origins(session: Session, kind: str, ids: Collection[int]) -> dict[int, str]
     row_id, origin = ORIGINS[members.TABLES[kind]].columns
     found: dict[int, str] = {}
     wanted = {*ids}
-    for some in chunks(sorted(wanted), _AT_ONCE):
+    for some in chunks(sorted(wanted), KEYS_AT_ONCE):
         query = select(row_id, origin).where(_among(row_id, some))
         found |= {row[0]: row[1] for row in session.execute(query) if row[0] in wanted}
     return found

@@ -46,6 +46,7 @@ from automx.errors import DatabaseError
 __all__ = [
     "CHANGE_SECONDS",
     "IN_MEMORY",
+    "KEYS_AT_ONCE",
     "PLACES",
     "TRIES",
     "Session",
@@ -76,6 +77,7 @@ __all__ = [
 _Item = TypeVar("_Item")
 
 _ROWS_AT_ONCE = 2_000  # rows that are read by one query
+KEYS_AT_ONCE = 400  # values that a query names: SQLite before 3.32 allows 999 parameters
 
 # How often a transaction runs that fails because of others. On SQLite, each run waits some seconds
 # for its turn.
