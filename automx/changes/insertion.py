@@ -6,7 +6,6 @@ from datetime import datetime
 from itertools import product
 
 from sqlalchemy import cast, func, select, text, true
-from sqlalchemy.dialects.postgresql import REGCLASS
 
 from automx import kinds, references
 from automx.database import KEYS_AT_ONCE, Session, chunks
@@ -165,6 +164,8 @@ def set_sequences(session: Session) -> None:
     """Let PostgreSQL's sequences go on after the highest ids; they never go back."""
     if session.engine.dialect.name != "postgresql":
         return
+    from sqlalchemy.dialects.postgresql import REGCLASS  # it takes long to load
+
     for name in _ORDER:
         sequence = cast(func.pg_get_serial_sequence(name, "id"), REGCLASS)
         highest = session.scalar(select(func.max(_TABLES[name].c.id)))
