@@ -13,7 +13,6 @@ from automx.errors import ConflictError, SeedError
 from automx.members import Item
 from automx.models import metadata
 
-_SHOWN = 5
 _GROUPS = ({"imap", "pop"}, {"smtp"}, {"managesieve"})  # servers have an order within each
 
 _PROVIDER = metadata.tables["provider"].c
@@ -74,11 +73,8 @@ def _new(changes: Changes, wanted: Sequence[str], name: str, wishes: Wishes) -> 
     a_labels = {kinds.domain_a_label(domain): domain for domain in wanted}
     found = {a: known for _, known, a in references.same_domains(changes.session, [*a_labels])}
     if found and not wishes.skip_existing:
-        some = ", ".join(sorted(found.values())[:_SHOWN]) + ", …" * (len(found) > _SHOWN)
-        raise ConflictError(
-            f"{name}: {len(found)} of {len(a_labels)} domains"
-            f" {'exist' if len(found) > 1 else 'exists'} already: {some}"
-        )
+        reason = bulk.existing_in_words(len(found), len(a_labels), sorted(found.values()))
+        raise ConflictError(f"{name}: {reason}")
     return [domain for a_label, domain in a_labels.items() if a_label not in found]
 
 

@@ -1,6 +1,6 @@
 """Many domains at once: in parts, so that memory does not grow with their number."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -52,12 +52,18 @@ def add_domains(
             changes.insert(_rows(new))
         added.number += len(new)
     if added.existing and not skip_existing:
-        more = ", …" if added.existing > len(added.names) else ""
-        verb = "exist" if added.existing > 1 else "exists"
-        raise ConflictError(
-            f"{added.existing} of {number} domains {verb} already: {', '.join(added.names)}{more}"
-        )
+        raise ConflictError(existing_in_words(added.existing, number, added.names))
     return added
+
+
+def existing_in_words(existing: int, number: int, names: Sequence[str]) -> str:
+    """Return the reason why none of ``number`` domains is added; ``names`` are those that exist.
+
+    The first of them are enough.
+    """
+    verb = "exist" if existing > 1 else "exists"
+    more = ", …" if existing > _SHOWN else ""
+    return f"{existing} of {number} domains {verb} already: {', '.join(names[:_SHOWN])}{more}"
 
 
 def _rows(domains: Iterable[tuple[NewDomain, Item]]) -> SeedRows:

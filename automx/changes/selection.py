@@ -50,7 +50,11 @@ def find(session: Session, kind: str, name: str) -> int:
 
 def plural(kind: str) -> str:
     """Return the word for rows of a kind."""
-    word = WORDS[kind]
+    return plural_of(WORDS[kind])
+
+
+def plural_of(word: str) -> str:
+    """Return the plural of a word for rows."""
     return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
 
 

@@ -11,6 +11,7 @@ from automx.apply import Plan
 from automx.apply import apply as apply_document
 from automx.audit import masked
 from automx.changes import Change
+from automx.changes.selection import plural_of
 from automx.cli.context import Context, with_json
 from automx.cli.documents import read_document
 from automx.cli.terminal import EXIT_STATUS, complain, confirm, say, say_json
@@ -126,10 +127,6 @@ def _summary(plan: Plan) -> str:
 
 def _counted(changes: list[Change]) -> str:
     numbers = Counter(change.kind for change in changes)
-    return ", ".join(f"{number} {_plural(kind, number)}" for kind, number in numbers.items())
-
-
-def _plural(kind: str, number: int) -> str:
-    if number == 1:
-        return kind
-    return "directories" if kind == "directory" else f"{kind}s"
+    return ", ".join(
+        f"{number} {kind if number == 1 else plural_of(kind)}" for kind, number in numbers.items()
+    )

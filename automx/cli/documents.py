@@ -26,11 +26,7 @@ def read_document(file: str) -> Given:
     It is YAML if the name says so (.yaml, .yml) or, where the name does not tell, if it does not
     begin as JSON does. Raises SeedError if it cannot be read.
     """
-    name = "standard input" if file == "-" else file
-    try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        raise SeedError(f"{name} cannot be read: {error.strerror}") from error
+    name, data = read_file(file)
     suffix = "" if file == "-" else Path(file).suffix.lower()
     is_json = data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"{", b"["}
     is_yaml = suffix in {".yaml", ".yml"} or (suffix != ".json" and not is_json)
@@ -38,6 +34,21 @@ def read_document(file: str) -> Given:
     document = parse(data, name)
     _read_secrets(document, Path() if file == "-" else Path(file).parent)
     return Given(document, hashlib.sha256(data).hexdigest())
+
+
+def read_file(file: str, size: int = -1) -> tuple[str, bytes]:
+    """Return the name of a file for people, and its first octets, by default all.
+
+    "-" is standard input. Raises SeedError if it cannot be read.
+    """
+    name = "standard input" if file == "-" else file
+    try:
+        if file == "-":
+            return name, sys.stdin.buffer.read(size)
+        with Path(file).open("rb") as opened:
+            return name, opened.read(size)
+    except OSError as error:
+        raise SeedError(f"{name} cannot be read: {error.strerror}") from error
 
 
 def _read_secrets(document: object, folder: Path) -> None:

@@ -20,6 +20,7 @@ from automx.cli.rows import (
     read_rows,
     resolved,
     set_rows,
+    skip_option,
     yes_option,
 )
 from automx.cli.terminal import EXIT_STATUS, complain, with_progress
@@ -52,7 +53,7 @@ def _with_members(command: Callable[..., None]) -> Callable[..., None]:
     help=f"Read CSV from standard input, with a head of these columns: {', '.join(COLUMNS)}."
     " Several servers or services have blanks between; an empty cell is what options say.",
 )
-@click.option("--skip-existing", is_flag=True, help="Pass over domains that exist already.")
+@skip_option
 @dry_run_option
 @with_json
 def add(

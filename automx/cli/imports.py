@@ -1,9 +1,7 @@
 """``automx import-autoconfig`` and ``automx import-csv``: domains from files of other programs."""
 
-import sys
 from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,9 +11,10 @@ from automx.autoconfigfile import MAX_SIZE
 from automx.changes import Changes, selection
 from automx.cli import names
 from automx.cli.context import Context, with_json
+from automx.cli.documents import read_file
 from automx.cli.domain import add_records
 from automx.cli.rownames import COLUMNS, Records
-from automx.cli.rows import dry_run_option, yes_option
+from automx.cli.rows import dry_run_option, skip_option, yes_option
 from automx.cli.rowtext import names_in, report
 from automx.cli.terminal import EXIT_STATUS, complain, confirm
 from automx.errors import SeedError
@@ -23,10 +22,6 @@ from automx.imports import Imported, Wishes
 
 _SECONDS = 10  # for each connection
 _DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t"}
-
-skip_option = click.option(
-    "--skip-existing", is_flag=True, help="Pass over domains that exist already."
-)
 
 
 def _domain_names(
@@ -117,17 +112,7 @@ def _content(source: str) -> tuple[str, bytes]:
         return source, _fetched(source)
     if "://" in source:
         raise SeedError(f"{source}: expected a URL that begins with https or http")
-    return _file(source, MAX_SIZE + 1)
-
-
-def _file(source: str, size: int = -1) -> tuple[str, bytes]:
-    if source == "-":
-        return "standard input", sys.stdin.buffer.read(size)
-    try:
-        with Path(source).open("rb") as file:
-            return source, file.read(size)
-    except OSError as error:
-        raise SeedError(f"{source} cannot be read: {error.strerror}") from error
+    return read_file(source, MAX_SIZE + 1)
 
 
 def _fetched(url: str) -> bytes:
@@ -181,7 +166,7 @@ def import_csv(
     dry_run: bool,
 ) -> None:
     """Import domains from a table in CSV."""
-    name, data = _file(file)
+    name, data = read_file(file)
     value = {} if provider is None else {"provider": provider}
     with closing(Records()) as records:
         records.append_csv(data, name, _DELIMITERS.get(delimiter or "", ""))

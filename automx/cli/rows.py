@@ -51,6 +51,9 @@ dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Change nothing: only print what would be done."
 )
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+skip_option = click.option(
+    "--skip-existing", is_flag=True, help="Pass over domains that exist already."
+)
 
 
 class Row(NamedTuple):
