@@ -197,3 +197,20 @@ def serving(env: Mapping[str, str], log: Path, *options: str) -> Iterator[Server
 
     with running(command, log, ready=answers, env={"AUTOMX_CONF": "/dev/null", **env}) as started:
         yield Server(started.process, started.log, port)
+
+
+@contextlib.contextmanager
+def one_worker(env: Mapping[str, str], log: Path) -> Iterator[Server]:
+    """Run a server of one worker, which logs no traceback."""
+    with serving(env, log, "--workers", "1") as server:
+        yield server
+        assert "Traceback" not in server.output
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server has answered; names of headers are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: str

@@ -29,7 +29,14 @@ from automx.places import Places
 from automx.rsgi import environment
 from tests.conftest import EXAMPLE_ROWS
 from tests.documents import autodiscover_error, autodiscover_request, golden, timeless
-from tests.processes import Server, listening_sockets, serving, wait_until
+from tests.processes import (
+    Answer,
+    Server,
+    listening_sockets,
+    one_worker,
+    serving,
+    wait_until,
+)
 
 DOCUMENT = "/mail/config-v1.1.xml?emailaddress=alice@example.com"
 HOST = b"Host: example.com\r\n"
@@ -86,18 +93,8 @@ def variables(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) ->
 def server(variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running server of one worker, which must not log a traceback."""
     log = tmp_path_factory.mktemp("log") / "serve.log"
-    with serving(variables, log, "--workers", "1") as started:
+    with one_worker(variables, log) as started:
         yield started
-        assert "Traceback" not in started.output
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a server has answered; names of headers are in lower case."""
-
-    status: int
-    headers: dict[str, str]
-    body: str
 
 
 def connect(server: Server) -> socket.socket:

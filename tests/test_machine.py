@@ -24,11 +24,12 @@ from tests.conftest import EXAMPLE_ROWS
 from tests.documents import golden
 from tests.processes import (
     AUTOMX,
+    Answer,
     Server,
     free_port,
     listens,
+    one_worker,
     program,
-    serving,
     wait_until,
     workers_of,
 )
@@ -114,23 +115,6 @@ def settings(database: Path, **more: str) -> dict[str, str]:
         "AUTOMX_STALE_SECONDS": "0",
         **more,
     }
-
-
-@contextlib.contextmanager
-def one_worker(env: Mapping[str, str], log: Path) -> Iterator[Server]:
-    """Run a server of one worker, which logs no traceback."""
-    with serving(env, log, "--workers", "1") as server:
-        yield server
-        assert "Traceback" not in server.output
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a server has answered; names of headers are in lower case."""
-
-    status: int
-    headers: dict[str, str]
-    body: str
 
 
 class Client:
