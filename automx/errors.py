@@ -90,6 +90,13 @@ class UnknownAccountError(AutomxError):
     public = "There is no such account."
 
 
+class UnknownKeyError(AutomxError):
+    """There is no such key of the API."""
+
+    status = 404
+    public = "There is no such key."
+
+
 class ConflictError(AutomxError):
     """The change is in conflict with rows of the database."""
 

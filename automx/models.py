@@ -13,6 +13,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     ColumnElement,
+    Date,
     DateTime,
     Dialect,
     ForeignKey,
@@ -336,6 +337,28 @@ Audit = Table(
     Column("kind", String(16), nullable=False),
     Column("name", String(255), index=True, nullable=False),
     Column("details", Text, nullable=False),
+)
+
+# A key of the API; ``apikeys`` explains it. Digests are the SHA-256 of keys; ``old_digest`` is that
+# of the key before the last rotation, which is valid as well. ``provider_id`` and ``domains``
+# (A-labels with blanks between) are the scope, ``networks`` (CIDR, likewise) where it may be used
+# from; empty ones limit nothing. The provider is no foreign key: a scope must not widen with a
+# deleted row.
+ApiKey = Table(
+    "api_key",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(60), unique=True, nullable=False),
+    Column("digest", String(64), unique=True, nullable=False),
+    Column("old_digest", String(64), unique=True),
+    Column("role", String(16), nullable=False),
+    Column("provider_id", Integer),
+    Column("domains", Text, nullable=False),
+    Column("networks", Text, nullable=False),
+    Column("valid_until", UtcDateTime),
+    Column("is_revoked", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("used_on", Date),
 )
 
 # Tables whose rows say what was done; they configure nothing, and stay when all else is deleted.

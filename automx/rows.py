@@ -7,13 +7,14 @@ their parts here. A row that no client could use raises BadRowError.
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from ipaddress import ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
 from sqlalchemy import Boolean, ColumnElement, Integer, func, select, type_coerce
 
 from automx import kinds
-from automx.address import parse_host
+from automx.address import parse_domain, parse_host
 from automx.clientconfig import (
     IMPLICIT_TLS_PORTS,
     LOGO_TYPES,
@@ -39,6 +40,7 @@ from automx.words import (
     SERVICE_TYPES,
     SOCKET_TYPE_SYNONYMS,
     SOCKET_TYPES,
+    Role,
     State,
 )
 
@@ -176,6 +178,29 @@ ACCOUNT = {
     "changed_at": _MOMENT,
     "warned_at": kinds.or_null(_MOMENT),
 }
+
+
+def _networks(value: object) -> str:
+    words = kinds.string(value).replace(",", " ").split()
+    return " ".join(dict.fromkeys(str(ip_network(word)) for word in words))
+
+
+API_KEY = {
+    "name": kinds.pattern(
+        "a text of 1 to 60 letters, digits and . _ -", r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
+    ),
+    "role": kinds.word({role.value: role for role in Role}),
+    "provider_id": kinds.or_null(ID),
+    "domains": Kind(
+        'domain names such as "example.com", with blanks between',
+        lambda value: " ".join(
+            dict.fromkeys(map(parse_domain, kinds.fitting(kinds.string(value), 0, 60_000).split()))
+        ),
+    ),
+    "networks": Kind('networks such as "192.0.2.0/24 2001:db8::/32"', _networks),
+    "valid_until": kinds.or_null(_MOMENT),
+    "is_revoked": kinds.BOOLEAN,
+}
 # A look-up asks for the size of a logo, not for its bytes.
 _DETAIL_READ = {column: kind for column, kind in PROVIDER_DETAIL.items() if column != "logo"} | {
     "logo_size": kinds.optional(kinds.number(1, MAX_LOGO))
@@ -193,6 +218,7 @@ TABLES: dict[str, Mapping[str, Kind]] = {
     "disabled_domain": DISABLED_DOMAIN,
     "token": TOKEN | {"created_at": _MOMENT},
     "account": ACCOUNT,
+    "api_key": API_KEY | {"created_at": _MOMENT},
 }
 
 Values = Mapping[Any, Any]  # the columns of a row, by name

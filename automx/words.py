@@ -1,4 +1,4 @@
-"""The words of the columns ``type``, ``socket_type``, ``authentication`` and ``state``.
+"""The words of the columns ``type``, ``socket_type``, ``authentication``, ``state``, ``role``.
 
 Of several that mean the same, the first is the normal form: automx2's, where it has one. Words are
 read in any case of letters.
@@ -69,3 +69,12 @@ class State(StrEnum):
     DISABLED = "disabled"
     UNDOING = "undoing"
     DELETING = "deleting"
+
+
+class Role(StrEnum):
+    """What a key of the API may do; ``automx.apikeys`` explains it."""
+
+    READ = "read"
+    WRITE = "write"
+    ACCOUNTS = "accounts"
+    ADMIN = "admin"

@@ -39,6 +39,7 @@ TITLES = {
     "0004": "Keys of mail servers: whether they are accepted",
     "0005": "Details of directories: longer filters, several search bases, login names",
     "0006": "Administration: domains that are off, origins of rows, the log of changes, the audit",
+    "0007": "Keys of the API: which programs may change what",
 }
 REVISIONS = list(TITLES)
 KNOWN = ", ".join(REVISIONS)
@@ -89,6 +90,12 @@ ADMINISTRATION_COLUMNS = {
     "change_log": ["number", "table_name", "row_key"],
     "audit": ["id", "at", "actor", "action", "kind", "name", "details"],
 }
+API_KEY_COLUMNS = {
+    "api_key": [
+        *("id", "name", "digest", "old_digest", "role", "provider_id", "domains", "networks"),
+        *("valid_until", "is_revoked", "created_at", "used_on"),
+    ],
+}
 # What each revision adds.
 ADDED = {
     "0001": AUTOMX2_COLUMNS,
@@ -97,6 +104,7 @@ ADDED = {
     "0004": KEY_COLUMNS,
     "0005": DIRECTORY_COLUMNS,
     "0006": ADMINISTRATION_COLUMNS,
+    "0007": API_KEY_COLUMNS,
 }
 COLUMNS = {table: columns for added in ADDED.values() for table, columns in added.items()}
 DAV_TABLES = {"davserver", "davserver_domain"}
@@ -125,6 +133,10 @@ INSERT_LDAPSERVER = (
 )
 INSERT_LDAPSERVER_DETAIL = (
     "INSERT INTO ldapserver_detail VALUES (8000, NULL, '(mail={0})', 'CORP/{uid}')"
+)
+INSERT_API_KEY = (
+    "INSERT INTO api_key VALUES (1, 'portal', 'digest', NULL, 'read', NULL, '', '', NULL, '0',"
+    " '2026-11-21 10:00:00', NULL)"
 )
 BY_POSITION = (
     "INSERT INTO server VALUES (101, 10, 'mail.example.com', 587, 'smtp', 'STARTTLS',"
@@ -533,6 +545,7 @@ def test_what_others_added_to_the_table_of_servers_stays(any_database_uri: str) 
         ("disabled_domain", "domain_id"),
         ("change_log", "number"),
         ("audit", "action"),
+        ("api_key", "old_digest"),
     ],
 )
 def test_a_table_of_another_program_is_refused_and_left_alone(
@@ -653,6 +666,7 @@ migrations.upgrade(sys.argv[1])
         ("mariadb", "CREATE TABLE provider_detail", ["0001", "0002"]),
         ("mariadb", "CREATE TABLE documentation", ["0001", "0002"]),
         ("mariadb", "CREATE TABLE ldapserver_detail", ["0001", "0002", "0003", "0004"]),
+        ("mariadb", "CREATE TABLE api_key", REVISIONS[:-1]),
     ],
 )
 def test_an_upgrade_that_is_killed_leaves_a_database_that_can_be_upgraded(
@@ -717,6 +731,7 @@ def test_a_downgrade_loses_no_row(any_database_uri: str, generation: str) -> Non
         connection.execute(sa.text(INSERT_LDAPSERVER))
         connection.execute(sa.text(INSERT_LDAPSERVER_DETAIL))
         connection.execute(sa.text("INSERT INTO ldapserver_origin VALUES (8000, 'git')"))
+        connection.execute(sa.text(INSERT_API_KEY))
     before, upgraded = rows(any_database_uri), dump(any_database_uri)
 
     assert downgrade(any_database_uri) == REVISIONS[::-1]

@@ -235,14 +235,21 @@ class Changes:
             self._count("adopt", kind, [kind, row_id])
 
     def purge(self) -> None:
-        """Delete all rows of automx2's seven tables, and what belongs to them."""
+        """Delete all rows of automx2's seven tables, and what belongs to them.
+
+        Keys of the API stay; those whose scope is a provider are revoked.
+        """
         for kind, table in TABLES.items():
             count = select(func.count()).select_from(_TABLES[table])
             if number := self.session.scalar(count):
                 self._numbers["delete", kind] += number
         for each in reversed(metadata.sorted_tables):  # rows that refer to others go first
-            if each.name not in {"token", "account", "backend_key", *RECORDS}:
+            if each.name not in {"token", "account", "backend_key", "api_key", *RECORDS}:
                 self.session.execute(each.delete())
+        # Another provider may get the id.
+        keys = _TABLES["api_key"]
+        of_provider = keys.c.provider_id.is_not(None)
+        self.session.execute(keys.update().where(of_provider).values(is_revoked=True))
         self._changed |= EVERYTHING
 
     def finish(self) -> None:

@@ -30,11 +30,16 @@ class Dependents(NamedTuple):
 
 
 def dependents(session: Session, kind: str, row_id: int, name: str) -> list[Dependents]:
-    """Return what depends on a row: domains, or the tokens and accounts of a domain."""
+    """Return what depends on a row: domains, keys, or the tokens and accounts of a domain."""
     domain = _TABLES["domain"].c
     match kind:
         case "provider":
-            found = [_of("domain", domain.name, domain.provider_id == row_id)]
+            key = _TABLES["api_key"].c
+            is_scope = (key.provider_id == row_id) & key.is_revoked.is_(False)
+            found = [
+                _of("domain", domain.name, domain.provider_id == row_id),
+                _of("key", key.name, is_scope),
+            ]
         case "directory":
             found = [_of("domain", domain.name, domain.ldapserver_id == row_id)]
         case "domain":

@@ -17,6 +17,7 @@ from automx.errors import AutomxError
 # Each command: "module:attribute", and its first sentence for ``automx --help``.
 COMMANDS = {
     "account": ("account:account", "Make, show, change and delete accounts."),
+    "apikey": ("apikey:apikey", "Make, list, rotate and revoke keys of the API."),
     "apply": ("apply:apply", "Make the database hold what FILE says."),
     "audit": ("audit:audit", "Print who changed what, and when."),
     "check": ("check:check", "Check settings, database and domains as clients do."),

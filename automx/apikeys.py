@@ -1,0 +1,260 @@
+"""Keys of the API: a secret by which a program may read or change a part of the database.
+
+A key is shown once and found by its SHA-256; it has so many random bits that no guess helps. Its
+role says what it may do:
+
+- ``read``: everything, without secrets.
+- ``write``: the same, and change rows.
+- ``accounts``: make, read and delete accounts, and read the tokens that make them.
+- ``admin``: all of it, and change tokens.
+
+Its scope says where: the domains of a provider, or some domains, or both at once.
+"""
+
+import hmac
+import re
+import secrets
+import string
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from hashlib import sha256
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from sqlalchemy import ColumnElement, exists, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from automx import audit, rows
+from automx.database import Session, savepoint
+from automx.errors import BadRecordError, BadRequestError, ConflictError, UnknownKeyError
+from automx.models import ApiKey
+from automx.moments import iso
+from automx.words import Role
+
+_LETTERS = string.ascii_letters + string.digits
+_PREFIX = "automx_"  # so that programs that look for published secrets know it
+FORM = re.compile(f"{_PREFIX}[A-Za-z0-9]{{40}}")
+
+# What the roles may do beyond their own; the API has a permission for each operation.
+PERMISSIONS = {
+    Role.READ: frozenset({Role.READ}),
+    Role.WRITE: frozenset({Role.READ, Role.WRITE}),
+    Role.ACCOUNTS: frozenset({Role.ACCOUNTS}),
+    Role.ADMIN: frozenset(Role),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A row of the table ``api_key``; ``provider_id`` and ``domains`` are its scope."""
+
+    id: int
+    name: str
+    role: Role
+    provider_id: int | None
+    domains: tuple[str, ...]
+    networks: tuple[str, ...]
+    valid_until: datetime | None
+    is_revoked: bool
+    is_rotated: bool
+    created_at: datetime
+    used_on: date | None
+
+    @property
+    def actor(self) -> str:
+        """Who it is for the audit."""
+        return f"key:{self.name}"
+
+    @property
+    def is_scoped(self) -> bool:
+        """Whether it is for a part of the database only."""
+        return self.provider_id is not None or bool(self.domains)
+
+    def obstacle(self, client: str, now: datetime) -> str:
+        """Return why a client with an IP address cannot use the key now, "" if it can."""
+        if self.is_revoked:
+            return "revoked"
+        if self.valid_until is not None and self.valid_until <= now:
+            return "expired"
+        if self.networks and not any(_is_in(client, network) for network in self.networks):
+            return "not valid from this address"
+        return ""
+
+    def document(self) -> dict[str, Any]:
+        """Return the key for programs; its secret is not known."""
+        return {
+            "name": self.name,
+            "role": self.role.value,
+            "provider": self.provider_id,
+            "domains": list(self.domains),
+            "from": list(self.networks),
+            "until": iso(self.valid_until),
+            "revoked": self.is_revoked,
+            "rotated": self.is_rotated,
+            "created": iso(self.created_at),
+            "used": self.used_on and self.used_on.isoformat(),
+        }
+
+
+def add(
+    session: Session,
+    name: str,
+    role: Role,
+    *,
+    actor: str,
+    now: datetime,
+    provider: int | None = None,
+    domains: tuple[str, ...] = (),
+    networks: tuple[str, ...] = (),
+    valid_until: datetime | None = None,
+) -> tuple[Key, str]:
+    """Make a key and return it with its secret, which is stored nowhere; the caller commits.
+
+    Raises BadRequestError for a value that a column cannot hold, and ConflictError if there is a
+    key of this name, a revoked one included.
+    """
+    values: dict[str, Any] = {
+        "name": name,
+        "role": role.value,
+        "provider_id": provider,
+        "domains": " ".join(domains),
+        "networks": " ".join(networks),
+        "valid_until": valid_until,
+        "is_revoked": False,
+    }
+    checked, bad = rows.read(rows.API_KEY, values)
+    if bad:
+        raise BadRequestError("; ".join(bad))
+    secret = _new_secret()
+    try:
+        with savepoint(session):
+            row = {**checked, "digest": _digest(secret), "created_at": now}
+            session.execute(insert(ApiKey).values(row))
+    except IntegrityError:
+        raise ConflictError(f"There is a key {name} already, perhaps a revoked one.") from None
+    key = get(session, name)
+    _write(session, actor, now, "add", key)
+    return key, secret
+
+
+def rotate(session: Session, name: str, *, actor: str, now: datetime) -> tuple[Key, str]:
+    """Give a key another secret, and return both; the secret before is valid as well.
+
+    One that was rotated before ends now. Raises UnknownKeyError, and ConflictError for a revoked
+    key.
+    """
+    if get(session, name).is_revoked:
+        raise ConflictError(f"The key {name} is revoked.")
+    secret = _new_secret()
+    row = update(ApiKey).where(ApiKey.c.name == name)
+    session.execute(row.values(old_digest=ApiKey.c.digest))  # MariaDB sees the new value in one
+    session.execute(row.values(digest=_digest(secret)))
+    key = get(session, name)
+    _write(session, actor, now, "rotate", key)
+    return key, secret
+
+
+def end_rotation(session: Session, name: str, *, actor: str, now: datetime) -> Key:
+    """Let the secret before the last rotation be valid no longer. Raises UnknownKeyError."""
+    get(session, name)
+    session.execute(update(ApiKey).where(ApiKey.c.name == name).values(old_digest=None))
+    key = get(session, name)
+    _write(session, actor, now, "set", key)
+    return key
+
+
+def revoke(session: Session, name: str, *, actor: str, now: datetime) -> Key:
+    """Let a key be valid no longer; its name stays taken. Raises UnknownKeyError."""
+    get(session, name)
+    values = {"is_revoked": True, "old_digest": None}
+    session.execute(update(ApiKey).where(ApiKey.c.name == name).values(values))
+    key = get(session, name)
+    _write(session, actor, now, "revoke", key)
+    return key
+
+
+def get(session: Session, name: str) -> Key:
+    """Return the key of a name. Raises UnknownKeyError, and BadRecordError for a bad row."""
+    row = session.execute(_selected(ApiKey.c.name == name)).mappings().one_or_none()
+    if row is None:
+        raise UnknownKeyError(f"There is no key {name}.")
+    return _loaded(row)
+
+
+def all_keys(session: Session) -> Iterator[Key]:
+    """Yield all keys in the order of their names. Raises BadRecordError for a bad row."""
+    query = _selected().order_by(ApiKey.c.name)
+    yield from map(_loaded, session.execute(query).mappings().all())
+
+
+def exist(session: Session) -> bool:
+    """Return whether there is a key, a revoked one included."""
+    return bool(session.scalar(select(exists(select(ApiKey.c.id)))))
+
+
+def find(session: Session, secret: str) -> Key | None:
+    """Return the key of a secret, usable or not, None if there is none. Raises BadRecordError."""
+    if not FORM.fullmatch(secret):
+        return None
+    digest = _digest(secret)
+    query = _selected(or_(ApiKey.c.digest == digest, ApiKey.c.old_digest == digest))
+    row = session.execute(query).mappings().first()
+    # Once more, in constant time and in any case of letters: a collation may find too much.
+    if row is None or not any(
+        hmac.compare_digest(str(row[column]), digest) for column in ("digest", "old_digest")
+    ):
+        return None
+    return _loaded(row)
+
+
+def note_use(session: Session, key: Key, now: datetime) -> None:
+    """Keep the day of the last use of a key, and commit."""
+    today = now.date()
+    if key.used_on is None or key.used_on < today:
+        session.execute(update(ApiKey).where(ApiKey.c.id == key.id).values(used_on=today))
+        session.commit()
+
+
+def _selected(*conditions: ColumnElement[bool]) -> Any:
+    columns = (*rows.selected("api_key"),)
+    return select(*columns).where(*conditions)
+
+
+def _loaded(row: rows.Values) -> Key:
+    values, bad = rows.read_row("api_key", row)
+    if bad:
+        raise BadRecordError(cause=f"table api_key, id {row['id']}: {'; '.join(bad)}")
+    used_on = row["used_on"]
+    return Key(
+        id=row["id"],
+        used_on=used_on if isinstance(used_on, date) else None,
+        is_rotated=row["old_digest"] is not None,
+        **values
+        | {
+            "role": Role(values["role"]),
+            "domains": tuple(values["domains"].split()),
+            "networks": tuple(values["networks"].split()),
+        },
+    )
+
+
+def _write(session: Session, actor: str, now: datetime, action: str, key: Key) -> None:
+    document = key.document()
+    details = {"after": {member: document[member] for member in document if member != "used"}}
+    audit.write(session, actor, now, action=action, kind="key", name=key.name, details=details)
+
+
+def _new_secret() -> str:
+    return _PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(40))
+
+
+def _digest(secret: str) -> str:
+    return sha256(secret.encode()).hexdigest()
+
+
+def _is_in(client: str, network: str) -> bool:
+    try:
+        return ip_address(client) in ip_network(network)
+    except ValueError:  # the address is unknown, as at a Unix socket
+        return False
