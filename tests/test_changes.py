@@ -422,3 +422,13 @@ def test_what_is_added_is_found_by_look_ups(session: Session) -> None:
         "imap.example.com",
         "smtp.example.com",
     ]
+
+
+def test_rows_of_another_origin_are_changed_only_on_purpose(session: Session) -> None:
+    made = Changes(session, "key:a", now=NOW, origin="key:a").add("server", NEW["server"])
+    patch = {"port": 143}
+    with pytest.raises(ConflictError, match="The origin of server"):
+        Changes(session, "key:b", now=NOW, origin="key:b").set("server", made.id, patch)
+    others = Changes(session, "key:b", now=NOW, origin="key:b", changes_others=True)
+    assert others.set("server", made.id, patch)
+    assert stored.origins(session, "server", [made.id]) == {made.id: "key:a"}

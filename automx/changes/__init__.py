@@ -86,9 +86,10 @@ class Changes:
     """The changes of one transaction.
 
     ``actor`` is who makes them, as :class:`automx.audit.Entry` says. Rows that they make are of
-    ``origin``; with it, rows of another origin are not changed. Other transactions of changes wait
-    until the end of this one, so what it reads stays as it is; the transaction should begin here,
-    because MariaDB goes on to see the database as it was at the first query.
+    ``origin``; rows of another origin are not changed then, unless ``changes_others``. Other
+    transactions of changes wait until the end of this one, so what it reads stays as it is; the
+    transaction should begin here, because MariaDB goes on to see the database as it was at the
+    first query.
 
     ``digest`` is that of the document that says all changes; they have one entry in the audit then.
 
@@ -104,6 +105,7 @@ class Changes:
         now: datetime,
         origin: str | None = None,
         digest: str | None = None,
+        changes_others: bool = False,
         dry_run: bool = False,
     ) -> None:
         changelog.wait_for_turn(session)
@@ -113,6 +115,7 @@ class Changes:
         self._now = now
         self._origin = origin
         self._document_digest = digest
+        self._changes_others = changes_others
         self._is_dry_run = dry_run
         self._numbers: Counter[tuple[str, str]] = Counter()  # (action, kind)
         self._digest = hashlib.sha256()
@@ -297,7 +300,7 @@ class Changes:
 
     def _check_origins(self, kind: str, items: Sequence[Item]) -> None:
         """Raise ConflictError for a row of another origin."""
-        if self._origin is None:
+        if self._origin is None or self._changes_others:
             return
         found = stored.origins(self.session, kind, [each["id"] for each in items])
         for each in items:

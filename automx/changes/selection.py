@@ -228,3 +228,17 @@ def names_beginning(session: Session, kind: str, text: str, number: int) -> list
             query = query.where(lowered >= text.lower(), lowered < f"{text.lower()}\U0010ffff")
         found |= set(map(str, session.scalars(query.distinct().order_by(column).limit(number))))
     return sorted(found)[:number]
+
+
+def page(
+    session: Session,
+    kind: str,
+    where: Iterable[ColumnElement[bool]],
+    after: int | None,
+    number: int,
+) -> list[tuple[int, Item]]:
+    """Return id and item of ``number`` rows of a kind, in the order of ids, from one id on."""
+    key = _TABLES[TABLES[kind]].c.id
+    query = select(key).where(*where).order_by(key).limit(number)
+    ids = session.scalars(query if after is None else query.where(key > after)).all()
+    return list(stored.items(session, kind, ids))
