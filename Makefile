@@ -49,7 +49,7 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# Writes contrib/automx.conf and the table of docs/configuration.md from automx/config.
+# Writes contrib/automx.conf, the table of docs/configuration.md and docs/openapi.json from the code.
 reference: $(VENV)/.dev
 	@$(BIN)/python docs/reference.py
 

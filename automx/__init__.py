@@ -18,7 +18,7 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     """
     from flask import Flask
 
-    from automx import backends, cache, changelog, config, views
+    from automx import api, backends, cache, changelog, config, views
     from automx.accounts.keystates import KeyStates
     from automx.database import is_in_memory
     from automx.directory import pool
@@ -49,5 +49,6 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
         drawings.Drawings(),
         signer,
     )
+    api.register(app)
     views.register(app, settings)
     return app

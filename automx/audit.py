@@ -94,12 +94,18 @@ def masked(value: object, key: str = "") -> Any:
 
 
 def entries(
-    session: Session, *, domain: str = "", since: datetime | None = None, after: int = 0
+    session: Session,
+    *,
+    domain: str = "",
+    since: datetime | None = None,
+    after: int = 0,
+    actor: str = "",
+    number: int | None = None,
 ) -> Iterator[Entry]:
     """Yield entries, oldest first: those of a domain and its accounts, or all.
 
-    ``after`` is the id of the last entry that is known already. Raises AddressError for a bad
-    domain.
+    ``after`` is the id of the last entry that is known already; ``number`` is how many are wanted
+    at most, those of ``actor`` only if it is given. Raises AddressError for a bad domain.
     """
     query = select(_AUDIT).where(_AUDIT.c.id > after).order_by(_AUDIT.c.id)
     if domain:
@@ -108,6 +114,10 @@ def entries(
         query = query.where(or_(_AUDIT.c.name == name, account))
     if since is not None:
         query = query.where(_AUDIT.c.at >= since)
+    if actor:
+        query = query.where(_AUDIT.c.actor == actor)
+    if number is not None:
+        query = query.limit(number)
     for row in session.execute(query.execution_options(yield_per=500)):
         values = row._asdict()
         yield Entry(**values | {"details": json.loads(values["details"])})

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs
 from flask import Flask
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
+from automx import api
 from automx.errors import AutomxError, SilentError, UnavailableError
 from automx.places import Places, Threads
 from automx.rsgi import Body, Exchange, Scope, answer, bytes_of, environment
@@ -42,7 +43,7 @@ ACCOUNTS_WAITING, ACCOUNT_SECONDS = 500, 10.0
 
 BODY_SECONDS = 5.0  # that a client has for a body
 DRAIN_SECONDS = 2.0  # in which it may go on to send one that is not wanted
-# For a seed document, of which so many are read at once.
+# For a seed document or a list of domains, of which so many are read at once.
 SEED_SECONDS, SEEDS = 60.0, 2
 
 # Seconds after SIGTERM until nothing waits for a thread any longer, and until all is answered.
@@ -54,7 +55,8 @@ class Front:
 
     POST requests at the paths ``accounts``, which have no slash at the end, make accounts.
     ``max_seed`` returns how many bytes a seed document may have, 0 if none may be sent; it is asked
-    at /initdb/ in the event loop.
+    at /initdb/ in the event loop. ``max_large`` returns how many another body may have that is
+    large, 0 for the usual limit.
     """
 
     def __init__(
@@ -63,10 +65,12 @@ class Front:
         *,
         accounts: Container[str] = (),
         max_seed: "Callable[[WSGIEnvironment], int]" = lambda _: 0,
+        max_large: "Callable[[WSGIEnvironment], int]" = lambda _: 0,
     ) -> None:
         self._app = app
         self._accounts = accounts
         self._max_seed = max_seed
+        self._max_large = max_large
         self._threads = Threads(THREADS)
         self._places = Places(THREADS, share=THREADS, waiting=WAITING, seconds=WAITING_SECONDS)
         self._account_threads = Threads(ACCOUNT_THREADS)
@@ -77,6 +81,8 @@ class Front:
             seconds=ACCOUNT_SECONDS,
         )
         self._seed_places = Places(SEEDS, share=SEEDS, waiting=WAITING, seconds=ACCOUNT_SECONDS)
+        # Strangers may keep these from those with a key, and nothing else.
+        self._large_places = Places(SEEDS, share=SEEDS, waiting=WAITING, seconds=ACCOUNT_SECONDS)
         # These wait for no neighbour.
         self._health_thread = Threads(1)
         self._failure_thread = Threads(1)
@@ -110,6 +116,10 @@ class Front:
                 await self._answer(environ, exchange)
             elif _is_post(environ, {"/initdb"}):
                 await self._seed(environ, exchange, body)
+            elif limit := self._max_large(environ):
+                async with self._large_places.place():
+                    environ["wsgi.input"] = BytesIO(await body.read(limit, SEED_SECONDS))
+                    await self._run(partial(answer, self._app, environ, exchange))
             else:
                 environ["wsgi.input"] = BytesIO(await body.read(MAX_BODY, BODY_SECONDS))
                 await self._answer(environ, exchange)
@@ -149,7 +159,7 @@ class Front:
             await self._run(call)
 
     def _refuse(self) -> None:
-        for places in (self._account_places, self._seed_places, self._places):
+        for places in (self._account_places, self._seed_places, self._large_places, self._places):
             places.close()
 
     def _abandon(self) -> None:
@@ -163,7 +173,12 @@ def make_front(app: Flask) -> Front:
     with app.app_context():
         settings = parts().settings
     paths = account_paths(settings.web_endpoint)
-    return Front(app, accounts=paths, max_seed=lambda environ: initdb.max_body(environ, settings))
+    return Front(
+        app,
+        accounts=paths,
+        max_seed=lambda environ: initdb.max_body(environ, settings),
+        max_large=api.max_body,
+    )
 
 
 def account_paths(web_endpoint: str) -> set[str]:

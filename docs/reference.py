@@ -1,19 +1,24 @@
-"""Writes the reference of the settings: contrib/automx.conf and the table of configuration.md.
+"""Writes the references: contrib/automx.conf, the table of configuration.md, openapi.json.
 
-``make reference`` runs it. Its texts are the docstrings of the groups in automx/config.
+``make reference`` runs it. The texts about settings are the docstrings of the groups in
+automx/config.
 """
 
+import json
 import re
 import textwrap
 from dataclasses import fields, is_dataclass
 from inspect import cleandoc
 from pathlib import Path
 
+from automx.api.dispatch import OPERATIONS
+from automx.api.openapi import document
 from automx.config import KEYS, Settings
 
 FOLDER = Path(__file__).parent
 REFERENCE = FOLDER.parent / "contrib" / "automx.conf"
 PAGE = FOLDER / "configuration.md"
+OPENAPI = FOLDER / "openapi.json"
 
 _HEAD = f"""\
 # Settings of automx. Every key is listed with its default; remove the "#" to change one.
@@ -58,6 +63,11 @@ def page(text: str) -> str:
     return before + begin + "\n" + "\n".join(rows) + "\n\n" + end + after
 
 
+def openapi() -> str:
+    """Return the content of openapi.json."""
+    return f"{json.dumps(document(OPERATIONS), indent=1, ensure_ascii=False)}\n"
+
+
 def _paragraphs(path: str) -> dict[str, str]:
     """Return key -> its explanation, and "" -> the heading, of the group that a path leads to."""
     groups = {item.name: item.type for item in fields(Settings) if is_dataclass(item.type)}
@@ -80,3 +90,4 @@ def _quoted(code: re.Match[str]) -> str:
 if __name__ == "__main__":
     REFERENCE.write_text(configuration_file(), "utf-8")
     PAGE.write_text(page(PAGE.read_text("utf-8")), "utf-8")
+    OPENAPI.write_text(openapi(), "utf-8")

@@ -17,6 +17,7 @@ from automx.views.http import PARTS
 from automx.views.session import TURNS, db
 
 pytest_plugins = [
+    "tests.apikeys",
     "tests.databases",
     "tests.directory",
     "tests.mailboxes",

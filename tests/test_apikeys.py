@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select, text
@@ -22,7 +23,7 @@ from tests.commandline import attempt, automx
 from tests.databases import engine_uri
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
-BY = {"actor": "user:alice", "now": NOW}
+BY: dict[str, Any] = {"actor": "user:alice", "now": NOW}
 
 
 @pytest.fixture
@@ -164,9 +165,9 @@ def test_the_day_of_the_last_use_is_kept(session: Session) -> None:
         {"networks": ("everywhere",)},
     ],
 )
-def test_what_a_column_cannot_hold_is_refused(session: Session, values: dict[str, object]) -> None:
+def test_what_a_column_cannot_hold_is_refused(session: Session, values: dict[str, Any]) -> None:
     with pytest.raises(BadRequestError):
-        apikeys.add(session, **({"name": "a", "role": Role.READ} | values | BY))  # type: ignore[arg-type]
+        apikeys.add(session, **({"name": "a", "role": Role.READ} | values | BY))
     assert not apikeys.exist(session)
 
 

@@ -68,7 +68,7 @@ def add(
             Role(role),
             actor=context.actor,
             now=context.now,
-            provider=provider and selection.find(session, "provider", provider),
+            provider=None if provider is None else selection.find(session, "provider", provider),
             domains=domains,
             networks=lists["networks"],
             valid_until=end,
@@ -111,12 +111,11 @@ def rotate(context: Context, name: str, end: bool) -> None:
 
     Both keys are valid then: give the new one to the program, then run the command with --end.
     """
-    act = {"actor": context.actor, "now": context.now}
     with context.session() as session:
         if end:
-            key = apikeys.end_rotation(session, name, **act)
+            key = apikeys.end_rotation(session, name, actor=context.actor, now=context.now)
         else:
-            key, secret = apikeys.rotate(session, name, **act)
+            key, secret = apikeys.rotate(session, name, actor=context.actor, now=context.now)
     if end:
         context.write(key.document(), lambda: f"Only the last key of {name} is valid now.")
     else:

@@ -1,0 +1,58 @@
+"""The API: programs read and change rows by HTTP, in JSON.
+
+What is here decides whether a request is one for the API; the rest is loaded with the first request
+that has a key, so that workers without it do not grow.
+"""
+
+from typing import TYPE_CHECKING
+
+from flask import Blueprint, Flask, Response, request
+from werkzeug.exceptions import MethodNotAllowed
+from werkzeug.routing import Rule
+
+from automx.api.problem import as_problem
+from automx.apikeys import FORM
+from automx.views.failure import handler
+from automx.views.paths import normal
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+PATH = "/api/v1"
+MAX_LARGE_BODY = 16 * 1024 * 1024  # bytes; of a list of domains
+
+_LARGE = {f"{PATH}/domains/bulk"}
+
+
+def register(app: Flask) -> None:
+    """Add the API to an application."""
+    blueprint = Blueprint("api", __name__)
+    for error in (Exception, MethodNotAllowed):  # all but NotFound: it is for those without a key
+        blueprint.register_error_handler(error, handler(as_problem))
+    app.register_blueprint(blueprint)
+    for path in (PATH, f"{PATH}/", f"{PATH}/<path:path>"):  # of all methods
+        app.url_map.add(Rule(path, endpoint="api.answer"))
+    app.view_functions["api.answer"] = _answer
+
+
+def max_body(environ: "WSGIEnvironment") -> int:
+    """Return how many bytes the body of a request may have if it may be large, else 0.
+
+    A web server asks before it reads the body. No database is asked, so that the key may be wrong:
+    few such bodies may be read at once.
+    """
+    scheme, _, key = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    is_key = scheme.lower() == "bearer" and FORM.fullmatch(key.strip())
+    is_here = environ["REQUEST_METHOD"] == "POST" and normal(environ["PATH_INFO"]) in _LARGE
+    return MAX_LARGE_BODY if is_key and is_here else 0
+
+
+def _answer(path: str = "") -> Response:
+    from automx.api.access import authenticate
+
+    access = authenticate(request.headers.get("Authorization", ""))
+    from automx.api.dispatch import answer
+
+    if limit := max_body(request.environ):  # body() asks again
+        request.max_content_length = limit
+    return answer(access, f"/{path}")

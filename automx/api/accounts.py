@@ -1,0 +1,3 @@
+"""Tokens and accounts by HTTP."""
+
+OPERATIONS = ()
