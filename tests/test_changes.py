@@ -432,3 +432,18 @@ def test_rows_of_another_origin_are_changed_only_on_purpose(session: Session) ->
     others = Changes(session, "key:b", now=NOW, origin="key:b", changes_others=True)
     assert others.set("server", made.id, patch)
     assert stored.origins(session, "server", [made.id]) == {made.id: "key:a"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("müller.example", "xn--mller-kva.example"),
+        ("xn--mller-kva.example", "MÜLLER.example"),
+        ("*.müller.example", "*.xn--mller-kva.example"),
+    ],
+)
+def test_a_domain_is_added_once_in_any_spelling(session: Session, first: str, second: str) -> None:
+    changes = Changes(session, "key:a", now=NOW)
+    changes.add("domain", {"name": first, "provider": 1})
+    with pytest.raises(ConflictError, match=r"holds the domain .+ already"):
+        changes.add("domain", {"name": second, "provider": 1})

@@ -133,6 +133,8 @@ class Changes:
         if the database holds the domain or the id already.
         """
         item = complete(kind, members.read(kind, value, path), path)
+        if kind == "domain":
+            self._check_names([item])
         new = SeedRows()
         new.add_item(kind, item, path or kind)
         self._insert(new)
