@@ -157,6 +157,15 @@ class TakenError(ConflictError):
     public = N_("This address is taken already.")
 
 
+class RepeatedError(ConflictError):
+    """A request with the same Idempotency-Key has made ``address``, or is making an account."""
+
+    def __init__(self, address: str | None) -> None:
+        made = f"has made {address}" if address else "is being answered"
+        super().__init__(f"A request with this Idempotency-Key {made}; nothing was changed.")
+        self.address = address
+
+
 class NoFreeAddressError(TakenError):
     """Each address that was tried for an account is taken."""
 

@@ -56,7 +56,8 @@ class Front:
     POST requests at the paths ``accounts``, which have no slash at the end, make accounts.
     ``max_seed`` returns how many bytes a seed document may have, 0 if none may be sent; it is asked
     at /initdb/ in the event loop. ``max_large`` returns how many another body may have that is
-    large, 0 for the usual limit.
+    large, 0 for the usual limit. ``asks_backend`` returns whether another request waits for a
+    backend of accounts, as those at ``accounts`` do.
     """
 
     def __init__(
@@ -66,11 +67,13 @@ class Front:
         accounts: Container[str] = (),
         max_seed: "Callable[[WSGIEnvironment], int]" = lambda _: 0,
         max_large: "Callable[[WSGIEnvironment], int]" = lambda _: 0,
+        asks_backend: "Callable[[WSGIEnvironment], bool]" = lambda _: False,
     ) -> None:
         self._app = app
         self._accounts = accounts
         self._max_seed = max_seed
         self._max_large = max_large
+        self._asks_backend = asks_backend
         self._threads = Threads(THREADS)
         self._places = Places(THREADS, share=THREADS, waiting=WAITING, seconds=WAITING_SECONDS)
         self._account_threads = Threads(ACCOUNT_THREADS)
@@ -136,7 +139,7 @@ class Front:
         call = partial(answer, self._app, environ, exchange)
         if environ["PATH_INFO"] == "/healthz":
             await self._health_thread.run(call)
-        elif _is_post(environ, self._accounts):
+        elif _is_post(environ, self._accounts) or self._asks_backend(environ):
             token = parse_qs(environ["QUERY_STRING"]).get("t", [""])[0]
             async with self._account_places.place(token, exchange.client_disconnect):
                 await self._account_threads.run(call)
@@ -178,6 +181,7 @@ def make_front(app: Flask) -> Front:
         accounts=paths,
         max_seed=lambda environ: initdb.max_body(environ, settings),
         max_large=api.max_body,
+        asks_backend=api.asks_backend,
     )
 
 

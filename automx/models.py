@@ -361,5 +361,15 @@ ApiKey = Table(
     Column("used_on", Date),
 )
 
+# A request of the API with an Idempotency-Key, for a day; ``digest`` is the SHA-256 of both keys.
+# ``address`` is that of the account that it has made, NULL as long as it is being made.
+ApiRequest = Table(
+    "api_request",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("address", String(320)),
+    Column("made_at", UtcDateTime, nullable=False),
+)
+
 # Tables whose rows say what was done; they configure nothing, and stay when all else is deleted.
-RECORDS = {"change_count", "change_log", "audit"}
+RECORDS = {"change_count", "change_log", "audit", "api_request"}

@@ -6,7 +6,7 @@ provider: a key sees those that its domains use and those that it has made, and 
 other domain uses them. Directories are seen if its domains use them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +70,12 @@ class Scope:
         key = _TABLES[TABLES[kind]].c.id
         query = select(key).where(key == row_id, self.seen(session, kind))
         return session.scalar(query) is not None
+
+    def own_names(self, session: Session, a_labels: Collection[str]) -> set[str]:
+        """Return those of some A-labels that are domains of the key."""
+        found = {row_id: name for row_id, _, name in references.same_domains(session, a_labels)}
+        own = set(session.scalars(self.own_domains(session)))
+        return {name for row_id, name in found.items() if row_id in own}
 
     def check_change(self, session: Session, kind: str, row_id: int) -> None:
         """Raise ForbiddenError if the key may not change or delete a row that it sees."""

@@ -42,18 +42,20 @@ def client(api: WithKey, execute: Execute) -> FlaskClient:
 
 
 def test_the_commands_of_the_page_succeed_one_after_the_other(client: FlaskClient) -> None:
-    [block] = re.findall(r"```sh api\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    for line in block.splitlines():
+    blocks = re.findall(r"```sh (?:api|accounts)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    for line in "".join(blocks).splitlines():
         words = shlex.split(line)
         assert words[:3] == ["curl", "-H", "Authorization: Bearer $KEY"]
         options = dict(zip(words[3:-1:2], words[4:-1:2], strict=True))
         body = options.pop("--json", None)
         method = options.pop("-X", "GET" if body is None else "POST")
+        name, _, value = options.pop("-H", "").partition(": ")
         assert not options
         answer = client.open(
             words[-1].removeprefix("http://127.0.0.1:4243"),
             method=method,
             data=body,
+            headers={name: value} if name else {},
             content_type=None if body is None else "application/json",
         )
         assert answer.status_code in {200, 201, 204}, (line, answer.text)

@@ -39,7 +39,7 @@ TITLES = {
     "0004": "Keys of mail servers: whether they are accepted",
     "0005": "Details of directories: longer filters, several search bases, login names",
     "0006": "Administration: domains that are off, origins of rows, the log of changes, the audit",
-    "0007": "Keys of the API: which programs may change what",
+    "0007": "Keys of the API, and requests that make an account once",
 }
 REVISIONS = list(TITLES)
 KNOWN = ", ".join(REVISIONS)
@@ -95,6 +95,7 @@ API_KEY_COLUMNS = {
         *("id", "name", "digest", "old_digest", "role", "provider_id", "domains", "networks"),
         *("valid_until", "is_revoked", "created_at", "used_on"),
     ],
+    "api_request": ["digest", "address", "made_at"],
 }
 # What each revision adds.
 ADDED = {
@@ -546,6 +547,7 @@ def test_what_others_added_to_the_table_of_servers_stays(any_database_uri: str) 
         ("change_log", "number"),
         ("audit", "action"),
         ("api_key", "old_digest"),
+        ("api_request", "made_at"),
     ],
 )
 def test_a_table_of_another_program_is_refused_and_left_alone(
@@ -666,7 +668,7 @@ migrations.upgrade(sys.argv[1])
         ("mariadb", "CREATE TABLE provider_detail", ["0001", "0002"]),
         ("mariadb", "CREATE TABLE documentation", ["0001", "0002"]),
         ("mariadb", "CREATE TABLE ldapserver_detail", ["0001", "0002", "0003", "0004"]),
-        ("mariadb", "CREATE TABLE api_key", REVISIONS[:-1]),
+        ("mariadb", "CREATE TABLE api_request", REVISIONS[:-1]),
     ],
 )
 def test_an_upgrade_that_is_killed_leaves_a_database_that_can_be_upgraded(

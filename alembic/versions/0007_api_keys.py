@@ -1,8 +1,10 @@
-"""Keys of the API: which programs may change what.
+"""Keys of the API, and requests that make an account once.
 
-The table is made only where it is missing, so that a run that was cut off can be repeated: MariaDB
+Each table is made only where it is missing, so that a run that was cut off can be repeated: MariaDB
 commits each statement by itself.
 """
+
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 from alembic import context, op
@@ -16,12 +18,13 @@ branch_labels = None
 depends_on = None
 
 
-def table() -> sa.Table:
+def tables() -> Sequence[sa.Table]:
+    metadata = sa.MetaData()
     options = {f"{dialect}_engine": "InnoDB" for dialect in ("mysql", "mariadb")}
     options |= {f"{dialect}_collate": "utf8mb4_bin" for dialect in ("mysql", "mariadb")}
-    return sa.Table(
+    sa.Table(
         "api_key",
-        sa.MetaData(),
+        metadata,
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("name", sa.String(60), unique=True, nullable=False),
         sa.Column("digest", sa.String(64), unique=True, nullable=False),
@@ -36,30 +39,47 @@ def table() -> sa.Table:
         sa.Column("used_on", sa.Date),
         **options,
     )
+    sa.Table(
+        "api_request",
+        metadata,
+        sa.Column("digest", sa.String(64), primary_key=True),
+        sa.Column("address", sa.String(320)),
+        sa.Column("made_at", sa.DateTime, nullable=False),
+        **options,
+    )
+    return metadata.sorted_tables
 
 
 def upgrade() -> None:
-    existing = set() if context.is_offline_mode() else columns()
-    if existing:
-        for column in sorted(set(table().columns.keys()) - existing):
+    existing = {} if context.is_offline_mode() else columns_by_table()
+    for table in tables():
+        wanted = set(table.columns.keys())
+        for column in sorted(wanted - existing.get(table.name, wanted)):
             raise DatabaseError(
-                cause=f"the table api_key has no column {column}, so it is another program's:"
+                cause=f"the table {table.name} has no column {column}, so it is another program's:"
                 " give automx a database of its own"
             )
-    else:
-        op.execute(CreateTable(table()))
+    for table in tables():
+        if table.name not in existing:
+            op.execute(CreateTable(table))
 
 
 def downgrade() -> None:
-    """Drop the table if it is empty: what it holds would be lost."""
-    query = sa.select(1).select_from(table()).limit(1)
-    if columns() and not op.get_bind().scalar(query):
-        op.drop_table("api_key")
+    """Drop the tables if all are empty: what they hold would be lost."""
+    bind = op.get_bind()
+    existing = columns_by_table()
+    ours = [table for table in tables() if table.name in existing]
+    if not any(bind.scalar(sa.select(1).select_from(table).limit(1)) for table in ours):
+        for table in ours:
+            op.drop_table(table.name)
 
 
-def columns() -> set[str]:
-    """Return the columns of the table, none if it does not exist."""
+def columns_by_table() -> dict[str, set[str]]:
+    """Return table -> columns, of those of the tables that exist."""
     inspector = sa.inspect(op.get_bind())
-    if not inspector.has_table("api_key"):
-        return set()
-    return {column["name"] for column in inspector.get_columns("api_key")}
+    existing = set(inspector.get_table_names())
+    return {
+        table.name: {column["name"] for column in inspector.get_columns(table.name)}
+        for table in tables()
+        if table.name in existing
+    }

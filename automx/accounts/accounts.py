@@ -7,7 +7,7 @@ transaction is open meanwhile.
 import logging
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -250,13 +250,21 @@ def get(session: Session, address: str) -> Account:
 
 
 def all_accounts(
-    session: Session, *, token: str | None = None, state: State | None = None
+    session: Session,
+    *,
+    token: str | None = None,
+    state: State | None = None,
+    domains: Collection[str] | None = None,
+    after: int = 0,
 ) -> Iterator[Account]:
     """Yield all accounts, or those of a token or in a state, in the order of their creation.
 
-    A bad row is left out and logged.
+    ``domains`` are those of the tokens, as A-labels, None for all; ``after`` is the id of the last
+    account that is known already. A bad row is left out and logged.
     """
-    query = selected().order_by(AccountRow.c.id)
+    query = selected().where(AccountRow.c.id > after).order_by(AccountRow.c.id)
+    if domains is not None:
+        query = query.where(TokenRow.c.domain.in_(domains))
     if token is not None:
         query = query.where(TokenRow.c.name == token)
     if state is not None:

@@ -47,6 +47,12 @@ def max_body(environ: "WSGIEnvironment") -> int:
     return MAX_LARGE_BODY if is_key and is_here else 0
 
 
+def asks_backend(environ: "WSGIEnvironment") -> bool:
+    """Return whether a request makes or deletes an account, which may take a minute."""
+    is_change = environ["REQUEST_METHOD"] in {"POST", "DELETE"}
+    return is_change and normal(environ["PATH_INFO"]).startswith(f"{PATH}/accounts")
+
+
 def _answer(path: str = "") -> Response:
     from automx.api.access import authenticate
 

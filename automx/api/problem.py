@@ -8,7 +8,7 @@ from typing import Self
 
 from flask import Response, g
 
-from automx.errors import AutomxError, SeedError
+from automx.errors import AutomxError, RepeatedError, SeedError
 from automx.views.failure import Failure
 
 TYPE = "application/problem+json"
@@ -52,6 +52,8 @@ def as_problem(failure: Failure) -> Response:
     }
     if isinstance(error, WrongMembersError):
         document["errors"] = [{"path": path, "message": text} for path, text in error.errors]
+    if isinstance(error, RepeatedError):
+        document["address"] = error.address
     headers: dict[str, str] = g.get("problem_headers", {})
     failure.headers.update(headers)
     return failure.response(f"{json.dumps(document)}\n", TYPE)

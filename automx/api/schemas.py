@@ -71,6 +71,10 @@ PROBLEM: Schema = {
         "status": {"type": "integer"},
         "detail": _TEXT,
         "errors": {"type": "array", "items": record(path=_TEXT, message=_TEXT)},
+        "address": {
+            "type": ["string", "null"],
+            "description": "Of the account that a request with the same Idempotency-Key has made.",
+        },
     },
     "required": ["title", "status", "detail"],
     "additionalProperties": False,
@@ -100,6 +104,9 @@ TOKEN = record(
     spare_active={"type": "boolean"},
     created=MOMENT,
 )
+# Those who may change tokens see the secret, and the text of its QR code.
+TOKEN["properties"] |= {"token": _TEXT, "dcaccount": _NULLABLE_TEXT}
+NEW_ACCOUNT = record(address=_TEXT, password=_TEXT, token=_TEXT, expires=MOMENT)
 ACCOUNT = record(
     address=_TEXT,
     token=_TEXT,
