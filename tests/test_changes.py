@@ -447,3 +447,13 @@ def test_a_domain_is_added_once_in_any_spelling(session: Session, first: str, se
     changes.add("domain", {"name": first, "provider": 1})
     with pytest.raises(ConflictError, match=r"holds the domain .+ already"):
         changes.add("domain", {"name": second, "provider": 1})
+
+
+def test_a_domain_loses_its_servers_but_not_its_provider_by_null(session: Session) -> None:
+    changes = Changes(session, "key:a", now=NOW)
+    changed = changes.set("domain", 1, {"servers": None, "davservers": None})
+    assert changed
+    assert changed.after
+    assert (changed.after["servers"], changed.after["davservers"]) == ((), ())
+    with pytest.raises(SeedError, match="provider: expected the id of a provider"):
+        changes.set("domain", 1, {"provider": None})
