@@ -90,7 +90,10 @@ def test_the_address_of_a_client_is_that_of_the_proxy_that_is_trusted(
 
 def test_wrong_keys_of_a_client_are_slowed_down_and_right_ones_are_not(api: WithKey) -> None:
     right = api("read")
-    wrong = {"Authorization": "Bearer automx_wrong"}
+    wrong = {"Authorization": f"Bearer automx_{'a' * 40}"}
+    for missing in ("", "Bearer no-key") * access.WRONG:  # these guess nothing
+        answer = right.get("/api/v1/domains", headers={"Authorization": missing})
+        assert answer.status_code == 401
     statuses = [
         right.get("/api/v1/domains", headers=wrong).status_code for _ in range(access.WRONG + 1)
     ]
@@ -141,6 +144,8 @@ def test_a_role_permits_some_methods(api: WithKey, role: str, statuses: dict[str
         ("PUT", "/api/v1/domains", 405),
         ("POST", "/api/v1/domains/example.com", 405),
         ("GET", "/api/v1/nothing", 404),
+        ("GET", "/api/v1/nothing/%0A/at//all", 404),
+        ("GET", "/api/v1/tokens/%0A", 404),
         ("GET", "/api/v1/domains?limit=0", 400),
         ("GET", "/api/v1/domains?limit=1&limit=2", 400),
         ("GET", "/api/v1/domains?colour=red", 400),
@@ -186,7 +191,7 @@ def test_a_body_is_limited_but_for_lists_of_domains(api: WithKey) -> None:
     client = api("write")
     body = b" " * 70_000 + b"{}"
     answers = [
-        client.post(f"/api/v1/domains{path}", data=body, content_type="application/json")
-        for path in ("", "/bulk")
+        client.post(f"/api/v1/{path}", data=body, content_type="application/json")
+        for path in ("domains", "bulk/domains")
     ]
     assert [answer.status_code for answer in answers] == [413, 422]

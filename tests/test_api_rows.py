@@ -190,16 +190,16 @@ def test_many_domains_are_added_at_once_or_none(anywhere: FlaskClient) -> None:
     anywhere.post(f"{API}/servers", json={"type": "imap", "name": "imap.example"})
     names = [f"d{number}.example" for number in range(250)]
     body = {"names": names, "provider": 1, "servers": [1]}
-    answer = anywhere.post(f"{API}/domains/bulk", json=body)
+    answer = anywhere.post(f"{API}/bulk/domains", json=body)
     assert (answer.status_code, answer.json) == (201, {"added": 250, "existing": 0})
     assert len(items(anywhere, "domains?server=1&pattern=d1*")) == 111
 
     more = {**body, "names": ["new.example", *names[:2]]}
-    assert anywhere.post(f"{API}/domains/bulk", json=more).status_code == 409
+    assert anywhere.post(f"{API}/bulk/domains", json=more).status_code == 409
     assert anywhere.get(f"{API}/domains/new.example").status_code == 404
-    answer = anywhere.post(f"{API}/domains/bulk", json={**more, "skip_existing": True})
+    answer = anywhere.post(f"{API}/bulk/domains", json={**more, "skip_existing": True})
     assert answer.json == {"added": 1, "existing": 2}
-    wrong = anywhere.post(f"{API}/domains/bulk", json={**body, "names": ["ok.example", "a b"]})
+    wrong = anywhere.post(f"{API}/bulk/domains", json={**body, "names": ["ok.example", "a b"]})
     assert wrong.json is not None
     assert (wrong.status_code, wrong.json["errors"][0]["path"]) == (422, "names[1].name")
     assert anywhere.get(f"{API}/domains/ok.example").status_code == 404

@@ -46,7 +46,7 @@ FOREIGN = {"domain": "other.example", "token": "other", "account": "guest@other.
 MISSING = {"domain": "missing.example", "token": "missing", "account": "guest@missing.example"}
 BODIES = {
     ("POST", "/domains"): {"name": "new.example"},
-    ("POST", "/domains/bulk"): {"names": ["new.example"]},
+    ("POST", "/bulk/domains"): {"names": ["new.example"]},
     ("POST", "/servers"): {"type": "imap", "name": "new.example"},
     ("POST", "/services"): {"type": "caldav", "url": "https://new.example/"},
     ("POST", "/directories"): {"name": "ldap.new.example", "search_base": "dc=new"},
@@ -201,7 +201,7 @@ def test_a_reference_to_a_foreign_row_is_answered_as_one_to_a_missing_row(
             found = client.post(f"{API}/domains", json={"name": "new.example", member: value})
         else:
             body = {"names": ["new.example"], member: value}
-            found = client.post(f"{API}/domains/bulk", json=body)
+            found = client.post(f"{API}/bulk/domains", json=body)
         return found.status_code, found.text.replace(f"found {number}", "found N")
 
     assert answer(foreign, "2") == answer(missing, "77")
@@ -243,11 +243,11 @@ def test_a_key_of_a_provider_makes_rows_that_are_its_own(api: WithKey) -> None:
         ("provider", "domains", {"name": "other.example"}, 409),
         ("domain", "domains", {"name": "x.example"}, 403),
         ("both", "domains", {"name": "x.example"}, 422),
-        ("provider", "domains/bulk", {"names": ["x.example", "*.x.example"]}, 422),
-        ("provider", "domains/bulk", {"names": ["x.example", "x.wild.example"]}, 409),
-        ("provider", "domains/bulk", {"names": ["x.example"], "servers": [2]}, 422),
-        ("both", "domains/bulk", {"names": ["x.example"]}, 422),
-        ("domain", "domains/bulk", {"names": ["x.example"]}, 403),
+        ("provider", "bulk/domains", {"names": ["x.example", "*.x.example"]}, 422),
+        ("provider", "bulk/domains", {"names": ["x.example", "x.wild.example"]}, 409),
+        ("provider", "bulk/domains", {"names": ["x.example"], "servers": [2]}, 422),
+        ("both", "bulk/domains", {"names": ["x.example"]}, 422),
+        ("domain", "bulk/domains", {"names": ["x.example"]}, 403),
     ],
 )
 def test_a_new_row_is_within_the_scope(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import MethodNotAllowed
-from werkzeug.routing import Rule
+from werkzeug.routing import PathConverter, Rule
 
 from automx.api.problem import as_problem
 from automx.apikeys import FORM
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 PATH = "/api/v1"
 MAX_LARGE_BODY = 16 * 1024 * 1024  # bytes; of a list of domains
 
-_LARGE = {f"{PATH}/domains/bulk"}
+_LARGE = {f"{PATH}/bulk/domains"}
+
+
+class _AnyPath(PathConverter):
+    """A path that may hold line breaks as well."""
+
+    regex = r"[^/][\s\S]*?"
 
 
 def register(app: Flask) -> None:
@@ -30,7 +36,8 @@ def register(app: Flask) -> None:
     for error in (Exception, MethodNotAllowed):  # all but NotFound: it is for those without a key
         blueprint.register_error_handler(error, handler(as_problem))
     app.register_blueprint(blueprint)
-    for path in (PATH, f"{PATH}/", f"{PATH}/<path:path>"):  # of all methods
+    app.url_map.converters["any_path"] = _AnyPath
+    for path in (PATH, f"{PATH}/", f"{PATH}/<any_path:path>"):  # of all methods
         app.url_map.add(Rule(path, endpoint="api.answer"))
     app.view_functions["api.answer"] = _answer
 

@@ -14,7 +14,7 @@ from flask import current_app, g
 from werkzeug.exceptions import NotFound
 
 from automx import apikeys
-from automx.apikeys import PERMISSIONS, Key
+from automx.apikeys import FORM, PERMISSIONS, Key
 from automx.errors import AutomxError, BadRecordError, ForbiddenError
 from automx.scopes import Scope
 from automx.views.http import inbound
@@ -24,7 +24,7 @@ from automx.words import Role
 
 log = logging.getLogger(__name__)
 
-WRONG, WRONG_SECONDS = 20, 60.0  # requests of a client without a right key
+WRONG, WRONG_SECONDS = 20, 60.0  # wrong keys of a client
 REQUESTS, REQUEST_SECONDS = 1_000, 10.0  # requests of a key
 _CLIENTS = 10_000  # that are counted at once
 
@@ -112,7 +112,8 @@ def authenticate(authorization: str) -> Access:
         if key is None and not apikeys.exist(session):
             raise NotFound  # in the form of a path that leads nowhere
         session.rollback()
-        limits.count_wrong(asked.network)
+        if FORM.fullmatch(secret.strip()):  # else it guesses nothing
+            limits.count_wrong(asked.network)
         g.problem_headers = {"WWW-Authenticate": 'Bearer realm="automx"'}
         raise NoKeyError(cause=obstacle)
     session.rollback()  # changes begin with a transaction of their own

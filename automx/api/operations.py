@@ -151,6 +151,8 @@ def check_members(value: Mapping[str, Any], wanted: Mapping[str, Kind], path: st
     begin = f"{path}." if path else ""
     for name, item in value.items():
         kind = wanted.get(name)
+        if name.startswith("_"):  # a remark, as in seed documents
+            continue
         if kind is None:
             errors.append((f"{begin}{name}", f"expected one of {', '.join(wanted)}"))
         elif item is not None:

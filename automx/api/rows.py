@@ -315,7 +315,7 @@ def _operations() -> Iterator[Operation]:
             errors=(404, 409, 412),
         )
     yield Operation(
-        *("POST", "/domains/bulk", Role.WRITE, "Add many domains that are alike", _add_many),
+        *("POST", "/bulk/domains", Role.WRITE, "Add many domains that are alike", _add_many),
         {201: schemas.ADDED},
         body=schemas.bulk(_BULK),
         errors=(409, 413, 415, 422),

@@ -47,11 +47,17 @@ def item(kind: str) -> Schema:
 
 def patch(kind: str) -> Schema:
     """Return the schema of a JSON Merge Patch (RFC 7396) of a row."""
-    found = schema.of_item(kind)
+    return _patch(schema.of_item(kind))
+
+
+def _patch(found: Schema) -> Schema:
+    """Return the schema of a patch: nothing is required, and null is allowed, at every depth."""
     properties: dict[str, Any] = {
-        name: {"anyOf": [value, {"type": "null"}]} for name, value in found["properties"].items()
+        name: {"anyOf": [_patch(value) if "properties" in value else value, {"type": "null"}]}
+        for name, value in found["properties"].items()
     }
-    return {"type": "object", "properties": properties, "additionalProperties": False}
+    kept = {name: found[name] for name in ("patternProperties",) if name in found}
+    return {"type": "object", "properties": properties, "additionalProperties": False, **kept}
 
 
 def bulk(keys: Mapping[str, Kind]) -> Schema:
