@@ -1,0 +1,84 @@
+"""The API under ``automx serve``: large bodies, and which requests have the threads of accounts."""
+
+import http.client
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from automx import api
+from tests.apikeys import make_key
+from tests.processes import Server, serving
+
+
+@pytest.fixture(scope="module")
+def server(
+    empty_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Server, str]]:
+    """A running server, and a key of its empty database."""
+    folder = tmp_path_factory.mktemp("front")
+    database = folder / "automx.sqlite"
+    database.write_bytes(empty_database.read_bytes())
+    uri = f"sqlite:///{database}"
+    key = make_key(uri, "root", "admin")
+    with serving({"AUTOMX_DB_URI": uri}, folder / "log", "--workers", "1") as running:
+        yield running, key
+
+
+def post(server: Server, path: str, key: str, document: object) -> int:
+    """Send a document and return the status of the answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    connection.request("POST", f"/api/v1/{path}", json.dumps(document), headers)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_a_list_of_domains_may_be_large_with_a_key(server: tuple[Server, str]) -> None:
+    running, key = server
+    assert post(running, "providers", key, {"name": "One"}) == 201
+    names = [f"{'d' * 50}{number}.example" for number in range(2_000)]
+    body = {"names": names, "provider": 1, "_comment": "x" * 70_000}
+    assert post(running, "bulk/domains", f"automx_{'a' * 40}", body) == 401
+    assert post(running, "bulk/domains", "no-key", body) in {401, 413}
+    assert post(running, "domains", key, body) == 413
+    assert post(running, "bulk/domains", key, {**body, "_comment": ""}) == 201
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "authorization", "size"),
+    [
+        ("POST", "/api/v1/bulk/domains", f"Bearer automx_{'a' * 40}", api.MAX_LARGE_BODY),
+        ("POST", "//api/v1//bulk/domains", f"bearer automx_{'a' * 40}", api.MAX_LARGE_BODY),
+        ("POST", "/api/v1/bulk/domains", f"Bearer automx_{'a' * 39}", 0),
+        ("POST", "/api/v1/bulk/domains", "", 0),
+        ("PATCH", "/api/v1/bulk/domains", f"Bearer automx_{'a' * 40}", 0),
+        ("POST", "/api/v1/domains", f"Bearer automx_{'a' * 40}", 0),
+        ("POST", "/", f"Bearer automx_{'a' * 40}", 0),
+    ],
+)
+def test_only_one_path_takes_a_large_body(
+    method: str, path: str, authorization: str, size: int
+) -> None:
+    environ = {
+        "REQUEST_METHOD": method,
+        "PATH_INFO": path,
+        "HTTP_AUTHORIZATION": authorization,
+    }
+    assert api.max_body(environ) == size
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "asks"),
+    [
+        ("POST", "/api/v1/accounts", True),
+        ("DELETE", "/api/v1/accounts/guest@example.com", True),
+        ("GET", "/api/v1/accounts", False),
+        ("POST", "/api/v1/domains", False),
+        ("POST", "/", False),
+    ],
+)
+def test_requests_that_wait_for_a_backend_are_known(method: str, path: str, asks: bool) -> None:
+    assert api.asks_backend({"REQUEST_METHOD": method, "PATH_INFO": path}) is asks
