@@ -116,6 +116,19 @@ def test_a_token_with_a_wrong_member_is_not_made(
     assert admin.get(f"{API}/tokens/party").status_code == 404
 
 
+@pytest.mark.parametrize("remark", [None, "x", []])
+def test_a_remark_in_a_document_has_no_effect(api: WithKey, token: str, remark: object) -> None:
+    admin = api("admin")
+    for method, path, body, status in (
+        ("PATCH", f"tokens/{token}", {}, 200),
+        ("PATCH", "servers/1", {}, 200),
+        ("POST", "accounts", {"token": token}, 201),
+        ("POST", "bulk/domains", {"names": ["new.example"], "provider": 1}, 201),
+    ):
+        answer = admin.open(f"{API}/{path}", method=method, json={**body, "_remark": remark})
+        assert answer.status_code == status, answer.text
+
+
 def test_a_program_makes_reads_and_deletes_an_account(api: WithKey, token: str) -> None:
     portal = api("accounts", name="portal")
     made = portal.post(f"{API}/accounts", json={"token": token, "address": "guest.bob@example.com"})

@@ -129,7 +129,10 @@ def read_query(wanted: Mapping[str, Kind]) -> dict[str, Any]:
 
 
 def read_body(patch: bool = False) -> dict[str, Any]:
-    """Return the JSON object in the body. Raises BadRequestError and UnsupportedMediaType."""
+    """Return the JSON object in the body, without remarks: members that begin with "_".
+
+    Raises BadRequestError, UnsupportedMediaType and WrongMembersError.
+    """
     types = {JSON, PATCH} if patch else {JSON}
     if request.mimetype not in types:
         raise UnsupportedMediaType
@@ -139,7 +142,7 @@ def read_body(patch: bool = False) -> dict[str, Any]:
         raise BadRequestError(str(error)) from error
     if not isinstance(value, dict):
         raise WrongMembersError([("", f"expected an object ({{…}}), found {kinds.shown(value)}")])
-    return value
+    return {name: item for name, item in value.items() if not name.startswith("_")}
 
 
 def check_members(value: Mapping[str, Any], wanted: Mapping[str, Kind], path: str = "") -> None:
@@ -151,8 +154,6 @@ def check_members(value: Mapping[str, Any], wanted: Mapping[str, Kind], path: st
     begin = f"{path}." if path else ""
     for name, item in value.items():
         kind = wanted.get(name)
-        if name.startswith("_"):  # a remark, as in seed documents
-            continue
         if kind is None:
             errors.append((f"{begin}{name}", f"expected one of {', '.join(wanted)}"))
         elif item is not None:
