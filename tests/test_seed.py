@@ -124,7 +124,7 @@ def rows(session: Session) -> dict[str, list[tuple[object, ...]]]:
         for name, table in metadata.tables.items()
         if name not in RECORDS
     }
-    ours = {"token", "account", "backend_key"}
+    ours = {"token", "account", "backend_key", "api_key", "api_request"}
     ours |= {"provider_detail", "documentation", "ldapserver_detail", "disabled_domain"}
     ours |= {name for name in metadata.tables if name.endswith("_origin")}
     return {name: rows for name, rows in found.items() if rows or name not in ours}
