@@ -346,7 +346,7 @@ KNOWN = "example.com"
 
 def routes(app: Flask) -> Iterator[tuple[str, str]]:
     """Yield each method of each route with its path."""
-    values = {"domain": KNOWN, "address": f"alice@{KNOWN}", "name": "caldav"}
+    values = {"domain": KNOWN, "address": f"alice@{KNOWN}", "name": "caldav", "path": "domains"}
     for rule in app.url_map.iter_rules():
         built = rule.build({name: values[name] for name in rule.arguments})
         assert built
