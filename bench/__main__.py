@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import click
 
-from bench import accounts, check, frozen, ldap, measurements
+from bench import accounts, administration, check, frozen, ldap, measurements
 from bench.measurements import Bench
 from bench.report import Table
 from bench.rows import DATABASES
@@ -22,6 +22,7 @@ MEASUREMENTS = (
     | frozen.MEASUREMENTS
     | accounts.MEASUREMENTS
     | check.MEASUREMENTS
+    | administration.MEASUREMENTS
 )
 FOLDER = REPOSITORY / "var" / "bench"
 
@@ -45,7 +46,7 @@ FOLDER = REPOSITORY / "var" / "bench"
     default="sqlite",
     show_default=True,
     type=click.Choice(DATABASES),
-    help="Where to measure growth and seeding; the others are private instances.",
+    help="Where to measure growth, seeding, and administration; the others are private instances.",
 )
 def main(only: tuple[str, ...], seconds: int, database: str) -> None:
     """Measure automx, beside automx2 and a bare Flask view; fail if a promise is not kept."""

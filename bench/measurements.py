@@ -89,14 +89,14 @@ def share(bench: Bench) -> Table:
     answers = bench.folder / "bare"
     answers.mkdir(exist_ok=True)
     with databases("sqlite", bench.folder, 1) as [db_uri]:
-        automx("seed", "-", env=_env(db_uri), stdin=seed_document("example.com"))
-        with serve(_env(db_uri), bench.folder / "automx.log") as server:
+        automx("seed", "-", env=env_of(db_uri), stdin=seed_document("example.com"))
+        with serve(env_of(db_uri), bench.folder / "automx.log") as server:
             for document in DOCUMENTS:
                 body, content_type = document.fetch(server.url)
                 answer = {"path": document.path.partition("?")[0], "content_type": content_type}
                 file = answers / f"{document.name}.json"
                 file.write_text(json.dumps(answer | {"body": body.decode()}))
-        env = _env(db_uri) | {"BENCH_BARE": str(answers)}
+        env = env_of(db_uri) | {"BENCH_BARE": str(answers)}
         with (
             serve(env, bench.folder / "bare.log", bare=True) as first,
             serve(env, bench.folder / "automx.log") as second,
@@ -146,11 +146,11 @@ def growth(bench: Bench) -> Table:
         fill(small, 10)
         fill(large, MANY)
         logs = bench.folder / "few.log", bench.folder / "many.log"
-        with serve(_env(small, 0), logs[0]) as few, serve(_env(large, 0), logs[1]) as many:
+        with serve(env_of(small, 0), logs[0]) as few, serve(env_of(large, 0), logs[1]) as many:
             _size_growth(table, few, many)
             _growth(table, "one domain, cache off", few, many, (1, 1), bench.seconds, GROWTH)
             _growth(table, "any domain, cache off", few, many, (10, MANY), bench.seconds, GROWTH)
-        with serve(_env(small, 0), logs[0]) as few, serve(_env(large), logs[1]) as many:
+        with serve(env_of(small, 0), logs[0]) as few, serve(env_of(large), logs[1]) as many:
             _growth(table, "any domain, cache on", few, many, (10, MANY), bench.seconds, None)
     return table
 
@@ -210,22 +210,26 @@ def _seed_and_export(bench: Bench, db_uri: str, count: int) -> dict[str, tuple[f
     file = bench.folder / "seed.json"
     file.write_text(seed_document(*(f"d{number}.example" for number in range(count))))
     found = {
-        "seed": _resources(["seed", str(file)], db_uri),
-        "export": _resources(["export"], db_uri),
+        "seed": resources(["seed", str(file)], db_uri),
+        "export": resources(["export"], db_uri),
     }
     file.unlink()
     return found
 
 
-def _resources(arguments: list[str], db_uri: str) -> tuple[float, float]:
+def resources(
+    arguments: list[str], db_uri: str, *, stdin: Path = Path(os.devnull)
+) -> tuple[float, float]:
     """Run an automx command; return its seconds and the most memory it had, in MB."""
     started = time.monotonic()
-    process = subprocess.Popen(
-        [BIN / "automx", *arguments],
-        env={**os.environ, **_env(db_uri)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    with stdin.open() as file:
+        process = subprocess.Popen(
+            [BIN / "automx", *arguments],
+            env={**os.environ, **env_of(db_uri)},
+            stdin=file,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
@@ -246,14 +250,14 @@ def freshness(bench: Bench) -> Table:
 
     for cache in (CACHE_SECONDS, 0):
         with databases("sqlite", bench.folder, 1) as [db_uri]:
-            automx("seed", "-", env=_env(db_uri), stdin=seed_document("example.com"))
-            with serve(_env(db_uri, cache=cache), bench.folder / "automx.log") as server:
+            automx("seed", "-", env=env_of(db_uri), stdin=seed_document("example.com"))
+            with serve(env_of(db_uri, cache=cache), bench.folder / "automx.log") as server:
                 load(server.url, AUTOCONFIG, 1)  # each worker knows the domain now
                 database = Path(db_uri.removeprefix("sqlite:///"))
                 add("SQL", cache, _seconds_until_seen(server, database, cache), cache + ROUND_TRIP)
     with databases(bench.database, bench.folder, 1) as [db_uri]:
-        automx("seed", "-", env=_env(db_uri), stdin=seed_document("example.com"))
-        with serve(_env(db_uri, cache=3600), bench.folder / "automx.log") as server:
+        automx("seed", "-", env=env_of(db_uri), stdin=seed_document("example.com"))
+        with serve(env_of(db_uri, cache=3600), bench.folder / "automx.log") as server:
             load(server.url, AUTOCONFIG, 1)
             seconds = _seconds_until_gone(server, db_uri)
             add("automx", 3600, seconds, changelog.SECONDS + ROUND_TRIP)
@@ -262,7 +266,7 @@ def freshness(bench: Bench) -> Table:
 
 def _seconds_until_gone(server: Server, db_uri: str) -> float:
     """Delete all rows by automx; return when, in seconds after that, one was served last."""
-    automx("purge", "--yes", env=_env(db_uri))
+    automx("purge", "--yes", env=env_of(db_uri))
     changed = last_old = time.monotonic()
     while time.monotonic() < changed + changelog.SECONDS + 2:
         asked = time.monotonic()
@@ -327,7 +331,8 @@ MEASUREMENTS: dict[str, Callable[[Bench], Table]] = {
 }
 
 
-def _env(db_uri: str, cache: int = CACHE_SECONDS) -> dict[str, str]:
+def env_of(db_uri: str, cache: int = CACHE_SECONDS) -> dict[str, str]:
+    """Return the environment of a program that uses a database."""
     return {
         "AUTOMX_CONF": "/dev/null",
         "AUTOMX_DB_URI": db_uri,
