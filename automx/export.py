@@ -176,7 +176,7 @@ class _Export:
                 if item["ldapserver_id"] is None:
                     del item["ldapserver_id"]
                 for table, found in links.items():
-                    linked = found.get(row["id"], [])
+                    linked = found.get(row["id"], ())
                     if len(linked) != self.counts[table]:
                         item[f"{table}s"] = linked
                 yield item | ({"disabled": True} if row["id"] in disabled else {})

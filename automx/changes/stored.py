@@ -1,10 +1,10 @@
 """Rows as items (see :mod:`automx.members`), and items that take the place of rows."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, select
+from sqlalchemy import ColumnElement, String, bindparam, cast, func, select
 
 from automx import members, rows
 from automx.changes.insertion import insert_rows
@@ -14,6 +14,7 @@ from automx.models import ORIGINS, metadata
 from automx.seeddocument import Row, detail_rows, page_rows
 
 _ROWS_AT_ONCE = 2_000  # rows that are deleted by one statement
+_UNCUT = 1_000  # characters; MySQL cuts longer texts off at its group_concat_max_len
 _DOMAIN_MEMBERS = ("name", "provider", "ldapserver_id")  # the others are tables of their own
 _TABLES = metadata.tables
 # Member of a domain -> table of what it is linked to.
@@ -76,7 +77,7 @@ def _items_of(
             for row in found:
                 values = _normal("domain", row)
                 values["provider"] = values.pop("provider_id")
-                values |= {member: tuple(of.get(row["id"], ())) for member, of in linked.items()}
+                values |= {member: of.get(row["id"], ()) for member, of in linked.items()}
                 yield row["id"], {"id": row["id"], **values, "disabled": row["id"] in off}
         case _:
             for row in found:
@@ -124,20 +125,56 @@ def disabled(session: Session, ids: Collection[int]) -> set[int]:
     return found
 
 
-def links(session: Session, table: str, ids: Collection[int]) -> dict[int, list[int]]:
+def links(session: Session, table: str, ids: Collection[int]) -> dict[int, tuple[int, ...]]:
     """Return domain id -> ids of its rows of a table, those that do not exist left out.
 
     Domains without any are left out, and others may be among them.
     """
     server_id, domain_id = _TABLES[f"{table}_domain"].columns
-    servers = _TABLES[table]
-    query = select(domain_id, server_id).join(servers, servers.c.id == server_id)
-    query = query.order_by(domain_id, server_id)
-    found: dict[int, list[int]] = {}
+    # One row for each domain: drivers in Python take long to read one for each link. MariaDB would
+    # read all links of a server for a join.
+    together = func.aggregate_strings(cast(server_id, String), ",")
+    query = select(domain_id, together, func.count()).group_by(domain_id)
+    texts: dict[int, tuple[str, int]] = {}
     for some in chunks(sorted(ids), KEYS_AT_ONCE):
-        for domain, server in session.execute(query.where(_among(domain_id, some))):
-            found.setdefault(domain, []).append(server)
-    return found
+        found = session.execute(query.where(_among(domain_id, some)))
+        texts |= {domain: (text, number) for domain, text, number in found}
+    known = _linked(session, table, {text for text, _ in texts.values()})
+    linked = {
+        domain: known[counted] if counted in known else _linked_to(session, table, domain)
+        for domain, counted in texts.items()
+    }
+    return {domain: servers for domain, servers in linked.items() if servers}
+
+
+def _linked(
+    session: Session, table: str, texts: Iterable[str]
+) -> dict[tuple[str, int], tuple[int, ...]]:
+    """Return a text of ids, and their number -> those that exist, sorted.
+
+    Texts that may be cut off, or that hold something else, are left out.
+    """
+    parts = {text: text.split(",") for text in texts if len(text) <= _UNCUT}
+    numbers = {
+        text: [int(part) for part in some]
+        for text, some in parts.items()
+        if all(part.removeprefix("-").isdecimal() for part in some)
+    }
+    key = _TABLES[table].c.id
+    existing: set[int] = set()
+    for some_ids in chunks({each for some in numbers.values() for each in some}, KEYS_AT_ONCE):
+        existing.update(session.scalars(select(key).where(key.in_(some_ids))))
+    return {
+        (text, len(some)): (*sorted(existing.intersection(some)),) for text, some in numbers.items()
+    }
+
+
+def _linked_to(session: Session, table: str, domain: int) -> tuple[int, ...]:
+    """Return the ids of the rows of a table that a domain is linked to, sorted."""
+    server_id, domain_id = _TABLES[f"{table}_domain"].columns
+    key = _TABLES[table].c.id
+    query = select(key).join(_TABLES[f"{table}_domain"], key == server_id)
+    return (*session.scalars(query.where(domain_id == domain).order_by(key)),)
 
 
 def write(session: Session, kind: str, pairs: Sequence[tuple[Item, Item]], now: datetime) -> None:
