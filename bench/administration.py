@@ -12,7 +12,7 @@ ADD_SECONDS = 30
 APPLY_SECONDS = 15
 CHANGED = 10
 MORE_MEMORY = 20  # MB, of a list of MANY rows beside one of 10
-NAMES_MEMORY = 100  # MB, of adding SEEDED names beside adding 10
+NAMES_MEMORY = 20  # MB, of adding SEEDED names beside adding 10
 
 
 def add_domains(bench: Bench) -> Table:

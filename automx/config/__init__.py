@@ -354,10 +354,10 @@ def _parsed(key: Key, text: str) -> object:
     try:
         return key.parse(text)
     except ValueError:
-        before, *comment = re.split(r"\s+#", text, maxsplit=1)
+        before, *comment = re.split(r"\s#", text, maxsplit=1)
         if not comment:
             raise
-        return key.parse(before)
+        return key.parse(before.rstrip())
 
 
 def _warn_of_mailadm(environ: Mapping[str, str], sources: Mapping[str, str]) -> None:
