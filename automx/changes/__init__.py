@@ -26,8 +26,6 @@ from automx.models import RECORDS, metadata
 from automx.seeddocument import SeedRows
 
 MAX_ENTRIES = 100  # of the audit by one transaction; more become one
-_FEW = 20  # domains whose tokens and accounts are searched for each domain
-
 
 _TABLES = metadata.tables
 
@@ -175,6 +173,7 @@ class Changes:
         if kind == "domain":
             self._check_references({path or kind: after})
             self._check_names([after])
+            self._check_renamed([(before, after)])
         stored.write(self.session, kind, [(before, after)], self._now)
         self._note(kind, row_id, name_of(kind, before))
         return self._made(Change(kind, row_id, before, after))
@@ -206,6 +205,7 @@ class Changes:
         if kind == "domain":
             self._check_references({described(kind, after): after for _, after in pairs})
             self._check_names([after for before, after in pairs if after["name"] != before["name"]])
+            self._check_renamed(pairs)
         stored.write(self.session, kind, pairs, self._now)
         for before, after in pairs:
             self._note(kind, before["id"], name_of(kind, before))
@@ -214,19 +214,7 @@ class Changes:
     def remove(self, kind: str, items: Sequence[Item]) -> None:
         """Delete rows that were read in this transaction. Raises as delete(), for all at once."""
         self._check_origins(kind, items)
-        found: dict[int, list[Dependents]] = {}
-        if kind == "domain" and len(items) > _FEW:
-            ids = {_normal_name(name_of(kind, each)): each["id"] for each in items}
-            of_names = of_domains(self.session, ids.keys())
-            found = {ids[name]: those for name, those in of_names.items()}
-        else:
-            for each in items:
-                name = name_of(kind, each)
-                if those := dependents(self.session, kind, each["id"], name):
-                    found[each["id"]] = those
-        if found:
-            in_use = (_in_use(kind, each, found.get(each["id"], ())) for each in items)
-            raise ConflictError("; ".join(filter(None, in_use)))
+        self._check_unused(kind, items)
         stored.delete(self.session, kind, [each["id"] for each in items])
         for each in items:
             self._made(Change(kind, each["id"], each, None))
@@ -324,6 +312,30 @@ class Changes:
         for row_id, name, a_label in references.same_domains(self.session, ids.keys()):
             if row_id != ids[a_label]:
                 raise ConflictError(f"The database holds the domain {name} already")
+
+    def _check_unused(self, kind: str, items: Sequence[Item]) -> None:
+        """Raise ConflictError if anything depends on rows."""
+        found: dict[int, list[Dependents]] = {}
+        if kind == "domain":
+            ids = {_normal_name(name_of(kind, each)): each["id"] for each in items}
+            of_names = of_domains(self.session, ids.keys())
+            found = {ids[name]: those for name, those in of_names.items()}
+        else:
+            for each in items:
+                if those := dependents(self.session, kind, each["id"], name_of(kind, each)):
+                    found[each["id"]] = those
+        if found:
+            in_use = (_in_use(kind, each, found.get(each["id"], ())) for each in items)
+            raise ConflictError("; ".join(filter(None, in_use)))
+
+    def _check_renamed(self, pairs: Sequence[tuple[Item, Item]]) -> None:
+        """Raise ConflictError for a new name of a domain on whose name others depend."""
+        renamed = [
+            before
+            for before, after in pairs
+            if _normal_name(before["name"]) != kinds.domain_a_label(after["name"])
+        ]
+        self._check_unused("domain", renamed)
 
     def _made(self, change: Change) -> Change:
         if len(self.made) < MAX_ENTRIES:

@@ -1,16 +1,19 @@
 """What depends on a row, so that it cannot be deleted."""
 
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, func, select
 
 from automx import members
 from automx.database import Session
+from automx.errors import AddressError
 from automx.kinds import domain_a_label
 from automx.models import metadata
 
 _SHOWN = 5
+_FEW = 20  # domains that are looked for one by one
 
 _TABLES = metadata.tables
 
@@ -44,7 +47,9 @@ def dependents(session: Session, kind: str, row_id: int, name: str) -> list[Depe
             found = [_of("domain", domain.name, domain.ldapserver_id == row_id)]
         case "domain":
             token, account = _TABLES["token"].c, _TABLES["account"].c
-            a_label = domain_a_label(name)
+            a_label = name
+            with suppress(AddressError):  # a row may hold any text
+                a_label = domain_a_label(name.strip())
             at_domain = account.address.endswith(f"@{a_label}", autoescape=True)
             found = [
                 _of("token", token.name, token.domain == a_label),
@@ -61,8 +66,11 @@ def dependents(session: Session, kind: str, row_id: int, name: str) -> list[Depe
 def of_domains(session: Session, names: Collection[str]) -> dict[str, list[Dependents]]:
     """Return A-label -> what depends on it, of those domains on which tokens or accounts depend.
 
-    The tables are read once, however many domains there are.
+    The tables are read once for many domains.
     """
+    if len(names) <= _FEW:
+        each = ((name, dependents(session, "domain", 0, name)) for name in names)
+        return {name: found for name, found in each if found}
     tables = (("token", _TABLES["token"].c.name), ("account", _TABLES["account"].c.address))
     found: dict[str, list[Dependents]] = {}
     for word, name in tables:
