@@ -177,7 +177,9 @@ def highest_id(session: Session, table: str) -> int:
     key = _TABLES[table].c.id
     # SQLite lets texts into the columns.
     columns = [key, *(cast(column, Integer) for column in _referring(key))]
-    return max(0, *(session.scalar(select(func.max(column))) or 0 for column in columns))
+    scopes = [id_ for _, id_ in keys_without_provider(session)] if table == "provider" else []
+    found = (session.scalar(select(func.max(column))) or 0 for column in columns)
+    return max(0, *found, *scopes)
 
 
 def referred_ids(session: Session, table: str, ids: Collection[int]) -> Iterator[int]:
@@ -185,6 +187,22 @@ def referred_ids(session: Session, table: str, ids: Collection[int]) -> Iterator
     for column in _referring(_TABLES[table].c.id):
         for chunk in chunks(ids, 3 * _NAMES_AT_ONCE):
             yield from session.scalars(select(column).where(column.in_(chunk)).distinct())
+    if table == "provider":
+        yield from {provider for _, provider in keys_without_provider(session)}.intersection(ids)
+
+
+def keys_without_provider(session: Session) -> list[tuple[str, int]]:
+    """Return name and provider of each key of the API whose provider does not exist.
+
+    Another provider with this id would be in the scope of the key. Revoked keys are left out.
+    """
+    key, providers = _TABLES["api_key"].c, select(_TABLES["provider"].c.id)
+    query = select(key.name, key.provider_id).where(
+        key.provider_id.is_not(None),
+        key.provider_id.not_in(providers),
+        key.is_revoked.is_(False),
+    )
+    return [(row[0], row[1]) for row in session.execute(query.order_by(key.name))]
 
 
 def _references() -> Iterator[Column[Any]]:

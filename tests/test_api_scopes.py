@@ -3,6 +3,7 @@
 A foreign row is answered, byte for byte, as one that does not exist.
 """
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from werkzeug.test import TestResponse
 from automx.api.dispatch import OPERATIONS
 from automx.api.operations import Operation
 from tests.apikeys import WithKey
+from tests.commandline import attempt, automx
 from tests.conftest import Execute
 
 API = "/api/v1"
@@ -292,3 +294,21 @@ def test_a_key_whose_provider_is_gone_sees_nothing(api: WithKey, execute: Execut
     client = api("read", provider=77)
     for collection in ("domains", "servers", "services", "directories", "providers"):
         assert client.get(f"{API}/{collection}").json == {"items": [], "next": None}
+
+
+def test_another_provider_does_not_get_the_id_that_a_key_is_for(
+    api: WithKey, execute: Execute, database: Path
+) -> None:
+    client, admin = api("read", name="reseller", provider=77), api("admin")
+    refused = admin.post(f"{API}/providers", json={"id": 77, "name": "New"})
+    assert refused.status_code == 409
+    made = admin.post(f"{API}/providers", json={"name": "New"})
+    assert made.json is not None
+    assert made.json["id"] == 78
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": f"sqlite:///{database}"}
+    found = attempt("check", env=env).stdout
+    assert "key reseller" in found
+    assert "the provider 77 of this key of the API does not exist" in found
+    automx("apikey", "revoke", "reseller", env=env)
+    assert admin.post(f"{API}/providers", json={"id": 77, "name": "New"}).status_code == 201
+    assert client.get(f"{API}/domains").status_code == 401

@@ -36,6 +36,7 @@ def check_rows(session: Session) -> Iterator[Finding]:
     yield from _limited("domains that are off", _disabled(session))
     yield from _limited("references to missing rows", _dangling(session))
     yield from _limited("tokens without domain", _without_domain(session))
+    yield from _limited("keys without provider", _keys(session))
     yield from _limited("names of domains", _names(session))
 
 
@@ -103,6 +104,12 @@ def _without_domain(session: Session) -> Iterator[Finding]:
             accounts = f"its {number} account{'s' * (number != 1)}"
             advice = f"add the domain, or delete {accounts} and the token"
         yield Finding("", Level.WARNING, _row("token", token.id), text, advice)
+
+
+def _keys(session: Session) -> Iterator[Finding]:
+    for name, provider in references.keys_without_provider(session):
+        text = f"the provider {provider} of this key of the API does not exist"
+        yield Finding("", Level.WARNING, f"key {name}", text, f"automx apikey revoke {name}")
 
 
 def _names(session: Session) -> Iterator[Finding]:
