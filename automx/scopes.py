@@ -136,22 +136,40 @@ class Scope:
         if self.domains and kinds.domain_a_label(name) not in self.domains:
             raise SeedError(f"{path}: expected a domain of this key")
 
-    def check_free(self, session: Session, names: list[str]) -> None:
-        """Raise ConflictError if a wildcard of others stands for a domain; ``*`` does not count.
+    def check_free(self, session: Session, name: str, row_id: int | None = None) -> None:
+        """Raise ConflictError if a domain of the key cannot get a name, as if it existed.
 
-        The answer is that of a domain that exists.
+        ``row_id`` is that of the domain if it exists already.
         """
+        found = {
+            other for other, *_ in references.same_domains(session, [kinds.domain_a_label(name)])
+        }
+        if found == {row_id}:  # another spelling of its name
+            return
+        if found or self.taken(session, [name]):
+            raise ConflictError(f"The database holds the domain {name} already")
+
+    def taken(self, session: Session, names: Collection[str]) -> set[str]:
+        """Return the A-labels of those names that belong to others although there is no such row.
+
+        A wildcard of another provider stands for them; ``*`` does not count. Or tokens or accounts
+        are left of an earlier domain, which the key would get.
+        """
+        from automx.changes.dependents import of_domains  # not for workers without the API
+
         query = select(_DOMAIN.name, _DOMAIN.provider_id).where(_DOMAIN.name.like("%*.%"))
         wildcards: dict[str, int] = {}
         for wildcard, provider in session.execute(query):
             with suppress(AddressError):
                 wildcards[kinds.domain_a_label(str(wildcard).strip())] = provider
-        for name in names:
-            labels = kinds.domain_a_label(name).split(".")
-            for at in range(1, len(labels)):
-                above = f"*.{'.'.join(labels[at:])}"
-                if wildcards.get(above, self.provider) != self.provider:
-                    raise ConflictError(f"The database holds the domain {name} already")
+        a_labels = {kinds.domain_a_label(name) for name in names}
+        foreign = {name for name in a_labels if self._is_foreign(name, wildcards)}
+        return foreign | set(of_domains(session, a_labels))
+
+    def _is_foreign(self, a_label: str, wildcards: Mapping[str, int]) -> bool:
+        labels = a_label.split(".")
+        above = (f"*.{'.'.join(labels[at:])}" for at in range(1, len(labels)))
+        return any(wildcards.get(name, self.provider) != self.provider for name in above)
 
 
 def _missing(path: str, table: str, row_id: int) -> str:

@@ -5,6 +5,8 @@ tokens are answered to those who may change them.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 from urllib.parse import quote
@@ -31,6 +33,7 @@ from automx.apikeys import PERMISSIONS
 from automx.database import Session
 from automx.errors import (
     AddressError,
+    BadRecordError,
     BadRequestError,
     DisabledDomainError,
     MailLeftError,
@@ -71,10 +74,22 @@ def _sees(access: Access, session: Session, domain: str) -> bool:
     return access.scope is None or domain in access.scope.own_names(session, [domain])
 
 
+@contextmanager
+def _hidden_if_bad(access: Access) -> Iterator[None]:
+    """Let a key with a scope not see a bad row: whose it is may not be known."""
+    try:
+        yield
+    except BadRecordError:
+        if access.scope is None:
+            raise
+        raise NothingHereError from None
+
+
 def _token(access: Access, session: Session, name: str) -> Token:
     """Return the token of a name. Raises NothingHereError."""
     try:
-        found = tokens.get(session, str(rows.TOKEN["name"].read(name)))
+        with _hidden_if_bad(access):
+            found = tokens.get(session, str(rows.TOKEN["name"].read(name)))
     except (BadValueError, UnknownTokenError):
         raise NothingHereError from None
     if not _sees(access, session, found.domain):
@@ -184,10 +199,12 @@ def _audit(access: Access, session: Session, action: str, token: Token) -> None:
 def _account(access: Access, session: Session, address: str) -> Account:
     """Return the account of an address. Raises NothingHereError."""
     try:
-        found = accounts.get(session, TEXT.read(address))
+        with _hidden_if_bad(access):
+            found = accounts.get(session, TEXT.read(address))
+            domain = tokens.get(session, found.token).domain
     except (AddressError, BadValueError, UnknownAccountError):
         raise NothingHereError from None
-    if not _sees(access, session, tokens.get(session, found.token).domain):
+    if not _sees(access, session, domain):
         raise NothingHereError
     return found
 

@@ -46,11 +46,14 @@ _AUDIT_QUERY = {
 
 def _found(call: Call) -> FoundConfig:
     """Return the settings of the domain in the path; wildcards have none."""
-    row_id(call.access, "domain", call)
+    number = row_id(call.access, "domain", call)
     name = kinds.domain_a_label(call.path["name"])
     if "*" in name:
         raise NothingHereError
     session = current_session()
+    used = lookup.domain_row(session, name)
+    if call.access.scope is not None and (used is None or used.id != number):
+        raise NothingHereError  # another row of the same domain decides
     found = lookup.find(session, name)
     session.rollback()
     return found

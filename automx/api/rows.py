@@ -1,7 +1,7 @@
 """Rows by HTTP: lists, single rows, and their changes."""
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -189,7 +189,7 @@ def checked(
     item = members.read(kind, value, path)
     scope.check_item(session, kind, item, None, path)
     if kind == "domain":
-        scope.check_free(session, [item["name"]])
+        scope.check_free(session, item["name"])
     return value
 
 
@@ -207,7 +207,7 @@ def _change(kind: str, call: Call) -> Response:
             after = members.changed(kind, before, patch)
             scope.check_item(session, kind, after, before)
             if kind == "domain" and after["name"] != before["name"]:
-                scope.check_free(session, [after["name"]])
+                scope.check_free(session, after["name"], number)
         changes.set(kind, number, patch)
     found = document(_item(current_session(), kind, number))
     return answer(found, headers={"ETag": etag(found)})
@@ -256,6 +256,7 @@ def _add_many(call: Call) -> Response:
         raise SeedError('names: expected a list such as ["example.com"]')
     access, session = call.access, current_session()
     session.allow_large_changes()
+    taken: Collection[str] = ()
     with changing(access) as changes:
         if access.scope is not None:
             # The members are the same for all; the names are looked at one by one.
@@ -267,12 +268,12 @@ def _add_many(call: Call) -> Response:
                     access.scope.check_name(item["name"], f"names[{index}]")
                 else:
                     access.scope.check_item(session, "domain", item, None)
-            access.scope.check_free(session, names)
+            taken = access.scope.taken(session, names)
         new = (
             NewDomain({**value, "name": name}, f"names[{index}]")
             for index, name in enumerate(names)
         )
-        added = add_domains(changes, new, len(names), skip_existing=bool(skip))
+        added = add_domains(changes, new, len(names), skip_existing=bool(skip), taken=taken)
     return answer({"added": added.number, "existing": added.existing}, 201)
 
 

@@ -1,6 +1,6 @@
 """Many domains at once: in parts, so that memory does not grow with their number."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -32,17 +32,23 @@ class Added:
 
 
 def add_domains(
-    changes: Changes, domains: Iterable[NewDomain], number: int, *, skip_existing: bool = False
+    changes: Changes,
+    domains: Iterable[NewDomain],
+    number: int,
+    *,
+    skip_existing: bool = False,
+    taken: Collection[str] = (),
 ) -> Added:
     """Add ``number`` domains; a few have an entry each in the audit, more have one together.
 
     Those that exist, in the database or earlier among the domains, are passed over if
-    ``skip_existing``; else ConflictError says how many there are. Raises SeedError for an object
-    that is wrong, or that refers to a row that does not exist.
+    ``skip_existing``; else ConflictError says how many there are. ``taken`` are A-labels that count
+    as existing. Raises SeedError for an object that is wrong, or that refers to a row that does not
+    exist.
     """
     added = Added()
     for chunk in chunks(domains, _AT_ONCE):
-        new = _new(changes, chunk, added)
+        new = _new(changes, chunk, added, taken)
         if added.existing and not skip_existing:
             continue  # what exists is counted to the end
         if number <= MAX_ENTRIES:
@@ -74,11 +80,14 @@ def _rows(domains: Iterable[tuple[NewDomain, Item]]) -> SeedRows:
     return new
 
 
-def _new(changes: Changes, chunk: list[NewDomain], added: Added) -> list[tuple[NewDomain, Item]]:
+def _new(
+    changes: Changes, chunk: list[NewDomain], added: Added, taken: Collection[str]
+) -> list[tuple[NewDomain, Item]]:
     """Return the domains that do not exist yet, with their items; note the others."""
     items = [(members.read("domain", one.value, one.path), one) for one in chunk]
     a_labels = [kinds.domain_a_label(item["name"]) for item, _ in items]
     known = {a_label for *_, a_label in references.same_domains(changes.session, set(a_labels))}
+    known.update(taken)
     new, existing = [], []
     for a_label, (item, domain) in zip(a_labels, items, strict=True):
         if a_label in known:
