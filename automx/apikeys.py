@@ -26,6 +26,7 @@ from sqlalchemy import ColumnElement, exists, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from automx import audit, rows
+from automx.accountcolumns import API_KEY
 from automx.database import Session, savepoint
 from automx.errors import BadRecordError, BadRequestError, ConflictError, UnknownKeyError
 from automx.models import ApiKey
@@ -123,7 +124,7 @@ def add(
         "valid_until": valid_until,
         "is_revoked": False,
     }
-    checked, bad = rows.read(rows.API_KEY, values)
+    checked, bad = rows.read(API_KEY, values)
     if bad:
         raise BadRequestError("; ".join(bad))
     secret = _new_secret()

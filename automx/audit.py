@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Insert, or_, select
 
 from automx import rows
+from automx.accountcolumns import TOKEN
 from automx.database import Session
 from automx.kinds import domain_a_label
 from automx.models import metadata
@@ -21,7 +22,7 @@ from automx.moments import iso
 _AUDIT = metadata.tables["audit"]
 _MAX_DETAILS = 60_000  # characters of ASCII: what a TEXT of MariaDB holds
 
-SECRETS = {name for name, kind in (rows.LDAPSERVER | rows.TOKEN).items() if kind.secret}
+SECRETS = {name for name, kind in (rows.LDAPSERVER | TOKEN).items() if kind.secret}
 
 
 class Entry(NamedTuple):

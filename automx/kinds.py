@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -190,6 +191,10 @@ def number(least: int, most: int) -> Kind:
     return Kind(f"a whole number from {least} to {most}", normalise, schema=schema)
 
 
+# People insert 0, too.
+ID = number(-MAX_INTEGER - 1, MAX_INTEGER)
+
+
 def _boolean(value: object) -> bool:
     """Return a boolean; automx2 takes numbers and words as well."""
     if isinstance(value, int):
@@ -261,6 +266,16 @@ def _normal_words(words: Mapping[str, object]) -> dict[str, str]:
     for spelling, meaning in words.items():
         first.setdefault(meaning, spelling)
     return {spelling.lower(): first[meaning] for spelling, meaning in words.items()}
+
+
+def _moment(value: object) -> datetime:
+    moment = instance(value, datetime)
+    if moment.tzinfo is None:
+        raise ValueError
+    return moment
+
+
+MOMENT = Kind("a moment with its time zone", _moment)
 
 
 # Names, addresses and URLs.

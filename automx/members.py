@@ -26,24 +26,24 @@ TABLES = {
 
 
 def _ids(value: Any) -> tuple[int, ...]:
-    return tuple(sorted({rows.ID.normalise(item) for item in kinds.instance(value, list)}))
+    return tuple(sorted({kinds.ID.normalise(item) for item in kinds.instance(value, list)}))
 
 
 IDS = Kind(
     "a list of ids such as [1, 2]",
     _ids,
-    schema={"type": "array", "items": rows.ID.schema, "uniqueItems": True},
+    schema={"type": "array", "items": kinds.ID.schema, "uniqueItems": True},
 )
 TYPE = kinds.word({**SERVER_TYPES, **SERVICE_TYPES})
 _DETAILS = kinds.object_of('{"webmail_url": "https://…"}')
-PROVIDER = {"id": rows.ID, **rows.PROVIDER, "details": _DETAILS}
-DIRECTORY = {"id": rows.ID, **rows.LDAPSERVER}
-SERVER = {"id": rows.ID, **rows.SERVER, "type": TYPE}
-SERVICE = {"id": rows.ID, **rows.DAVSERVER, "type": TYPE}
+PROVIDER = {"id": kinds.ID, **rows.PROVIDER, "details": _DETAILS}
+DIRECTORY = {"id": kinds.ID, **rows.LDAPSERVER}
+SERVER = {"id": kinds.ID, **rows.SERVER, "type": TYPE}
+SERVICE = {"id": kinds.ID, **rows.DAVSERVER, "type": TYPE}
 DOMAIN = {
-    "id": rows.ID,
+    "id": kinds.ID,
     "name": rows.DOMAIN["name"],
-    "provider": rows.ID,
+    "provider": kinds.ID,
     "ldapserver_id": rows.DOMAIN["ldapserver_id"],
     "servers": IDS,
     "davservers": IDS,

@@ -1,20 +1,19 @@
 """What each column of each table may hold, and the records that rows become.
 
-This is the only such place: look-up, seed documents, export, the doctor and tokens read rows and
-their parts here. A row that no client could use raises BadRowError.
+This is the only such place, but for ``accountcolumns``: look-up, seed documents, export, the doctor
+and tokens read rows and their parts here. A row that no client could use raises BadRowError.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
-from ipaddress import ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
 from sqlalchemy import Boolean, ColumnElement, Integer, func, select, type_coerce
 
 from automx import kinds
-from automx.address import parse_domain, parse_host
+from automx.accountcolumns import ACCOUNT, API_KEY, TOKEN
+from automx.address import parse_host
 from automx.clientconfig import (
     IMPLICIT_TLS_PORTS,
     LOGO_TYPES,
@@ -27,10 +26,8 @@ from automx.clientconfig import (
     ServerType,
     Service,
 )
-from automx.config import BACKENDS
 from automx.directory import kinds as directory_kinds
 from automx.directory.row import LOGIN_NAME, LdapServer, read_bases, read_hosts
-from automx.duration import parse_duration
 from automx.kinds import BadValueError, Kind
 from automx.models import metadata
 from automx.words import (
@@ -40,15 +37,9 @@ from automx.words import (
     SERVICE_TYPES,
     SOCKET_TYPE_SYNONYMS,
     SOCKET_TYPES,
-    Role,
-    State,
 )
 
 MAX_LOGO = 65_535  # bytes: what a BLOB of MariaDB holds
-
-NEVER = "never"  # the expiry of accounts without end
-SHORTEST_LIFETIME, LONGEST_LIFETIME = parse_duration("30s"), parse_duration("10y")
-MAX_USE = 1_000_000_000
 
 _LANGUAGE = kinds.optional(
     kinds.pattern(
@@ -57,25 +48,7 @@ _LANGUAGE = kinds.optional(
     nothing="",
 )
 
-
-def _expiry(value: object) -> str:
-    text = kinds.instance(value, str).strip().lower()
-    if text != NEVER and not SHORTEST_LIFETIME <= parse_duration(text) <= LONGEST_LIFETIME:
-        raise ValueError
-    return text
-
-
-def _moment(value: object) -> datetime:
-    moment = kinds.instance(value, datetime)
-    if moment.tzinfo is None:
-        raise ValueError
-    return moment
-
-
 USER_NAME = "%EMAILADDRESS%"  # where nothing is said
-
-_MOMENT = Kind("a moment with its time zone", _moment)
-ID = kinds.number(-kinds.MAX_INTEGER - 1, kinds.MAX_INTEGER)  # people insert 0, too
 
 PROVIDER = {"name": kinds.label(128), "short_name": kinds.label(32)}
 SERVER = {
@@ -111,8 +84,8 @@ LDAPSERVER = {
 _LDAPSERVER_DETAILS = ("search_base", "search_filter", "login_name")
 DOMAIN = {
     "name": kinds.DOMAIN_NAME,
-    "provider_id": ID,
-    "ldapserver_id": kinds.or_null(ID),
+    "provider_id": kinds.ID,
+    "ldapserver_id": kinds.or_null(kinds.ID),
 }
 LOGO = {
     "logo_type": kinds.word({word: word for word in LOGO_TYPES}),
@@ -137,76 +110,12 @@ PROVIDER_DETAIL = CONTACT | {
     column: kinds.optional(kind) for column, kind in (LOGO | OAUTH2).items()
 }
 DOCUMENTATION = {"url": kinds.LINK, "lang": _LANGUAGE, "text": kinds.label(255, empty=True)}
-TOKEN = {
-    "name": kinds.pattern(  # it stands in URLs, tags, files and command lines
-        "a text of 1 to 64 characters without blanks and ? # / % \\",
-        r"[^\s?#/%\\]{1,64}",
-        exact=True,
-    ),
-    "token": kinds.pattern(
-        "1 to 255 ASCII characters without blanks", r"[!-~]{1,255}", exact=True, secret=True
-    ),
-    "domain": kinds.A_LABEL,
-    "prefix": kinds.pattern(
-        "up to 40 lower-case letters, digits and . _ + -, with no dot or hyphen at the beginning"
-        " and no two dots in a row",
-        rf"(?![.-])(?!.*\.\.)[{kinds.ACCOUNT_LETTERS}]{{0,40}}",
-        exact=True,
-    ),
-    "address": kinds.or_null(kinds.ACCOUNT_ADDRESS),
-    "expiry": Kind(
-        f"a number and one of s, m, h, d, w, y, from 30s to 10y, such as 12h or 2w, or {NEVER}",
-        _expiry,
-    ),
-    "maxuse": Kind(
-        f"a whole number from 0 (no limit) to {MAX_USE}", kinds.number(0, MAX_USE).normalise
-    ),
-    "usecount": kinds.number(0, MAX_USE),
-    "valid_until": kinds.or_null(_MOMENT),
-    "is_revoked": kinds.BOOLEAN,
-    "backend": kinds.word({name: name for name in ("", *BACKENDS)}),
-    "spare_active": kinds.BOOLEAN,
-}
-ACCOUNT = {
-    "address": kinds.ACCOUNT_ADDRESS,
-    "token_id": ID,
-    "mark": kinds.exact_text(32),
-    "backend": kinds.word({name: name for name in BACKENDS}),
-    "state": kinds.word({state.value: state for state in State}),
-    "created_at": _MOMENT,
-    "expires_at": kinds.or_null(_MOMENT),
-    "changed_at": _MOMENT,
-    "warned_at": kinds.or_null(_MOMENT),
-}
-
-
-def _networks(value: object) -> str:
-    words = kinds.string(value).replace(",", " ").split()
-    return " ".join(dict.fromkeys(str(ip_network(word)) for word in words))
-
-
-API_KEY = {
-    "name": kinds.pattern(
-        "a text of 1 to 60 letters, digits and . _ -", r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
-    ),
-    "role": kinds.word({role.value: role for role in Role}),
-    "provider_id": kinds.or_null(ID),
-    "domains": Kind(
-        'domain names such as "example.com", with blanks between',
-        lambda value: " ".join(
-            dict.fromkeys(map(parse_domain, kinds.fitting(kinds.string(value), 0, 60_000).split()))
-        ),
-    ),
-    "networks": Kind('networks such as "192.0.2.0/24 2001:db8::/32"', _networks),
-    "valid_until": kinds.or_null(_MOMENT),
-    "is_revoked": kinds.BOOLEAN,
-}
 # A look-up asks for the size of a logo, not for its bytes.
 _DETAIL_READ = {column: kind for column, kind in PROVIDER_DETAIL.items() if column != "logo"} | {
     "logo_size": kinds.optional(kinds.number(1, MAX_LOGO))
 }
 _LOGO = ("logo_size", "logo_type", "logo_width", "logo_height")
-DISABLED_DOMAIN = {"domain_id": ID, "since": _MOMENT}
+DISABLED_DOMAIN = {"domain_id": kinds.ID, "since": kinds.MOMENT}
 # The tables but ``domain``, and what is read of each.
 TABLES: dict[str, Mapping[str, Kind]] = {
     "provider": PROVIDER,
@@ -216,9 +125,9 @@ TABLES: dict[str, Mapping[str, Kind]] = {
     "provider_detail": _DETAIL_READ,
     "documentation": DOCUMENTATION,
     "disabled_domain": DISABLED_DOMAIN,
-    "token": TOKEN | {"created_at": _MOMENT},
+    "token": TOKEN | {"created_at": kinds.MOMENT},
     "account": ACCOUNT,
-    "api_key": API_KEY | {"created_at": _MOMENT},
+    "api_key": API_KEY | {"created_at": kinds.MOMENT},
 }
 
 Values = Mapping[Any, Any]  # the columns of a row, by name
@@ -274,20 +183,6 @@ def split_ldapserver(values: Values) -> tuple[dict[str, Any], dict[str, Any]]:
             detail[name], row[name] = row[name], ""
     is_empty = not any(detail.values())
     return row, {} if is_empty else {"ldapserver_id": row["id"], **detail}
-
-
-# The columns of a token of which only name and domain are said; mailadm's.
-TOKEN_DEFAULTS: Mapping[str, object] = {
-    "prefix": "tmp.",
-    "address": None,
-    "expiry": "1d",
-    "maxuse": 50,
-    "usecount": 0,
-    "valid_until": None,
-    "is_revoked": False,
-    "backend": "",
-    "spare_active": False,
-}
 
 
 def default_short_name(name: str) -> str:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
+from automx.accountcolumns import ACCOUNT
 from automx.accounts import accounts, prune, tokens
 from automx.accounts.accounts import Account
 from automx.accounts.prune import Action, Done, Policy
@@ -22,7 +23,6 @@ from automx.errors import (
     TryAgainError,
     UncertainError,
 )
-from automx.rows import ACCOUNT
 from automx.words import State
 from tests.mailboxes import NOW, Box, Mailboxes, backends, dump, rows
 from tests.tokens import add

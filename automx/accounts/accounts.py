@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from automx import lookup, rows
+from automx.accountcolumns import TOKEN
 from automx.accounts import tokens
 from automx.accounts.tokens import Obstacle, Token
 from automx.address import EmailAddress
@@ -290,7 +291,7 @@ def readable(found: Iterable[RowMapping]) -> Iterator[tuple[RowMapping, Account]
 def loaded(row: RowMapping) -> Account:
     """Return the account of a row of selected(). Raises BadRecordError."""
     values, bad = rows.read_row("account", row)
-    token, bad_token = rows.read({"token": rows.TOKEN["name"]}, row)
+    token, bad_token = rows.read({"token": TOKEN["name"]}, row)
     if bad or bad_token:
         raise BadRecordError(cause=f"table account, id {row['id']}: {'; '.join(bad + bad_token)}")
     return Account(id=row["id"], **values | token | {"state": State(values["state"])})
@@ -341,7 +342,7 @@ def _allowed_address(text: str, token: Token) -> str:
     """Return an address in lower case; AddressError if the token cannot make it."""
     address = str(EmailAddress.parse(text.lower()))
     try:
-        rows.TOKEN["address"].read(address)
+        TOKEN["address"].read(address)
     except BadValueError:
         raise AddressError(
             "The part before the @ may have letters, digits and . _ + - only."

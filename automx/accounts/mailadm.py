@@ -16,6 +16,13 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from automx import kinds, lookup
+from automx.accountcolumns import (
+    ACCOUNT,
+    LONGEST_LIFETIME,
+    MAX_USE,
+    NEVER,
+    SHORTEST_LIFETIME,
+)
 from automx.accounts import tokens
 from automx.accounts.mailadmfile import Mailadm, OldToken, OldUser
 from automx.accounts.tokens import Token
@@ -35,7 +42,6 @@ from automx.errors import (
 from automx.kinds import BadValueError
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
-from automx.rows import ACCOUNT, LONGEST_LIFETIME, MAX_USE, NEVER, SHORTEST_LIFETIME
 from automx.words import State
 
 # From this lifetime on, mailadm 1.0 keeps accounts that are in use.

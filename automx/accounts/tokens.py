@@ -15,6 +15,7 @@ from sqlalchemy import Update, case, delete, exists, func, insert, or_, select, 
 from sqlalchemy.exc import IntegrityError
 
 from automx import lookup, references, rows
+from automx.accountcolumns import NEVER, TOKEN, TOKEN_DEFAULTS
 from automx.database import Session, savepoint
 from automx.duration import parse_duration
 from automx.errors import (
@@ -42,7 +43,7 @@ NAME_LETTERS = "2345789acdefghjkmnpqrstuvwxyz"
 NAME_LENGTH = 5  # after a prefix
 BARE_NAME_LENGTH = 9  # without one: no person is called so
 
-_EDITABLE = rows.TOKEN.keys() - {"name", "token", "domain", "address", "usecount"}
+_EDITABLE = TOKEN.keys() - {"name", "token", "domain", "address", "usecount"}
 
 
 class Obstacle(StrEnum):
@@ -145,7 +146,7 @@ _ALL = select(*rows.selected("token"))
 def add(session: Session, name: str, domain: str, *, now: datetime, **columns: object) -> Token:
     """Make a token and return it; flushes, and does not commit.
 
-    ``columns`` are values of rows.TOKEN, by default those of rows.TOKEN_DEFAULTS; ``token`` is the
+    ``columns`` are values of TOKEN, by default those of TOKEN_DEFAULTS; ``token`` is the
     secret, by default a new one. With ``address``, the token makes this mailbox and no other:
     prefix and maxuse are then of no effect. Raises BadRequestError for a value that a column cannot
     hold, AddressError for an address of another domain, UnknownDomainError if no row of the table
@@ -156,7 +157,7 @@ def add(session: Session, name: str, domain: str, *, now: datetime, **columns: o
         columns["token"] = new_token()
     if columns.get("address"):
         columns |= {"prefix": "", "maxuse": 1}
-    values = _checked({**rows.TOKEN_DEFAULTS, **columns, "name": name, "domain": domain})
+    values = _checked({**TOKEN_DEFAULTS, **columns, "name": name, "domain": domain})
     domain = values["domain"]
     row = lookup.domain_row(session, domain)
     if row is None:
@@ -284,7 +285,7 @@ def release(token_id: int) -> Update:
 def lifetime(expiry: str) -> timedelta | None:
     """Return the duration in the column ``expiry``, None for "never". Raises BadRecordError."""
     try:
-        return None if expiry == rows.NEVER else parse_duration(expiry)
+        return None if expiry == NEVER else parse_duration(expiry)
     except ValueError as error:
         raise BadRecordError(cause=f"table token: the expiry {expiry!r} is not {error}") from None
 
@@ -301,9 +302,9 @@ def new_address(token: Token) -> str:
 
 def sample_address(domain: str, columns: Mapping[str, object]) -> str | None:
     """Return an address that a token with these columns would make; None if it can be none."""
-    values = {**rows.TOKEN_DEFAULTS, **columns, "domain": domain}
+    values = {**TOKEN_DEFAULTS, **columns, "domain": domain}
     names = ("prefix", "address", "domain")
-    read, bad = rows.read({name: rows.TOKEN[name] for name in names}, values)
+    read, bad = rows.read({name: TOKEN[name] for name in names}, values)
     if bad:
         return None
     return read["address"] or _random_address(read["prefix"], read["domain"])
@@ -340,9 +341,9 @@ def _octets(secret: str) -> bytes:
 
 def _checked(values: Mapping[str, object]) -> dict[str, Any]:
     """Return the normal forms of columns. Raises BadRequestError with all that is wrong."""
-    if unknown := sorted(values.keys() - rows.TOKEN.keys()):
+    if unknown := sorted(values.keys() - TOKEN.keys()):
         raise BadRequestError(f"A token has no field {unknown[0]}.")
-    checked, bad = rows.read({column: rows.TOKEN[column] for column in values}, values)
+    checked, bad = rows.read({column: TOKEN[column] for column in values}, values)
     if bad:
         raise BadRequestError("; ".join(bad))
     return checked

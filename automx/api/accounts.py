@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 from flask import Response, request
 
-from automx import audit, kinds, rows, schema
+from automx import audit, kinds, schema
+from automx.accountcolumns import TOKEN
 from automx.accounts import accounts, created, requests, tokens
 from automx.accounts.accounts import Account
 from automx.accounts.tokens import Token
@@ -56,15 +57,13 @@ _MOMENT = Kind(
     schema={"type": "string", "format": "date-time"},
 )
 _FIELDS: dict[str, Kind] = {
-    **{
-        name: rows.TOKEN[name] for name in ("prefix", "expiry", "maxuse", "backend", "spare_active")
-    },
+    **{name: TOKEN[name] for name in ("prefix", "expiry", "maxuse", "backend", "spare_active")},
     "valid_until": kinds.or_null(_MOMENT),
 }
-_NEW = {name: rows.TOKEN[name] for name in ("name", "domain", "address")} | _FIELDS
+_NEW = {name: TOKEN[name] for name in ("name", "domain", "address")} | _FIELDS
 _CHANGED = {**_FIELDS, "revoked": kinds.BOOLEAN}
 _ACCOUNT = {
-    "token": rows.TOKEN["name"],
+    "token": TOKEN["name"],
     "address": kinds.ACCOUNT_ADDRESS,
     "password": kinds.exact_text(128, secret=True),
 }
@@ -89,7 +88,7 @@ def _token(access: Access, session: Session, name: str) -> Token:
     """Return the token of a name. Raises NothingHereError."""
     try:
         with _hidden_if_bad(access):
-            found = tokens.get(session, str(rows.TOKEN["name"].read(name)))
+            found = tokens.get(session, str(TOKEN["name"].read(name)))
     except (BadValueError, UnknownTokenError):
         raise NothingHereError from None
     if not _sees(access, session, found.domain):
@@ -323,7 +322,7 @@ OPERATIONS = (
     Operation(
         *("GET", "/accounts", Role.READ, "List accounts", _accounts),
         {200: schemas.page(schemas.ACCOUNT)},
-        query={**PAGING, "token": rows.TOKEN["name"], "state": _STATE},
+        query={**PAGING, "token": TOKEN["name"], "state": _STATE},
         also=Role.ACCOUNTS,
     ),
     Operation(

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree
 
 from automx import dns, kinds, rows, seeddocument, yamldocument
+from automx.accountcolumns import TOKEN, TOKEN_DEFAULTS
 from automx.accounts.tokens import new_token
 from automx.address import EmailAddress
 from automx.clientconfig import FORBIDDEN, ClientConfig, ProviderDetails
@@ -168,7 +169,7 @@ def login_text(data: bytes) -> None:
         keep(unquote(parts.netloc) == str(address), f"the address is read again: {text}")
         query = parse_qs(parts.query, keep_blank_values=True)
         keep(query["p"] == [password], f"the password is read again: {text}")
-    token = rows.TOKEN["token"], rows.TOKEN["name"]
+    token = TOKEN["token"], TOKEN["name"]
     with refusing(kinds.BadValueError, SettingsError):
         secret, name = token[0].read(first), token[1].read(second)
         text = dclogin.account_text("https://example.com/new_email", secret, name)
@@ -181,17 +182,17 @@ def login_text(data: bytes) -> None:
 def token(data: bytes) -> None:
     """Read the columns of a token: "column=value" in each line."""
     values: dict[str, Any] = {"name": "summer", "token": new_token(), "domain": "example.com"}
-    values = {**rows.TOKEN_DEFAULTS, **values}
+    values = {**TOKEN_DEFAULTS, **values}
     for line in text_of(data).split("\n"):
         column, equals, text = line.partition("=")
         if equals and column in values:
             values[column] = _value(text)
-    found, bad = rows.read(rows.TOKEN, values)
+    found, bad = rows.read(TOKEN, values)
     for defect in bad:
         one_line(defect)
         if defect.startswith("token:"):
             keep(defect.endswith(", which is not shown") or "null" in defect, "a secret is hidden")
-    keep(rows.read({name: rows.TOKEN[name] for name in found}, found) == (found, []), "normal")
+    keep(rows.read({name: TOKEN[name] for name in found}, found) == (found, []), "normal")
 
 
 @target
