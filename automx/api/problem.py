@@ -40,6 +40,7 @@ class UnusableRowsError(AutomxError):
     """The rows of a domain cannot be served; the text says why: who has a key is no stranger."""
 
     status = 409
+    public = "The rows of this domain cannot be used."
 
 
 def as_problem(failure: Failure) -> Response:
