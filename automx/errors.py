@@ -197,6 +197,10 @@ class MisconfiguredError(TryAgainError):
     retry_after = None
 
 
+class WeakPasswordError(MisconfiguredError):
+    """The mail server asks for another password than the one that it was given."""
+
+
 class UncertainError(UnavailableError):
     """A backend failed; the mailbox may have changed."""
 

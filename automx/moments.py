@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime, time
 
+LAST_SECOND = time(23, 59, 59)  # the end of a day, which a date means where something ends
 _UNITS = [("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)]
 
 

@@ -11,13 +11,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, false, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    LargeBinary,
+    Select,
+    cast,
+    exists,
+    false,
+    func,
+    or_,
+    select,
+)
 
-from automx import kinds, references
-from automx.database import Session
+from automx import kinds, lookup, references
+from automx.database import KEYS_AT_ONCE, Session, chunks
 from automx.errors import AddressError, ConflictError, ForbiddenError, SeedError
 from automx.members import TABLES, Item
-from automx.models import ORIGINS, metadata
+from automx.models import ORIGINS, Token, metadata
 
 _TABLES = metadata.tables
 _DOMAIN = _TABLES["domain"].c
@@ -74,8 +84,29 @@ class Scope:
     def own_names(self, session: Session, a_labels: Collection[str]) -> set[str]:
         """Return those of some A-labels that are domains of the key."""
         found = {row_id: name for row_id, _, name in references.same_domains(session, a_labels)}
-        own = set(session.scalars(self.own_domains(session)))
-        return {name for row_id, name in found.items() if row_id in own}
+        query = self.own_domains(session)
+        return {
+            found[row_id]
+            for ids in chunks(found, KEYS_AT_ONCE)
+            for row_id in session.scalars(query.where(_DOMAIN.id.in_(ids)))
+        }
+
+    def own_tokens(self, session: Session) -> ColumnElement[bool]:
+        """Return the condition that a token makes accounts in a domain of the key.
+
+        SQL compares names that are A-labels; tokens of other names are few.
+        """
+        dialect = session.engine.dialect.name
+        is_its = lookup.lower_name(dialect) == Token.c.domain
+        if dialect in {"mysql", "mariadb"}:  # a collation may find too much
+            as_bytes = cast(func.lower(_DOMAIN.name), LargeBinary)
+            is_its &= as_bytes == cast(Token.c.domain, LargeBinary)
+        is_plain = exists(select(_DOMAIN.id).where(is_its))
+        others = set(session.scalars(select(Token.c.domain).where(~is_plain).distinct()))
+        return or_(
+            exists(self.own_domains(session).where(is_its)),
+            Token.c.domain.in_(self.own_names(session, others)),
+        )
 
     def check_change(self, session: Session, kind: str, row_id: int) -> None:
         """Raise ForbiddenError if the key may not change or delete a row that it sees."""

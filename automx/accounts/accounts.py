@@ -7,7 +7,7 @@ transaction is open meanwhile.
 import logging
 import re
 import secrets
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -251,27 +251,41 @@ def get(session: Session, address: str) -> Account:
 
 
 def all_accounts(
-    session: Session,
-    *,
-    token: str | None = None,
-    state: State | None = None,
-    domains: Collection[str] | None = None,
-    after: int = 0,
+    session: Session, *, token: str | None = None, state: State | None = None
 ) -> Iterator[Account]:
     """Yield all accounts, or those of a token or in a state, in the order of their creation.
 
-    ``domains`` are those of the tokens, as A-labels, None for all; ``after`` is the id of the last
-    account that is known already. A bad row is left out and logged.
+    A bad row is left out and logged.
     """
-    query = selected().where(AccountRow.c.id > after).order_by(AccountRow.c.id)
-    if domains is not None:
-        query = query.where(TokenRow.c.domain.in_(domains))
+    query = _selected_of(token, state).execution_options(yield_per=1000)
+    found = session.execute(query).mappings()
+    yield from (account for _, account in readable(found))
+
+
+def page(
+    session: Session,
+    where: Iterable[ColumnElement[bool]],
+    after: int,
+    number: int,
+    *,
+    token: str | None = None,
+    state: State | None = None,
+) -> tuple[list[Account], int | None]:
+    """Return what tokens.page() does, of all accounts or those of a token or in a state.
+
+    ``where`` are conditions on the tables of tokens and accounts.
+    """
+    query = _selected_of(token, state).where(AccountRow.c.id > after, *where).limit(number + 1)
+    rows_ = session.execute(query).mappings().all()
+    found = [account for _, account in readable(rows_[:number])]
+    return found, rows_[number - 1]["id"] if len(rows_) > number else None
+
+
+def _selected_of(token: str | None, state: State | None) -> Select[Any]:
+    query = selected().order_by(AccountRow.c.id)
     if token is not None:
         query = query.where(TokenRow.c.name == token)
-    if state is not None:
-        query = query.where(AccountRow.c.state == state)
-    found = session.execute(query.execution_options(yield_per=1000)).mappings()
-    yield from (account for _, account in readable(found))
+    return query if state is None else query.where(AccountRow.c.state == state)
 
 
 def selected() -> Select[Any]:

@@ -4,14 +4,25 @@ import functools
 import hmac
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Update, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Update,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from automx import lookup, references, rows
@@ -227,14 +238,23 @@ def get(session: Session, name: str) -> Token:
 
 def all_tokens(session: Session) -> list[Token]:
     """Return all tokens, in the order of their names; a bad row is left out and logged."""
-    found = []
     domain_row = functools.cache(lambda domain: lookup.domain_row(session, domain))
-    for row in session.execute(_ALL.order_by(TokenRow.c.name)).mappings().all():
-        try:
-            found.append(_loaded(row, domain_row))
-        except BadRecordError as error:
-            log.error("%s; this row is left out", error.cause)
-    return found
+    rows_ = session.execute(_ALL.order_by(TokenRow.c.name)).mappings().all()
+    return list(_readable(rows_, domain_row))
+
+
+def page(
+    session: Session, where: Iterable[ColumnElement[bool]], after: int, number: int
+) -> tuple[list[Token], int | None]:
+    """Return ``number`` tokens of higher ids, in their order, and the last id if more follow.
+
+    ``where`` are conditions on the table. The tokens do not know the rows of their domains. A bad
+    row is left out and logged.
+    """
+    query = _ALL.where(TokenRow.c.id > after, *where).order_by(TokenRow.c.id).limit(number + 1)
+    rows_ = session.execute(query).mappings().all()
+    found = list(_readable(rows_[:number], lambda _: None))
+    return found, rows_[number - 1]["id"] if len(rows_) > number else None
 
 
 def without_domain(session: Session) -> list[Token]:
@@ -328,6 +348,16 @@ def _loaded(row: rows.Values, domain_row: Callable[[str], DomainRow | None]) -> 
     if bad:
         raise BadRecordError(cause=f"table token, id {row['id']}: {'; '.join(bad)}")
     return Token(id=row["id"], **values, domain_row=domain_row(values["domain"]))
+
+
+def _readable(
+    found: Iterable[rows.Values], domain_row: Callable[[str], DomainRow | None]
+) -> Iterator[Token]:
+    for row in found:
+        try:
+            yield _loaded(row, domain_row)
+        except BadRecordError as error:
+            log.error("%s; this row is left out", error.cause)
 
 
 def _digest(secret: str) -> str:

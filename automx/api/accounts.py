@@ -1,13 +1,8 @@
-"""Tokens and accounts by HTTP.
-
-A key with a scope has the tokens of its domains, and the accounts that these make. Secrets of
-tokens are answered to those who may change them.
-"""
+"""Accounts by HTTP. A key with a scope has those that the tokens of its domains make."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
@@ -15,243 +10,126 @@ from flask import Response, request
 
 from automx import audit, kinds, schema
 from automx.accountcolumns import TOKEN
-from automx.accounts import accounts, created, requests, tokens
+from automx.accounts import accounts, created, edits, requests
+from automx.accounts import tokens as all_tokens
 from automx.accounts.accounts import Account
-from automx.accounts.tokens import Token
-from automx.api import schemas
+from automx.api import schemas, tokens
 from automx.api.access import Access
 from automx.api.operations import (
+    MOMENT,
     TEXT,
     Call,
     NothingHereError,
     Operation,
     answer,
+    check_match,
     check_members,
+    etag,
     read_body,
+    read_end,
 )
-from automx.api.rows import PAGE, PAGING, answer_nothing
-from automx.apikeys import PERMISSIONS
+from automx.api.rows import PAGE, PAGING, answer_nothing, answer_page
 from automx.database import Session
 from automx.errors import (
     AddressError,
-    BadRecordError,
-    BadRequestError,
-    DisabledDomainError,
     MailLeftError,
     SeedError,
     UnknownAccountError,
-    UnknownDomainError,
-    UnknownTokenError,
+    WeakPasswordError,
 )
 from automx.kinds import BadValueError, Kind
-from automx.moments import iso, parse_moment
+from automx.moments import iso
 from automx.views.http import parts
 from automx.views.session import current_session
 from automx.words import Role, State
 
 log = logging.getLogger(__name__)
 
-_MOMENT = Kind(
-    'a time such as "2026-12-31T18:00Z"',
-    lambda value: parse_moment(kinds.string(value)),
-    schema={"type": "string", "format": "date-time"},
-)
-_FIELDS: dict[str, Kind] = {
-    **{name: TOKEN[name] for name in ("prefix", "expiry", "maxuse", "backend", "spare_active")},
-    "valid_until": kinds.or_null(_MOMENT),
-}
-_NEW = {name: TOKEN[name] for name in ("name", "domain", "address")} | _FIELDS
-_CHANGED = {**_FIELDS, "revoked": kinds.BOOLEAN}
-_ACCOUNT = {
+_PASSWORD = kinds.exact_text(128, secret=True)
+_NEW: dict[str, Kind] = {
     "token": TOKEN["name"],
     "address": kinds.ACCOUNT_ADDRESS,
-    "password": kinds.exact_text(128, secret=True),
+    "password": _PASSWORD,
 }
-
-
-def _sees(access: Access, session: Session, domain: str) -> bool:
-    return access.scope is None or domain in access.scope.own_names(session, [domain])
-
-
-@contextmanager
-def _hidden_if_bad(access: Access) -> Iterator[None]:
-    """Let a key with a scope not see a bad row: whose it is may not be known."""
-    try:
-        yield
-    except BadRecordError:
-        if access.scope is None:
-            raise
-        raise NothingHereError from None
-
-
-def _token(access: Access, session: Session, name: str) -> Token:
-    """Return the token of a name. Raises NothingHereError."""
-    try:
-        with _hidden_if_bad(access):
-            found = tokens.get(session, str(TOKEN["name"].read(name)))
-    except (BadValueError, UnknownTokenError):
-        raise NothingHereError from None
-    if not _sees(access, session, found.domain):
-        raise NothingHereError
-    return found
-
-
-def _document(token: Token, access: Access | None = None) -> dict[str, Any]:
-    """Return a token; with its secret for those who may change it."""
-    found = token.document(parts().settings.web_endpoint)
-    if access is None or Role.ADMIN not in PERMISSIONS[access.key.role]:
-        del found["token"], found["dcaccount"]
-    return found
-
-
-def _tokens(call: Call) -> Response:
-    session, scope = current_session(), call.access.scope
-    found = tokens.all_tokens(session)
-    if scope is not None:
-        own = scope.own_names(session, {token.domain for token in found})
-        found = [token for token in found if token.domain in own]
-    found = sorted(
-        (token for token in found if token.id > call.query.get("cursor", 0)),
-        key=lambda token: token.id,
-    )
-    limit = call.query.get("limit", PAGE)
-    last = str(found[limit - 1].id) if len(found) > limit else None
-    return answer({"items": [_document(token) for token in found[:limit]], "next": last})
-
-
-def _get_token(call: Call) -> Response:
-    token = _token(call.access, current_session(), call.path["name"])
-    return answer(_document(token, call.access))
-
-
-def _columns(value: dict[str, Any], wanted: dict[str, Kind]) -> dict[str, Any]:
-    """Return checked columns of a token. Raises WrongMembersError."""
-    check_members(value, wanted)
-    found = dict(value)
-    if found.get("valid_until") is not None:
-        found["valid_until"] = _MOMENT.read(found["valid_until"])
-    if "revoked" in found:
-        found["is_revoked"] = found.pop("revoked")
-    for name, item in found.items():
-        if item is None and name not in {"valid_until", "address"}:
-            raise SeedError(f"{name}: expected {wanted[name].expected}, found null")
-    return found
-
-
-def _add_token(call: Call) -> Response:
-    access, session = call.access, current_session()
-    columns = _columns(read_body(), _NEW)
-    for name in ("name", "domain"):
-        if name not in columns:
-            raise SeedError(f"{name}: expected {_NEW[name].expected}")
-    name, domain = str(columns.pop("name")), kinds.A_LABEL.read(columns.pop("domain"))
-    unknown = SeedError("domain: expected a domain that is served")
-    if not _sees(access, session, domain):
-        raise unknown
-    try:
-        token = tokens.add(session, name, domain, now=access.now, **columns)
-    except (UnknownDomainError, DisabledDomainError):
-        raise unknown from None
-    except BadRequestError as error:
-        raise SeedError(f"{error}") from error
-    _audit(access, session, "add", token)
-    session.commit()
-    url = f"{request.script_root}/api/v1/tokens/{quote(token.name)}"
-    return answer(_document(token, access), 201, {"Location": url})
-
-
-def _change_token(call: Call) -> Response:
-    access, session = call.access, current_session()
-    columns = _columns(read_body(patch=True), _CHANGED)
-    token = _token(access, session, call.path["name"])
-    try:
-        token = tokens.edit(session, token.name, columns)
-    except BadRequestError as error:
-        raise SeedError(f"{error}") from error
-    _audit(access, session, "set", token)
-    session.commit()
-    return answer(_document(token, access))
-
-
-def _delete_token(call: Call) -> Response:
-    access, session = call.access, current_session()
-    token = _token(access, session, call.path["name"])
-    tokens.remove(session, token.name)
-    _audit(access, session, "delete", token)
-    session.commit()
-    return answer_nothing()
-
-
-def _audit(access: Access, session: Session, action: str, token: Token) -> None:
-    side = "before" if action == "delete" else "after"
-    audit.write(
-        session,
-        access.key.actor,
-        access.now,
-        action=action,
-        kind="token",
-        name=token.name,
-        details={side: _document(token)},
-    )
+_CHANGED = {"expires": kinds.or_null(MOMENT), "password": kinds.or_null(_PASSWORD)}
 
 
 def _account(access: Access, session: Session, address: str) -> Account:
     """Return the account of an address. Raises NothingHereError."""
     try:
-        with _hidden_if_bad(access):
+        with tokens.hidden_if_bad(access):
             found = accounts.get(session, TEXT.read(address))
-            domain = tokens.get(session, found.token).domain
+            domain = all_tokens.get(session, found.token).domain
     except (AddressError, BadValueError, UnknownAccountError):
         raise NothingHereError from None
-    if not _sees(access, session, domain):
+    if not tokens.sees(access, session, domain):
         raise NothingHereError
     return found
 
 
-def _accounts(call: Call) -> Response:
+def _list(call: Call) -> Response:
     session, scope, query = current_session(), call.access.scope, call.query
-    domains = None
-    if scope is not None:
-        domains = scope.own_names(session, {t.domain for t in tokens.all_tokens(session)})
-    limit = query.get("limit", PAGE)
-    found = accounts.all_accounts(
+    found, last = accounts.page(
         session,
+        [] if scope is None else [scope.own_tokens(session)],
+        query.get("cursor", 0),
+        query.get("limit", PAGE),
         token=query.get("token"),
         state=State(query["state"]) if "state" in query else None,
-        domains=domains,
-        after=query.get("cursor", 0),
     )
-    shown = list(islice(found, limit + 1))
-    last = str(shown[limit - 1].id) if len(shown) > limit else None
-    return answer({"items": [account.document() for account in shown[:limit]], "next": last})
+    return answer_page([account.document() for account in found], last)
 
 
-def _get_account(call: Call) -> Response:
-    found = _account(call.access, current_session(), call.path["address"])
-    return answer(found.document())
+def _answer(account: Account, **more: str) -> Response:
+    found = account.document()
+    return answer(found | more, headers={"ETag": etag(found)})
 
 
-def _add_account(call: Call) -> Response:
+def _get(call: Call) -> Response:
+    return _answer(_account(call.access, current_session(), call.path["address"]))
+
+
+def _password(value: dict[str, Any]) -> str | None:
+    """Return the checked password that a client wants, None for a random one."""
+    if value.get("password") == "":
+        raise SeedError("password: expected a text that is not empty, or null")
+    found: str | None = value.get("password")
+    return found
+
+
+@contextmanager
+def _naming_weak(password: str | None) -> Iterator[None]:
+    """Raise SeedError if the mail server asks for another password than that of a client."""
+    try:
+        yield
+    except WeakPasswordError as error:
+        if password is None:
+            raise
+        raise SeedError("password: expected one that the mail server allows") from error
+
+
+def _add(call: Call) -> Response:
     access, session = call.access, current_session()
     value = read_body()
-    check_members(value, _ACCOUNT)
+    check_members(value, _NEW)
     wanted = value.get("token")
     try:
-        token = _token(access, session, str(wanted))
+        token = tokens.get(access, session, str(wanted))
     except NothingHereError:
         raise SeedError(
             f"token: expected the name of a token, found {kinds.shown(wanted)}"
         ) from None
-    address, password = value.get("address"), value.get("password")
-    if password == "":
-        raise SeedError("password: expected a text that is not empty, or null")
+    address, password = value.get("address"), _password(value)
     key = request.headers.get("Idempotency-Key", "")
-    with requests.once(session, access.key.actor, key, access.now) as once:
+    with (
+        requests.once(session, access.key.actor, key, access.now) as once,
+        _naming_weak(password),
+    ):
         made = accounts.create(
             session, token, parts().backends, now=access.now, address=address, password=password
         )
         once.address = made.address
-    _audit_account(access, session, "add", made.address, token.name)
+    _audit(access, session, "add", made.address, token.name)
     created.tell(parts().settings.accounts, made, token)
     document = {
         "address": made.address,
@@ -263,18 +141,37 @@ def _add_account(call: Call) -> Response:
     return answer(document, 201, {"Location": url})
 
 
-def _delete_account(call: Call) -> Response:
+def _change(call: Call) -> Response:
+    access, session = call.access, current_session()
+    patch = read_body(patch=True)
+    check_members(patch, _CHANGED)
+    password, expires_at = _password(patch), read_end(patch, "expires", access.now)
+    account = _account(access, session, call.path["address"])
+    check_match(account.document())
+    by: dict[str, Any] = {"actor": access.key.actor, "now": access.now}
+    more = {}
+    if "password" in patch:  # first, because it fails more often
+        more["password"] = password or accounts.new_password()
+        with _naming_weak(password):
+            edits.set_password(session, account, parts().backends, more["password"], **by)
+    if "expires" in patch:
+        account = edits.set_expiry(session, account, expires_at, **by)
+    return _answer(account, **more)
+
+
+def _delete(call: Call) -> Response:
     access, session = call.access, current_session()
     account = _account(access, session, call.path["address"])
+    check_match(account.document())
     try:
         accounts.remove(session, account, parts().backends, now=access.now)
     except MailLeftError as error:  # there is nothing left that could be tried
         log.warning("%s: %s", account.address, error.reason)
-    _audit_account(access, session, "delete", account.address, account.token)
+    _audit(access, session, "delete", account.address, account.token)
     return answer_nothing()
 
 
-def _audit_account(access: Access, session: Session, action: str, address: str, token: str) -> None:
+def _audit(access: Access, session: Session, action: str, address: str, token: str) -> None:
     audit.write(
         session,
         access.key.actor,
@@ -287,61 +184,42 @@ def _audit_account(access: Access, session: Session, action: str, address: str, 
     session.commit()
 
 
-_ONE_TOKEN, _ONE_ACCOUNT = "/tokens/{name}", "/accounts/{address}"
+_ONE = "/accounts/{address}"
 _STATE = kinds.word({state.value: state for state in State})
 _BODY = (413, 415, 422)
 _BACKEND = (409, 504)
+_MATCH = {"If-Match": "The ETag that the account must have."}
 
 OPERATIONS = (
     Operation(
-        *("GET", "/tokens", Role.READ, "List tokens", _tokens),
-        {200: schemas.page(schemas.TOKEN)},
-        query=PAGING,
-        also=Role.ACCOUNTS,
-    ),
-    Operation(
-        *("GET", _ONE_TOKEN, Role.READ, "Read a token", _get_token, {200: schemas.TOKEN}),
-        errors=(404, 409),
-        also=Role.ACCOUNTS,
-    ),
-    Operation(
-        *("POST", "/tokens", Role.ADMIN, "Add a token", _add_token, {201: schemas.TOKEN}),
-        body=schema.of_members(_NEW, ("name", "domain")),
-        errors=(409, *_BODY),
-    ),
-    Operation(
-        *("PATCH", _ONE_TOKEN, Role.ADMIN, "Change members of a token", _change_token),
-        {200: schemas.TOKEN},
-        body=schema.of_members(_CHANGED),
-        errors=(404, 409, *_BODY),
-    ),
-    Operation(
-        *("DELETE", _ONE_TOKEN, Role.ADMIN, "Delete a token", _delete_token, {204: None}),
-        errors=(404, 409),
-    ),
-    Operation(
-        *("GET", "/accounts", Role.READ, "List accounts", _accounts),
+        *("GET", "/accounts", Role.READ, "List accounts", _list),
         {200: schemas.page(schemas.ACCOUNT)},
         query={**PAGING, "token": TOKEN["name"], "state": _STATE},
         also=Role.ACCOUNTS,
     ),
     Operation(
-        *("GET", _ONE_ACCOUNT, Role.READ, "Read an account", _get_account),
-        {200: schemas.ACCOUNT},
+        *("GET", _ONE, Role.READ, "Read an account", _get, {200: schemas.ACCOUNT}),
         errors=(404, 409),
         also=Role.ACCOUNTS,
     ),
     Operation(
-        *("POST", "/accounts", Role.ACCOUNTS, "Make an account", _add_account),
+        *("POST", "/accounts", Role.ACCOUNTS, "Make an account", _add),
         {201: schemas.NEW_ACCOUNT},
         headers={"Idempotency-Key": "A text of your choice; a repeat makes nothing for a day."},
-        body=schema.of_members(_ACCOUNT, ("token",)),
+        body=schema.of_members(_NEW, ("token",)),
         errors=(*_BACKEND, *_BODY),
     ),
     Operation(
-        *("DELETE", _ONE_ACCOUNT, Role.ACCOUNTS, "Delete an account and its mailbox"),
-        _delete_account,
+        *("PATCH", _ONE, Role.ACCOUNTS, "Change the end or the password of an account", _change),
+        {200: schemas.CHANGED_ACCOUNT},
+        headers=_MATCH,
+        body=schema.of_members(_CHANGED),
+        errors=(404, 412, *_BACKEND, *_BODY),
+    ),
+    Operation(
+        *("DELETE", _ONE, Role.ACCOUNTS, "Delete an account and its mailbox", _delete),
         {204: None},
-        errors=(404, *_BACKEND),
+        headers=_MATCH,
+        errors=(404, 412, *_BACKEND),
     ),
 )

@@ -4,7 +4,7 @@ from flask import Response, request
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import Map, Rule
 
-from automx.api import accounts, domains, rows
+from automx.api import accounts, domains, rows, tokens
 from automx.api.access import Access
 from automx.api.openapi import document as openapi
 from automx.api.operations import Call, NothingHereError, Operation, read_query
@@ -13,7 +13,12 @@ from automx.api.problem import UnusableRowsError, WrongMembersError
 from automx.apikeys import PERMISSIONS
 from automx.errors import BadRecordError, SeedError
 
-OPERATIONS: tuple[Operation, ...] = (*rows.OPERATIONS, *domains.OPERATIONS, *accounts.OPERATIONS)
+OPERATIONS: tuple[Operation, ...] = (
+    *rows.OPERATIONS,
+    *domains.OPERATIONS,
+    *tokens.OPERATIONS,
+    *accounts.OPERATIONS,
+)
 
 _BY_ID = {operation.id: operation for operation in OPERATIONS}
 _MAP = Map(
@@ -42,6 +47,8 @@ def answer(access: Access, path: str) -> Response:
     operation = _BY_ID[name]
     if operation.also is None or operation.also not in PERMISSIONS[access.key.role]:
         access.check(operation.role)
+    if operation.unscoped:
+        access.check_everything()
     try:
         return operation.call(Call(access, arguments, read_query(operation.query)))
     except SeedError as error:

@@ -83,7 +83,6 @@ def _check(call: Call) -> Response:
     from automx.check import check_domains, load_targets
     from automx.check.network import Network
 
-    call.access.check_everything()  # it connects to any host that a row names
     row_id(call.access, "domain", call)
     settings = parts().settings
     session = current_session()
@@ -152,6 +151,7 @@ OPERATIONS = (
         *("GET", f"{_DOMAIN}/check", Role.READ, "Check a domain as mail clients do", _check),
         {200: _list_of(schemas.FINDING)},
         errors=(404,),
+        unscoped=True,  # it connects to any host that a row names
     ),
     Operation(
         *("GET", "/audit", Role.READ, "Read who changed what", _audit),

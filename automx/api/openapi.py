@@ -35,10 +35,11 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
 
 def _operation(operation: Operation) -> dict[str, Any]:
     roles = dict.fromkeys(filter(None, (operation.role, operation.also, Role.ADMIN)))
+    scope = ", and a key without a scope" if operation.unscoped else ""
     found: dict[str, Any] = {
         "operationId": operation.id,
         "summary": operation.summary,
-        "description": f"Needs the role {' or '.join(roles)}.",
+        "description": f"Needs the role {' or '.join(roles)}{scope}.",
         "parameters": [*_parameters(operation)],
         "responses": {
             **{
@@ -49,7 +50,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         },
     }
     if operation.body is not None:
-        types = [JSON, PATCH] if operation.method == "PATCH" else [JSON]
+        types = (JSON, PATCH) if operation.method == "PATCH" else operation.types
         content = {name: {"schema": operation.body} for name in types}
         found["requestBody"] = {"required": True, "content": content}
     return found

@@ -6,6 +6,7 @@ Requests are checked, and the OpenAPI document is written, by the same declarati
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 
@@ -15,8 +16,9 @@ from werkzeug.exceptions import UnsupportedMediaType
 from automx import kinds
 from automx.api.access import Access
 from automx.api.problem import WrongMembersError
-from automx.errors import AutomxError, BadRequestError
+from automx.errors import AutomxError, BadRequestError, SeedError
 from automx.kinds import BadValueError, Kind
+from automx.moments import LAST_SECOND, parse_moment
 from automx.schema import Schema
 from automx.seeddocument import parse
 from automx.views.http import NOSNIFF, body
@@ -30,6 +32,12 @@ FLAG = Kind(
     "true or false",
     lambda value: {"true": True, "false": False}[str(value)],
     schema={"type": "boolean"},
+)
+# The end of something.
+MOMENT = Kind(
+    'a time to come such as "2099-12-31T18:00Z", or a date, which means its end',
+    lambda value: parse_moment(kinds.string(value), time_of_date=LAST_SECOND),
+    schema={"type": "string", "format": "date-time"},
 )
 _BOOLEAN = Kind("true or false", lambda value: kinds.instance(value, bool))
 _NUMBER = kinds.number(-kinds.MAX_INTEGER - 1, kinds.MAX_INTEGER)
@@ -87,8 +95,9 @@ class Operation:
     """An operation.
 
     ``path`` is that of OpenAPI, ``query`` has the parameters of the URL, ``body`` is the schema of
-    the request's JSON. ``answers`` maps each status of success to the schema of its JSON, None for
-    an empty answer, and a text for another media type. ``errors`` are further statuses.
+    the request's JSON, ``types`` are its media types. ``answers`` maps each status of success to
+    the schema of its JSON, None for an empty answer, and a text for another media type. ``errors``
+    are further statuses. ``unscoped``: a key with a scope may not do it.
     """
 
     method: str
@@ -100,8 +109,10 @@ class Operation:
     query: Mapping[str, Kind] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Schema | None = None
+    types: tuple[str, ...] = (JSON,)
     errors: tuple[int, ...] = ()
     also: Role | None = None  # another role that is enough
+    unscoped: bool = False
 
     @property
     def id(self) -> str:
@@ -126,6 +137,17 @@ def read_query(wanted: Mapping[str, Kind]) -> dict[str, Any]:
                 f" found {kinds.shown(values[0])}"
             ) from None
     return found
+
+
+def read_end(value: Mapping[str, Any], member: str, now: datetime) -> datetime | None:
+    """Return the moment in a checked member, None for null. Raises SeedError if it is past."""
+    if value.get(member) is None:
+        return None
+    moment: datetime = MOMENT.read(value[member])
+    if moment <= now:
+        found = kinds.shown(value[member])
+        raise SeedError(f"{member}: expected {MOMENT.expected}, found {found}, which is past")
+    return moment
 
 
 def read_body(patch: bool = False) -> dict[str, Any]:

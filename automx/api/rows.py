@@ -127,8 +127,13 @@ def _list(kind: str, call: Call) -> Response:
 
 def _page(found: list[tuple[int, Item]], limit: int) -> Response:
     shown = found[:limit]
-    last = str(shown[-1][0]) if len(found) > limit else None
-    return answer({"items": [document(item) for _, item in shown], "next": last})
+    last = shown[-1][0] if len(found) > limit else None
+    return answer_page([document(item) for _, item in shown], last)
+
+
+def answer_page(items: list[dict[str, Any]], last: int | None) -> Response:
+    """Return a page of a list; ``last`` is the id of its last row, None at the end of the list."""
+    return answer({"items": items, "next": None if last is None else str(last)})
 
 
 def _get(kind: str, call: Call) -> Response:
@@ -159,6 +164,11 @@ def changing(access: Access, dry_run: bool = False) -> Iterator[Changes]:
     )
     yield changes
     changes.finish()
+    commit(session)
+
+
+def commit(session: Session) -> None:
+    """Commit changes, and let what is remembered of them be forgotten."""
     session.commit()
     if parts().follower is None:  # else it forgets what was changed, in all workers
         parts().cache.clear()

@@ -8,6 +8,7 @@ from automx.kinds import Kind
 from automx.schema import Schema
 
 _TEXT: Schema = {"type": "string"}
+_TEXTS: Schema = {"type": "array", "items": _TEXT}
 _NULLABLE_TEXT: Schema = {"type": ["string", "null"]}
 MOMENT: Schema = {"type": ["string", "null"], "format": "date-time"}
 
@@ -123,3 +124,35 @@ ACCOUNT = record(
     changed=MOMENT,
     warned=MOMENT,
 )
+# The password if it was changed.
+CHANGED_ACCOUNT = {**ACCOUNT, "properties": ACCOUNT["properties"] | {"password": _TEXT}}
+KEY = record(
+    name=_TEXT,
+    role=_TEXT,
+    provider={"type": ["integer", "null"]},
+    domains=_TEXTS,
+    until=MOMENT,
+    revoked={"type": "boolean"},
+    rotated={"type": "boolean"},
+    created=MOMENT,
+    used={"type": ["string", "null"], "format": "date"},
+    **{"from": _TEXTS},
+)
+NEW_KEY = record(**KEY["properties"], key=_TEXT)
+_CHANGES: Schema = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {
+            "kind": _TEXT,
+            "id": {"type": "integer"},
+            "name": _TEXT,
+            "before": {"type": "object"},
+            "after": {"type": "object"},
+        },
+        "required": ["id", "kind", "name"],
+        "additionalProperties": False,
+    },
+}
+PLAN = record(added=_CHANGES, changed=_CHANGES, removed=_CHANGES)
+PLAN["properties"]["warnings"] = _TEXTS

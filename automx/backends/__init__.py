@@ -75,7 +75,7 @@ class Backend(Protocol):
         """Give a mailbox another password, by which people log in from now on.
 
         The caller has asked find() whether the mailbox is the owner's, here and for disable() and
-        delete(). Raises MisconfiguredError if the backend cannot.
+        delete(). Raises ConflictError if the backend cannot, and WeakPasswordError.
         """
 
     def disable(self, address: str, owner: Owner) -> None:

@@ -27,6 +27,7 @@ from automx.errors import (
     TryAgainError,
     UncertainError,
     UnfitAddressError,
+    WeakPasswordError,
 )
 from automx.moments import this_second
 from automx.texts import N_
@@ -123,7 +124,7 @@ class Mailcow:
             text = N_("The mail server has no room for further mailboxes.")
             raise TryAgainError(text, cause=cause)
         hints = "; ".join(_REFUSED[code] for code in sorted(codes))
-        raise MisconfiguredError(cause=self._api.hinted(cause, hints))
+        raise _refusal(codes)(cause=self._api.hinted(cause, hints))
 
     def find(self, address: str, owner: Owner) -> Mailbox | None:
         """Return what is known of a mailbox; None only if it is certain that there is none.
@@ -151,7 +152,7 @@ class Mailcow:
             else _REFUSED[code]
             for code in sorted(codes)
         )
-        raise MisconfiguredError(cause=self._api.hinted(cause, hints))
+        raise _refusal(codes)(cause=self._api.hinted(cause, hints))
 
     def disable(self, address: str, owner: Owner) -> None:
         """Prevent logins; the mail stays. A missing mailbox is no error.
@@ -322,6 +323,11 @@ def _has_succeeded(entries: Sequence[Mapping[str, Any]], code: str, address: str
         if _kind(entry) == "success" and found == code and address in names:
             return True
     return False
+
+
+def _refusal(codes: set[str]) -> type[MisconfiguredError]:
+    """Return the class of the error for codes of _REFUSED."""
+    return WeakPasswordError if codes == {"password_complexity"} else MisconfiguredError
 
 
 def _complaints(entries: Sequence[Mapping[str, Any]]) -> set[str]:

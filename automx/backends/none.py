@@ -6,7 +6,7 @@ So automx makes, disables and deletes nothing, and keeps only the rows of accoun
 from collections.abc import Iterator, Sequence
 
 from automx.backends import Mailbox, Owner
-from automx.errors import MisconfiguredError
+from automx.errors import ConflictError
 
 
 class NoBackend:
@@ -24,9 +24,9 @@ class NoBackend:
 
     def set_password(self, address: str, password: str, owner: Owner) -> None:
         """Refuse: the mail server knows the password."""
-        raise MisconfiguredError(
-            cause="the backend none sets no passwords: the mail server made the mailbox, and sets"
-            " its password"
+        raise ConflictError(
+            "The backend none sets no passwords: the mail server made the mailbox, and sets its"
+            " password."
         )
 
     def disable(self, address: str, owner: Owner) -> None:

@@ -1,10 +1,10 @@
 """The moment at which a token or an account ends, as options give it."""
 
 import re
-from datetime import datetime, time
+from datetime import datetime
 
 from automx.duration import parse_duration
-from automx.moments import parse_moment
+from automx.moments import LAST_SECOND, parse_moment
 
 
 def parse_end(text: str, now: datetime, hint: str) -> datetime | None:
@@ -20,7 +20,7 @@ def parse_end(text: str, now: datetime, hint: str) -> datetime | None:
             return now + parse_duration(text)
         except ValueError as error:
             raise ValueError(f"A duration is {error}.") from None
-    moment = parse_moment(text, time_of_date=time(23, 59, 59))
+    moment = parse_moment(text, time_of_date=LAST_SECOND)
     if moment <= now:
         raise ValueError(f"{text!r} is past; {hint}.")
     return moment

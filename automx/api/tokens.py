@@ -1,0 +1,224 @@
+"""Tokens by HTTP. A key with a scope has those of its domains.
+
+Secrets are answered to those who may change tokens.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+from flask import Response, request
+
+from automx import audit, changelog, kinds, schema
+from automx.accountcolumns import TOKEN
+from automx.accounts import tokens
+from automx.accounts.tokens import Token
+from automx.api import schemas
+from automx.api.access import Access
+from automx.api.operations import (
+    MOMENT,
+    Call,
+    NothingHereError,
+    Operation,
+    answer,
+    check_match,
+    check_members,
+    etag,
+    read_body,
+    read_end,
+)
+from automx.api.rows import PAGE, PAGING, answer_nothing, answer_page
+from automx.apikeys import PERMISSIONS
+from automx.database import Session
+from automx.errors import (
+    BadRecordError,
+    BadRequestError,
+    DisabledDomainError,
+    SeedError,
+    UnknownDomainError,
+    UnknownTokenError,
+)
+from automx.kinds import BadValueError, Kind
+from automx.views.http import parts
+from automx.views.session import current_session
+from automx.words import Role
+
+_FIELDS: dict[str, Kind] = {
+    **{name: TOKEN[name] for name in ("prefix", "expiry", "maxuse", "backend", "spare_active")},
+    "valid_until": kinds.or_null(MOMENT),
+}
+_NEW = {name: TOKEN[name] for name in ("name", "domain", "address")} | _FIELDS
+_CHANGED = {**_FIELDS, "revoked": kinds.BOOLEAN}
+
+
+def sees(access: Access, session: Session, domain: str) -> bool:
+    """Return whether a key sees the tokens of a domain, given as A-label."""
+    return access.scope is None or domain in access.scope.own_names(session, [domain])
+
+
+@contextmanager
+def hidden_if_bad(access: Access) -> Iterator[None]:
+    """Let a key with a scope not see a bad row: whose it is may not be known."""
+    try:
+        yield
+    except BadRecordError:
+        if access.scope is None:
+            raise
+        raise NothingHereError from None
+
+
+def get(access: Access, session: Session, name: str) -> Token:
+    """Return the token of a name. Raises NothingHereError."""
+    try:
+        with hidden_if_bad(access):
+            found = tokens.get(session, str(TOKEN["name"].read(name)))
+    except (BadValueError, UnknownTokenError):
+        raise NothingHereError from None
+    if not sees(access, session, found.domain):
+        raise NothingHereError
+    return found
+
+
+def _document(token: Token, access: Access | None = None) -> dict[str, Any]:
+    """Return a token; with its secret for those who may change it."""
+    found = token.document(parts().settings.web_endpoint)
+    if access is None or Role.ADMIN not in PERMISSIONS[access.key.role]:
+        del found["token"], found["dcaccount"]
+    return found
+
+
+def _answer(token: Token, access: Access, status: int = 200, **headers: str) -> Response:
+    found = _document(token, access)
+    return answer(found, status, {"ETag": etag(found)} | headers)
+
+
+def _list(call: Call) -> Response:
+    session, scope = current_session(), call.access.scope
+    found, last = tokens.page(
+        session,
+        [] if scope is None else [scope.own_tokens(session)],
+        call.query.get("cursor", 0),
+        call.query.get("limit", PAGE),
+    )
+    return answer_page([_document(token) for token in found], last)
+
+
+def _get(call: Call) -> Response:
+    return _answer(get(call.access, current_session(), call.path["name"]), call.access)
+
+
+def _columns(access: Access, value: dict[str, Any], wanted: dict[str, Kind]) -> dict[str, Any]:
+    """Return checked columns of a token. Raises WrongMembersError."""
+    check_members(value, wanted)
+    found = dict(value)
+    if "valid_until" in found:
+        found["valid_until"] = read_end(value, "valid_until", access.now)
+    if "revoked" in found:
+        found["is_revoked"] = found.pop("revoked")
+    for name, item in found.items():
+        if item is None and name not in {"valid_until", "address"}:
+            member = "revoked" if name == "is_revoked" else name
+            raise SeedError(f"{member}: expected {wanted[member].expected}, found null")
+    return found
+
+
+def _add(call: Call) -> Response:
+    access, session = call.access, current_session()
+    columns = _columns(access, read_body(), _NEW)
+    for name in ("name", "domain"):
+        if name not in columns:
+            raise SeedError(f"{name}: expected {_NEW[name].expected}")
+    name, domain = str(columns.pop("name")), kinds.A_LABEL.read(columns.pop("domain"))
+    unknown = SeedError("domain: expected a domain that is served")
+    if not sees(access, session, domain):
+        raise unknown
+    try:
+        token = tokens.add(session, name, domain, now=access.now, **columns)
+    except (UnknownDomainError, DisabledDomainError):
+        raise unknown from None
+    except BadRequestError as error:
+        raise SeedError(f"{error}") from error
+    _audit(access, session, "add", token)
+    session.commit()
+    url = f"{request.script_root}/api/v1/tokens/{quote(token.name)}"
+    return _answer(token, access, 201, Location=url)
+
+
+def _to_change(call: Call) -> Token:
+    """Return the token in the path, if it is that of If-Match; no other request changes it now."""
+    session = current_session()
+    changelog.wait_for_turn(session)
+    token = get(call.access, session, call.path["name"])
+    check_match(_document(token, call.access))
+    return token
+
+
+def _change(call: Call) -> Response:
+    access, session = call.access, current_session()
+    columns = _columns(access, read_body(patch=True), _CHANGED)
+    token = _to_change(call)
+    try:
+        token = tokens.edit(session, token.name, columns)
+    except BadRequestError as error:
+        raise SeedError(f"{error}") from error
+    _audit(access, session, "set", token)
+    session.commit()
+    return _answer(token, access)
+
+
+def _delete(call: Call) -> Response:
+    session = current_session()
+    token = _to_change(call)
+    tokens.remove(session, token.name)
+    _audit(call.access, session, "delete", token)
+    session.commit()
+    return answer_nothing()
+
+
+def _audit(access: Access, session: Session, action: str, token: Token) -> None:
+    side = "before" if action == "delete" else "after"
+    audit.write(
+        session,
+        access.key.actor,
+        access.now,
+        action=action,
+        kind="token",
+        name=token.name,
+        details={side: _document(token)},
+    )
+
+
+_ONE = "/tokens/{name}"
+_BODY = (413, 415, 422)
+_MATCH = {"If-Match": "The ETag that the token must have."}
+
+OPERATIONS = (
+    Operation(
+        *("GET", "/tokens", Role.READ, "List tokens", _list),
+        {200: schemas.page(schemas.TOKEN)},
+        query=PAGING,
+        also=Role.ACCOUNTS,
+    ),
+    Operation(
+        *("GET", _ONE, Role.READ, "Read a token", _get, {200: schemas.TOKEN}),
+        errors=(404, 409),
+        also=Role.ACCOUNTS,
+    ),
+    Operation(
+        *("POST", "/tokens", Role.ADMIN, "Add a token", _add, {201: schemas.TOKEN}),
+        body=schema.of_members(_NEW, ("name", "domain")),
+        errors=(409, *_BODY),
+    ),
+    Operation(
+        *("PATCH", _ONE, Role.ADMIN, "Change members of a token", _change, {200: schemas.TOKEN}),
+        headers=_MATCH,
+        body=schema.of_members(_CHANGED),
+        errors=(404, 409, 412, *_BODY),
+    ),
+    Operation(
+        *("DELETE", _ONE, Role.ADMIN, "Delete a token", _delete, {204: None}),
+        headers=_MATCH,
+        errors=(404, 409, 412),
+    ),
+)
