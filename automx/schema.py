@@ -90,6 +90,13 @@ def of_document() -> Schema:
     }
 
 
+def of_embedded_document() -> Schema:
+    """Return the schema of a document in another one, such as a request: it reads no files."""
+    schema = {key: value for key, value in of_document().items() if not key.startswith("$")}
+    del schema["properties"]["ldapservers"]["items"]["properties"]["bind_password_file"]
+    return schema
+
+
 def text() -> str:
     """Return the schema of a seed document as it is published."""
     return json.dumps(of_document(), indent=2, ensure_ascii=False) + "\n"

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 PATH = "/api/v1"
-MAX_LARGE_BODY = 16 * 1024 * 1024  # bytes; of a list of domains
+# Bytes; of a list of domains and of a document. YAML takes 100 times as much memory as JSON.
+MAX_LARGE_BODY, MAX_YAML_BODY = 16 * 1024 * 1024, 1024 * 1024
+YAML = "application/yaml"  # RFC 9512
 
-_LARGE = {f"{PATH}/bulk/domains"}
+_LARGE = {f"{PATH}/bulk/domains", f"{PATH}/apply"}
 
 
 class _AnyPath(PathConverter):
@@ -51,12 +53,15 @@ def max_body(environ: "WSGIEnvironment") -> int:
     scheme, _, key = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     is_key = scheme.lower() == "bearer" and FORM.fullmatch(key.strip())
     is_here = environ["REQUEST_METHOD"] == "POST" and normal(environ["PATH_INFO"]) in _LARGE
-    return MAX_LARGE_BODY if is_key and is_here else 0
+    if not (is_key and is_here):
+        return 0
+    mimetype = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
+    return MAX_YAML_BODY if mimetype == YAML else MAX_LARGE_BODY
 
 
 def asks_backend(environ: "WSGIEnvironment") -> bool:
-    """Return whether a request makes or deletes an account, which may take a minute."""
-    is_change = environ["REQUEST_METHOD"] in {"POST", "DELETE"}
+    """Return whether a request makes, changes or deletes an account, which may take a minute."""
+    is_change = environ["REQUEST_METHOD"] in {"POST", "PATCH", "DELETE"}
     return is_change and normal(environ["PATH_INFO"]).startswith(f"{PATH}/accounts")
 
 

@@ -4,7 +4,7 @@ from flask import Response, request
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import Map, Rule
 
-from automx.api import accounts, domains, rows, tokens
+from automx.api import accounts, apply, domains, rows, tokens
 from automx.api.access import Access
 from automx.api.openapi import document as openapi
 from automx.api.operations import Call, NothingHereError, Operation, read_query
@@ -16,6 +16,7 @@ from automx.errors import BadRecordError, SeedError
 OPERATIONS: tuple[Operation, ...] = (
     *rows.OPERATIONS,
     *domains.OPERATIONS,
+    *apply.OPERATIONS,
     *tokens.OPERATIONS,
     *accounts.OPERATIONS,
 )
