@@ -3,6 +3,7 @@
 ``rows`` reads the rows of these tables, as it does those of automx2's.
 """
 
+import re
 from collections.abc import Mapping
 from ipaddress import ip_network
 
@@ -68,11 +69,19 @@ ACCOUNT = {
 }
 
 
+def _network(value: object) -> str:
+    text = kinds.string(value).strip()
+    if not re.fullmatch(r"[0-9A-Fa-f.:/]+", text):  # a zone of IPv6 may hold anything
+        raise ValueError
+    return str(ip_network(text))
+
+
 def _networks(value: object) -> str:
     words = kinds.string(value).replace(",", " ").split()
-    return " ".join(dict.fromkeys(str(ip_network(word)) for word in words))
+    return " ".join(dict.fromkeys(map(_network, words)))
 
 
+NETWORK = Kind('a network such as "192.0.2.0/24"', _network)
 API_KEY = {
     "name": kinds.pattern(
         "a text of 1 to 60 letters, digits and . _ -", r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"

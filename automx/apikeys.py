@@ -6,12 +6,13 @@ role says what it may do:
 - ``read``: everything, without secrets.
 - ``write``: the same, and change rows.
 - ``accounts``: make, read and delete accounts, and read the tokens that make them.
-- ``admin``: all of it, and change tokens.
+- ``admin``: all of it, and change tokens; without a scope, apply documents and manage keys.
 
 Its scope says where: the domains of a provider, or some domains, or both at once.
 """
 
 import hmac
+import logging
 import re
 import secrets
 import string
@@ -29,9 +30,11 @@ from automx import audit, rows
 from automx.accountcolumns import API_KEY
 from automx.database import Session, savepoint
 from automx.errors import BadRecordError, BadRequestError, ConflictError, UnknownKeyError
-from automx.models import ApiKey
+from automx.models import ApiKey, second_of
 from automx.moments import iso
 from automx.words import Role
+
+log = logging.getLogger(__name__)
 
 _LETTERS = string.ascii_letters + string.digits
 _PREFIX = "automx_"  # so that programs that look for published secrets know it
@@ -187,6 +190,36 @@ def all_keys(session: Session) -> Iterator[Key]:
     """Yield all keys in the order of their names. Raises BadRecordError for a bad row."""
     query = _selected().order_by(ApiKey.c.name)
     yield from map(_loaded, session.execute(query).mappings().all())
+
+
+def page(session: Session, after: int, number: int) -> tuple[list[Key], int | None]:
+    """Return ``number`` keys of higher ids, in their order, and the last id if more follow.
+
+    A bad row is left out and logged.
+    """
+    query = _selected(ApiKey.c.id > after).order_by(ApiKey.c.id).limit(number + 1)
+    rows_ = session.execute(query).mappings().all()
+    found = []
+    for row in rows_[:number]:
+        try:
+            found.append(_loaded(row))
+        except BadRecordError as error:
+            log.error("%s; this row is left out", error.cause)
+    return found, rows_[number - 1]["id"] if len(rows_) > number else None
+
+
+def has_administrator(session: Session, now: datetime) -> bool:
+    """Return whether there is a key of an administrator of the whole database, valid somewhere."""
+    key = ApiKey.c
+    is_valid = key.valid_until.is_(None) | (second_of(key.valid_until) > second_of(now))
+    found = select(key.id).where(
+        key.role == Role.ADMIN.value,
+        key.provider_id.is_(None),
+        key.domains == "",
+        key.is_revoked.is_(False),
+        is_valid,
+    )
+    return bool(session.scalar(select(exists(found))))
 
 
 def exist(session: Session) -> bool:

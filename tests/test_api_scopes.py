@@ -38,14 +38,24 @@ INSERT INTO davserver VALUES
   (3, 'https://dav.shared.example/', 0, 'caldav', 1, 0, NULL);
 INSERT INTO server_domain VALUES (1, 1), (3, 1), (5, 1), (2, 2), (3, 2), (5, 4), (2, 3);
 INSERT INTO davserver_domain VALUES (1, 1), (3, 1), (2, 2), (3, 2);
+INSERT INTO token VALUES (1, 'other', 's3cret', 'digest', 'other.example', 'tmp.', NULL, '1d', 50,
+  1, NULL, 0, '', 0, '2026-11-21 10:00:00');
+INSERT INTO account VALUES (1, 'guest@other.example', 1, 'f00d', 'none', 'active',
+  '2026-11-21 10:00:00', NULL, '2026-11-21 10:00:00', NULL);
 """
 SCOPES: dict[str, dict[str, Any]] = {
     "provider": {"provider": 1},
     "domain": {"domains": ("own.example",)},
     "both": {"provider": 1, "domains": ("own.example",)},
 }
-FOREIGN = {"domain": "other.example", "token": "other", "account": "guest@other.example"}
-MISSING = {"domain": "missing.example", "token": "missing", "account": "guest@missing.example"}
+FOREIGN = {
+    **{"domain": "other.example", "token": "other"},
+    **{"account": "guest@other.example", "key": "other"},
+}
+MISSING = {
+    **{"domain": "missing.example", "token": "missing"},
+    **{"account": "guest@missing.example", "key": "missing"},
+}
 BODIES = {
     ("POST", "/domains"): {"name": "new.example"},
     ("POST", "/bulk/domains"): {"names": ["new.example"]},
@@ -84,6 +94,7 @@ WITH_ROW = [operation for operation in OPERATIONS if "{" in operation.path]
 @pytest.mark.parametrize("scope", SCOPES)
 def test_a_foreign_row_is_answered_as_a_missing_one(api: WithKey, role: str, scope: str) -> None:
     client = api(role, **SCOPES[scope])
+    api("read", name="other")
     for operation in WITH_ROW:
         foreign = send(client, operation, path_of(operation, FOREIGN, 2))
         missing = send(client, operation, path_of(operation, MISSING, 77))

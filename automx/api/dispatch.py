@@ -4,7 +4,7 @@ from flask import Response, request
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import Map, Rule
 
-from automx.api import accounts, apply, domains, rows, tokens
+from automx.api import accounts, apply, domains, keys, rows, tokens
 from automx.api.access import Access
 from automx.api.openapi import document as openapi
 from automx.api.operations import Call, NothingHereError, Operation, read_query
@@ -19,6 +19,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *apply.OPERATIONS,
     *tokens.OPERATIONS,
     *accounts.OPERATIONS,
+    *keys.OPERATIONS,
 )
 
 _BY_ID = {operation.id: operation for operation in OPERATIONS}
