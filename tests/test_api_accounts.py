@@ -1,7 +1,10 @@
 """Tokens and accounts by the API."""
 
+import json
+import re
 import sqlite3
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from automx.migrations import upgrade
 from tests.apikeys import WithKey, make_key
 from tests.conftest import EXAMPLE_ROWS, Execute
 from tests.databases import engine_uri
+from tests.mailprogram import MailProgram, mail_program
 
 API = "/api/v1"
 NEW = {"name": "party", "domain": "example.com", "prefix": "guest.", "maxuse": 3}
@@ -276,3 +280,204 @@ def test_the_name_of_a_foreign_token_tells_nothing(api: WithKey, token: str) -> 
     answer = api("admin", provider=1).post(f"{API}/tokens", json=NEW | {"name": "other"})
     assert answer.status_code == 409
     assert "other.example" not in answer.text
+
+
+# Changes of accounts
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> MailProgram:
+    """A mail server of files."""
+    return mail_program(tmp_path / "server")
+
+
+@pytest.fixture
+def portal(
+    make_app: Callable[..., Flask], database: Path, server: MailProgram, execute: Execute
+) -> FlaskClient:
+    """A client of a service whose program makes mailboxes; guest.bob@example.com has one."""
+    app = make_app(account_backend="command", account_command=(str(server.program),))
+    client = app.test_client()
+    secret = make_key(f"sqlite:///{database}", "portal", "accounts", domains=("example.com",))
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {secret}"
+    execute(
+        "INSERT INTO token VALUES (2, 'party', 's3cret2', 'digest2', 'example.com', 'guest.', NULL,"
+        " '1d', 50, 0, NULL, 0, '', 0, '2026-01-01 00:00:00.000000')"
+    )
+    made = client.post(f"{API}/accounts", json={"token": "party", "address": BOB})
+    assert made.status_code == 201, made.text
+    return client
+
+
+BOB = "guest.bob@example.com"
+ACCOUNT = f"{API}/accounts/{BOB}"
+
+
+def changes_of(database: Path) -> list[tuple[str, str, dict[str, object]]]:
+    """Return actor, action and details of the changes of Bob's account."""
+    connection = sqlite3.connect(database)
+    query = (
+        "SELECT actor, action, details FROM audit WHERE name = ? AND action <> 'add' ORDER BY id"
+    )
+    rows = connection.execute(query, (BOB,)).fetchall()
+    connection.close()
+    return [
+        (actor, action, json.loads(details)) for actor, action, details in rows if action != "add"
+    ]
+
+
+def test_the_end_of_an_account_is_changed(
+    portal: FlaskClient, database: Path, execute: Execute
+) -> None:
+    execute("UPDATE account SET warned_at = '2026-01-01 00:00:00.000000'")
+    before = portal.get(ACCOUNT).json
+    assert before is not None
+    ends = [before["expires"]]
+    for value, end in (
+        ("2099-12-31", "2099-12-31T23:59:59Z"),
+        ("2099-06-30T12:00:00+02:00", "2099-06-30T10:00:00Z"),
+        (None, None),
+    ):
+        answer = portal.patch(ACCOUNT, json={"expires": value})
+        assert answer.status_code == 200, answer.text
+        assert answer.json == before | {"expires": end, "warned": None}
+        assert portal.get(ACCOUNT).json == answer.json
+        ends.append(end)
+    assert changes_of(database) == [
+        ("key:portal", "set", {"before": {"expires": old}, "after": {"expires": new}})
+        for old, new in pairwise(ends)
+    ]
+
+
+def test_the_password_of_an_account_is_changed(
+    portal: FlaskClient, server: MailProgram, database: Path
+) -> None:
+    before = portal.get(ACCOUNT).json
+    assert before is not None
+    own = portal.patch(ACCOUNT, json={"password": "my own"})
+    assert own.json == before | {"password": "my own"}
+    assert (server.folder / "passwords" / BOB).read_text() == "my own\n"
+    new = portal.patch(ACCOUNT, json={"password": None, "expires": None})
+    assert new.json is not None
+    assert re.fullmatch(r"[\w-]{20}", new.json["password"])
+    assert new.json["expires"] is None
+    assert (server.folder / "passwords" / BOB).read_text() == f"{new.json['password']}\n"
+    assert [change[:2] for change in changes_of(database)] == [
+        ("key:portal", action) for action in ("password", "password", "set")
+    ]
+    dump = "\n".join(map(repr, changes_of(database)))
+    assert "my own" not in dump
+    assert new.json["password"] not in dump
+
+
+WRONG_CHANGES: list[tuple[dict[str, object], str]] = [
+    ({"expires": "2020-01-01"}, "expires"),
+    ({"expires": "never"}, "expires"),
+    ({"expires": 4102444800}, "expires"),
+    ({"expires": []}, "expires"),
+    ({"expires": "9999-12-31T23:59:59-23:59"}, "expires"),
+    ({"password": ""}, "password"),
+    ({"password": 7}, "password"),
+    ({"password": "a\nb"}, "password"),
+    ({"password": "x" * 129}, "password"),
+    ({"password": "fine", "expires": "2020-01-01"}, "expires"),
+    ({"state": "disabled"}, "state"),
+    ({"address": "other@example.com"}, "address"),
+]
+
+
+def test_a_wrong_change_of_an_account_is_refused(
+    portal: FlaskClient, server: MailProgram, database: Path
+) -> None:
+    before = portal.get(ACCOUNT).json
+    server.requests()
+    for patch, path in WRONG_CHANGES:
+        answer = portal.patch(ACCOUNT, json=patch)
+        assert answer.status_code == 422, patch
+        assert answer.json is not None
+        assert [error["path"] for error in answer.json["errors"]] == [path]
+        assert "fine" not in answer.text
+    assert portal.get(ACCOUNT).json == before
+    assert (server.requests(), changes_of(database)) == ([], [])
+
+
+@pytest.mark.parametrize("state", ["creating", "disabling", "disabled", "deleting", "undoing"])
+def test_only_an_active_account_is_changed(
+    portal: FlaskClient, execute: Execute, state: str
+) -> None:
+    execute(f"UPDATE account SET state = '{state}'")
+    for patch in ({"expires": None}, {"password": "x"}, {"password": "x", "expires": None}):
+        assert portal.patch(ACCOUNT, json=patch).status_code == 409
+    assert portal.patch(ACCOUNT, json={}).status_code == 200
+
+
+def test_a_mail_server_that_sets_no_password_leaves_all_as_it_is(
+    portal: FlaskClient, server: MailProgram, database: Path, execute: Execute
+) -> None:
+    before = portal.get(ACCOUNT).json
+    patch = {"password": "x", "expires": None}
+    server.fail_for(BOB)
+    answer = portal.patch(ACCOUNT, json=patch)
+    assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
+    assert portal.get(ACCOUNT).json == before
+    execute("UPDATE account SET backend = 'none'")
+    answer = portal.patch(ACCOUNT, json=patch)
+    assert (answer.status_code, "sets no passwords" in answer.text) == (409, True)
+    assert before is not None
+    assert portal.get(ACCOUNT).json == before | {"backend": "none"}
+    assert changes_of(database) == []
+
+
+def test_an_account_or_a_token_is_changed_only_if_it_is_what_was_seen(
+    portal: FlaskClient, api: WithKey, server: MailProgram
+) -> None:
+    admin = api("admin")
+    for client, path, patch in (
+        (portal, ACCOUNT, {"expires": None}),
+        (admin, f"{API}/tokens/party", {"maxuse": 7}),
+    ):
+        seen = {"If-Match": client.get(path).headers["ETag"]}
+        changed = client.patch(path, json=patch, headers=seen)
+        assert changed.status_code == 200
+        assert changed.headers["ETag"] == client.get(path).headers["ETag"] != seen["If-Match"]
+        for method in ("PATCH", "DELETE"):
+            body = patch if method == "PATCH" else None
+            assert client.open(path, method=method, json=body, headers=seen).status_code == 412
+        assert client.get(path).headers["ETag"] == changed.headers["ETag"]
+    assert BOB in server.addresses
+
+
+# Pages, and what a scope sees of them
+
+
+def test_lists_have_pages_in_which_bad_rows_are_left_out(
+    api: WithKey, execute: Execute, token: str
+) -> None:
+    admin = api("admin")
+    for number in range(4):
+        admin.post(f"{API}/tokens", json=NEW | {"name": f"t{number}"})
+        execute(
+            "INSERT INTO account (address, token_id, mark, backend, state, created_at, changed_at)"
+            f" SELECT 'a{number}@example.com', id, 'f', 'none', 'active', created_at, created_at"
+            " FROM token WHERE name = 'party'"
+        )
+    execute(
+        "UPDATE token SET maxuse = -1 WHERE name = 't1';"
+        "UPDATE account SET state = 'lost' WHERE address = 'a1@example.com'"
+    )
+    for scope, path, expected in (
+        ({}, "tokens", ["other", "party", "t0", "t2", "t3"]),
+        ({"provider": 1}, "tokens", ["party", "t0", "t2", "t3"]),
+        ({}, "accounts", ["guest@other.example", "a0", "a2", "a3"]),
+        ({"provider": 1}, "accounts", ["a0", "a2", "a3"]),
+        ({"provider": 1}, "accounts?token=party&state=active", ["a0", "a2", "a3"]),
+        ({"provider": 1}, "accounts?token=t0", []),
+        ({"domains": ("example.com",)}, "tokens", ["party", "t0", "t2", "t3"]),
+    ):
+        client, found, cursor = api("read", **scope), [], ""
+        while cursor is not None:
+            page = client.get(f"{API}/{path}{'&' if '?' in path else '?'}limit=2{cursor}").json
+            assert page is not None
+            found += [item.get("name", item.get("address")) for item in page["items"]]
+            cursor = page["next"] and f"&cursor={page['next']}"
+        assert [name.removesuffix("@example.com") for name in found] == expected, (scope, path)

@@ -49,12 +49,16 @@ SCOPES: dict[str, dict[str, Any]] = {
     "both": {"provider": 1, "domains": ("own.example",)},
 }
 FOREIGN = {
-    **{"domain": "other.example", "token": "other"},
-    **{"account": "guest@other.example", "key": "other"},
+    "domain": "other.example",
+    "token": "other",
+    "account": "guest@other.example",
+    "key": "other",
 }
 MISSING = {
-    **{"domain": "missing.example", "token": "missing"},
-    **{"account": "guest@missing.example", "key": "missing"},
+    "domain": "missing.example",
+    "token": "missing",
+    "account": "guest@missing.example",
+    "key": "missing",
 }
 BODIES = {
     ("POST", "/domains"): {"name": "new.example"},
