@@ -45,12 +45,17 @@ def test_a_list_of_domains_may_be_large_with_a_key(server: tuple[Server, str]) -
     assert post(running, "bulk/domains", "no-key", body) in {401, 413}
     assert post(running, "domains", key, body) == 413
     assert post(running, "bulk/domains", key, {**body, "_comment": ""}) == 201
+    document = {"version": 2, "provider": "One", "servers": [], "_comment": "x" * 70_000}
+    domains = [{"name": name} for name in names]
+    assert post(running, "apply?dry_run=true", key, {**document, "domains": domains}) == 200
 
 
 @pytest.mark.parametrize(
     ("method", "path", "authorization", "size"),
     [
         ("POST", "/api/v1/bulk/domains", f"Bearer automx_{'a' * 40}", api.MAX_LARGE_BODY),
+        ("POST", "/api/v1/apply", f"Bearer automx_{'a' * 40}", api.MAX_LARGE_BODY),
+        ("POST", "/api/v1/apply/more", f"Bearer automx_{'a' * 40}", 0),
         ("POST", "//api/v1//bulk/domains", f"bearer automx_{'a' * 40}", api.MAX_LARGE_BODY),
         ("POST", "/api/v1/bulk/domains", f"Bearer automx_{'a' * 39}", 0),
         ("POST", "/api/v1/bulk/domains", "", 0),
@@ -59,7 +64,7 @@ def test_a_list_of_domains_may_be_large_with_a_key(server: tuple[Server, str]) -
         ("POST", "/", f"Bearer automx_{'a' * 40}", 0),
     ],
 )
-def test_only_one_path_takes_a_large_body(
+def test_only_two_paths_take_a_large_body(
     method: str, path: str, authorization: str, size: int
 ) -> None:
     environ = {
@@ -74,6 +79,7 @@ def test_only_one_path_takes_a_large_body(
     ("method", "path", "asks"),
     [
         ("POST", "/api/v1/accounts", True),
+        ("PATCH", "/api/v1/accounts/guest@example.com", True),
         ("DELETE", "/api/v1/accounts/guest@example.com", True),
         ("GET", "/api/v1/accounts", False),
         ("POST", "/api/v1/domains", False),
