@@ -11,6 +11,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from automx.backends.command import Command
+from automx.errors import WeakPasswordError
 from automx.migrations import upgrade
 from tests.apikeys import WithKey, make_key
 from tests.conftest import EXAMPLE_ROWS, Execute
@@ -66,6 +68,9 @@ def test_an_administrator_makes_changes_and_deletes_a_token(api: WithKey) -> Non
         "dcaccount": None,
     }
     path = made.headers["Location"]
+    changed = admin.patch(path, json={"valid_until": "2099-12-31"})
+    assert changed.json is not None
+    assert changed.json["valid_until"] == "2099-12-31T23:59:59Z"
     changed = admin.patch(path, json={"revoked": True, "maxuse": 9, "valid_until": None})
     assert changed.json is not None
     assert (changed.json["revoked"], changed.json["maxuse"], changed.json["valid_until"]) == (
@@ -78,7 +83,8 @@ def test_an_administrator_makes_changes_and_deletes_a_token(api: WithKey) -> Non
     entries = admin.get(f"{API}/audit").json
     assert entries is not None
     shown = [(e["actor"], e["action"], e["name"]) for e in entries["items"] if e["kind"] == "token"]
-    assert shown == [("key:root", action, "party") for action in ("add", "set", "delete")]
+    actions = ("add", "set", "set", "delete")
+    assert shown == [("key:root", action, "party") for action in actions]
 
 
 def test_the_secret_of_a_token_is_for_administrators(api: WithKey, token: str) -> None:
@@ -105,6 +111,7 @@ def test_the_secret_of_a_token_is_for_administrators(api: WithKey, token: str) -
         ({"maxuse": None}, "maxuse"),
         ({"expiry": "soon"}, "expiry"),
         ({"valid_until": "soon"}, "valid_until"),
+        ({"valid_until": "2020-01-01"}, "valid_until"),
         ({"spare_active": "yes"}, "spare_active"),
         ({"token": "s3cret"}, "token"),
     ],
@@ -187,7 +194,7 @@ def test_a_repeat_makes_nothing_and_is_told_the_address(api: WithKey, token: str
 def test_a_request_that_failed_may_be_repeated(api: WithKey, token: str) -> None:
     portal = api("accounts")
     headers = {"Idempotency-Key": "one"}
-    for address, status in (("bob@example.com", 400), ("guest.bob@example.com", 201)):
+    for address, status in (("bob@example.com", 422), ("guest.bob@example.com", 201)):
         body = {"token": token, "address": address}
         answer = portal.post(f"{API}/accounts", json=body, headers=headers)
         assert answer.status_code == status
@@ -445,6 +452,25 @@ def test_an_account_or_a_token_is_changed_only_if_it_is_what_was_seen(
             assert client.open(path, method=method, json=body, headers=seen).status_code == 412
         assert client.get(path).headers["ETag"] == changed.headers["ETag"]
     assert BOB in server.addresses
+
+
+def test_a_password_that_the_mail_server_refuses_is_a_wrong_member(
+    portal: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A random one that it refuses is a fault of its settings."""
+
+    def refuse(*_: object) -> None:
+        raise WeakPasswordError(cause="password_complexity")
+
+    for name in ("create", "set_password"):
+        monkeypatch.setattr(Command, name, refuse)
+    new = {"token": "party", "address": "guest.eve@example.com"}
+    for method, path, body in (("POST", f"{API}/accounts", new), ("PATCH", ACCOUNT, {})):
+        answer = portal.open(path, method=method, json={**body, "password": "weak"})
+        assert answer.json is not None
+        assert (answer.status_code, answer.json["errors"][0]["path"]) == (422, "password")
+        answer = portal.open(path, method=method, json={**body, "password": None})
+        assert answer.status_code == 500
 
 
 # Pages, and what a scope sees of them

@@ -33,6 +33,7 @@ from automx.errors import (
     TryAgainError,
     UncertainError,
     UnfitAddressError,
+    WeakPasswordError,
 )
 from tests.commandline import attempt, automx
 from tests.mailcow import STRICT, Domain, FakeMailcow, Key, Policy, Reply, running_mailcow
@@ -113,6 +114,11 @@ def success(code: str, address: str) -> dict[str, Any]:
 
 def danger(*message: Any) -> dict[str, Any]:
     return {"type": "danger", "msg": list(message) if len(message) > 1 else message[0]}
+
+
+def refusal(code: str) -> type[MisconfiguredError]:
+    """Return the class of the error for a code of mailcow."""
+    return WeakPasswordError if code == "password_complexity" else MisconfiguredError
 
 
 def error(message: str) -> dict[str, Any]:
@@ -294,7 +300,7 @@ ADD = [
         address="a&b@lab.test",
     ),
     *(
-        Case(words, "add/mailbox", [danger(code)], MisconfiguredError, body, before=before)
+        Case(words, "add/mailbox", [danger(code)], refusal(code), body, before=before)
         for words, code, body, before in (
             (
                 "password too short (policy: 6)",

@@ -98,10 +98,12 @@ def _password(value: dict[str, Any]) -> str | None:
 
 
 @contextmanager
-def _naming_weak(password: str | None) -> Iterator[None]:
-    """Raise SeedError if the mail server asks for another password than that of a client."""
+def _naming_members(password: str | None) -> Iterator[None]:
+    """Raise SeedError for an address, or a password of a client, that no account may have."""
     try:
         yield
+    except AddressError as error:
+        raise SeedError(f"address: {error}") from error
     except WeakPasswordError as error:
         if password is None:
             raise
@@ -123,7 +125,7 @@ def _add(call: Call) -> Response:
     key = request.headers.get("Idempotency-Key", "")
     with (
         requests.once(session, access.key.actor, key, access.now) as once,
-        _naming_weak(password),
+        _naming_members(password),
     ):
         made = accounts.create(
             session, token, parts().backends, now=access.now, address=address, password=password
@@ -152,7 +154,7 @@ def _change(call: Call) -> Response:
     more = {}
     if "password" in patch:  # first, because it fails more often
         more["password"] = password or accounts.new_password()
-        with _naming_weak(password):
+        with _naming_members(password):
             edits.set_password(session, account, parts().backends, more["password"], **by)
     if "expires" in patch:
         account = edits.set_expiry(session, account, expires_at, **by)
