@@ -98,7 +98,9 @@ class Scope:
         """
         dialect = session.engine.dialect.name
         is_its = lookup.lower_name(dialect) == Token.c.domain
-        if dialect in {"mysql", "mariadb"}:  # a collation may find too much
+        if dialect in {"mysql", "mariadb"}:
+            # By the index of names, whose collation may find too much.
+            is_its = _DOMAIN.name == Token.c.domain.collate("utf8mb4_general_ci")
             as_bytes = cast(func.lower(_DOMAIN.name), LargeBinary)
             is_its &= as_bytes == cast(Token.c.domain, LargeBinary)
         is_plain = exists(select(_DOMAIN.id).where(is_its))
