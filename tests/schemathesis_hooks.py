@@ -44,7 +44,21 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "delete_tokens_name": {"path": {"name": "gone"}},
     "get_accounts_address": {"path": {"address": "guest@own.example"}},
     "post_accounts": {"body": {"token": "own"}},
+    "patch_accounts_address": {
+        "path": {"address": "guest@own.example"},
+        "body": {"expires": "2099-12-31T18:00:00Z"},
+    },
     "delete_accounts_address": {"path": {"address": "gone@own.example"}},
+    "post_apply": {
+        "query": {"dry_run": "true"},
+        "body": {"version": 2, "provider": "New", "servers": [], "domains": []},
+    },
+    "get_keys": {"query": {"limit": 1}},
+    "get_keys_name": {"path": {"name": "kept"}},
+    "post_keys": {"body": {"name": "new", "role": "read"}},
+    "post_keys_name_rotate": {"path": {"name": "kept"}},
+    "post_keys_name_end-rotation": {"path": {"name": "kept"}},
+    "delete_keys_name": {"path": {"name": "gone"}},
 }
 
 
