@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from flask import Response, request
 
-from automx import audit, kinds, rows, schema
+from automx import kinds, rows, schema
 from automx.accounts import accounts, created, requests, tokens
 from automx.accounts.accounts import Account
 from automx.accounts.tokens import Token
@@ -150,12 +150,11 @@ def _add_token(call: Call) -> Response:
     if not _sees(access, session, domain):
         raise unknown
     try:
-        token = tokens.add(session, name, domain, now=access.now, **columns)
+        token = tokens.add(session, name, domain, now=access.now, actor=access.key.actor, **columns)
     except (UnknownDomainError, DisabledDomainError):
         raise unknown from None
     except BadRequestError as error:
         raise SeedError(f"{error}") from error
-    _audit(access, session, "add", token)
     session.commit()
     url = f"{request.script_root}/api/v1/tokens/{quote(token.name)}"
     return answer(_document(token, access), 201, {"Location": url})
@@ -166,10 +165,9 @@ def _change_token(call: Call) -> Response:
     columns = _columns(read_body(patch=True), _CHANGED)
     token = _token(access, session, call.path["name"])
     try:
-        token = tokens.edit(session, token.name, columns)
+        token = tokens.edit(session, token.name, columns, actor=access.key.actor, now=access.now)
     except BadRequestError as error:
         raise SeedError(f"{error}") from error
-    _audit(access, session, "set", token)
     session.commit()
     return answer(_document(token, access))
 
@@ -177,23 +175,9 @@ def _change_token(call: Call) -> Response:
 def _delete_token(call: Call) -> Response:
     access, session = call.access, current_session()
     token = _token(access, session, call.path["name"])
-    tokens.remove(session, token.name)
-    _audit(access, session, "delete", token)
+    tokens.remove(session, token.name, actor=access.key.actor, now=access.now)
     session.commit()
     return answer_nothing()
-
-
-def _audit(access: Access, session: Session, action: str, token: Token) -> None:
-    side = "before" if action == "delete" else "after"
-    audit.write(
-        session,
-        access.key.actor,
-        access.now,
-        action=action,
-        kind="token",
-        name=token.name,
-        details={side: _document(token)},
-    )
 
 
 def _account(access: Access, session: Session, address: str) -> Account:
@@ -249,10 +233,15 @@ def _add_account(call: Call) -> Response:
     key = request.headers.get("Idempotency-Key", "")
     with requests.once(session, access.key.actor, key, access.now) as once:
         made = accounts.create(
-            session, token, parts().backends, now=access.now, address=address, password=password
+            session,
+            token,
+            parts().backends,
+            now=access.now,
+            address=address,
+            password=password,
+            actor=access.key.actor,
         )
         once.address = made.address
-    _audit_account(access, session, "add", made.address, token.name)
     created.tell(parts().settings.accounts, made, token)
     document = {
         "address": made.address,
@@ -268,24 +257,10 @@ def _delete_account(call: Call) -> Response:
     access, session = call.access, current_session()
     account = _account(access, session, call.path["address"])
     try:
-        accounts.remove(session, account, parts().backends, now=access.now)
+        accounts.remove(session, account, parts().backends, now=access.now, actor=access.key.actor)
     except MailLeftError as error:  # there is nothing left that could be tried
         log.warning("%s: %s", account.address, error.reason)
-    _audit_account(access, session, "delete", account.address, account.token)
     return answer_nothing()
-
-
-def _audit_account(access: Access, session: Session, action: str, address: str, token: str) -> None:
-    audit.write(
-        session,
-        access.key.actor,
-        access.now,
-        action=action,
-        kind="account",
-        name=address,
-        details={"made_by": token},
-    )
-    session.commit()
 
 
 _ONE_TOKEN, _ONE_ACCOUNT = "/tokens/{name}", "/accounts/{address}"
