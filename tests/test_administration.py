@@ -234,7 +234,7 @@ def test_a_secret_is_read_from_standard_input_and_never_shown(filled: dict[str, 
         automx("audit", "list", "--json", env=filled),
     ]
     assert [text for text in printed if "s3cret" in text] == []
-    assert printed[2] == "Changed directory 1 (ldap.example.org): a secret.\n"
+    assert printed[2] == "Changed directory 1 (ldap.example.org): bind_password (a secret).\n"
     with opened(filled) as session:
         item = stored.item(session, "directory", 1)
     assert item is not None

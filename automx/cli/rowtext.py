@@ -109,25 +109,31 @@ def _text(value: object, nothing: str) -> str:
 
 
 def flat(kind: str, item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members of an item by the names of options, in their order; secrets are masked."""
+    """Return the members of an item by the names of options, in their order."""
     found = {member: item[member] for member in members.MEMBERS[kind] if member in item}
+    found |= {member: value for member, value in item.items() if member not in found}
     details = dict(found.pop("details", None) or {})
     for part, value in dict(details.pop("oauth2", None) or {}).items():
         details[f"oauth2_{part}"] = value
-    return {name: audit.masked(value, name) for name, value in {**found, **details}.items()}
+    return {**found, **details}
+
+
+def masked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as people see them: without secrets and images."""
+    return {name: audit.masked(value, name) for name, value in values.items()}
 
 
 def details(session: Session, kind: str, item: Item, origin: str | None, used: str) -> str:
     """Return all of a row, a member on each line."""
     names = names_in(session, [item])
-    values = {**dict.fromkeys(members.MEMBERS[kind]), **flat(kind, item)}
+    values = {**dict.fromkeys(members.MEMBERS[kind]), **masked(flat(kind, item))}
     values.pop("details", None)
-    rows = [(name, cell(name, value, names)) for name, value in values.items()]
+    lines = [(name, cell(name, value, names)) for name, value in values.items()]
     if kind != "domain":
-        rows.append(("used by", used or "no domain"))
+        lines.append(("used by", used or "no domain"))
     elif used:
-        rows.append(("has", used))
-    return table([*rows, ("origin", origin or "none")])
+        lines.append(("has", used))
+    return table([*lines, ("origin", origin or "none")])
 
 
 def report(
@@ -174,18 +180,26 @@ def _line(change: Change, names: Names, dry_run: bool) -> str:
     line = f"Would {verb} {what}" if dry_run else f"{done} {what}"
     if change.action == "delete":
         return f"{line}."
-    before, after = (flat(change.kind, side or {}) for side in (change.before, change.after))
-    parts = []
-    for member in {**before, **after}:
-        old, new = before.get(member), after.get(member)
-        if change.before is None:
-            if new not in (None, "", (), [], False) and member not in {"id", "name"}:
-                parts.append(f"{member} {cell(member, new, names)}")
-        elif old != new:
-            parts.append(f"{member} {cell(member, old, names)} -> {cell(member, new, names)}")
-    if change.before is not None and not parts:
-        parts = ["a secret"]
+    if change.before is None:
+        new = masked(flat(change.kind, change.after or {}))
+        parts = [
+            f"{member} {cell(member, value, names)}"
+            for member, value in new.items()
+            if value not in (None, "", (), [], False) and member not in {"id", "name"}
+        ]
+    else:
+        parts = list(differences(change, names))
     return f"{line}: {', '.join(parts)}." if parts else f"{line}."
+
+
+def differences(change: Change, names: Names) -> Iterator[str]:
+    """Yield the members of a row that are changed, each with its values before and after."""
+    before, after = (flat(change.kind, side or {}) for side in (change.before, change.after))
+    shown_before, shown_after = masked(before), masked(after)
+    for member in {**before, **after}:
+        if before.get(member) != after.get(member):
+            old, new = (cell(member, of.get(member), names) for of in (shown_before, shown_after))
+            yield f"{member} {old} -> {new}" if old != new else f"{member} (a secret)"
 
 
 def warn_of_origin(kind: str, item: Item, origin: str | None) -> None:
