@@ -392,6 +392,61 @@ def test_rows_of_the_same_name_are_told_apart_by_id_or_port(filled: dict[str, st
     assert shown["id"] == 3
 
 
+# A command, what the port is usual for, what the row is then, and options that may be meant.
+UNFIT = (
+    ("server set 1 --port 143", "imap with STARTTLS", "imap with SSL",
+     "--socket-type STARTTLS or --port 993"),
+    ("server set 1 --port 995", "pop3 with SSL", "imap with SSL", "--type pop3 or --port 993"),
+    ("server set 2 --port 587", "smtp with STARTTLS", "smtp with SSL",
+     "--socket-type STARTTLS or --port 465"),
+    ("server set 1 --socket-type STARTTLS", "imap with SSL", "imap with STARTTLS",
+     "--socket-type SSL or --port 143"),
+    ("server set 1 --socket-type plain", "imap with SSL", "imap with plain", "--socket-type SSL"),
+    ("server set 2 --type imap", "smtp with SSL", "imap with SSL", "--type smtp or --port 993"),
+    (
+        "server add --type smtp --name new.example --port 143 --socket-type SSL",
+        "imap with STARTTLS",
+        "smtp with SSL",
+        "--type imap or --socket-type STARTTLS or --port 465",
+    ),
+    ("directory set 1 --port 636", "LDAPS", "LDAP", "--use-ssl"),
+    ("directory set 1 --use-ssl", "LDAP", "LDAPS", "--no-use-ssl"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "usual", "found", "meant"), UNFIT)
+def test_a_port_that_is_usual_for_something_else_is_warned_of(
+    filled: dict[str, str], command: str, usual: str, found: str, meant: str
+) -> None:
+    yes = [] if " add " in command else ["--yes"]
+    result = attempt(*command.split(), *yes, env=filled)
+    assert result.returncode == 0
+    said = f"is usual for {usual}, and this is {found}: {meant} may be meant\n"
+    assert result.stderr.partition(": port ")[2].partition(" ")[2] == said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "server set 1 --port 143 --socket-type STARTTLS",
+        "server set 1 --port 143 --socket-type plain",
+        "server set 1 --port 1993",
+        "server set 1 --type pop --port 995",
+        "server set 2 --port 25 --socket-type STARTTLS",
+        "server add --type managesieve --name new.example",
+        "directory set 1 --port 636 --use-ssl",
+        "directory set 1 --port 3269 --use-ssl",
+        "directory set 1 --name ldaps://new.example:636 --port 636",
+    ],
+)
+def test_a_port_that_fits_is_not_warned_of(filled: dict[str, str], command: str) -> None:
+    yes = [] if " add " in command else ["--yes"]
+    assert attempt(*command.split(), *yes, env=filled).stderr == ""
+    # Nor is it when something else of such a row is changed.
+    automx("server", "set", "1", "--port", "143", "--socket-type", "SSL", "--yes", env=filled)
+    assert attempt("server", "set", "1", "--prio", "1", "--yes", env=filled).stderr == ""
+
+
 class Terminal:
     """A command that asks a question on a terminal."""
 

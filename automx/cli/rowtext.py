@@ -5,10 +5,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from automx import audit, members
+from automx import audit, members, rows
 from automx.changes import Change, Changes, described, selection, stored
 from automx.cli.context import Context
 from automx.cli.terminal import complain, table
+from automx.clientconfig import USUAL_PORTS
 from automx.database import Session, chunks
 from automx.members import Item
 
@@ -200,6 +201,42 @@ def differences(change: Change, names: Names) -> Iterator[str]:
         if before.get(member) != after.get(member):
             old, new = (cell(member, of.get(member), names) for of in (shown_before, shown_after))
             yield f"{member} {old} -> {new}" if old != new else f"{member} (a secret)"
+
+
+def warn_of_port(kind: str, item: Item) -> None:
+    """Warn that the port of a mail server or a directory is usual for something else."""
+    if kind == "server":
+        usual, said, options = _unfit_server(item)
+    elif kind == "directory":
+        usual, said, options = _unfit_directory(item)
+    else:
+        return
+    if options:
+        at = f"{described(kind, item)}: port {item['port']} is usual for {usual}"
+        complain(f"{at}, and this is {said}: {' or '.join(options)} may be meant")
+
+
+def _unfit_server(item: Item) -> tuple[str, str, list[str]]:
+    """Return what the port is usual for, what is said, and options that fit; none if it fits."""
+    server = rows.mail_server(item)
+    said = server.type, server.socket_type
+    options = []
+    if type_ := server.unfit_type:
+        options.append(f"--type {type_}")
+    if socket_type := server.unfit_socket_type:
+        options.append(f"--socket-type {socket_type}")
+    if options:
+        options += [f"--port {port}" for port, pair in USUAL_PORTS.items() if pair == said][:1]
+    usual = USUAL_PORTS.get(server.port, said)
+    return " with ".join(usual), " with ".join(said), options
+
+
+def _unfit_directory(item: Item) -> tuple[str, str, list[str]]:
+    """Return the same for a directory; a URL as its name says more than the port."""
+    use_ssl = rows.ldapserver_defaults(item["port"])["use_ssl"]
+    fits = item["use_ssl"] == use_ssl or item["port"] not in {389, 636} or "://" in item["name"]
+    said, usual = ("LDAPS", "LDAP") if item["use_ssl"] else ("LDAP", "LDAPS")
+    return usual, said, [] if fits else ["--use-ssl" if use_ssl else "--no-use-ssl"]
 
 
 def warn_of_origin(kind: str, item: Item, origin: str | None) -> None:
