@@ -23,6 +23,7 @@ from automx.cli import main
 from automx.database import Session, create_engine
 from automx.migrations import upgrade
 from automx.models import ORIGINS, metadata
+from automx.references import dangling_references
 from tests.commandline import attempt, automx
 from tests.databases import engine_uri
 from tests.documents import golden
@@ -500,21 +501,49 @@ def test_a_question_names_how_many_domains_are_concerned(filled: dict[str, str])
     assert everything(filled) == before
 
 
-def test_the_second_of_two_administrators_gets_a_conflict(anywhere: dict[str, str]) -> None:
-    """Both have seen the same row when they are asked."""
-    terminals = [Terminal(anywhere, "server", "set", "1", "--prio", prio) for prio in ("1", "2")]
+def race(env: dict[str, str], *commands: str) -> str:
+    """Run two commands that have both seen the same rows when they ask; return why one fails.
+
+    The other one does all that it has to do.
+    """
+    before = len(entries(env))
+    terminals = [Terminal(env, *command.split()) for command in commands]
     for terminal in terminals:
         terminal.read(b"[y/N]: ")
     for terminal in terminals:
         terminal.type("y")
     ends = [terminal.end() for terminal in terminals]
-    [(_, done)] = [end for end in ends if end[0] == 0]
-    [(_, refused)] = [end for end in ends if end[0] == 1]
-    assert "Changed server 1 (imap.example.org): prio 10 -> " in done
-    assert refused.endswith(
-        "automx: Meanwhile, server 1 (imap.example.org) was changed: look at it again.\n"
+    assert sorted(status for status, _ in ends) == [0, 1], ends
+    [refused] = [text for status, text in ends if status]
+    assert len(entries(env)) > before
+    with opened(env) as session:
+        assert list(dangling_references(session)) == []
+    return refused.rpartition("automx: ")[2].partition("\n")[0]
+
+
+def test_of_two_administrators_the_second_gets_a_conflict(
+    anywhere: dict[str, str], tmp_path: Path
+) -> None:
+    def document(name: str, kind: str, member: str, value: object) -> Path:
+        """Write a document that changes a member of the first object of a kind."""
+        found = json.loads(automx("export", env=anywhere))
+        found[kind][0][member] = value
+        (tmp_path / name).write_text(json.dumps(found))
+        return tmp_path / name
+
+    changed = "Meanwhile, server {} was changed: look at it again."
+    replanned = "Meanwhile, the database was changed: look at the new plan."
+    assert race(anywhere, "server set 1 --prio 1", "server set 1 --prio 2") == changed.format(
+        "1 (imap.example.org)"
     )
-    changed = [entry for entry in entries(anywhere) if entry.action == "set"]
-    assert len(changed) == 1
-    item = json.loads(automx("server", "show", "1", "--json", env=anywhere))
-    assert item["prio"] == changed[0].details["after"]["prio"]
+    prio = entries(anywhere)[-1].details["after"]["prio"]
+    assert json.loads(automx("server", "show", "1", "--json", env=anywhere))["prio"] == prio
+    first = document("first.json", "domains", "disabled", True)
+    second = document("second.json", "servers", "prio", 7)
+    assert race(anywhere, f"apply {first}", f"apply {second}") == replanned
+    assert race(anywhere, "server set 2 --prio 1", "server del 2 --unlink") in {
+        changed.format("2 (smtp.example.org)"),
+        "There is no server 2.",
+    }
+    gone = "There is no directory 1."
+    assert race(anywhere, *["directory del 1 --unlink"] * 2) == gone

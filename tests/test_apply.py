@@ -611,6 +611,47 @@ def test_an_apply_that_is_killed_leaves_all_or_nothing(any_database_uri: str) ->
         assert len(applied(session, document, prune=True).removed) == 2
 
 
+WAITING = """
+import json, signal, sys
+from datetime import UTC, datetime
+from sqlalchemy import Engine, event
+from automx.apply import apply
+from automx.database import open_session
+
+@event.listens_for(Engine, "after_cursor_execute")
+def wait(connection, cursor, statement, *_):
+    if statement.startswith(sys.argv[2]):
+        print("in the middle", flush=True)
+        signal.pause()
+
+with open_session(sys.argv[1]) as session:
+    document = json.load(sys.stdin)
+    apply(session, document, actor="user:root", now=datetime.now(UTC), digest="")
+"""
+
+
+def test_ten_thousand_domains_are_applied_or_none(any_database_uri: str) -> None:
+    """The program is killed when it has inserted the domains, and before their servers."""
+    uri = engine_uri(any_database_uri)
+    upgrade(uri)
+    domains = [{"name": f"d{number}.example", "provider": "East"} for number in range(10_000)]
+    document = edited("domains", domains)
+    command = [sys.executable, "-c", WAITING, uri, "INSERT INTO server_domain"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(document))
+        process.stdin.close()
+        assert process.stdout.readline() == "in the middle\n"
+        process.kill()
+    with opened(uri) as session:
+        assert {name: rows for name, rows in everything(session).items() if rows} == {}
+        assert list(audit.entries(session)) == []
+        assert len(applied(session, HOSTER).added) == 10  # no lock is left
+
+
 # Any database.
 
 _HOSTS = st.sampled_from(["a.example.com", "b.example.com", "xn--mller-kva.de", "192.0.2.1"])

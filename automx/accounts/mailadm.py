@@ -377,7 +377,8 @@ class _Import:
 
     def _add(self, name: str, **columns: object) -> Token:
         domain, backend = self.report.domain, self.report.backend
-        return tokens.add(self.session, name, domain, now=self.now, backend=backend, **columns)
+        columns |= {"backend": backend}
+        return tokens.add(self.session, name, domain, now=self.now, actor=None, **columns)
 
 
 def _allowed_name(name: str) -> str:
