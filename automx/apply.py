@@ -176,9 +176,11 @@ class _Planner:
         objects = [each._replace(item=resolved(each.item)) for each in self._seed.objects["domain"]]
         labels = {a for a, at in self._seed.domains.items() if objects[at].item["id"] is None}
         found: dict[str, list[tuple[int, str]]] = defaultdict(list)
-        for row_id, name, a_label in references.same_domains(self._session, labels):
-            found[a_label].append((row_id, name))
         ids: list[int | None] = [each.item["id"] for each in objects]
+        taken = {*ids}
+        for row_id, name, a_label in references.same_domains(self._session, labels):
+            if row_id not in taken:  # else the document gives the row another name
+                found[a_label].append((row_id, name))
         for a_label, rows in found.items():
             at = self._seed.domains[a_label]
             if len(rows) > 1:

@@ -99,6 +99,23 @@ class MailServer:
         return self.socket_type is SocketType.PLAIN
 
     @property
+    def unfit_type(self) -> ServerType | None:
+        """The protocol of a usual port, if the server has another one; else None."""
+        usual = USUAL_PORTS.get(self.port)
+        return usual[0] if usual and usual[0] is not self.type else None
+
+    @property
+    def unfit_socket_type(self) -> SocketType | None:
+        """The encryption of a usual port, if the server has another one; else None.
+
+        A port for STARTTLS fits a server without encryption, too.
+        """
+        usual = USUAL_PORTS.get(self.port)
+        if usual is None or usual[1] is self.socket_type:
+            return None
+        return None if self.is_plain and usual[1] is SocketType.STARTTLS else usual[1]
+
+    @property
     def excludes_clients(self) -> bool:
         """Whether clients that only know passwords and OAuth2 cannot use the server."""
         return not self.takes_password and Authentication.OAUTH2 not in self.authentication
@@ -144,8 +161,23 @@ class OAuth2:
         return replace(self, issuer=issuer, auth_url=auth_url, token_url=token_url)
 
 
-IMPLICIT_TLS_PORTS = {ServerType.IMAP: 993, ServerType.POP3: 995, ServerType.SMTP: 465}  # RFC 8314
-STARTTLS_PORTS = (143, 110, 587, 25, 4190)
+# What usual ports are for (RFC 8314, RFC 5804, IANA).
+USUAL_PORTS = {
+    993: (ServerType.IMAP, SocketType.SSL),
+    995: (ServerType.POP3, SocketType.SSL),
+    465: (ServerType.SMTP, SocketType.SSL),
+    143: (ServerType.IMAP, SocketType.STARTTLS),
+    110: (ServerType.POP3, SocketType.STARTTLS),
+    587: (ServerType.SMTP, SocketType.STARTTLS),
+    25: (ServerType.SMTP, SocketType.STARTTLS),
+    4190: (ServerType.MANAGESIEVE, SocketType.STARTTLS),
+}
+IMPLICIT_TLS_PORTS = {
+    type_: port for port, (type_, socket) in USUAL_PORTS.items() if socket is SocketType.SSL
+}
+STARTTLS_PORTS = tuple(
+    port for port, (_, socket) in USUAL_PORTS.items() if socket is SocketType.STARTTLS
+)
 
 # Image formats that browsers and mail clients can show.
 LOGO_TYPES = ("image/png", "image/svg+xml", "image/jpeg", "image/webp")

@@ -127,7 +127,7 @@ def disabled_domains(session: Session) -> Iterator[DisabledRow]:
         _TABLES["disabled_domain"], _DISABLED.domain_id == _DOMAIN.id
     )
     for chunk in chunks(read_by_key(session, query, _DOMAIN.id), _NAMES_AT_ONCE):
-        a_labels = {row["id"]: _a_label(str(row["name"])) for row in chunk}
+        a_labels = {row["id"]: a_label_of(str(row["name"])) for row in chunk}
         ids: dict[str, set[int]] = {}
         for row_id, _, a_label in same_domains(session, {*filter(None, a_labels.values())}):
             ids.setdefault(a_label, set()).add(row_id)
@@ -260,12 +260,12 @@ def non_normal_names(session: Session) -> Iterator[NonNormalName]:
 
 def _non_normal_rows(session: Session) -> Iterator[NonNormalName]:
     for row_id, name in lookup.domain_names(session):
-        a_label = _a_label(name)
+        a_label = a_label_of(name)
         if a_label != name:
             yield NonNormalName(row_id, name, a_label)
 
 
-def _a_label(name: str) -> str:
+def a_label_of(name: str) -> str:
     """Return the normal form of a name in the table ``domain``, "" if it is no domain name."""
     with suppress(AddressError):
         return domain_a_label(name.strip())

@@ -188,7 +188,7 @@ class Scope:
         A wildcard of another provider stands for them; ``*`` does not count. Or tokens or accounts
         are left of an earlier domain, which the key would get.
         """
-        from automx.changes.dependents import of_domains  # not for workers without the API
+        from automx.changes.dependents import of_names  # not for workers without the API
 
         query = select(_DOMAIN.name, _DOMAIN.provider_id).where(_DOMAIN.name.like("%*.%"))
         wildcards: dict[str, int] = {}
@@ -197,7 +197,7 @@ class Scope:
                 wildcards[kinds.domain_a_label(str(wildcard).strip())] = provider
         a_labels = {kinds.domain_a_label(name) for name in names}
         foreign = {name for name in a_labels if self._is_foreign(name, wildcards)}
-        return foreign | set(of_domains(session, a_labels))
+        return foreign | set(of_names(session, a_labels))
 
     def _is_foreign(self, a_label: str, wildcards: Mapping[str, int]) -> bool:
         labels = a_label.split(".")

@@ -23,6 +23,7 @@ from automx.cli import main
 from automx.database import Session, create_engine
 from automx.migrations import upgrade
 from automx.models import ORIGINS, metadata
+from automx.references import dangling_references
 from tests.commandline import attempt, automx
 from tests.databases import engine_uri
 from tests.documents import golden
@@ -234,7 +235,7 @@ def test_a_secret_is_read_from_standard_input_and_never_shown(filled: dict[str, 
         automx("audit", "list", "--json", env=filled),
     ]
     assert [text for text in printed if "s3cret" in text] == []
-    assert printed[2] == "Changed directory 1 (ldap.example.org): a secret.\n"
+    assert printed[2] == "Changed directory 1 (ldap.example.org): bind_password (a secret).\n"
     with opened(filled) as session:
         item = stored.item(session, "directory", 1)
     assert item is not None
@@ -392,6 +393,61 @@ def test_rows_of_the_same_name_are_told_apart_by_id_or_port(filled: dict[str, st
     assert shown["id"] == 3
 
 
+# A command, what the port is usual for, what the row is then, and options that may be meant.
+UNFIT = (
+    ("server set 1 --port 143", "imap with STARTTLS", "imap with SSL",
+     "--socket-type STARTTLS or --port 993"),
+    ("server set 1 --port 995", "pop3 with SSL", "imap with SSL", "--type pop3 or --port 993"),
+    ("server set 2 --port 587", "smtp with STARTTLS", "smtp with SSL",
+     "--socket-type STARTTLS or --port 465"),
+    ("server set 1 --socket-type STARTTLS", "imap with SSL", "imap with STARTTLS",
+     "--socket-type SSL or --port 143"),
+    ("server set 1 --socket-type plain", "imap with SSL", "imap with plain", "--socket-type SSL"),
+    ("server set 2 --type imap", "smtp with SSL", "imap with SSL", "--type smtp or --port 993"),
+    (
+        "server add --type smtp --name new.example --port 143 --socket-type SSL",
+        "imap with STARTTLS",
+        "smtp with SSL",
+        "--type imap or --socket-type STARTTLS or --port 465",
+    ),
+    ("directory set 1 --port 636", "LDAPS", "LDAP", "--use-ssl"),
+    ("directory set 1 --use-ssl", "LDAP", "LDAPS", "--no-use-ssl"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "usual", "found", "meant"), UNFIT)
+def test_a_port_that_is_usual_for_something_else_is_warned_of(
+    filled: dict[str, str], command: str, usual: str, found: str, meant: str
+) -> None:
+    yes = [] if " add " in command else ["--yes"]
+    result = attempt(*command.split(), *yes, env=filled)
+    assert result.returncode == 0
+    said = f"is usual for {usual}, and this is {found}: {meant} may be meant\n"
+    assert result.stderr.partition(": port ")[2].partition(" ")[2] == said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "server set 1 --port 143 --socket-type STARTTLS",
+        "server set 1 --port 143 --socket-type plain",
+        "server set 1 --port 1993",
+        "server set 1 --type pop --port 995",
+        "server set 2 --port 25 --socket-type STARTTLS",
+        "server add --type managesieve --name new.example",
+        "directory set 1 --port 636 --use-ssl",
+        "directory set 1 --port 3269 --use-ssl",
+        "directory set 1 --name ldaps://new.example:636 --port 636",
+    ],
+)
+def test_a_port_that_fits_is_not_warned_of(filled: dict[str, str], command: str) -> None:
+    yes = [] if " add " in command else ["--yes"]
+    assert attempt(*command.split(), *yes, env=filled).stderr == ""
+    # Nor is it when something else of such a row is changed.
+    automx("server", "set", "1", "--port", "143", "--socket-type", "SSL", "--yes", env=filled)
+    assert attempt("server", "set", "1", "--prio", "1", "--yes", env=filled).stderr == ""
+
+
 class Terminal:
     """A command that asks a question on a terminal."""
 
@@ -445,21 +501,49 @@ def test_a_question_names_how_many_domains_are_concerned(filled: dict[str, str])
     assert everything(filled) == before
 
 
-def test_the_second_of_two_administrators_gets_a_conflict(anywhere: dict[str, str]) -> None:
-    """Both have seen the same row when they are asked."""
-    terminals = [Terminal(anywhere, "server", "set", "1", "--prio", prio) for prio in ("1", "2")]
+def race(env: dict[str, str], *commands: str) -> str:
+    """Run two commands that have both seen the same rows when they ask; return why one fails.
+
+    The other one does all that it has to do.
+    """
+    before = len(entries(env))
+    terminals = [Terminal(env, *command.split()) for command in commands]
     for terminal in terminals:
         terminal.read(b"[y/N]: ")
     for terminal in terminals:
         terminal.type("y")
     ends = [terminal.end() for terminal in terminals]
-    [(_, done)] = [end for end in ends if end[0] == 0]
-    [(_, refused)] = [end for end in ends if end[0] == 1]
-    assert "Changed server 1 (imap.example.org): prio 10 -> " in done
-    assert refused.endswith(
-        "automx: Meanwhile, server 1 (imap.example.org) was changed: look at it again.\n"
+    assert sorted(status for status, _ in ends) == [0, 1], ends
+    [refused] = [text for status, text in ends if status]
+    assert len(entries(env)) > before
+    with opened(env) as session:
+        assert list(dangling_references(session)) == []
+    return refused.rpartition("automx: ")[2].partition("\n")[0]
+
+
+def test_of_two_administrators_the_second_gets_a_conflict(
+    anywhere: dict[str, str], tmp_path: Path
+) -> None:
+    def document(name: str, kind: str, member: str, value: object) -> Path:
+        """Write a document that changes a member of the first object of a kind."""
+        found = json.loads(automx("export", env=anywhere))
+        found[kind][0][member] = value
+        (tmp_path / name).write_text(json.dumps(found))
+        return tmp_path / name
+
+    changed = "Meanwhile, server {} was changed: look at it again."
+    replanned = "Meanwhile, the database was changed: look at the new plan."
+    assert race(anywhere, "server set 1 --prio 1", "server set 1 --prio 2") == changed.format(
+        "1 (imap.example.org)"
     )
-    changed = [entry for entry in entries(anywhere) if entry.action == "set"]
-    assert len(changed) == 1
-    item = json.loads(automx("server", "show", "1", "--json", env=anywhere))
-    assert item["prio"] == changed[0].details["after"]["prio"]
+    prio = entries(anywhere)[-1].details["after"]["prio"]
+    assert json.loads(automx("server", "show", "1", "--json", env=anywhere))["prio"] == prio
+    first = document("first.json", "domains", "disabled", True)
+    second = document("second.json", "servers", "prio", 7)
+    assert race(anywhere, f"apply {first}", f"apply {second}") == replanned
+    assert race(anywhere, "server set 2 --prio 1", "server del 2 --unlink") in {
+        changed.format("2 (smtp.example.org)"),
+        "There is no server 2.",
+    }
+    gone = "There is no directory 1."
+    assert race(anywhere, *["directory del 1 --unlink"] * 2) == gone

@@ -358,6 +358,69 @@ def test_names_of_one_domain_in_two_rows_need_an_id(session: Session) -> None:
     )
 
 
+def test_an_id_says_which_of_two_rows_for_a_domain_is_meant(session: Session) -> None:
+    applied(session, HOSTER)
+    domain = metadata.tables["domain"]
+    session.execute(domain.insert().values(id=9, name="xn--mller-kva.example", provider_id=1))
+    session.commit()
+    document = edited("domains.2.id", 9)
+    assert refused(session, document) == "The database holds the domain müller.example already"
+    document["domains"][2]["name"] = "xn--mller-kva.example"
+    plan = applied(session, document)
+    assert [(each.kind, each.id) for each in plan.changed] == [("domain", 9)]
+    assert not applied(session, document)
+
+
+NAMES = (
+    {1: "b.example", 2: "a.example"},
+    {1: "new.example", 2: "a.example"},
+    {1: "b.example", 2: "xn--mller-kva.example", 3: "a.example"},
+)
+
+
+def test_domains_swap_their_names(any_session: Session) -> None:
+    applied(any_session, HOSTER)
+    document = deepcopy(HOSTER)
+    for names in NAMES:
+        plan = applied(any_session, with_names(document, names))
+        assert {each.id: each.name for each in plan.changed} == names
+        assert not applied(any_session, with_names(document, names))
+        applied(any_session, with_names(document, {}))
+
+
+def with_names(document: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
+    """Return a document that names its domains by ids, some with another name."""
+    domains = [
+        value | {"id": row_id, "name": names.get(row_id, value["name"])}
+        for row_id, value in enumerate(document["domains"], 1)
+    ]
+    return document | {"domains": domains}
+
+
+def test_a_name_that_a_domain_gives_up_may_be_that_of_a_new_one(any_session: Session) -> None:
+    applied(any_session, HOSTER)
+    document = edited("domains.0", {**HOSTER["domains"][0], "id": 1, "name": "moved.example"})
+    document["domains"].append(HOSTER["domains"][0])
+    plan = applied(any_session, document)
+    assert ([each.name for each in plan.added], [each.name for each in plan.changed]) == (
+        ["a.example"],
+        ["moved.example"],
+    )
+    assert not applied(any_session, document)
+
+
+@pytest.mark.parametrize("kind", ["servers", "providers"])
+def test_rows_of_other_kinds_swap_their_names(session: Session, kind: str) -> None:
+    applied(session, HOSTER)
+    document = edited(f"{kind}.0.id", 1)
+    first, second = document[kind][:2]
+    second["id"] = 2
+    first["name"], second["name"] = second["name"], first["name"]
+    plan = applied(session, document)
+    assert {each.id for each in plan.changed if each.kind == kind[:-1]} == {1, 2}
+    assert not applied(session, document)
+
+
 def test_a_port_is_changed_if_type_and_name_say_which_server_is_meant(session: Session) -> None:
     applied(session, HOSTER)
     plan = applied(session, edited("servers.2.port", 2525))  # there are two of this name
@@ -546,6 +609,47 @@ def test_an_apply_that_is_killed_leaves_all_or_nothing(any_database_uri: str) ->
             assert everything(session) == before
     with opened(uri) as session:
         assert len(applied(session, document, prune=True).removed) == 2
+
+
+WAITING = """
+import json, signal, sys
+from datetime import UTC, datetime
+from sqlalchemy import Engine, event
+from automx.apply import apply
+from automx.database import open_session
+
+@event.listens_for(Engine, "after_cursor_execute")
+def wait(connection, cursor, statement, *_):
+    if statement.startswith(sys.argv[2]):
+        print("in the middle", flush=True)
+        signal.pause()
+
+with open_session(sys.argv[1]) as session:
+    document = json.load(sys.stdin)
+    apply(session, document, actor="user:root", now=datetime.now(UTC), digest="")
+"""
+
+
+def test_ten_thousand_domains_are_applied_or_none(any_database_uri: str) -> None:
+    """The program is killed when it has inserted the domains, and before their servers."""
+    uri = engine_uri(any_database_uri)
+    upgrade(uri)
+    domains = [{"name": f"d{number}.example", "provider": "East"} for number in range(10_000)]
+    document = edited("domains", domains)
+    command = [sys.executable, "-c", WAITING, uri, "INSERT INTO server_domain"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(document))
+        process.stdin.close()
+        assert process.stdout.readline() == "in the middle\n"
+        process.kill()
+    with opened(uri) as session:
+        assert {name: rows for name, rows in everything(session).items() if rows} == {}
+        assert list(audit.entries(session)) == []
+        assert len(applied(session, HOSTER).added) == 10  # no lock is left
 
 
 # Any database.

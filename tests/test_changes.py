@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import select
 
 from automx import audit, lookup
-from automx.changes import Change, Changes, stored
+from automx.accounts import tokens
+from automx.changes import Change, Changes, selection, stored
 from automx.database import Session, create_engine, open_session
 from automx.errors import ConflictError, SeedError, UnknownRowError
 from automx.members import TABLES
@@ -350,6 +351,94 @@ def test_of_two_administrators_who_saw_the_same_row_one_gets_a_conflict(any_data
         ports = [item["port"] for _, item in stored.items(session, "server", [1, 2])]
         assert ports in ([1, 1], [2, 2])
         assert [e.actor for e in audit.entries(session)][-2:] == [f"user:{ports[0]}"] * 2
+
+
+@pytest.fixture
+def twins(any_session: Session) -> Session:
+    """A database in which two rows are the domain müller.example, as in one of automx2."""
+    domain = metadata.tables["domain"]
+    for row_id, name in ((21, "Müller.example"), (22, "xn--mller-kva.example")):
+        any_session.execute(domain.insert().values(id=row_id, name=name, provider_id=1))
+    token = tokens.add(any_session, "party", "xn--mller-kva.example", now=NOW)
+    assert token.domain_row is not None
+    any_session.commit()
+    return any_session
+
+
+def test_one_of_two_rows_for_a_domain_can_be_changed(twins: Session) -> None:
+    patches: list[dict[str, Any]] = [
+        {"disabled": True},
+        {"provider": 2},
+        {"servers": [1]},
+        {"ldapserver_id": 1, "provider": 1},
+    ]
+    for row_id in (21, 22):
+        other = stored.item(twins, "domain", 43 - row_id)
+        for patch in patches:
+            change = one(twins, "set", "domain", row_id, patch)
+            assert change.difference().keys() == patch.keys()
+            assert stored.item(twins, "domain", row_id) == change.after
+        assert stored.item(twins, "domain", 43 - row_id) == other
+    # The spelling stays.
+    spelled = {21: "Müller.example", 22: "xn--mller-kva.example"}
+    assert selection.names(twins, "domain", [21, 22]) == spelled
+    one(twins, "set", "domain", 21, {"name": "mueller.example"})
+    one(twins, "set", "domain", 22, {"name": "müller.example"})
+
+
+def test_one_of_two_rows_for_a_domain_can_be_deleted_and_the_last_one_is_needed(
+    twins: Session,
+) -> None:
+    in_use = r"is in use: 1 token \(party\)$"
+    changes = Changes(twins, "user:root", now=NOW)
+    with pytest.raises(ConflictError, match=in_use):
+        changes.remove("domain", [item for _, item in stored.items(twins, "domain", [21, 22])])
+    one(twins, "delete", "domain", 22)
+    with pytest.raises(ConflictError, match=in_use):
+        one(twins, "delete", "domain", 21)
+
+
+def test_no_row_gets_the_name_of_another_one(twins: Session) -> None:
+    for name in ("example.com", "Example.COM", "MÜLLER.example"):
+        with pytest.raises(ConflictError, match=r"^The database holds the domain .* already$"):
+            one(twins, "set", "domain", 2, {"name": name})
+        twins.rollback()
+
+
+def test_a_name_that_is_no_domain_name_can_be_corrected_or_deleted(session: Session) -> None:
+    domain = metadata.tables["domain"]
+    for row_id, name in ((21, "no domain"), (22, "..")):
+        session.execute(domain.insert().values(id=row_id, name=name, provider_id=1))
+    session.commit()
+    one(session, "delete", "domain", 21)
+    one(session, "set", "domain", 22, {"name": "good.example"})
+    assert dict(stored.items(session, "domain", [21, 22]))[22]["name"] == "good.example"
+
+
+def test_domains_swap_their_names(any_session: Session) -> None:
+    for renames in (
+        {1: "example.net", 2: "example.com"},
+        {1: "new.example", 2: "example.net"},
+        {1: "example.org", 2: "new.example", 3: "example.net"},
+    ):
+        any_session.rollback()
+        changes = Changes(any_session, "user:root", now=NOW)
+        items = [item for _, item in stored.items(any_session, "domain", renames)]
+        changes.replace("domain", [(item, item | {"name": renames[item["id"]]}) for item in items])
+        changes.finish()
+        any_session.commit()
+        assert selection.names(any_session, "domain", renames) == renames
+        entries = list(audit.entries(any_session))[-len(renames) :]
+        assert {entry.details["after"]["name"] for entry in entries} == {*renames.values()}
+
+
+def test_a_name_that_is_kept_is_not_free(session: Session) -> None:
+    session.rollback()
+    changes = Changes(session, "user:root", now=NOW)
+    items = [item for _, item in stored.items(session, "domain", [1, 2])]
+    pairs = [(items[0], items[0] | {"name": "example.net"}), (items[1], items[1] | {"provider": 2})]
+    with pytest.raises(ConflictError, match=r"^The database holds the domain example.net already$"):
+        changes.replace("domain", pairs)
 
 
 def test_a_row_of_another_origin_is_left_alone(session: Session) -> None:

@@ -19,11 +19,11 @@ from tests.test_apply import HOSTER, edited
 
 PLAN = """\
 + server pop.example.com
-~ provider East: details.color #1a5fb4 -> #000000; details.help_url none -> https://help.example.com/
+~ provider East: color #1a5fb4 -> #000000; help_url none -> https://help.example.com/
 ~ directory ldap.example.com: bind_password none -> ***
 ~ server imap.example.com: port 143 -> 993; socket_type STARTTLS -> SSL
-~ domain a.example: provider East -> West; servers imap.example.com, smtp.example.com, smtp.example.com -> none
-~ domain müller.example: servers imap.example.com, smtp.example.com, smtp.example.com -> imap.example.com, smtp.example.com, smtp.example.com, pop.example.com
+~ domain a.example: provider 1 (East) -> 2 (West); servers 1 (imap.example.com), 2 (smtp.example.com), 3 (smtp.example.com) -> none
+~ domain müller.example: servers 1 (imap.example.com), 2 (smtp.example.com), 3 (smtp.example.com) -> 1 (imap.example.com), 2 (smtp.example.com), 3 (smtp.example.com), 4 (pop.example.com)
 - domain b.example
 Add 1 server; change 1 provider, 1 directory, 1 server, 2 domains; remove 1 domain.
 """  # noqa: E501 - as it is printed
@@ -70,6 +70,35 @@ def test_a_plan_says_what_is_changed_and_no_secret(
         entry = list(audit.entries(session))[-1]
     assert entry.actor.startswith("user:")
     assert entry.details["digest"] == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_a_plan_shows_a_change_in_the_words_of_the_command_that_makes_it(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    automx("apply", written(tmp_path / "a.yaml", HOSTER), "--yes", env=env)
+    options = [
+        "--provider",
+        "West",
+        "--directory",
+        "ldap.example.com",
+        "--server",
+        "1",
+        "--disabled",
+    ]
+    printed = automx("domain", "set", "a.example", *options, "--dry-run", env=env)
+    values = printed.removeprefix("Would change domain a.example: ").removesuffix(".\n")
+    assert values == (
+        "provider 1 (East) -> 2 (West), ldapserver_id none -> 1 (ldap.example.com), servers"
+        " 1 (imap.example.com), 2 (smtp.example.com), 3 (smtp.example.com) -> 1 (imap.example.com),"
+        " disabled no -> yes"
+    )
+    change = {"provider": "West", "ldapserver_id": 1, "servers": [1], "disabled": True}
+    document = edited("servers.0.id", 1)
+    document["ldapservers"][0]["id"] = 1
+    document["domains"][0] |= change
+    planned = automx("apply", written(tmp_path / "b.yaml", document), "--dry-run", env=env)
+    line = planned.splitlines()[0].removeprefix("~ domain a.example: ")
+    assert line.replace("; ", ", ") == values
 
 
 def test_the_json_of_a_plan_has_three_lists(env: dict[str, str], tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def add(
     session: Session, name: str = "party", domain: str = "example.com", **fields: object
 ) -> Token:
     """Make a token and commit it."""
-    token = tokens.add(session, name, domain, now=NOW, **fields)
+    token = tokens.add(session, name, domain, now=NOW, actor=None, **fields)
     session.commit()
     return token
 

@@ -5,7 +5,6 @@ transaction is open meanwhile.
 """
 
 import logging
-import re
 import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from typing import Any
 from sqlalchemy import (
     Column,
     ColumnElement,
+    Executable,
     RowMapping,
     Select,
     delete,
@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from automx import lookup, rows
+from automx import audit, lookup, rows
 from automx.accountcolumns import TOKEN
 from automx.accounts import tokens
 from automx.accounts.tokens import Obstacle, Token
@@ -33,7 +33,6 @@ from automx.address import EmailAddress
 from automx.backends import Backend, Backends, Owner
 from automx.database import Session, commit
 from automx.errors import (
-    AddressError,
     AutomxError,
     BadRecordError,
     ConflictError,
@@ -46,7 +45,6 @@ from automx.errors import (
     UnfitAddressError,
     UnknownAccountError,
 )
-from automx.kinds import BadValueError
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
 from automx.models import second_of
@@ -64,7 +62,6 @@ SETTLED_AFTER = timedelta(minutes=15)
 
 # The letters of passwords: those of names, and capitals that look like no other letter or digit.
 LETTERS = tokens.NAME_LETTERS + "ACDEFGHJKLMNPQRTUVWXY"
-
 
 # Of an account with a mailbox: no program is making or deleting it.
 SETTLED = frozenset({State.ACTIVE, State.DISABLING, State.DISABLED})
@@ -139,16 +136,18 @@ def create(
     now: datetime,
     address: str | None = None,
     password: str | None = None,
+    actor: str | None = None,
 ) -> NewAccount:
     """Make an account and return it; commits before and after the call of the backend.
 
-    ``address`` and ``password`` are random by default. Raises ForbiddenError if the token makes no
-    (further) account, TakenError if the address, or each one that was tried, is taken, the errors
-    of the backend, AddressError for an address that the token cannot make, and BadRecordError if
-    the domain of the token is gone. The token then has its use back.
+    ``address`` and ``password`` are random by default. ``actor`` is the administrator for the
+    audit; a person with a QR code is None, and no entry. Raises ForbiddenError if the token makes
+    no (further) account, TakenError if the address, or each one that was tried, is taken, the
+    errors of the backend, AddressError for an address that the token cannot make, and
+    BadRecordError if the domain of the token is gone. The token then has its use back.
     """
     check_usable(session, token, now)
-    fixed = token.address if address is None else _allowed_address(address, token)
+    fixed = token.address if address is None else tokens.allowed_address(token, address)
     check_domain(session, token)
     backend = backends.get(token.backend)
     if address is not None:  # that of a token was checked when the token was made
@@ -157,11 +156,11 @@ def create(
     error: AutomxError = TryAgainError()
     for _ in range(ATTEMPTS):
         try:
-            made = _claim(session, token, backends.name(token.backend), now, fixed)
+            made = _claim(session, token, backends.name(token.backend), now, fixed, actor)
             if made is None:  # another account has just given its use back
                 continue
             if made.state is State.CREATING:
-                _make_mailbox(session, backend, made, password)
+                _make_mailbox(session, backend, made, password, _entry(made, "add", actor, now))
             return NewAccount(made.address, password, token.expiry, token.lifetime, made.expires_at)
         except TakenError:
             if fixed:
@@ -196,27 +195,42 @@ def check_domain(session: Session, token: Token) -> None:
         raise ForbiddenError(tokens.REASONS[Obstacle.OFF])
 
 
-def remove(session: Session, account: Account, backends: Backends, *, now: datetime) -> bool:
-    """Delete an account and its mailbox, as end() does.
+def remove(
+    session: Session,
+    account: Account,
+    backends: Backends,
+    *,
+    now: datetime,
+    actor: str | None = None,
+) -> bool:
+    """Delete an account and its mailbox, as end() does; ``actor`` is for the audit.
 
     Returns False if there is a mailbox that was not made for the account: it stays. Raises
     ConflictError if another program works on the account, and the errors of the backend.
     """
     if account.is_in_progress(now):
         raise ConflictError(f"{account.address} is being made or deleted right now.")
-    outcome = end(session, account, backends, now=now)
+    outcome = end(session, account, backends, now=now, actor=actor)
     if outcome is Outcome.SKIPPED:
         raise ConflictError(f"{account.address} has just been changed by another program.")
     return outcome is Outcome.DELETED
 
 
-def end(session: Session, account: Account, backends: Backends, *, now: datetime) -> Outcome:
+def end(
+    session: Session,
+    account: Account,
+    backends: Backends,
+    *,
+    now: datetime,
+    actor: str | None = None,
+) -> Outcome:
     """Delete the mailbox of an account, then its row; commits before and after the backend's calls.
 
     The mailbox is deleted only if it was made for this account. The token of an account that was
     never finished gets its use back, unless it has it already. Raises the errors of the backend;
     the account then stays as it was, so that the next try need not wait. After MailLeftError it is
-    deleted all the same: there is nothing left to try.
+    deleted all the same: there is nothing left to try. The audit has an entry if there is an
+    ``actor``: what a program does because an account has expired is none.
     """
     is_unfinished = account.state in {State.CREATING, State.UNDOING}
     aim = State.UNDOING if is_unfinished else State.DELETING
@@ -224,17 +238,28 @@ def end(session: Session, account: Account, backends: Backends, *, now: datetime
     if taken is None:
         return Outcome.SKIPPED
     row = delete(AccountRow).where(*unchanged(taken))
+    entry = _entry(account, "delete", actor, now)
     try:
         outcome = _delete_mailbox(backends.get(account.backend), account)
     except MailLeftError:
-        commit(session, row)
+        commit(session, row, *entry)
         raise
     except BaseException:
         before = aim if is_unfinished else account.state  # the use stays given back
         change(session, taken, state=before, changed_at=account.changed_at)
         raise
-    commit(session, row)
+    commit(session, row, *entry)
     return outcome
+
+
+def _entry(account: Account, action: str, actor: str | None, now: datetime) -> list[Executable]:
+    """Return the statement that writes the act of an administrator into the audit, if it is one."""
+    if actor is None:
+        return []
+    values = {"made_by": account.token, "expires": iso(account.expires_at)}
+    details = {"before" if action == "delete" else "after": values}
+    name = account.address
+    return [audit.entry(actor, now, action=action, kind="account", name=name, details=details)]
 
 
 def get(session: Session, address: str) -> Account:
@@ -327,16 +352,17 @@ def unchanged(account: Account) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def change(session: Session, account: Account, **values: Any) -> Account | None:
+def change(session: Session, account: Account, *also: Executable, **values: Any) -> Account | None:
     """Set columns of an account and return it; None if another program has changed it meanwhile.
 
-    An account that is no longer being made gives its use back to the token. Tokens are locked
-    before accounts, here as elsewhere: one order prevents deadlocks.
+    ``also`` are further statements of the same transaction. An account that is no longer being made
+    gives its use back to the token. Tokens are locked before accounts, here as elsewhere: one order
+    prevents deadlocks.
     """
     is_undone = account.state is State.CREATING and values.get("state") is State.UNDOING
     back = [tokens.release(account.token_id)] if is_undone else []
     row = update(AccountRow).where(*unchanged(account)).values(values)
-    return replace(account, **values) if commit(session, *back, row) else None
+    return replace(account, **values) if commit(session, *back, row, *also) else None
 
 
 def new_password() -> str:
@@ -352,26 +378,13 @@ def new_password() -> str:
             return password
 
 
-def _allowed_address(text: str, token: Token) -> str:
-    """Return an address in lower case; AddressError if the token cannot make it."""
-    address = str(EmailAddress.parse(text.lower()))
-    try:
-        TOKEN["address"].read(address)
-    except BadValueError:
-        raise AddressError(
-            "The part before the @ may have letters, digits and . _ + - only."
-        ) from None
-    if token.address is not None and address != token.address:
-        raise AddressError(f"The token {token.name} makes {token.address} only.")
-    if not address.endswith(f"@{token.domain}"):
-        raise AddressError(f"The token {token.name} makes addresses of {token.domain} only.")
-    if token.address is None and not re.match(rf"{re.escape(token.prefix)}[^@]", address):
-        raise AddressError(f"The token {token.name} makes addresses with {token.prefix}… only.")
-    return address
-
-
 def _claim(
-    session: Session, token: Token, backend: str, now: datetime, address: str | None
+    session: Session,
+    token: Token,
+    backend: str,
+    now: datetime,
+    address: str | None,
+    actor: str | None,
 ) -> Account | None:
     """Claim a use of the token and insert the account, in one transaction.
 
@@ -392,10 +405,12 @@ def _claim(
         "warned_at": None,
     }
     try:
-        done = commit(session, tokens.claim(token, now), insert(AccountRow).values(values))
-        if done:
-            key: Any = done[-1].inserted_primary_key
-            return Account(id=key.id, token=token.name, **values)
+        made = Account(id=0, token=token.name, **values)
+        entry = _entry(made, "add", actor, now) if made.state is State.ACTIVE else []
+        row = insert(AccountRow).values(values)
+        if done := commit(session, tokens.claim(token, now), row, *entry):
+            key: Any = done[1].inserted_primary_key
+            return replace(made, id=key.id)
         check_usable(session, tokens.find(session, token.token), now)
     except IntegrityError:
         found = select(AccountRow.c.state).where(AccountRow.c.address == name)
@@ -412,10 +427,13 @@ def _claim(
     return None
 
 
-def _make_mailbox(session: Session, backend: Backend, account: Account, password: str) -> None:
+def _make_mailbox(
+    session: Session, backend: Backend, account: Account, password: str, entry: list[Executable]
+) -> None:
     """Let the backend make the mailbox of a new account; without a mailbox, delete the account.
 
-    Raises SilentError if "automx prune" has given up the account meanwhile.
+    ``entry`` writes the account into the audit. Raises SilentError if "automx prune" has given up
+    the account meanwhile.
     """
     too_late = SilentError(cause=f"account {account.address}: it took too long to make it")
     try:
@@ -429,7 +447,7 @@ def _make_mailbox(session: Session, backend: Backend, account: Account, password
     except BaseException:  # there may be a mailbox, now or later
         change(session, account, state=State.UNDOING)
         raise
-    if not change(session, account, state=State.ACTIVE):
+    if not change(session, account, *entry, state=State.ACTIVE):
         log.error("%s is deleted at once: it took too long to make it", account.address)
         # This process may have slept, and somebody else may have the address by now.
         _delete_mailbox(backend, account)

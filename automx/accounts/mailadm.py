@@ -4,6 +4,7 @@ A token of mailadm can be deleted while its users stay, and the meaning of an ex
 version to version; the report has a note for each token or account that could not be kept as it is.
 """
 
+import hashlib
 import re
 import secrets
 import shlex
@@ -15,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from automx import kinds, lookup
+from automx import audit, kinds, lookup
 from automx.accountcolumns import (
     ACCOUNT,
     LONGEST_LIFETIME,
@@ -109,17 +110,19 @@ def take_over(
     mailadm: Mailadm,
     *,
     now: datetime,
+    actor: str | None = None,
     domain: str | None = None,
     backend: str | None = None,
 ) -> Report:
     """Add mailadm's tokens and users, and return a report; flushes, and does not commit.
 
-    Rows that are here already stay, but the count of uses of a token is raised to that in mailadm;
-    so the import can be repeated. ``domain`` is that of the tokens and of the users to add, by
-    default mailadm's; ``backend`` is that of the mailboxes, by default ``mailcow``. Raises
-    BadRequestError if mailadm's database does not name them, AddressError and UnknownDomainError
-    for a domain that cannot be used, and ConflictError, after which nothing is added, if another
-    program changes the tables meanwhile.
+    ``actor`` is for the audit, which has one entry if anything was changed. Rows that are here
+    already stay, but the count of uses of a token is raised to that in mailadm; so the import can
+    be repeated. ``domain`` is that of the tokens and of the users to add, by default mailadm's;
+    ``backend`` is that of the mailboxes, by default ``mailcow``. Raises BadRequestError if
+    mailadm's database does not name them, AddressError and UnknownDomainError for a domain that
+    cannot be used, and ConflictError, after which nothing is added, if another program changes the
+    tables meanwhile.
     """
     report = Report(_domain(session, mailadm, domain), _backend(mailadm, backend))
     try:
@@ -132,12 +135,31 @@ def take_over(
             "The accounts were changed by another program meanwhile: nothing was imported. Please"
             " run this again."
         ) from error
+    _write(session, mailadm, report, actor, now)
     if mailadm.has_passwords and mailadm.users:
         report.notes.append(
             "This database is of the time before mailcow: if mail servers take the passwords of the"
             " accounts from it, they need it on."
         )
     return report
+
+
+def _write(
+    session: Session, mailadm: Mailadm, report: Report, actor: str | None, now: datetime
+) -> None:
+    """Write the import into the audit, with the digest of mailadm's tokens and users."""
+    added = {"token": report.tokens.added, "account": report.accounts.added}
+    numbers = {"add": added, "set": {"token": len(report.raised)}}
+    found = {
+        action: counts
+        for action, of in numbers.items()
+        if (counts := {kind: number for kind, number in of.items() if number})
+    }
+    if actor is not None and found:
+        texts = "".join(repr(row) for row in (*mailadm.tokens, *mailadm.users))
+        digest = hashlib.sha256(texts.encode(errors="surrogatepass")).hexdigest()
+        details = {"numbers": found, "digest": digest}
+        audit.write(session, actor, now, action="bulk", kind="", name="", details=details)
 
 
 def settings(mailadm: Mailadm, report: Report) -> dict[str, str]:
@@ -361,7 +383,8 @@ class _Import:
 
     def _add(self, name: str, **columns: object) -> Token:
         domain, backend = self.report.domain, self.report.backend
-        return tokens.add(self.session, name, domain, now=self.now, backend=backend, **columns)
+        columns |= {"backend": backend}
+        return tokens.add(self.session, name, domain, now=self.now, actor=None, **columns)
 
 
 def _allowed_name(name: str) -> str:

@@ -3,8 +3,10 @@
 import functools
 import hmac
 import logging
+import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -25,8 +27,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from automx import lookup, references, rows
+from automx import audit, lookup, references, rows
 from automx.accountcolumns import NEVER, TOKEN, TOKEN_DEFAULTS
+from automx.address import EmailAddress
 from automx.database import Session, savepoint
 from automx.duration import parse_duration
 from automx.errors import (
@@ -41,10 +44,11 @@ from automx.errors import (
     UnknownTokenError,
 )
 from automx.formats.dclogin import account_text
+from automx.kinds import BadValueError
 from automx.lookup import DomainRow
 from automx.models import Account, DisabledDomain, second_of
 from automx.models import Token as TokenRow
-from automx.moments import iso
+from automx.moments import iso, this_second
 from automx.texts import N_
 
 log = logging.getLogger(__name__)
@@ -136,6 +140,14 @@ class Token:
         return {
             "name": self.name,
             "token": self.token,
+            **self.fields(),
+            "created": iso(self.created_at),
+            "dcaccount": self.qr_text(web_endpoint),
+        }
+
+    def fields(self) -> dict[str, object]:
+        """Return what a token is like, without name and secret."""
+        return {
             "expiry": self.expiry,
             "prefix": self.prefix,
             "maxuse": self.maxuse,
@@ -146,23 +158,29 @@ class Token:
             "revoked": self.is_revoked,
             "backend": self.backend or None,
             "spare_active": self.spare_active,
-            "created": iso(self.created_at),
-            "dcaccount": self.qr_text(web_endpoint),
         }
 
 
 _ALL = select(*rows.selected("token"))
 
 
-def add(session: Session, name: str, domain: str, *, now: datetime, **columns: object) -> Token:
+def add(
+    session: Session,
+    name: str,
+    domain: str,
+    *,
+    now: datetime,
+    actor: str | None = None,
+    **columns: object,
+) -> Token:
     """Make a token and return it; flushes, and does not commit.
 
-    ``columns`` are values of TOKEN, by default those of TOKEN_DEFAULTS; ``token`` is the
-    secret, by default a new one. With ``address``, the token makes this mailbox and no other:
-    prefix and maxuse are then of no effect. Raises BadRequestError for a value that a column cannot
-    hold, AddressError for an address of another domain, UnknownDomainError if no row of the table
-    ``domain`` fits, DisabledDomainError if it is switched off, and ConflictError if there is a
-    token of this name or secret.
+    ``actor`` is for the audit, None for no entry. ``columns`` are values of TOKEN, by default
+    those of TOKEN_DEFAULTS; ``token`` is the secret, by default a new one. With ``address``,
+    the token makes this mailbox and no other: prefix and maxuse are then of no effect. Raises
+    BadRequestError for a value that a column cannot hold, AddressError for an address of another
+    domain, UnknownDomainError if no row of the table ``domain`` fits, DisabledDomainError if it is
+    switched off, and ConflictError if there is a token of this name or secret.
     """
     if columns.get("token") is None:
         columns["token"] = new_token()
@@ -188,15 +206,24 @@ def add(session: Session, name: str, domain: str, *, now: datetime, **columns: o
             session.execute(insert(TokenRow).values(values))
     except IntegrityError:
         raise ConflictError(f"There is a token {name} already, or one of its secret.") from None
-    return get(session, name)
+    token = get(session, name)
+    _write(session, actor, now, "add", name, {"after": token.fields()})
+    return token
 
 
-def edit(session: Session, name: str, changes: Mapping[str, object]) -> Token:
+def edit(
+    session: Session,
+    name: str,
+    changes: Mapping[str, object],
+    *,
+    actor: str | None = None,
+    now: datetime | None = None,
+) -> Token:
     """Change fields of a token and return it as it is then; the count of its uses stays.
 
     ``changes`` maps some of expiry, prefix, maxuse, valid_until, backend, spare_active and
-    is_revoked to their new values. Accounts that exist keep their expiry. Raises as add(), and
-    UnknownTokenError.
+    is_revoked to their new values. Accounts that exist keep their expiry. ``actor`` and ``now`` are
+    for the audit, which has no entry without an actor. Raises as add(), and UnknownTokenError.
     """
     if fixed := sorted(changes.keys() - _EDITABLE):
         raise BadRequestError(f"The field {fixed[0]} of a token cannot be changed.")
@@ -205,12 +232,25 @@ def edit(session: Session, name: str, changes: Mapping[str, object]) -> Token:
         raise BadRequestError("A token for one mailbox has neither prefix nor maxuse.")
     if values := _checked(changes):
         session.execute(update(TokenRow).where(TokenRow.c.id == token.id).values(values))
-    return get(session, name)
+    edited = get(session, name)
+    before, after = token.fields(), edited.fields()
+    changed = [key for key in before if before[key] != after[key] and key != "usecount"]
+    if changed:
+        sides = {"before": before, "after": after}
+        details = {side: {key: of[key] for key in changed} for side, of in sides.items()}
+        _write(session, actor, now, "set", name, details)
+    return edited
 
 
-def remove(session: Session, name: str) -> None:
-    """Delete a token. Raises UnknownTokenError, and ConflictError if accounts were made by it."""
-    token_id = _row(session, name)["id"]
+def remove(
+    session: Session, name: str, *, actor: str | None = None, now: datetime | None = None
+) -> None:
+    """Delete a token. Raises UnknownTokenError, and ConflictError if accounts were made by it.
+
+    ``actor`` and ``now`` are for the audit, which has no entry without an actor.
+    """
+    row = _row(session, name)
+    token_id = row["id"]
     try:
         with savepoint(session):
             number = number_of_accounts(session, token_id)
@@ -223,6 +263,24 @@ def remove(session: Session, name: str) -> None:
             f"The token {name} has {number} account{'s' * (number != 1)}: delete them first, or"
             " revoke the token, which keeps them."
         )
+    fields: dict[str, object] = {}
+    with suppress(BadRecordError):
+        fields = _loaded(row, lambda _: None).fields()
+    _write(session, actor, now, "delete", name, {"before": fields})
+
+
+def _write(
+    session: Session,
+    actor: str | None,
+    now: datetime | None,
+    action: str,
+    name: str,
+    details: Mapping[str, object],
+) -> None:
+    """Write an entry of the audit for what an administrator has done."""
+    if actor is not None:
+        moment = now or this_second()
+        audit.write(session, actor, moment, action=action, kind="token", name=name, details=details)
 
 
 def number_of_accounts(session: Session, token_id: int) -> int:
@@ -328,6 +386,24 @@ def sample_address(domain: str, columns: Mapping[str, object]) -> str | None:
     if bad:
         return None
     return read["address"] or _random_address(read["prefix"], read["domain"])
+
+
+def allowed_address(token: Token, text: str) -> str:
+    """Return an address in lower case; AddressError if the token cannot make it."""
+    address = str(EmailAddress.parse(text.lower()))
+    try:
+        TOKEN["address"].read(address)
+    except BadValueError:
+        raise AddressError(
+            "The part before the @ may have letters, digits and . _ + - only."
+        ) from None
+    if token.address is not None and address != token.address:
+        raise AddressError(f"The token {token.name} makes {token.address} only.")
+    if not address.endswith(f"@{token.domain}"):
+        raise AddressError(f"The token {token.name} makes addresses of {token.domain} only.")
+    if token.address is None and not re.match(rf"{re.escape(token.prefix)}[^@]", address):
+        raise AddressError(f"The token {token.name} makes addresses with {token.prefix}… only.")
+    return address
 
 
 def _random_address(prefix: str, domain: str) -> str:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from flask import Response, request
 
-from automx import audit, kinds, schema
+from automx import kinds, schema
 from automx.accountcolumns import TOKEN
 from automx.accounts import accounts, created, edits, requests
 from automx.accounts import tokens as all_tokens
@@ -128,10 +128,15 @@ def _add(call: Call) -> Response:
         _naming_members(password),
     ):
         made = accounts.create(
-            session, token, parts().backends, now=access.now, address=address, password=password
+            session,
+            token,
+            parts().backends,
+            now=access.now,
+            address=address,
+            password=password,
+            actor=access.key.actor,
         )
         once.address = made.address
-    _audit(access, session, "add", made.address, token.name)
     created.tell(parts().settings.accounts, made, token)
     document = {
         "address": made.address,
@@ -166,24 +171,10 @@ def _delete(call: Call) -> Response:
     account = _account(access, session, call.path["address"])
     check_match(account.document())
     try:
-        accounts.remove(session, account, parts().backends, now=access.now)
+        accounts.remove(session, account, parts().backends, now=access.now, actor=access.key.actor)
     except MailLeftError as error:  # there is nothing left that could be tried
         log.warning("%s: %s", account.address, error.reason)
-    _audit(access, session, "delete", account.address, account.token)
     return answer_nothing()
-
-
-def _audit(access: Access, session: Session, action: str, address: str, token: str) -> None:
-    audit.write(
-        session,
-        access.key.actor,
-        access.now,
-        action=action,
-        kind="account",
-        name=address,
-        details={"made_by": token},
-    )
-    session.commit()
 
 
 _ONE = "/accounts/{address}"

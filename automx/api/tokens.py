@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from flask import Response, request
 
-from automx import audit, changelog, kinds, schema
+from automx import changelog, kinds, schema
 from automx.accountcolumns import TOKEN
 from automx.accounts import tokens
 from automx.accounts.tokens import Token
@@ -134,12 +134,11 @@ def _add(call: Call) -> Response:
     if not sees(access, session, domain):
         raise unknown
     try:
-        token = tokens.add(session, name, domain, now=access.now, **columns)
+        token = tokens.add(session, name, domain, now=access.now, actor=access.key.actor, **columns)
     except (UnknownDomainError, DisabledDomainError):
         raise unknown from None
     except BadRequestError as error:
         raise SeedError(f"{error}") from error
-    _audit(access, session, "add", token)
     session.commit()
     url = f"{request.script_root}/api/v1/tokens/{quote(token.name)}"
     return _answer(token, access, 201, Location=url)
@@ -159,10 +158,9 @@ def _change(call: Call) -> Response:
     columns = _columns(access, read_body(patch=True), _CHANGED)
     token = _to_change(call)
     try:
-        token = tokens.edit(session, token.name, columns)
+        token = tokens.edit(session, token.name, columns, actor=access.key.actor, now=access.now)
     except BadRequestError as error:
         raise SeedError(f"{error}") from error
-    _audit(access, session, "set", token)
     session.commit()
     return _answer(token, access)
 
@@ -170,23 +168,9 @@ def _change(call: Call) -> Response:
 def _delete(call: Call) -> Response:
     session = current_session()
     token = _to_change(call)
-    tokens.remove(session, token.name)
-    _audit(call.access, session, "delete", token)
+    tokens.remove(session, token.name, actor=call.access.key.actor, now=call.access.now)
     session.commit()
     return answer_nothing()
-
-
-def _audit(access: Access, session: Session, action: str, token: Token) -> None:
-    side = "before" if action == "delete" else "after"
-    audit.write(
-        session,
-        access.key.actor,
-        access.now,
-        action=action,
-        kind="token",
-        name=token.name,
-        details={side: _document(token)},
-    )
 
 
 _ONE = "/tokens/{name}"

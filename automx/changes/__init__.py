@@ -20,12 +20,14 @@ from automx.cache import EVERYTHING, RowKey
 from automx.changes import insertion, stored
 from automx.changes.dependents import Dependents, dependents, of_domains
 from automx.database import Session, savepoint
-from automx.errors import AddressError, ConflictError, SeedError, UnknownRowError
+from automx.errors import ConflictError, SeedError, UnknownRowError
 from automx.members import TABLES, Item
 from automx.models import RECORDS, metadata
 from automx.seeddocument import SeedRows
 
 MAX_ENTRIES = 100  # of the audit by one transaction; more become one
+_HELD = "The database refused a row that it holds already, perhaps since a moment ago"
+
 
 _TABLES = metadata.tables
 
@@ -132,7 +134,7 @@ class Changes:
         """
         item = complete(kind, members.read(kind, value, path), path)
         if kind == "domain":
-            self._check_names([item])
+            self._check_names([item], [])
         new = SeedRows()
         new.add_item(kind, item, path or kind)
         self._insert(new)
@@ -172,9 +174,9 @@ class Changes:
             return None
         if kind == "domain":
             self._check_references({path or kind: after})
-            self._check_names([after])
+            self._check_names([after], [before])
             self._check_renamed([(before, after)])
-        stored.write(self.session, kind, [(before, after)], self._now)
+        self._rewrite(kind, [(before, after)])
         self._note(kind, row_id, name_of(kind, before))
         return self._made(Change(kind, row_id, before, after))
 
@@ -204,9 +206,9 @@ class Changes:
         self._check_origins(kind, [before for before, _ in pairs])
         if kind == "domain":
             self._check_references({described(kind, after): after for _, after in pairs})
-            self._check_names([after for before, after in pairs if after["name"] != before["name"]])
+            self._check_names([after for _, after in pairs], [before for before, _ in pairs])
             self._check_renamed(pairs)
-        stored.write(self.session, kind, pairs, self._now)
+        self._rewrite(kind, pairs)
         for before, after in pairs:
             self._note(kind, before["id"], name_of(kind, before))
             self._made(Change(kind, before["id"], before, after))
@@ -271,11 +273,14 @@ class Changes:
             with savepoint(self.session):
                 insertion.insert(self.session, new, self._origin, self._now)
         except IntegrityError as error:
-            raise ConflictError(
-                "The database refused a row that it holds already, perhaps since a moment ago; "
-                "nothing was added",
-                cause=str(error.orig),
-            ) from error
+            raise ConflictError(f"{_HELD}; nothing was added", cause=str(error.orig)) from error
+
+    def _rewrite(self, kind: str, pairs: Sequence[tuple[Item, Item]]) -> None:
+        try:
+            with savepoint(self.session):
+                stored.write(self.session, kind, pairs, self._now)
+        except IntegrityError as error:
+            raise ConflictError(f"{_HELD}; nothing was changed", cause=str(error.orig)) from error
 
     def _current(self, kind: str, row_id: int, expected: Item | None) -> Item:
         item = stored.item(self.session, kind, row_id)
@@ -306,20 +311,27 @@ class Changes:
             new.add_item("domain", domain, path)
         insertion.check_references(self.session, new)
 
-    def _check_names(self, domains: Sequence[Item]) -> None:
-        """Raise ConflictError if rows of other ids have the names of domains."""
-        ids = {kinds.domain_a_label(each["name"]): each["id"] for each in domains}
-        for row_id, name, a_label in references.same_domains(self.session, ids.keys()):
-            if row_id != ids[a_label]:
+    def _check_names(self, domains: Sequence[Item], before: Sequence[Item]) -> None:
+        """Raise ConflictError if other rows have the new names of domains.
+
+        ``before`` are the same domains as they are now. Those that keep their names are not
+        checked, so that one of two rows for the same domain can be changed; names that are given up
+        are free.
+        """
+        old = {each["id"]: each["name"] for each in before}
+        new = {each["id"]: kinds.domain_a_label(each["name"]) for each in domains}
+        renamed = {new[each["id"]]: each for each in domains if each["name"] != old.get(each["id"])}
+        for row_id, name, a_label in references.same_domains(self.session, renamed.keys()):
+            this = renamed[a_label]
+            is_twin = a_label == _normal_name(old.get(this["id"], "")) and name != this["name"]
+            if row_id != this["id"] and new.get(row_id, a_label) == a_label and not is_twin:
                 raise ConflictError(f"The database holds the domain {name} already")
 
     def _check_unused(self, kind: str, items: Sequence[Item]) -> None:
         """Raise ConflictError if anything depends on rows."""
         found: dict[int, list[Dependents]] = {}
         if kind == "domain":
-            ids = {_normal_name(name_of(kind, each)): each["id"] for each in items}
-            of_names = of_domains(self.session, ids.keys())
-            found = {ids[name]: those for name, those in of_names.items()}
+            found = of_domains(self.session, {each["id"]: name_of(kind, each) for each in items})
         else:
             for each in items:
                 if those := dependents(self.session, kind, each["id"], name_of(kind, each)):
@@ -330,11 +342,8 @@ class Changes:
 
     def _check_renamed(self, pairs: Sequence[tuple[Item, Item]]) -> None:
         """Raise ConflictError for a new name of a domain on whose name others depend."""
-        renamed = [
-            before
-            for before, after in pairs
-            if _normal_name(before["name"]) != kinds.domain_a_label(after["name"])
-        ]
+        kept = {kinds.domain_a_label(after["name"]) for _, after in pairs}
+        renamed = [before for before, _ in pairs if _normal_name(before["name"]) not in kept]
         self._check_unused("domain", renamed)
 
     def _made(self, change: Change) -> Change:
@@ -397,7 +406,4 @@ def _in_use(kind: str, item: Item, found: Sequence[Dependents]) -> str:
 
 
 def _normal_name(domain: str) -> str:
-    try:
-        return kinds.domain_a_label(domain.strip())
-    except AddressError:
-        return domain
+    return references.a_label_of(domain) or domain

@@ -1,19 +1,16 @@
 """What depends on a row, so that it cannot be deleted."""
 
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, func, select
 
-from automx import members
+from automx import members, references
 from automx.database import Session
-from automx.errors import AddressError
-from automx.kinds import domain_a_label
 from automx.models import metadata
 
 _SHOWN = 5
-_FEW = 20  # domains that are looked for one by one
+_FEW = 20  # domains whose tokens and accounts are searched for each domain
 
 _TABLES = metadata.tables
 
@@ -46,31 +43,54 @@ def dependents(session: Session, kind: str, row_id: int, name: str) -> list[Depe
         case "directory":
             found = [_of("domain", domain.name, domain.ldapserver_id == row_id)]
         case "domain":
-            token, account = _TABLES["token"].c, _TABLES["account"].c
-            a_label = name
-            with suppress(AddressError):  # a row may hold any text
-                a_label = domain_a_label(name.strip())
-            at_domain = account.address.endswith(f"@{a_label}", autoescape=True)
-            found = [
-                _of("token", token.name, token.domain == a_label),
-                _of("account", account.address, at_domain),
-            ]
+            return of_domains(session, {row_id: name}).get(row_id, [])
         case _:
             server_id, domain_id = _TABLES[f"{members.TABLES[kind]}_domain"].columns
             linked = select(domain_id).where(server_id == row_id)
             found = [_of("domain", domain.name, domain.id.in_(linked))]
-    counted = [_count(session, word, name, query) for word, name, query in found]
-    return [one for one in counted if one.number]
+    return _counted(session, found)
 
 
-def of_domains(session: Session, names: Collection[str]) -> dict[str, list[Dependents]]:
-    """Return A-label -> what depends on it, of those domains on which tokens or accounts depend.
+def of_domains(session: Session, names: Mapping[int, str]) -> dict[int, list[Dependents]]:
+    """Return id -> tokens and accounts, of those domains that cannot be deleted because of them.
 
-    The tables are read once for many domains.
+    ``names`` are the domains that are deleted together: id -> name. Nothing depends on a domain of
+    which another row is left, and on a name that is no domain name.
     """
-    if len(names) <= _FEW:
-        each = ((name, dependents(session, "domain", 0, name)) for name in names)
-        return {name: found for name, found in each if found}
+    ids = {
+        a_label: row_id
+        for row_id, name in names.items()
+        if (a_label := references.a_label_of(name))
+    }
+    for row_id, _, a_label in references.same_domains(session, list(ids)):
+        if row_id not in names:
+            ids.pop(a_label, None)
+    return {ids[a_label]: those for a_label, those in of_names(session, ids).items()}
+
+
+def of_names(session: Session, a_labels: Collection[str]) -> dict[str, list[Dependents]]:
+    """Return A-label -> tokens and accounts, of those names that have any, with a row or without.
+
+    The tables are read once for many names.
+    """
+    find = _of_few if len(a_labels) <= _FEW else _of_many
+    return {name: those for name, those in find(session, a_labels).items() if those}
+
+
+def _of_few(session: Session, a_labels: Collection[str]) -> dict[str, list[Dependents]]:
+    token, account = _TABLES["token"].c, _TABLES["account"].c
+    found = {}
+    for a_label in a_labels:
+        at_domain = account.address.endswith(f"@{a_label}", autoescape=True)
+        queries = [
+            _of("token", token.name, token.domain == a_label),
+            _of("account", account.address, at_domain),
+        ]
+        found[a_label] = _counted(session, queries)
+    return found
+
+
+def _of_many(session: Session, a_labels: Collection[str]) -> dict[str, list[Dependents]]:
     tables = (("token", _TABLES["token"].c.name), ("account", _TABLES["account"].c.address))
     found: dict[str, list[Dependents]] = {}
     for word, name in tables:
@@ -79,12 +99,19 @@ def of_domains(session: Session, names: Collection[str]) -> dict[str, list[Depen
         query = select(name, domain).order_by(name).execution_options(yield_per=2_000)
         for row_name, place in session.execute(query):
             a_label = str(place).rpartition("@")[2]
-            if a_label in names:
+            if a_label in a_labels:
                 names_of.setdefault(a_label, []).append(str(row_name))
         for a_label, row_names in names_of.items():
             one = Dependents(word, len(row_names), tuple(row_names[:_SHOWN]))
             found.setdefault(a_label, []).append(one)
     return found
+
+
+def _counted(
+    session: Session, queries: Collection[tuple[str, ColumnElement[Any], Select[Any]]]
+) -> list[Dependents]:
+    counted = [_count(session, word, name, query) for word, name, query in queries]
+    return [one for one in counted if one.number]
 
 
 def _of(

@@ -39,7 +39,11 @@ def find(session: Session, kind: str, name: str) -> int:
     if not ids:
         raise UnknownRowError(f"There is no {WORDS[kind]} {name}.")
     if len(ids) > 1:
-        rows = [_in_words(kind, item) for _, item in stored.items(session, kind, ids[:_SHOWN])]
+        spelled = names(session, kind, ids[:_SHOWN])
+        rows = [
+            _in_words(kind, item, spelled[row_id])
+            for row_id, item in stored.items(session, kind, ids[:_SHOWN])
+        ]
         more = ", …" if len(ids) > _SHOWN else ""
         raise AmbiguousNameError(
             f"{len(ids)} {plural(kind)} are called {name}; say which by its id:"
@@ -58,12 +62,12 @@ def plural_of(word: str) -> str:
     return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
 
 
-def _in_words(kind: str, item: Item) -> str:
+def _in_words(kind: str, item: Item, name: str) -> str:
     if kind in {"server", "service"}:
         return f"{item['id']} ({item['type']}, port {item['port']})"
     if kind == "directory":
         return f"{item['id']} (port {item['port']}, {item['search_base']})"
-    return f"{item['id']} ({item[NAMES[kind]]})"
+    return f"{item['id']} ({name})"
 
 
 def _ids(session: Session, kind: str, name: str) -> list[int]:

@@ -16,6 +16,7 @@ from automx.seeddocument import Row, detail_rows, page_rows
 _ROWS_AT_ONCE = 2_000  # rows that are deleted by one statement
 _UNCUT = 1_000  # characters; MySQL cuts longer texts off at its group_concat_max_len
 _DOMAIN_MEMBERS = ("name", "provider", "ldapserver_id")  # the others are tables of their own
+_COLUMNS = {"provider": "provider_id"}  # of members with another name
 _TABLES = metadata.tables
 # Member of a domain -> table of what it is linked to.
 LINKED = {member: members.TABLES[members.REFERENCES[member]] for member in members.LINKS}
@@ -203,11 +204,13 @@ def write(session: Session, kind: str, pairs: Sequence[tuple[Item, Item]], now: 
 
 
 def _write_domains(session: Session, pairs: Sequence[tuple[Item, Item]], now: datetime) -> None:
+    _free_names(session, [after["id"] for before, after in pairs if _is_renamed(before, after)])
     for before, after in pairs:
-        columns = [after[name] for name in _DOMAIN_MEMBERS]
-        if columns != [before[name] for name in _DOMAIN_MEMBERS]:
+        # Other columns stay: the name may be spelled in a way that only this row has.
+        changed = [name for name in _DOMAIN_MEMBERS if after[name] != before[name]]
+        if changed:
             values = after | {"provider_id": after["provider"]}
-            _update(session, "domain", after["id"], values, rows.DOMAIN)
+            _update(session, "domain", after["id"], values, [_COLUMNS.get(c, c) for c in changed])
     for member, table in LINKED.items():
         links = _TABLES[f"{table}_domain"]
         server_id, domain_id = links.columns
@@ -229,6 +232,24 @@ def _write_domains(session: Session, pairs: Sequence[tuple[Item, Item]], now: da
         session.execute(off.delete().where(off.c.domain_id.in_(ids)))
     new_rows = ({"domain_id": each["id"], "since": now} for each in switched if each["disabled"])
     insert_rows(session, off.name, new_rows)
+
+
+def _is_renamed(before: Item, after: Item) -> bool:
+    return bool(after["name"] != before["name"])
+
+
+def _free_names(session: Session, ids: Sequence[int]) -> None:
+    """Let domains give up their names, so that they can swap them: names are unique at each step.
+
+    Nobody sees the names between, which are no domain names.
+    """
+    if len(ids) < 2:
+        return
+    domain = _TABLES["domain"]
+    statement = domain.update().where(domain.c.id == bindparam("row_id"))
+    statement = statement.values(name=bindparam("free"))
+    for some in chunks(ids, _ROWS_AT_ONCE):
+        session.execute(statement, [{"row_id": each, "free": f"renamed {each}"} for each in some])
 
 
 def _update(

@@ -10,7 +10,6 @@ from automx.address import is_ip
 from automx.check.finding import Finding, Level
 from automx.clientconfig import (
     IMPLICIT_TLS_PORTS,
-    STARTTLS_PORTS,
     Authentication,
     ClientConfig,
     MailServer,
@@ -74,12 +73,13 @@ def _defects(server: MailServer) -> Iterator[_Defect]:
         advice = "let the server offer TLS, and set socket_type to SSL or STARTTLS"
         yield text, advice
     yield from _methods(server)
-    if server.socket_type is SocketType.SSL and server.port in STARTTLS_PORTS:
+    usual = server.unfit_socket_type
+    if usual is SocketType.STARTTLS:
         text = (
             "port and SSL do not fit: Thunderbird takes STARTTLS there if it asks by Autodiscover"
         )
         yield text, f"use port {IMPLICIT_TLS_PORTS[server.type]}, or set socket_type to STARTTLS"
-    if server.socket_type is SocketType.STARTTLS and server.port in IMPLICIT_TLS_PORTS.values():
+    if usual is SocketType.SSL and not server.is_plain:
         text = (
             "port and STARTTLS do not fit: Thunderbird takes SSL there if it asks by Autodiscover"
         )

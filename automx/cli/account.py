@@ -98,7 +98,13 @@ def add(
         password = read_secret("password") if password_stdin else None
         try:
             made = accounts.create(
-                session, token, backends, now=now, address=address, password=password
+                session,
+                token,
+                backends,
+                now=now,
+                address=address,
+                password=password,
+                actor=context.actor,
             )
         except ForbiddenError:  # another process has taken the last use
             _check_usable(tokens.get(session, name), now)
@@ -258,7 +264,9 @@ def delete(context: Context, addresses: tuple[str, ...], yes: bool) -> None:
             """Delete an account; return whether it is gone, and what went wrong."""
             try:
                 found = accounts.get(session, address)
-                is_whole = accounts.remove(session, found, backends, now=this_second())
+                is_whole = accounts.remove(
+                    session, found, backends, now=this_second(), actor=context.actor
+                )
             except AutomxError as error:
                 session.rollback()
                 return isinstance(error, MailLeftError), error.reason

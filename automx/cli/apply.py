@@ -1,21 +1,20 @@
 """``automx apply``: makes the database hold what a document says."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import click
 
-from automx import members, seeddocument
+from automx import seeddocument
 from automx.apply import Plan
 from automx.apply import apply as apply_document
-from automx.audit import masked
 from automx.changes import Change
 from automx.changes.selection import plural_of
+from automx.cli import rowtext
 from automx.cli.context import Context, with_json
 from automx.cli.documents import read_document
 from automx.cli.terminal import EXIT_STATUS, complain, confirm, say, say_json
-from automx.kinds import BadValueError, shown
+from automx.kinds import BadValueError
 
 
 def _origin(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
@@ -82,41 +81,13 @@ def _lines(plan: Plan) -> Iterator[str]:
     """Yield the lines of a plan for people, the counts at the end."""
     for change in plan.added:
         yield f"+ {change.kind} {change.name}"
+    names = {(kind, row_id): name for kind, of in plan.names.items() for row_id, name in of.items()}
     for change in plan.changed:
-        values = "; ".join(
-            f"{member} {before} -> {after}" for member, before, after in _differences(plan, change)
-        )
+        values = "; ".join(rowtext.differences(change, names))
         yield f"~ {change.kind} {change.name}: {values}"
     for change in plan.removed:
         yield f"- {change.kind} {change.name}"
     yield f"{_summary(plan).capitalize()}." if plan else "Nothing to do."
-
-
-def _differences(plan: Plan, change: Change) -> Iterator[tuple[str, str, str]]:
-    for member, (before, after) in change.difference().items():
-        if isinstance(before, dict) and isinstance(after, dict):
-            for name in sorted({**before, **after}):
-                if before.get(name) != after.get(name):
-                    old, new = (_text(masked(each.get(name), name)) for each in (before, after))
-                    yield f"{member}.{name}", old, new
-            continue
-        names = plan.names.get(members.REFERENCES.get(member, ""), {})
-        yield member, _text(masked(before, member), names), _text(masked(after, member), names)
-
-
-def _text(value: Any, names: Mapping[int, str] | None = None) -> str:
-    match value:
-        case None | []:
-            return "none"
-        case bool():
-            return shown(value)
-        case int() if names:
-            return names.get(value, str(value))
-        case list():
-            return ", ".join(_text(item, names) for item in value)
-        case str():
-            return value if value and value.isprintable() and len(value) < 80 else shown(value)
-    return shown(value)
 
 
 def _summary(plan: Plan) -> str:

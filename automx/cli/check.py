@@ -161,7 +161,7 @@ def is_terminal() -> bool:
 def _repair(context: Context, *, yes: bool) -> None:
     """Show what would be deleted, ask, and delete it; exit without a yes or without a terminal."""
     with context.session() as session:
-        found = repair(session)
+        found = repair(session, actor=context.actor, now=context.now)
         session.rollback()  # nothing stays locked while the person reads
         if not found:
             complain("there is nothing to repair")
@@ -173,7 +173,7 @@ def _repair(context: Context, *, yes: bool) -> None:
                 complain("nothing was deleted; say --yes to do it")
                 sys.exit(2)
             click.confirm("Delete these rows?", abort=True, err=True)
-        for line in repair(session):
+        for line in repair(session, actor=context.actor, now=context.now):
             complain(f"deleted: {line}")
 
 

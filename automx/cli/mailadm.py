@@ -48,7 +48,9 @@ def import_mailadm(
     """
     content = mailadmfile.read(database)
     with context.session() as session:
-        report = mailadm.take_over(session, content, now=context.now, **options)
+        report = mailadm.take_over(
+            session, content, now=context.now, actor=context.actor, **options
+        )
         settings = mailadm.settings(content, report)
         key = settings.pop("mailcow_token", None)
         if token_file is not None:

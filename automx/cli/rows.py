@@ -47,6 +47,8 @@ _CALLED = {
     "domain": "its name in any spelling, or its id; - reads names from standard input",
 }
 
+_PORTS = {"port", "type", "socket_type", "use_ssl"}  # members that have to fit each other
+
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Change nothing: only print what would be done."
 )
@@ -334,6 +336,9 @@ def change(
         sides = [side for one in changes.made for side in (one.before, one.after) if side]
         shown = rowtext.names_in(session, sides)
         changes.finish()
+    for one in changes.made:
+        if one.after and not _PORTS.isdisjoint(one.difference()):
+            rowtext.warn_of_port(one.kind, one.after)
     changed = {(one.kind, one.id) for one in changes.made}
     for row in rows:
         if (row.kind, row.id) in changed:

@@ -5,10 +5,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from automx import audit, members
+from automx import audit, members, rows
 from automx.changes import Change, Changes, described, selection, stored
 from automx.cli.context import Context
 from automx.cli.terminal import complain, table
+from automx.clientconfig import USUAL_PORTS
 from automx.database import Session, chunks
 from automx.members import Item
 
@@ -109,25 +110,31 @@ def _text(value: object, nothing: str) -> str:
 
 
 def flat(kind: str, item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members of an item by the names of options, in their order; secrets are masked."""
+    """Return the members of an item by the names of options, in their order."""
     found = {member: item[member] for member in members.MEMBERS[kind] if member in item}
+    found |= {member: value for member, value in item.items() if member not in found}
     details = dict(found.pop("details", None) or {})
     for part, value in dict(details.pop("oauth2", None) or {}).items():
         details[f"oauth2_{part}"] = value
-    return {name: audit.masked(value, name) for name, value in {**found, **details}.items()}
+    return {**found, **details}
+
+
+def masked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as people see them: without secrets and images."""
+    return {name: audit.masked(value, name) for name, value in values.items()}
 
 
 def details(session: Session, kind: str, item: Item, origin: str | None, used: str) -> str:
     """Return all of a row, a member on each line."""
     names = names_in(session, [item])
-    values = {**dict.fromkeys(members.MEMBERS[kind]), **flat(kind, item)}
+    values = {**dict.fromkeys(members.MEMBERS[kind]), **masked(flat(kind, item))}
     values.pop("details", None)
-    rows = [(name, cell(name, value, names)) for name, value in values.items()]
+    lines = [(name, cell(name, value, names)) for name, value in values.items()]
     if kind != "domain":
-        rows.append(("used by", used or "no domain"))
+        lines.append(("used by", used or "no domain"))
     elif used:
-        rows.append(("has", used))
-    return table([*rows, ("origin", origin or "none")])
+        lines.append(("has", used))
+    return table([*lines, ("origin", origin or "none")])
 
 
 def report(
@@ -174,18 +181,62 @@ def _line(change: Change, names: Names, dry_run: bool) -> str:
     line = f"Would {verb} {what}" if dry_run else f"{done} {what}"
     if change.action == "delete":
         return f"{line}."
-    before, after = (flat(change.kind, side or {}) for side in (change.before, change.after))
-    parts = []
-    for member in {**before, **after}:
-        old, new = before.get(member), after.get(member)
-        if change.before is None:
-            if new not in (None, "", (), [], False) and member not in {"id", "name"}:
-                parts.append(f"{member} {cell(member, new, names)}")
-        elif old != new:
-            parts.append(f"{member} {cell(member, old, names)} -> {cell(member, new, names)}")
-    if change.before is not None and not parts:
-        parts = ["a secret"]
+    if change.before is None:
+        new = masked(flat(change.kind, change.after or {}))
+        parts = [
+            f"{member} {cell(member, value, names)}"
+            for member, value in new.items()
+            if value not in (None, "", (), [], False) and member not in {"id", "name"}
+        ]
+    else:
+        parts = list(differences(change, names))
     return f"{line}: {', '.join(parts)}." if parts else f"{line}."
+
+
+def differences(change: Change, names: Names) -> Iterator[str]:
+    """Yield the members of a row that are changed, each with its values before and after."""
+    before, after = (flat(change.kind, side or {}) for side in (change.before, change.after))
+    shown_before, shown_after = masked(before), masked(after)
+    for member in {**before, **after}:
+        if before.get(member) != after.get(member):
+            old, new = (cell(member, of.get(member), names) for of in (shown_before, shown_after))
+            yield f"{member} {old} -> {new}" if old != new else f"{member} (a secret)"
+
+
+def warn_of_port(kind: str, item: Item) -> None:
+    """Warn that the port of a mail server or a directory is usual for something else."""
+    if kind == "server":
+        usual, said, options = _unfit_server(item)
+    elif kind == "directory":
+        usual, said, options = _unfit_directory(item)
+    else:
+        return
+    if options:
+        at = f"{described(kind, item)}: port {item['port']} is usual for {usual}"
+        complain(f"{at}, and this is {said}: {' or '.join(options)} may be meant")
+
+
+def _unfit_server(item: Item) -> tuple[str, str, list[str]]:
+    """Return what the port is usual for, what is said, and options that fit; none if it fits."""
+    server = rows.mail_server(item)
+    said = server.type, server.socket_type
+    options = []
+    if type_ := server.unfit_type:
+        options.append(f"--type {type_}")
+    if socket_type := server.unfit_socket_type:
+        options.append(f"--socket-type {socket_type}")
+    if options:
+        options += [f"--port {port}" for port, pair in USUAL_PORTS.items() if pair == said][:1]
+    usual = USUAL_PORTS.get(server.port, said)
+    return " with ".join(usual), " with ".join(said), options
+
+
+def _unfit_directory(item: Item) -> tuple[str, str, list[str]]:
+    """Return the same for a directory; a URL as its name says more than the port."""
+    use_ssl = rows.ldapserver_defaults(item["port"])["use_ssl"]
+    fits = item["use_ssl"] == use_ssl or item["port"] not in {389, 636} or "://" in item["name"]
+    said, usual = ("LDAPS", "LDAP") if item["use_ssl"] else ("LDAP", "LDAPS")
+    return usual, said, [] if fits else ["--use-ssl" if use_ssl else "--no-use-ssl"]
 
 
 def warn_of_origin(kind: str, item: Item, origin: str | None) -> None:

@@ -104,7 +104,7 @@ def add(
             domain = EmailAddress.parse(fields["address"]).domain
         domain = domain or _only(lookup.first_domains(session, 6))
         _check_fit(context, domain, fields)
-        added = tokens.add(session, name, domain, now=context.now, **fields)
+        added = tokens.add(session, name, domain, now=context.now, actor=context.actor, **fields)
     _write(context, added, lambda: f"Made the token {name}.\n\n{_details(context, added)}")
 
 
@@ -171,7 +171,7 @@ def delete(context: Context, name: str) -> None:
     """Delete the token NAME, which must not have accounts any more."""
     with context.session() as session:
         deleted = tokens.get(session, name)
-        tokens.remove(session, name)
+        tokens.remove(session, name, actor=context.actor, now=context.now)
     _write(context, deleted, lambda: f"Deleted the token {name}.")
 
 
@@ -269,7 +269,7 @@ def _edit(context: Context, name: str, changes: dict[str, object], done: str) ->
             }
             session.rollback()
             _check_fit(context, before.domain, columns | changes)
-        edited = tokens.edit(session, name, changes)
+        edited = tokens.edit(session, name, changes, actor=context.actor, now=context.now)
     _write(context, edited, lambda: f"{done} the token {name}.\n\n{_table([edited], context.now)}")
 
 

@@ -31,6 +31,7 @@ blueprint = Blueprint("initdb", __name__)
 # Bytes; a million domains have about 50 MB. Who sends a first seed may be a stranger after all.
 MAX_SEED, MAX_FIRST_SEED = 256 * 1024 * 1024, 4 * 1024 * 1024
 
+_ACTOR = "initdb"  # in the audit
 _HOLDS_DATA = "The database holds data already; nothing was changed."
 _NEEDED = "the token of the setting initdb_token (Authorization: Bearer TOKEN)"
 
@@ -136,7 +137,7 @@ def delete() -> Response:
     from automx.seed import purge
 
     _make_tables()
-    purge(current_session())
+    purge(current_session(), actor=_ACTOR)
     return _commit("All providers, servers, directories and domains were deleted.")
 
 
@@ -150,7 +151,7 @@ def _make_tables() -> None:
 def _seed(document: object) -> Response:
     from automx.seed import populate
 
-    return _commit(f"Added: {populate(current_session(), document)}.")
+    return _commit(f"Added: {populate(current_session(), document, actor=_ACTOR)}.")
 
 
 def _commit(text: str) -> Response:
