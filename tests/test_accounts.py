@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from automx import seed
 from automx.accounts import accounts, tokens
 from automx.accounts.accounts import Account, NewAccount
+from automx.accounts.randomwords import LETTERS, new_password
 from automx.accounts.tokens import Token
 from automx.backends import Owner
 from automx.database import Session, commit
@@ -178,17 +179,17 @@ def test_the_password_is_kept_nowhere_but_in_the_mailbox(
 
 
 def test_passwords_satisfy_policies_and_have_no_look_alikes() -> None:
-    passwords = {accounts.new_password() for _ in range(2000)}
+    passwords = {new_password() for _ in range(2000)}
 
     assert len(passwords) == 2000
     for password in passwords:
         assert re.fullmatch("([A-Za-z0-9]{6}-){2}[A-Za-z0-9]{6}", password)
         kinds = (string.digits, string.ascii_lowercase, string.ascii_uppercase, "-")
         assert all(set(kind) & set(password) for kind in kinds)
-    assert set("".join(passwords)) == {*accounts.LETTERS, "-"}
-    assert len(accounts.LETTERS) == len(set(accounts.LETTERS)) == 50
+    assert set("".join(passwords)) == {*LETTERS, "-"}
+    assert len(LETTERS) == len(set(LETTERS)) == 50
     for pair in ("0O", "0o", "0Q", "1l", "1I", "lI", "iI", "5S", "8B", "6b", "6G", "2Z"):
-        assert not set(pair) <= set(accounts.LETTERS)
+        assert not set(pair) <= set(LETTERS)
 
 
 def test_an_address_and_a_password_can_be_given(

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from automx import seed
 from automx.accounts import tokens
+from automx.accounts.randomwords import new_token
 from automx.accounts.tokens import Obstacle, Token
 from automx.database import Session, open_session
 from automx.errors import (
@@ -121,7 +122,7 @@ def test_adding_a_token_leaves_the_commit_to_the_caller(session: Session) -> Non
 
 
 def test_secrets_are_long_and_have_no_look_alikes() -> None:
-    secrets = {tokens.new_token() for _ in range(1000)}
+    secrets = {new_token() for _ in range(1000)}
 
     assert len(secrets) == 1000
     assert all(re.fullmatch("[2345789acdefghjkmnpqrstuvwxyz]{24}", secret) for secret in secrets)

@@ -28,6 +28,7 @@ from sqlalchemy.exc import IntegrityError
 from automx import audit, lookup, rows
 from automx.accountcolumns import TOKEN
 from automx.accounts import tokens
+from automx.accounts.randomwords import new_password
 from automx.accounts.tokens import Obstacle, Token
 from automx.address import EmailAddress
 from automx.backends import Backend, Backends, Owner
@@ -59,9 +60,6 @@ ATTEMPTS = 10  # how many random addresses are tried if others are taken
 # From this age on, no program works on an unfinished account: ATTEMPTS calls of a backend, of at
 # most 60 s each, and as many transactions have ended.
 SETTLED_AFTER = timedelta(minutes=15)
-
-# The letters of passwords: those of names, and capitals that look like no other letter or digit.
-LETTERS = tokens.NAME_LETTERS + "ACDEFGHJKLMNPQRTUVWXY"
 
 # Of an account with a mailbox: no program is making or deleting it.
 SETTLED = frozenset({State.ACTIVE, State.DISABLING, State.DISABLED})
@@ -363,19 +361,6 @@ def change(session: Session, account: Account, *also: Executable, **values: Any)
     back = [tokens.release(account.token_id)] if is_undone else []
     row = update(AccountRow).where(*unchanged(account)).values(values)
     return replace(account, **values) if commit(session, *back, row, *also) else None
-
-
-def new_password() -> str:
-    """Return a password of 20 characters with 101 bits of randomness.
-
-    Mail servers may require lower and upper case, digits and punctuation. No letter looks like
-    another one.
-    """
-    while True:
-        groups = ["".join(secrets.choice(LETTERS) for _ in range(6)) for _ in range(3)]
-        password = "-".join(groups)
-        if all(any(map(kind, password)) for kind in (str.isdigit, str.islower, str.isupper)):
-            return password
 
 
 def _claim(

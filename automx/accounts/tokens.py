@@ -4,7 +4,6 @@ import functools
 import hmac
 import logging
 import re
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from sqlalchemy.exc import IntegrityError
 
 from automx import audit, lookup, references, rows
 from automx.accountcolumns import NEVER, TOKEN, TOKEN_DEFAULTS
+from automx.accounts.randomwords import new_local_part, new_token
 from automx.address import EmailAddress
 from automx.database import Session, savepoint
 from automx.duration import parse_duration
@@ -52,11 +52,6 @@ from automx.moments import iso, this_second
 from automx.texts import N_
 
 log = logging.getLogger(__name__)
-
-# Digits and letters that cannot be taken for each other; mailadm's, for names.
-NAME_LETTERS = "2345789acdefghjkmnpqrstuvwxyz"
-NAME_LENGTH = 5  # after a prefix
-BARE_NAME_LENGTH = 9  # without one: no person is called so
 
 _EDITABLE = TOKEN.keys() - {"name", "token", "domain", "address", "usecount"}
 
@@ -368,14 +363,9 @@ def lifetime(expiry: str) -> timedelta | None:
         raise BadRecordError(cause=f"table token: the expiry {expiry!r} is not {error}") from None
 
 
-def new_token() -> str:
-    """Return a new secret: 24 characters that stand for 116 bits."""
-    return "".join(secrets.choice(NAME_LETTERS) for _ in range(24))
-
-
 def new_address(token: Token) -> str:
     """Return an address that the token may make, at random unless it is for one mailbox."""
-    return token.address or _random_address(token.prefix, token.domain)
+    return token.address or f"{new_local_part(token.prefix)}@{token.domain}"
 
 
 def sample_address(domain: str, columns: Mapping[str, object]) -> str | None:
@@ -385,7 +375,7 @@ def sample_address(domain: str, columns: Mapping[str, object]) -> str | None:
     read, bad = rows.read({name: TOKEN[name] for name in names}, values)
     if bad:
         return None
-    return read["address"] or _random_address(read["prefix"], read["domain"])
+    return read["address"] or f"{new_local_part(read['prefix'])}@{read['domain']}"
 
 
 def allowed_address(token: Token, text: str) -> str:
@@ -404,12 +394,6 @@ def allowed_address(token: Token, text: str) -> str:
     if token.address is None and not re.match(rf"{re.escape(token.prefix)}[^@]", address):
         raise AddressError(f"The token {token.name} makes addresses with {token.prefix}… only.")
     return address
-
-
-def _random_address(prefix: str, domain: str) -> str:
-    length = NAME_LENGTH if prefix else BARE_NAME_LENGTH
-    name = "".join(secrets.choice(NAME_LETTERS) for _ in range(length))
-    return f"{prefix}{name}@{domain}"
 
 
 def _row(session: Session, name: str) -> rows.Values:

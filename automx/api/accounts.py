@@ -13,6 +13,7 @@ from automx.accountcolumns import TOKEN
 from automx.accounts import accounts, created, edits, requests
 from automx.accounts import tokens as all_tokens
 from automx.accounts.accounts import Account
+from automx.accounts.randomwords import new_password
 from automx.api import schemas, tokens
 from automx.api.access import Access
 from automx.api.operations import (
@@ -158,7 +159,7 @@ def _change(call: Call) -> Response:
     by: dict[str, Any] = {"actor": access.key.actor, "now": access.now}
     more = {}
     if "password" in patch:  # first, because it fails more often
-        more["password"] = password or accounts.new_password()
+        more["password"] = password or new_password()
         with _naming_members(password):
             edits.set_password(session, account, parts().backends, more["password"], **by)
     if "expires" in patch:

@@ -9,6 +9,7 @@ from automx import lookup
 from automx.accounts import accounts, created, edits, tokens
 from automx.accounts.accounts import Account
 from automx.accounts.keystates import KeyStates
+from automx.accounts.randomwords import new_password
 from automx.accounts.tokens import Token
 from automx.address import EmailAddress
 from automx.backends import Backends
@@ -226,7 +227,7 @@ def password(context: Context, address: str, password_stdin: bool, output: QrOut
     The mail server must let automx set passwords: mailcow does, and so may the program of
     account_command. The password is not stored: it is shown only now.
     """
-    secret = read_secret("password") if password_stdin else accounts.new_password()
+    secret = read_secret("password") if password_stdin else new_password()
     with (
         output.opened() as write_qr,
         context.session() as session,

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from automx import dns, kinds, rows, seeddocument, yamldocument
 from automx.accountcolumns import TOKEN, TOKEN_DEFAULTS
-from automx.accounts.tokens import new_token
+from automx.accounts.randomwords import new_token
 from automx.address import EmailAddress
 from automx.clientconfig import FORBIDDEN, ClientConfig, ProviderDetails
 from automx.errors import AddressError, BadRecordError, SeedError, SettingsError
