@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -112,6 +113,9 @@ class Commands(click.Group):
         """Return the command that is asked for; a name of mailadm is answered with ours."""
         if args and args[0] in MAILADM:
             ctx.fail(f"{args[0]} is a command of mailadm. Here it is: {MAILADM[args[0]]}.")
+        is_wrong = args and args[0] not in COMMANDS and not ctx.resilient_parsing
+        if is_wrong and (near := get_close_matches(args[0].lower(), COMMANDS, 1)):
+            ctx.fail(f"No such command '{args[0]}'. Did you mean '{near[0]}'?")
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:

@@ -18,6 +18,7 @@ from automx.cli.context import Context, with_json
 from automx.cli.dclogin import login_notes
 from automx.cli.ends import parse_end
 from automx.cli.qr import Card, QrOutput, qr_options
+from automx.cli.subcommands import Subcommands
 from automx.cli.terminal import (
     EXIT_STATUS,
     complain,
@@ -51,7 +52,7 @@ _STATES = {
 }
 
 
-@click.group(epilog=EXIT_STATUS)
+@click.group(cls=Subcommands, epilog=EXIT_STATUS)
 def account() -> None:
     """Make, show, change and delete accounts.
 

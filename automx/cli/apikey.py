@@ -10,12 +10,13 @@ from automx.apikeys import Key
 from automx.changes import selection
 from automx.cli.context import Context, with_json
 from automx.cli.ends import parse_end
+from automx.cli.subcommands import Subcommands
 from automx.cli.terminal import EXIT_STATUS, complain, table
 from automx.moments import dated
 from automx.words import Role
 
 
-@click.group(epilog=EXIT_STATUS)
+@click.group(cls=Subcommands, epilog=EXIT_STATUS)
 def apikey() -> None:
     """Make, list, rotate and revoke keys of the API.
 

@@ -10,12 +10,13 @@ import click
 from automx import audit as entries
 from automx.cli import names
 from automx.cli.context import Context, with_json
+from automx.cli.subcommands import Subcommands
 from automx.cli.terminal import EXIT_STATUS, say, say_json_list, say_table
 from automx.duration import parse_duration
 from automx.moments import parse_moment, to_minute
 
 
-@click.group(epilog=EXIT_STATUS)
+@click.group(cls=Subcommands, epilog=EXIT_STATUS)
 def audit() -> None:
     """Print who changed what, and when."""
 

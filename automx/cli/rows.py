@@ -15,6 +15,7 @@ from automx.changes.dependents import Dependents, dependents
 from automx.cli import names, options, rowtext
 from automx.cli.context import Context, with_json
 from automx.cli.rownames import read_names
+from automx.cli.subcommands import Subcommands
 from automx.cli.terminal import (
     EXIT_STATUS,
     confirm,
@@ -79,7 +80,7 @@ class Row(NamedTuple):
 
 def group(kind: str) -> click.Group:
     """Return the group of commands for a kind of row."""
-    found = click.Group(kind, help=_HELP[kind], epilog=EXIT_STATUS)
+    found = Subcommands(kind, help=_HELP[kind], epilog=EXIT_STATUS)
     if kind != "domain":  # cli.domain has its own
         _command(found, "add", _add(kind), options.of_members(kind, is_new=True), dry_run_option)
     _command(found, "list", _list(kind), _filters(kind))

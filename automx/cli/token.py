@@ -17,6 +17,7 @@ from automx.cli import names
 from automx.cli.context import Context, with_json
 from automx.cli.ends import parse_end
 from automx.cli.qr import Card, QrOutput, qr_options
+from automx.cli.subcommands import Subcommands
 from automx.cli.terminal import EXIT_STATUS, complain, read_secret, table
 from automx.config import BACKENDS
 from automx.duration import in_words
@@ -61,7 +62,7 @@ def field_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group(epilog=EXIT_STATUS)
+@click.group(cls=Subcommands, epilog=EXIT_STATUS)
 def token() -> None:
     """Make, print, change and withdraw tokens.
 
