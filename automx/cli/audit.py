@@ -1,6 +1,7 @@
 """``automx audit``: who changed what, and when."""
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -51,11 +52,15 @@ def list_(context: Context, domain: str, since: str | None) -> None:
 
 def _moment(text: str, now: datetime) -> datetime:
     try:
-        if text[:1].isdecimal() and text[-1:].isalpha() and text[:-1].isdecimal():
+        if re.fullmatch(r"\d+[a-z]", text):
             return now - parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(f"A duration is {error}.", param_hint="'--since'") from None
+    try:
         return parse_moment(text)
     except ValueError as error:
-        raise click.BadParameter(f"{error}", param_hint="'--since'") from None
+        text = f"{error} A duration is written as 30d."
+        raise click.BadParameter(text, param_hint="'--since'") from None
 
 
 def _rows(first: entries.Entry, rest: Iterator[entries.Entry]) -> Iterator[tuple[str, ...]]:

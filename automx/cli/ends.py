@@ -20,7 +20,10 @@ def parse_end(text: str, now: datetime, hint: str) -> datetime | None:
             return now + parse_duration(text)
         except ValueError as error:
             raise ValueError(f"A duration is {error}.") from None
-    moment = parse_moment(text, time_of_date=LAST_SECOND)
+    try:
+        moment = parse_moment(text, time_of_date=LAST_SECOND)
+    except ValueError as error:
+        raise ValueError(f"{error} A duration is written as 30d.") from None
     if moment <= now:
         raise ValueError(f"{text!r} is past; {hint}.")
     return moment
