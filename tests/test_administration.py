@@ -367,6 +367,40 @@ def test_a_bad_line_of_standard_input_is_named(
     assert reason in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "stdin"), [(["new.example"], None), (["--csv"], "name\nnew.example\n")]
+)
+def test_a_domain_before_the_first_provider_is_told_how_to_add_one(
+    env: dict[str, str], arguments: list[str], stdin: str | None
+) -> None:
+    result = attempt("domain", "add", *arguments, env=env, stdin=stdin)
+    assert (result.returncode, result.stderr) == (
+        1,
+        "automx: There is no provider yet: automx provider add --name NAME adds one.\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("since", "reason"),
+    [
+        (
+            "7days",
+            (
+                "'7days' is no time such as 2026-12-31 or 2026-12-31T18:00Z."
+                " A duration is written as 30d."
+            ),
+        ),
+        ("7x", "A duration is a number and one of s, m, h, d, w, y, such as 12h or 2w."),
+    ],
+)
+def test_what_is_no_time_and_no_duration_is_told_how_both_are_written(
+    env: dict[str, str], since: str, reason: str
+) -> None:
+    result = attempt("audit", "list", "--since", since, env=env)
+    last = result.stderr.splitlines()[-1]
+    assert (result.returncode, last) == (2, f"Error: Invalid value for '--since': {reason}")
+
+
 def test_a_provider_must_be_said_if_there_are_several(filled: dict[str, str]) -> None:
     automx("provider", "add", "--name", "Second", env=filled)
     result = attempt("domain", "add", "new.example", env=filled)

@@ -234,7 +234,7 @@ def test_the_domain_must_be_named_unless_there_is_exactly_one(
 
     none = (
         "automx: The database names no domain yet: add one first, so that Delta Chat finds its mail"
-        " servers (automx seed). [1]"
+        " servers (automx domain add). [1]"
     )
     assert answer() == none
     execute("INSERT INTO provider VALUES (1, 'Example Inc.', 'Example')")

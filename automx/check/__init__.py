@@ -8,6 +8,7 @@ by side. Each check ends within a time, and a bug in one check does not stop the
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from shlex import quote
 
 from automx import lookup
 from automx.cache import FoundConfig
@@ -74,7 +75,7 @@ def _target(session: Session, domain: str) -> Target:
             level, subject, text, advice = Level.OK, "", error.reason, ""
         except UnknownDomainError:
             text = "no row of the table domain matches"
-            advice = "add one, by automx seed or by SQL"
+            advice = f"add one: automx domain add {quote(domain)}"
         except BadRecordError as error:
             text, advice = error.cause or str(error), "correct the rows"
     return Target(domain, Finding(domain, level, subject, text, advice))

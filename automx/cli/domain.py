@@ -28,6 +28,8 @@ from automx.errors import SeedError, UnknownRowError
 from automx.kinds import BOOLEAN
 from automx.members import LINKS, Item, one
 
+_NO_PROVIDER = "There is no provider yet: automx provider add --name NAME adds one."
+
 domain = group("domain")
 
 
@@ -128,6 +130,8 @@ class _New:
             if value.get("provider") is None:
                 if "provider" in record:  # a table has the column
                     raise SeedError(f"{place}, column provider: there is not exactly one provider")
+                if not selection.count(self._session, "provider"):
+                    raise UnknownRowError(_NO_PROVIDER)
                 raise click.UsageError("Say which provider, as in --provider NAME.")
             if not any(member in value for member in LINKS):
                 value |= self._shared_by(value["provider"])

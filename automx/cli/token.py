@@ -252,7 +252,7 @@ def _only(names: list[str]) -> str:
     if not names:
         raise UnknownDomainError(
             "The database names no domain yet: add one first, so that Delta Chat finds its mail"
-            " servers (automx seed)."
+            " servers (automx domain add)."
         )
     if len(names) > 1:
         some = ", ".join(names[:5]) + (" and more" if len(names) > 5 else "")
