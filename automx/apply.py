@@ -97,7 +97,7 @@ def apply(
     """
     seed = seeddocument.read(document, with_objects=True)
     if seed.origin and origin and seed.origin != origin:
-        raise SeedError(f"origin: expected {origin}, as was said, found {seed.origin}")
+        raise SeedError(f"origin: the document says {seed.origin}, the command says {origin}")
     origin = seed.origin or origin
     if prune and origin is None:
         raise SeedError(

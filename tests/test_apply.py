@@ -508,7 +508,7 @@ def test_rows_without_origin_get_that_of_the_document(any_session: Session) -> N
 @pytest.mark.parametrize(
     ("document", "options", "error"),
     [
-        (HOSTER, {"origin": "svn"}, "origin: expected svn, as was said, found git"),
+        (HOSTER, {"origin": "svn"}, "origin: the document says git, the command says svn"),
         (
             edited("origin", ...),
             {"prune": True},
