@@ -81,10 +81,20 @@ if [ -n "$again" ]; then # pip leaves a program alone whose version number is th
         --force-reinstall --no-deps "$wanted"
 fi
 
+if [ -n "$again" ]; then
+    cat <<EOF
+automx is up to date: $folder/bin/automx
+
+What to do next, as root:
+  systemctl restart automx
+Without the unit automx.service, run "automx db upgrade" before you restart it.
+EOF
+    exit
+fi
 cat <<EOF
 automx is installed: $folder/bin/automx
 
-What to do next, as root:
+What to do next, as root; $here/docs/install.md explains it from step 2 on:
   1. Create its user:
        adduser --system --group --no-create-home --home /var/lib/automx automx
   2. Write the settings, if the defaults do not fit ($here/contrib/automx.conf explains them):
@@ -92,7 +102,6 @@ What to do next, as root:
   3. Install and start the service:
        sed 's#/srv/automx/#$folder/#' $here/contrib/automx.service > /etc/systemd/system/automx.service
        systemctl daemon-reload && systemctl enable --now automx
-     After an update it is enough to restart it: systemctl restart automx
   4. Add your domains, for example with $here/contrib/provider-sql.sh
   5. Put nginx, Apache or Caddy in front of it: see $here/contrib and docs/web-server.md
 EOF

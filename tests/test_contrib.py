@@ -345,8 +345,11 @@ def test_virtual_environment_is_set_up_from_the_source_and_again(tmp_path: Path)
     package.unlink()
 
     again = setup_venv(REPOSITORY, folder)
-    assert "Creating" not in again
     assert package.exists()  # the same version is installed anew
+    last = again.partition(f"automx is up to date: {folder}/bin/automx\n")[2]
+    assert "systemctl restart automx\n" in last
+    assert "Creating" not in again
+    assert "/etc/automx" not in again  # settings that are there must not be replaced
 
     env = {
         "AUTOMX_CONF": "/dev/null",
