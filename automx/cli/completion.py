@@ -9,7 +9,7 @@ VARIABLE = "_AUTOMX_COMPLETE"  # with it, automx prints words instead of doing w
 
 _USE = """\b
 bash: eval "$(automx completion bash)" in ~/.bashrc
-zsh:  eval "$(automx completion zsh)" in ~/.zshrc
+zsh:  eval "$(automx completion zsh)" in ~/.zshrc, after compinit
 fish: automx completion fish >~/.config/fish/completions/automx.fish"""
 
 
