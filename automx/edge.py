@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from automx.address import parse_host
+from automx.address import is_loopback, parse_host
 from automx.errors import AddressError, BadRequestError
 
 if TYPE_CHECKING:
@@ -102,6 +102,22 @@ def is_through_proxy(environ: "WSGIEnvironment") -> bool:
     return any(name in environ for name in _PROXY_HEADERS) or any(
         _PROXY_HEADER.fullmatch(name) for name in environ
     )
+
+
+def is_local(environ: "WSGIEnvironment") -> bool:
+    """Return whether it looks as if a program on this machine sends a request that was read.
+
+    A proxy on this machine connects from loopback for all its clients. Most are known by their
+    headers, whether ``proxy_count`` trusts them or not. Some are not: so these requests may do
+    little more than those of strangers. A page of another site in a browser on this machine is
+    known by Sec-Fetch-Site, or by its host name if that was made to point here (DNS rebinding).
+    """
+    if is_through_proxy(environ):
+        return False
+    if environ.get("HTTP_SEC_FETCH_SITE", "none") not in {"none", "same-origin"}:
+        return False
+    inbound = of(environ)
+    return is_loopback(inbound.client) and is_loopback(inbound.host)
 
 
 @lru_cache(1000)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PARTS = "automx"  # the key of the Parts in app.extensions
 NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 MAX_AGE = 60  # seconds that caches of others keep a document: they learn of no change
+NOT_LOCAL = "This is allowed from the server itself only, or with a token."
 MAX_BODY = 64 * 1024  # bytes; the longest request of a real client has less than 2 kB
 
 # The host names at which clients look for the settings of a domain.

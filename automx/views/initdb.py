@@ -11,11 +11,10 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from automx import edge, migrations
-from automx.address import is_loopback
 from automx.config import Settings
 from automx.database import is_in_memory
 from automx.errors import ForbiddenError, SeedError
-from automx.views.http import body, parts
+from automx.views.http import NOT_LOCAL, body, parts
 from automx.views.session import current_session
 
 if TYPE_CHECKING:
@@ -70,24 +69,9 @@ def _has_token(environ: "WSGIEnvironment", settings: Settings) -> bool:
         raise ForbiddenError(f"This needs {_NEEDED}. Without it, run: automx purge")
     if expected:
         raise ForbiddenError(f"This needs {_NEEDED}.")
-    if not _is_local(environ, edge.read(environ, settings.proxy_count)):
-        raise ForbiddenError("This is allowed from the server itself only, or with a token.")
+    if not edge.is_local(environ):
+        raise ForbiddenError(NOT_LOCAL)
     return False
-
-
-def _is_local(environ: "WSGIEnvironment", inbound: edge.Inbound) -> bool:
-    """Return whether it looks as if a program on this machine sends the request.
-
-    A proxy on this machine connects from loopback for all its clients. Most are known by their
-    headers, whether ``proxy_count`` trusts them or not. Some are not: so these requests may do no
-    more than fill an empty database. A page of another site in a browser on this machine is known
-    by Sec-Fetch-Site, or by its host name if that was made to point here (DNS rebinding).
-    """
-    if edge.is_through_proxy(environ):
-        return False
-    if environ.get("HTTP_SEC_FETCH_SITE", "none") not in {"none", "same-origin"}:
-        return False
-    return is_loopback(inbound.client) and is_loopback(inbound.host)
 
 
 def warn_if_unfilled(settings: Settings) -> None:

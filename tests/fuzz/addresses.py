@@ -93,7 +93,7 @@ def forwarded(data: bytes) -> None:
         keep(not found.host, "what is malformed has no host")
     elif asked := environ["HTTP_HOST"]:
         keep(edge.parse_authority(asked) == (found.host, found.port), "the host is read again")
-    edge.is_through_proxy(environ)
+    edge.is_local(environ)
 
 
 @target
