@@ -124,6 +124,8 @@ CASES = [
     Case("broken.invalid"),
     Case("absent", drop=["*"]),
     Case("elsewhere", drop=["autoconfig"], add="autoconfig.{D}. IN A {nothing}\n"),
+    Case("dns-wildcard", drop=["autoconfig"], add="*.{D}. IN A {nothing}\n"),
+    Case("right-wildcard", drop=["autoconfig"], add="*.{D}. IN A {front}\n"),
     Case(
         "half-dead",
         drop=["autoconfig"],

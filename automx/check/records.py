@@ -11,6 +11,7 @@ from automx.check.network import NameServerError
 from automx.clientconfig import ClientConfig
 from automx.formats import pacc
 
+_NO_NAME = "automx-check-no-such-name"  # what gives it an address is a wildcard (RFC 4592)
 _SEE_SERVERS = "see the name servers of the zone"
 _NOT_CHECKED = "its names and URLs were not checked"
 
@@ -68,6 +69,7 @@ class RecordChecks(DomainChecks):
         found = self.network.addresses(name)
         if found:
             yield from self.ipv6_only(name, found)
+            yield from self._by_wildcard(name, found, level)
             return
         text, wanted = "the name has no address", "add to the zone"
         if alias := self.network.records(name, "CNAME"):
@@ -75,6 +77,16 @@ class RecordChecks(DomainChecks):
             wanted = "the zone should have"
         advice = f"{wanted}: {name}. IN CNAME {self.host or 'HOST'}."
         yield Finding(self.domain, level, name, text, advice)
+
+    def _by_wildcard(self, name: str, found: list[str], level: Level) -> Iterator[Finding]:
+        """Report a name that is missing where a wildcard of the zone leads it elsewhere."""
+        ours = self.network.addresses(self.host) if self.host else []
+        if not ours or set(found) & set(ours):
+            return
+        if found == self.network.addresses(f"{_NO_NAME}.{self.domain}"):
+            text = f"the zone has no such name, and a wildcard leads it to {', '.join(found)}"
+            advice = f"add to the zone: {name}. IN CNAME {self.host}."
+            yield Finding(self.domain, level, name, text, advice)
 
     def _autodiscover(self, name: str) -> Iterator[Finding]:
         """Check the record that Outlook looks up if the host autodiscover fails: it is optional."""
