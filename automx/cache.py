@@ -52,6 +52,11 @@ class FoundConfig:
         self.age: int | None = None
         self._rendered: dict[Callable[[ClientConfig], object], object] = {}
 
+    @property
+    def is_by_wildcard(self) -> bool:
+        """Whether the domain has no row of its own."""
+        return bool(self.names)
+
     def rendered(self, render: Callable[[ClientConfig], _Rendered]) -> _Rendered:
         """Return ``render(config)``, computed once; ``render`` must be a pure function."""
         try:

@@ -66,6 +66,22 @@ def records(config: ClientConfig, host: str) -> list[Record]:
     return [*_service(config, host), *_mail(config), *_dav(config)]
 
 
+def host_names(domain: str) -> list[str]:
+    """Return the host names of a domain at which clients ask this service, for certificates.
+
+    ``domain`` is an A-label in lower case. Names with an underscore, or with more than 253
+    characters, are not among them: no authority certifies these.
+    """
+    names = [f"{label}.{domain}" for label in SERVICE_HOSTS]
+    return [name for name in names if "_" not in name and len(name) <= 253]
+
+
+def domain_of_host(name: str) -> str | None:
+    """Return the domain of which host_names() gives ``name``, None if there is none."""
+    domain = name.partition(".")[2]
+    return domain if domain and name in host_names(domain) else None
+
+
 def zone(config: ClientConfig, found: list[Record]) -> str:
     """Return records as lines of a zone file (RFC 1035, section 5), with full names."""
     width = max(len(record.name) for record in found) + 1

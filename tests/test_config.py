@@ -62,6 +62,7 @@ def test_the_defaults_are_those_of_the_documentation(environ: dict[str, str]) ->
         "stale_seconds": 3600,
         "audit_days": 365,
         "initdb_token": "",
+        "tls_ask_token": "",
         "permit_cleartext_passwords": False,
         "ldap_starttls": "yes",
         "ldap_ca_file": "",
@@ -168,6 +169,7 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         "stale_seconds = 0\n"
         "audit_days = 30\n"
         "initdb_token = let-me-in\n"
+        "tls_ask_token = 0123456789abcdef\n"
         "permit_cleartext_passwords = on\n"
         "ldap_starttls = Try\n"
         f"ldap_ca_file = {automx_conf}\n"
@@ -208,6 +210,7 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         stale_seconds=0,
         audit_days=30,
         initdb_token="let-me-in",
+        tls_ask_token="0123456789abcdef",
         permit_cleartext_passwords=True,
         ldap_starttls="try",
         ldap_ca_file=str(automx_conf),
@@ -309,6 +312,7 @@ def test_each_secret_can_stand_in_a_file(environ: dict[str, str], tmp_path: Path
     values = {
         "db_uri": "sqlite:////srv/automx.sqlite",
         "initdb_token": "let-me-in",
+        "tls_ask_token": "0123456789abcdef",
         "mailcow_token": "0815-4711",
         "rate_limit_storage": "redis://:secret@localhost:6379",
         "signing_key_passphrase": "open sesame",
@@ -383,7 +387,7 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
     assert error(environ) == (
         f"{automx_conf}: the key xyz is not known; allowed are db_uri, db_timeout, db_echo, "
         "loglevel, proxy_count, domain_cache_seconds, stale_seconds, audit_days, "
-        "initdb_token, "
+        "initdb_token, tls_ask_token, "
         "permit_cleartext_passwords, "
         "ldap_starttls, ldap_ca_file, ldap_verify, ldap_timeout, ldap_cache_seconds, "
         "ldap_cache_size, ldap_bind_password_file, ldap_client_certificate_file, "
@@ -392,7 +396,8 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
         "account_warn_before, account_warn_command, account_created_command, account_grace, "
         "account_rate_limit, "
         "rate_limit_storage, signing_certificate, signing_key, signing_key_passphrase, "
-        "signing_chain, db_uri_file, initdb_token_file, mailcow_token_file, "
+        "signing_chain, db_uri_file, initdb_token_file, "
+        "tls_ask_token_file, mailcow_token_file, "
         "rate_limit_storage_file, signing_key_passphrase_file"
     )
     automx_conf.write_text("")

@@ -251,6 +251,10 @@ class Settings:
     anywhere. If none is set, programs on this machine may fill an empty database there. See
     [/initdb/](configuration.md#initdb).
 
+    tls_ask_token: A request with this token (`?token=TOKEN`) may ask at `/tls/ask`, from anywhere,
+    which names [may have certificates](tls.md#caddy); programs on this machine need none. Letters
+    and digits are best, since it stands in a URL.
+
     permit_cleartext_passwords: Put the password into an Apple profile if it is sent by POST: `yes`
     or `no`. The profile then holds the password in clear text. See
     [passwords](configuration.md#passwords-in-apple-profiles).
@@ -273,6 +277,7 @@ class Settings:
     stale_seconds: float = _key("stale_seconds", values.seconds, "3600")
     audit_days: int = _key("audit_days", values.days, "365")
     initdb_token: str = _key("initdb_token", values.token, secret=True)
+    tls_ask_token: str = _key("tls_ask_token", values.token, secret=True)
     permit_cleartext_passwords: bool = _key("permit_cleartext_passwords", values.boolean, "no")
     # No key of the file: only automx2's environment variable sets it.
     permit_passwords_in_urls: bool = False

@@ -20,6 +20,7 @@ from automx.views import (
     paths,
     root,
     site,
+    tls,
     wellknown,
 )
 
@@ -41,6 +42,7 @@ def register(app: Flask, settings: Settings) -> None:
         initdb,
         health,
         pagefiles,
+        tls,
         site,
     ):
         app.register_blueprint(module.blueprint)

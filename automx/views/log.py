@@ -13,11 +13,18 @@ access_log = logging.getLogger("automx.access")
 MAX_LINE = 2_000  # characters; a path or a host name may have many more
 
 _QUERY = re.compile(r"\?\S*")
+_TOKEN = re.compile(r"(?i)([?&]token=)[^&#\s'\"]+")  # of /tls/ask, in a URL
 _ADDRESS = re.compile(r"(?s)^(/autodiscover/autodiscover\.json/v1\.0/).+")
 
 
 class ClientFormatter(logging.Formatter):
-    """Puts the client's address before a message, and keeps the message on one line."""
+    """Puts the client's address before a message, and keeps the message on one line.
+
+    ``secret`` is the token of /tls/ask, "" if there is none: Caddy can send it in the URL only. It
+    is masked wherever it stands.
+    """
+
+    secret = ""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the line; what is not printable in a message is escaped: a client sent it.
@@ -25,12 +32,18 @@ class ClientFormatter(logging.Formatter):
         That is more than control characters: U+202E shows a line in another order.
         """
         client = f"{request.remote_addr} " if has_request_context() else ""
-        line = f"{record.levelname} {record.name}: {client}{record.message}"[:MAX_LINE]
-        return f"{self.formatTime(record)} {_printable(line)}"
+        line = f"{record.levelname} {record.name}: {client}{self._masked(record.message)}"
+        return f"{self.formatTime(record)} {_printable(line[:MAX_LINE])}"
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         """Return a traceback, whose last lines may quote a client as well."""
-        return "\n".join(map(_printable, super().formatException(ei).split("\n")))
+        text = self._masked(super().formatException(ei))
+        return "\n".join(map(_printable, text.split("\n")))
+
+    def _masked(self, text: str) -> str:
+        if self.secret:
+            text = text.replace(self.secret, "***")
+        return _TOKEN.sub(r"\1***", text) if "=" in text else text
 
 
 def _printable(line: str) -> str:
@@ -61,6 +74,9 @@ def write(settings: Settings) -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(ClientFormatter())
         logger.addHandler(handler)
+    for formatter in (handler.formatter for handler in logger.handlers):
+        if isinstance(formatter, ClientFormatter):
+            formatter.secret = settings.tls_ask_token
 
 
 def register(app: Flask) -> None:
