@@ -8,6 +8,7 @@ row is, ``rows`` decides.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import cache, lru_cache
@@ -17,12 +18,12 @@ import sqlalchemy
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, bindparam, select
 
 from automx import rows
-from automx.address import names_for, spellings
+from automx.address import names_for, parse_domain, spellings
 from automx.cache import FoundConfig, RowKey
 from automx.clientconfig import ClientConfig, ProviderDetails
 from automx.database import Session, chunks, read_by_key
 from automx.directory.row import LdapServer
-from automx.errors import BadRecordError, DisabledDomainError, UnknownDomainError
+from automx.errors import AddressError, BadRecordError, DisabledDomainError, UnknownDomainError
 from automx.models import DisabledDomain, Domain, Provider, ProviderDetail, metadata
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,34 @@ def domain_names(session: Session) -> Iterator[tuple[int, str]]:
     key = _TABLES["domain"].c.id
     for row in read_by_key(session, select(key, Domain.c.name), key):
         yield row["id"], str(row["name"])  # SQLite lets bytes into it
+
+
+def enabled_domains(session: Session) -> Iterator[tuple[int, str]]:
+    """Yield id and A-label of the rows of ``domain`` that are on, in the order of ids.
+
+    Wildcards and what is no domain name are left out.
+    """
+    key = _TABLES["domain"].c.id
+    is_on = key.not_in(select(DisabledDomain.c.domain_id))
+    for row in read_by_key(session, select(key, Domain.c.name).where(is_on), key):
+        with suppress(AddressError):
+            yield row["id"], parse_domain(str(row["name"]).strip())
+
+
+def own_row(session: Session, domain: str) -> DomainRow:
+    """Return the row of a domain that is on and has a row of its own, no wildcard.
+
+    Raises UnknownDomainError and DisabledDomainError.
+    """
+    row = domain_row(session, domain)
+    if row is None:
+        raise UnknownDomainError(cause=f"domain {domain}")
+    if row.off:
+        raise DisabledDomainError(cause=row.off)
+    if row.name.strip().startswith("*"):
+        cause = f"domain {domain} has no row of its own, only the row {row.name.strip()}"
+        raise UnknownDomainError(cause=cause)
+    return row
 
 
 def first_domains(session: Session, number: int) -> list[str]:

@@ -41,6 +41,7 @@ COMMANDS = {
     "import-mailadm": ("mailadm:import_mailadm", "Import tokens and users of mailadm."),
     "ldap": ("ldap:ldap", "Try the directories that know people's login names."),
     "mobileconfig-qr": ("dclogin:mobileconfig_qr", "Make a QR code of the profile of ADDRESS."),
+    "names": ("hostnames:names", "Print the host names that clients ask, for certificates."),
     "prune": ("prune:prune", "Warn, disable, delete and clean up accounts."),
     "provider": ("rows:provider", "Add, list, show, change and delete providers."),
     "purge": ("seed:purge", "Delete all providers, domains and servers."),

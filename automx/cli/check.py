@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from ipaddress import ip_address
 from typing import Any
 
 import click
@@ -30,7 +29,7 @@ from automx.check.rows import check_rows
 from automx.check.settings import check_settings
 from automx.cli import names
 from automx.cli.context import Context, json_option, pass_context
-from automx.cli.dns import host_option, public_host
+from automx.cli.dns import host_option, name_server_address, name_server_option, public_host
 from automx.cli.terminal import complain, printable, say_json
 from automx.config import AccountSettings
 from automx.database import Session
@@ -60,7 +59,7 @@ _INTERRUPTED = 130  # what a shell calls a program that Ctrl-C has ended
     help="Seconds for each DNS query and for each connection. With N domains, the whole run takes"
     " at most (15 + N) times as long.",
 )
-@click.option("--dns", "name_server", help="Ask this name server: an IP address, perhaps :PORT.")
+@name_server_option
 @host_option
 @click.option(
     "--ca-file",
@@ -92,7 +91,7 @@ def check(
         raise click.UsageError("Name either domains or --all.")
     if yes and not wants_repair:
         raise click.UsageError("--yes belongs to --repair.")
-    address, port = _name_server(name_server)
+    address, port = name_server_address(name_server)
     # The log's messages about rows are among the findings.
     logging.getLogger("automx").addHandler(logging.NullHandler())
     if wants_repair:
@@ -175,24 +174,6 @@ def _repair(context: Context, *, yes: bool) -> None:
             click.confirm("Delete these rows?", abort=True, err=True)
         for line in repair(session, actor=context.actor, now=context.now):
             complain(f"deleted: {line}")
-
-
-def _name_server(text: str | None) -> tuple[str, int]:
-    """Return address and port of a name server, ("", 53) for those of the system."""
-    if text is None:
-        return "", 53
-    host, colon, port = text.rpartition(":")
-    if not colon or (host.count(":") and not host.endswith("]")):  # an IPv6 address has colons
-        host, port = text, "53"
-    host = host.removeprefix("[").removesuffix("]")
-    try:
-        ip_address(host)
-        number = int(port)
-    except ValueError:
-        number = 0
-    if not 0 < number < 65536:
-        raise click.BadParameter("expected an IP address, perhaps with a port", param_hint="--dns")
-    return host, number
 
 
 def _print(report: Report, *, quiet: bool, all_domains: bool) -> None:

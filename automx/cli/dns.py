@@ -1,5 +1,7 @@
 """``automx dns``: the records that a domain's zone should have."""
 
+from ipaddress import ip_address
+
 import click
 
 from automx import dns as records
@@ -15,6 +17,11 @@ host_option = click.option(
 )
 
 
+name_server_option = click.option(
+    "--dns", "name_server", help="Ask this name server: an IP address, perhaps :PORT."
+)
+
+
 def public_host(context: Context, option: str | None) -> str:
     """Return the public host name of automx as A-label, "" if it is not known.
 
@@ -25,6 +32,38 @@ def public_host(context: Context, option: str | None) -> str:
     return "" if is_ip(name) else name
 
 
+def needed_public_host(context: Context, option: str | None) -> str:
+    """Return the public host name as public_host() does; raises SettingsError if there is none."""
+    if name := public_host(context, option):
+        return name
+    if option or context.settings.public_host:
+        raise SettingsError("no alias can lead to an IP address: give a host name by --host")
+    raise SettingsError(
+        "the public host name of automx is not known: give it by --host, or set public_host"
+    )
+
+
+def name_server_address(text: str | None) -> tuple[str, int]:
+    """Return address and port of the option --dns, ("", 53) for the name servers of the system.
+
+    Raises click.BadParameter.
+    """
+    if text is None:
+        return "", 53
+    host, colon, port = text.rpartition(":")
+    if not colon or (host.count(":") and not host.endswith("]")):  # an IPv6 address has colons
+        host, port = text, "53"
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        ip_address(host)
+        number = int(port)
+    except ValueError:
+        number = 0
+    if not 0 < number < 65536:
+        raise click.BadParameter("expected an IP address, perhaps with a port", param_hint="--dns")
+    return host, number
+
+
 @click.command
 @click.argument("domain", shell_complete=names.of("domain"))
 @click.option("--format", "format_", type=click.Choice(["zone", "json"]), default="zone")
@@ -32,13 +71,7 @@ def public_host(context: Context, option: str | None) -> str:
 @pass_context
 def dns(context: Context, domain: str, format_: str, host: str | None) -> None:
     """Print the DNS records for the zone of DOMAIN."""
-    name = public_host(context, host)
-    if not name:
-        if host or context.settings.public_host:
-            raise SettingsError("no alias can lead to an IP address: give a host name by --host")
-        raise SettingsError(
-            "the public host name of automx is not known: give it by --host, or set public_host"
-        )
+    name = needed_public_host(context, host)
     with context.session() as session:
         config = find(session, parse_domain(domain)).config
     found = records.records(config, name)
