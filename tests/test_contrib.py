@@ -18,6 +18,7 @@ from tests.processes import AUTOMX, REPOSITORY, program, running
 CONTRIB = REPOSITORY / "contrib"
 SCRIPTS = [*sorted(CONTRIB.glob("*.sh")), CONTRIB / "automx.openrc"]
 SERVICES = ["automx.service", "automx-prune.service"]
+CADDYFILES = ["Caddyfile", "Caddyfile.on-demand"]
 INSTALLED = "/srv/automx/bin/automx"  # where the services look for the program
 
 
@@ -42,10 +43,18 @@ def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_systemd_finds_no_fault_in_the_units(tmp_path: Path) -> None:
-    timer = tmp_path / "automx-prune.timer"
-    timer.write_text((CONTRIB / "automx-prune.timer").read_text())
-    units = [unit(tmp_path, name) for name in SERVICES]
-    result = analyze("verify", "--man=no", *units, timer)
+    program = tmp_path / "automx-certbot"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    certbot = (CONTRIB / "automx-certbot.service").read_text()
+    assert "ExecStart=/usr/local/sbin/automx-certbot\n" in certbot
+    certbot = certbot.replace("/usr/local/sbin/automx-certbot", str(program))
+    (tmp_path / "automx-certbot.service").write_text(certbot)
+    timers = [tmp_path / "automx-prune.timer", tmp_path / "automx-certbot.timer"]
+    for timer in timers:
+        timer.write_text((CONTRIB / timer.name).read_text())
+    units = [*(unit(tmp_path, name) for name in SERVICES), tmp_path / "automx-certbot.service"]
+    result = analyze("verify", "--man=no", *units, *timers)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
@@ -128,8 +137,9 @@ def test_openrc_and_systemd_start_the_same_command() -> None:
     assert run(["sh"], shell) == f"{started}\n"
 
 
-def test_caddy_finds_no_fault_in_the_caddyfile(tmp_path: Path) -> None:
-    caddy, file = program("caddy", "caddy"), str(CONTRIB / "Caddyfile")
+@pytest.mark.parametrize("name", CADDYFILES)
+def test_caddy_finds_no_fault_in_the_caddyfile(tmp_path: Path, name: str) -> None:
+    caddy, file = program("caddy", "caddy"), str(CONTRIB / name)
     home = {"HOME": str(tmp_path), "XDG_DATA_HOME": "", "XDG_CONFIG_HOME": ""}
     result = subprocess.run(
         [caddy, "validate", "--adapter", "caddyfile", "--config", file],
@@ -140,7 +150,16 @@ def test_caddy_finds_no_fault_in_the_caddyfile(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert '"level":"warn"' not in result.stderr
-    assert run([caddy, "fmt", file], "") == (CONTRIB / "Caddyfile").read_text()
+    assert run([caddy, "fmt", file], "") == (CONTRIB / name).read_text()
+
+
+def test_both_caddyfiles_pass_requests_on_alike() -> None:
+    listed, on_demand = ((CONTRIB / name).read_text() for name in CADDYFILES)
+    behind_another = re.compile(r"(?m)^\t\t# CHANGE: behind another proxy.*\n(?:\t\t# .*\n)+")
+    snippet = re.compile(r"(?m)^\(automx\) \{\n(?:.*\n)*?\}\n")
+    found = snippet.findall(on_demand)
+    assert [behind_another.sub("", text) for text in snippet.findall(listed)] == found
+    assert len(found) == 1
 
 
 def provider_sql(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
