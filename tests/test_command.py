@@ -118,7 +118,7 @@ ODD = [
 @pytest.mark.parametrize("answer", ODD, ids=lambda answer: answer[:60])
 def test_no_shape_of_an_answer_is_a_bug(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
     """Each is uncertain, whichever action it answers."""
-    monkeypatch.setattr(command, "_run", lambda *_, **__: answer.encode())
+    monkeypatch.setattr(command, "run", lambda *_, **__: answer.encode())
     for action in ("create", "find", "disable", "delete"):
         with pytest.raises(UncertainError) as error:
             call(("/program",), action)
@@ -132,7 +132,7 @@ def test_a_reason_of_any_shape_is_told(
     monkeypatch: pytest.MonkeyPatch, status: str, reason: str
 ) -> None:
     text = f'{{"status": "{status}", "reason": {reason}}}'
-    monkeypatch.setattr(command, "_run", lambda *_, **__: text.encode())
+    monkeypatch.setattr(command, "run", lambda *_, **__: text.encode())
     with pytest.raises((TryAgainError, UnfitAddressError)):
         call(("/program",), "create")
 

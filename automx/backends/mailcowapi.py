@@ -31,7 +31,7 @@ from automx.errors import (
 )
 from automx.moments import this_second
 
-_LARGEST_ANSWER = 2**20  # octets; the answer for a mailbox has about 2,000
+LARGEST_ANSWER = 2**20  # octets; the answer for a mailbox has about 2,000
 
 # The path of mailcow's API, where no proxy changes it.
 _USUAL_PATH = "/api/v1/"
@@ -64,6 +64,7 @@ class MailcowApi:
         ca_file: str,
         keys: KeyMemory,
         now: Callable[[], datetime] = this_second,
+        largest_answer: int = LARGEST_ANSWER,
     ) -> None:
         if not re.fullmatch("[!-~]+", token):
             raise SettingsError(
@@ -72,6 +73,7 @@ class MailcowApi:
             )
         url = _api_url(endpoint)
         self._url = str(url)
+        self._largest_answer = largest_answer  # octets
         self._is_usual = url.path == _USUAL_PATH
         digest = sha256(f"{url} {token}".encode()).hexdigest()
         self._gate = KeyGate(keys, digest, "mailcow_token", now=now)
@@ -198,12 +200,12 @@ class MailcowApi:
                     method, self._url + path, json=payload, extensions={"trace": trace}
                 ) as response,
             ):
-                body = b""
+                body = bytearray()
                 async for octets in response.aiter_raw():
                     body += octets
-                    if len(body) > _LARGEST_ANSWER:
+                    if len(body) > self._largest_answer:
                         raise UncertainError(cause=self.hinted(f"{what}: a huge answer"))
-                return response, body
+                return response, bytes(body)
 
         with self._lock:
             if self._is_closed:

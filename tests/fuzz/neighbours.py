@@ -73,7 +73,7 @@ def _call_all(backend: Any) -> None:
 @target
 def command_answer(data: bytes) -> None:
     """Read what the program of the account backend prints."""
-    with patch.object(command, "_run", lambda *_, **__: data):
+    with patch.object(command, "run", lambda *_, **__: data):
         _call_all(command.Command(["/bin/true"], timeout=1))
 
 
