@@ -7,13 +7,15 @@ automx/config.
 import json
 import re
 import textwrap
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from inspect import cleandoc
 from pathlib import Path
+from typing import Any
 
 from automx.api.dispatch import OPERATIONS
 from automx.api.openapi import document
-from automx.config import KEYS, Settings
+from automx.config import KEYS, SOURCE_KEYS, Key, Settings, SourceSettings
 
 FOLDER = Path(__file__).parent
 REFERENCE = FOLDER.parent / "contrib" / "automx.conf"
@@ -34,6 +36,7 @@ _HEAD = f"""\
 """
 
 _BEGIN = "<!-- make reference writes this table -->\n"
+_BEGIN_SOURCES = "<!-- make reference writes this table of sources -->\n"
 _END = "<!-- end of the table -->\n"
 
 
@@ -46,21 +49,43 @@ def configuration_file() -> str:
         if key.path.rpartition(".")[0] != group:
             group = key.path.rpartition(".")[0]
             texts = [_paragraphs(key.path)[""], *texts] if group else texts
-        lines = [line for text in texts for line in textwrap.wrap(_plain(text), 98)]
-        parts.append("".join(f"# {line}\n" for line in lines) + f"#{name} = {key.default}\n")
+        parts.append("".join(map(_comment, texts)) + f"#{name} = {key.default}\n")
+    parts += _source_parts()
     return "\n".join(re.sub(r" +\n", "\n", part) for part in parts)
 
 
+def _source_parts() -> Iterator[str]:
+    """Yield the heading of a source, which is a comment as well, and the parts about its keys."""
+    texts = _texts(SourceSettings)
+    yield _comment(texts[""]) + "#[source.NAME]\n"
+    for name, key in SOURCE_KEYS.items():
+        yield _comment(texts[name]) + f"#{name} = {key.default}\n"
+
+
+def _comment(text: str) -> str:
+    return "".join(f"# {line}\n" for line in textwrap.wrap(_plain(text), 98))
+
+
 def page(text: str) -> str:
-    """Return configuration.md with its table written anew; ``text`` is what it holds now."""
-    before, begin, rest = text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
+    """Return configuration.md with its tables written anew; ``text`` is what it holds now."""
+    tables = (
+        (_BEGIN, _table(KEYS, lambda name: _paragraphs(KEYS[name].path)[name])),
+        (_BEGIN_SOURCES, _table(SOURCE_KEYS, _texts(SourceSettings).__getitem__)),
+    )
+    for mark, table in tables:
+        before, begin, rest = text.partition(mark)
+        _, end, after = rest.partition(_END)
+        text = before + begin + "\n" + table + "\n\n" + end + after
+    return text
+
+
+def _table(keys: Mapping[str, Key], meaning_of: Callable[[str], str]) -> str:
     rows = ["| Key | Default | Meaning |", "|---|---|---|"]
-    for name, key in KEYS.items():
+    for name, key in keys.items():
         default = f"`{key.default}`" if key.default else ""
-        meaning = _paragraphs(key.path)[name].replace(f"({PAGE.name}#", "(#")
+        meaning = meaning_of(name).replace(f"({PAGE.name}#", "(#")
         rows.append(f"| `{name}` | {default} | {meaning} |")
-    return before + begin + "\n" + "\n".join(rows) + "\n\n" + end + after
+    return "\n".join(rows)
 
 
 def openapi() -> str:
@@ -71,7 +96,11 @@ def openapi() -> str:
 def _paragraphs(path: str) -> dict[str, str]:
     """Return key -> its explanation, and "" -> the heading, of the group that a path leads to."""
     groups = {item.name: item.type for item in fields(Settings) if is_dataclass(item.type)}
-    group = groups.get(path.rpartition(".")[0], Settings)
+    return _texts(groups.get(path.rpartition(".")[0], Settings))
+
+
+def _texts(group: Any) -> dict[str, str]:
+    """Return key -> its explanation, and "" -> the heading, of a group."""
     heading, *paragraphs = cleandoc(group.__doc__ or "").split("\n\n")
     pairs = (paragraph.split(": ", 1) for paragraph in paragraphs)
     return {"": heading} | {name: " ".join(text.split()) for name, text in pairs}

@@ -10,7 +10,7 @@ import certifi
 import pytest
 
 from automx import migrations
-from automx.config import KEYS, LOG_LEVELS, files, load, make
+from automx.config import KEYS, LOG_LEVELS, SOURCE_KEYS, files, load, make
 from automx.errors import DatabaseError, SettingsError
 from docs import reference
 from tests.processes import REPOSITORY
@@ -75,6 +75,7 @@ def test_the_defaults_are_those_of_the_documentation(environ: dict[str, str]) ->
         "ldap_client_key_file": {},
         "web_endpoint": "",
         "public_host": "",
+        "sync_in_server": False,
         "account_backend": "none",
         "account_timeout": 20,
         "account_command": (),
@@ -93,7 +94,7 @@ def test_the_defaults_are_those_of_the_documentation(environ: dict[str, str]) ->
         "signing_chain": "",
     }
     assert settings.permit_passwords_in_urls is False
-    assert settings.sources == dict.fromkeys(KEYS, "default")
+    assert settings.given_by == dict.fromkeys(KEYS, "default")
 
 
 def test_the_first_file_found_is_read_and_no_other(environ: dict[str, str], tmp_path: Path) -> None:
@@ -115,12 +116,12 @@ def test_the_first_file_found_is_read_and_no_other(environ: dict[str, str], tmp_
     found = []
     for place in places:
         settings = load(environ)
-        found.append((settings.proxy_count, settings.sources["proxy_count"]))
+        found.append((settings.proxy_count, settings.given_by["proxy_count"]))
         assert settings.loglevel == "WARNING"
         (tmp_path / place).unlink()
         environ = {name: value for name, value in environ.items() if value != str(tmp_path / place)}
     assert found == [(number, str(tmp_path / place)) for number, place in enumerate(places, 1)]
-    assert load(environ).sources["proxy_count"] == "default"
+    assert load(environ).given_by["proxy_count"] == "default"
 
 
 @pytest.mark.parametrize("variable", ["AUTOMX_CONF", "AUTOMX2_CONF"])
@@ -142,7 +143,7 @@ def test_dev_null_gives_the_defaults_even_if_there_are_other_files(
 
 def test_a_home_folder_that_is_closed_to_us_is_passed_over(environ: dict[str, str]) -> None:
     environ["HOME"] = f"/{'x' * 300}"  # as a folder without permission, but for root, too
-    assert load(environ).sources["proxy_count"] == "default"
+    assert load(environ).given_by["proxy_count"] == "default"
 
 
 def test_a_closed_folder_below_etc_is_an_error(
@@ -168,6 +169,7 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         "domain_cache_seconds = 0.5\n"
         "stale_seconds = 0\n"
         "audit_days = 30\n"
+        "sync_in_server = yes\n"
         "initdb_token = let-me-in\n"
         "tls_ask_token = 0123456789abcdef\n"
         "permit_cleartext_passwords = on\n"
@@ -209,6 +211,7 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         domain_cache_seconds=0.5,
         stale_seconds=0,
         audit_days=30,
+        sync_in_server=True,
         initdb_token="let-me-in",
         tls_ask_token="0123456789abcdef",
         permit_cleartext_passwords=True,
@@ -251,7 +254,7 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
     assert shown["signing_key_passphrase"] == "***"
     assert shown["rate_limit_storage"] == "rediss://automx:***@redis.example.com:6380/1"
     assert "hidden" not in repr(settings)
-    assert settings.sources == dict.fromkeys(KEYS, str(automx_conf))
+    assert settings.given_by == dict.fromkeys(KEYS, str(automx_conf))
 
 
 def test_a_byte_order_mark_is_no_part_of_the_file(
@@ -285,8 +288,8 @@ def test_the_environment_overrides_each_key_of_the_file(
         initdb_token="secret",
         permit_cleartext_passwords=True,
     )
-    assert settings.sources["loglevel"] == str(automx_conf)
-    assert settings.sources["proxy_count"] == "environment variable AUTOMX_PROXY_COUNT"
+    assert settings.given_by["loglevel"] == str(automx_conf)
+    assert settings.given_by["proxy_count"] == "environment variable AUTOMX_PROXY_COUNT"
 
 
 def test_a_secret_can_stand_in_a_file_of_its_own(
@@ -299,9 +302,9 @@ def test_a_secret_can_stand_in_a_file_of_its_own(
     environ["AUTOMX_INITDB_TOKEN_FILE"] = str(token)
     settings = load(environ)
     assert settings.db_uri == "mysql+pymysql://automx:secret@db.example.com/automx"
-    assert settings.sources["db_uri"] == f"{automx_conf}, db_uri_file {uri}"
+    assert settings.given_by["db_uri"] == f"{automx_conf}, db_uri_file {uri}"
     assert settings.initdb_token == "let-me-in"
-    assert settings.sources["initdb_token"] == (
+    assert settings.given_by["initdb_token"] == (
         f"environment variable AUTOMX_INITDB_TOKEN_FILE, initdb_token_file {token}"
     )
     environ["AUTOMX_DB_URI"] = "sqlite:////other.sqlite"
@@ -391,7 +394,7 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
         "permit_cleartext_passwords, "
         "ldap_starttls, ldap_ca_file, ldap_verify, ldap_timeout, ldap_cache_seconds, "
         "ldap_cache_size, ldap_bind_password_file, ldap_client_certificate_file, "
-        "ldap_client_key_file, web_endpoint, public_host, account_backend, "
+        "ldap_client_key_file, web_endpoint, public_host, sync_in_server, account_backend, "
         "account_timeout, account_command, mailcow_endpoint, mailcow_token, mailcow_ca_file, "
         "account_warn_before, account_warn_command, account_created_command, account_grace, "
         "account_rate_limit, "
@@ -607,8 +610,8 @@ def test_automx2s_file_is_read_as_automx2_reads_it(
     )
     settings = load(environ)
     assert settings == make(db_uri="sqlite:////var/lib/automx2/100%.sqlite", proxy_count=1)
-    assert settings.sources["db_uri"] == str(automx2_conf)
-    assert settings.sources["domain_cache_seconds"] == "default"
+    assert settings.given_by["db_uri"] == str(automx2_conf)
+    assert settings.given_by["domain_cache_seconds"] == "default"
     assert [record.getMessage() for record in caplog.records] == [
         f"{automx2_conf}: the key {key} is not known and has no effect"
         for key in ("folder", "pool_size")
@@ -753,7 +756,7 @@ def test_automx2s_variable_permits_passwords_in_profiles_and_in_urls(
     settings = load(environ)
     assert settings.permit_cleartext_passwords
     assert settings.permit_passwords_in_urls
-    assert settings.sources["permit_cleartext_passwords"] == (
+    assert settings.given_by["permit_cleartext_passwords"] == (
         "environment variable PERMIT_CLEARTEXT_PASSWORDS"
     )
 
@@ -893,10 +896,10 @@ def test_the_public_host_is_that_of_web_endpoint_unless_it_is_set(environ: dict[
     environ["AUTOMX_WEB_ENDPOINT"] = "https://Mail.example.com:8443/new_email"
     settings = load(environ)
     assert settings.public_host == "mail.example.com"
-    assert settings.sources["public_host"] == "the host of web_endpoint"
+    assert settings.given_by["public_host"] == "the host of web_endpoint"
     settings = load(environ | {"AUTOMX_PUBLIC_HOST": "automx.example.com"})
     assert settings.public_host == "automx.example.com"
-    assert settings.sources["public_host"] == "environment variable AUTOMX_PUBLIC_HOST"
+    assert settings.given_by["public_host"] == "environment variable AUTOMX_PUBLIC_HOST"
     assert settings.web_endpoint == "https://Mail.example.com:8443/new_email"
 
 
@@ -908,12 +911,16 @@ def test_contribs_file_and_the_table_of_the_documentation_are_those_of_make_refe
 
 
 def test_contribs_file_lists_every_key_with_its_default(environ: dict[str, str]) -> None:
-    text = (REPOSITORY / "contrib" / "automx.conf").read_text()
+    text, _, of_source = (
+        (REPOSITORY / "contrib" / "automx.conf").read_text().partition("#[source.NAME]")
+    )
     listed = dict(re.findall(r"^#(\w+) = ?(.*)$", text, re.MULTILINE))
     defaults = {key: KEYS[key].show(value) for key, value in load(environ).values().items()}
     # The default of db_uri depends on the environment.
     assert listed | {"db_uri": ""} == defaults | {"db_uri": ""}
     assert list(listed) == list(KEYS)
+    listed = dict(re.findall(r"^#(\w+) = ?(.*)$", of_source, re.MULTILINE))
+    assert listed == {key: SOURCE_KEYS[key].default for key in SOURCE_KEYS}
 
 
 def test_contribs_file_changes_nothing_as_it_is(environ: dict[str, str]) -> None:

@@ -1,10 +1,12 @@
 """``automx config``: the effective settings."""
 
+from collections.abc import Iterator, Mapping
+
 import click
 
 from automx.cli.context import Context, pass_context
 from automx.cli.terminal import say
-from automx.config import KEYS
+from automx.config import KEYS, SOURCE_KEYS, Key
 
 
 @click.command
@@ -15,6 +17,18 @@ def config(context: Context) -> None:
     Secrets are masked.
     """
     settings = context.settings
-    for name, value in settings.values().items():
-        line = f"{name} = {KEYS[name].show(value)}".rstrip()
-        say(f"{line}  # {settings.sources[name]}")
+    for line in _lines(KEYS, settings.values(), settings.given_by):
+        say(line)
+    for source in settings.sources:
+        say("")
+        say(f"[source.{source.name}]")
+        for line in _lines(SOURCE_KEYS, source.values(), source.given_by):
+            say(line)
+
+
+def _lines(
+    keys: Mapping[str, Key], values: Mapping[str, object], given_by: Mapping[str, str]
+) -> Iterator[str]:
+    for name, value in values.items():
+        shown = " ".join(keys[name].show(value).split())
+        yield f"{f'{name} = {shown}'.rstrip()}  # {given_by[name]}"

@@ -7,17 +7,35 @@ its keys: ``make reference`` writes ``contrib/automx.conf`` and docs/configurati
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from automx.config import files, values
+from automx.config.keys import Key, keys_of, names_of, setting
+from automx.config.sources import SOURCE_KEYS, SourceSettings, read_sources
 from automx.duration import parse_duration
 from automx.errors import SettingsError
+
+__all__ = [
+    "BACKENDS",
+    "KEYS",
+    "LOG_LEVELS",
+    "SOURCE_KEYS",
+    "AccountSettings",
+    "DirectorySettings",
+    "Key",
+    "LimitSettings",
+    "Settings",
+    "SigningSettings",
+    "SourceSettings",
+    "load",
+    "make",
+]
 
 log = logging.getLogger(__name__)
 
@@ -36,40 +54,6 @@ MAILADM_VARIABLES = {
     "MAILCOW_TOKEN": "mailcow_token",
     "MAILADM_DB": "db_uri",
 }
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A key of the settings, as the file and the environment name it.
-
-    ``parse`` returns the value of a text; it raises ValueError, with what is allowed. ``default``
-    is a text, too. A ``secret`` can stand in a file of its own. ``show`` returns a value as a text
-    without passwords. ``path`` says where Settings has the value, such as ``directory.timeout``.
-    """
-
-    name: str
-    parse: Callable[[str], object]
-    default: str
-    secret: bool
-    show: Callable[[Any], str]
-    path: str = ""
-
-
-def _key(
-    name: str,
-    parse: Callable[[str], T],
-    default: str = "",
-    *,
-    secret: bool = False,
-    show: Callable[[T], str] | None = None,
-) -> T:
-    """Declare a field of a group; a secret is shown as ``***``, or as ``show`` says."""
-    is_plain = not secret and show is None
-    key = Key(name, parse, default, secret, show or (values.hidden if secret else values.shown))
-    return field(default_factory=lambda: parse(default), repr=is_plain, metadata={"key": key})
-
 
 # Python's logging, and so automx2, has a second word for two of them.
 _log_level = values.choice(
@@ -110,19 +94,19 @@ class DirectorySettings:
     in the same files; written alike.
     """
 
-    starttls: str = _key("ldap_starttls", values.starttls, "yes")
-    ca_file: str = _key("ldap_ca_file", values.readable_file)
-    verify: bool = _key("ldap_verify", values.boolean, "yes")
-    timeout: float = _key("ldap_timeout", values.positive_seconds, "3")
-    cache_seconds: float = _key("ldap_cache_seconds", values.seconds, "60")
-    cache_size: int = _key("ldap_cache_size", values.count, "10000")
-    bind_passwords: Mapping[int, str] = _key(
+    starttls: str = setting("ldap_starttls", values.starttls, "yes")
+    ca_file: str = setting("ldap_ca_file", values.readable_file)
+    verify: bool = setting("ldap_verify", values.boolean, "yes")
+    timeout: float = setting("ldap_timeout", values.positive_seconds, "3")
+    cache_seconds: float = setting("ldap_cache_seconds", values.seconds, "60")
+    cache_size: int = setting("ldap_cache_size", values.count, "10000")
+    bind_passwords: Mapping[int, str] = setting(
         "ldap_bind_password_file", values.bind_passwords, show=values.without_passwords
     )
-    client_certificates: Mapping[int, str] = _key(
+    client_certificates: Mapping[int, str] = setting(
         "ldap_client_certificate_file", values.files_of_rows, show=values.row_files
     )
-    client_keys: Mapping[int, str] = _key(
+    client_keys: Mapping[int, str] = setting(
         "ldap_client_key_file", values.files_of_rows, show=values.row_files
     )
 
@@ -160,17 +144,17 @@ class AccountSettings:
     `0s`: it deletes the mailbox at once.
     """
 
-    backend: str = _key("account_backend", values.one_of(BACKENDS), "none")
-    timeout: float = _key("account_timeout", values.call_seconds, "20")
-    command: tuple[str, ...] = _key("account_command", values.command)
-    mailcow_endpoint: str = _key("mailcow_endpoint", values.api_url)
-    mailcow_token: str = _key("mailcow_token", values.token, secret=True)
-    mailcow_ca_file: str = _key("mailcow_ca_file", values.ca_file)
+    backend: str = setting("account_backend", values.one_of(BACKENDS), "none")
+    timeout: float = setting("account_timeout", values.call_seconds, "20")
+    command: tuple[str, ...] = setting("account_command", values.command)
+    mailcow_endpoint: str = setting("mailcow_endpoint", values.api_url)
+    mailcow_token: str = setting("mailcow_token", values.token, secret=True)
+    mailcow_ca_file: str = setting("mailcow_ca_file", values.ca_file)
     # Ruff does not see that these two are fields, too.
-    warn_before: timedelta = _key("account_warn_before", parse_duration, "0s")  # noqa: RUF009
-    warn_command: tuple[str, ...] = _key("account_warn_command", values.command)
-    created_command: tuple[str, ...] = _key("account_created_command", values.command)
-    grace: timedelta = _key("account_grace", parse_duration, "0s")  # noqa: RUF009
+    warn_before: timedelta = setting("account_warn_before", parse_duration, "0s")  # noqa: RUF009
+    warn_command: tuple[str, ...] = setting("account_warn_command", values.command)
+    created_command: tuple[str, ...] = setting("account_created_command", values.command)
+    grace: timedelta = setting("account_grace", parse_duration, "0s")  # noqa: RUF009
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,8 +170,8 @@ class LimitSettings:
     `pip install 'automx[redis]'`.
     """
 
-    rate: str = _key("account_rate_limit", values.rate_limit, "30 per minute; 300 per day")
-    storage: str = _key(
+    rate: str = setting("account_rate_limit", values.rate_limit, "30 per minute; 300 per day")
+    storage: str = setting(
         "rate_limit_storage", values.storage, "memory://", secret=True, show=values.without_password
     )
 
@@ -207,10 +191,10 @@ class SigningSettings:
     does not hold them.
     """
 
-    certificate: str = _key("signing_certificate", values.readable_file)
-    key: str = _key("signing_key", values.readable_file)
-    passphrase: str = _key("signing_key_passphrase", str, secret=True)
-    chain: str = _key("signing_chain", values.readable_file)
+    certificate: str = setting("signing_certificate", values.readable_file)
+    key: str = setting("signing_key", values.readable_file)
+    passphrase: str = setting("signing_key_passphrase", str, secret=True)
+    chain: str = setting("signing_chain", values.readable_file)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,29 +250,34 @@ class Settings:
     public_host: The public host name of this service, such as `mail.example.org`: DNS records, the
     URLs of Apple profiles in QR codes and answers to Outlook name it. The default is the host of
     `web_endpoint`.
+
+    sync_in_server: Let `automx serve` read the [sources](sources.md), each at its `interval`: `yes`
+    or `no`. Of several servers with one database, one at a time does it.
     """
 
-    db_uri: str = _key("db_uri", values.db_uri, secret=True, show=values.without_password)
-    db_timeout: float = _key("db_timeout", values.call_seconds, "3")
-    db_echo: bool = _key("db_echo", values.boolean, "no")
-    loglevel: str = _key("loglevel", _log_level, "WARNING")
-    proxy_count: int = _key("proxy_count", values.proxy_count, "0")
-    domain_cache_seconds: float = _key("domain_cache_seconds", values.seconds, "10")
-    stale_seconds: float = _key("stale_seconds", values.seconds, "3600")
-    audit_days: int = _key("audit_days", values.days, "365")
-    initdb_token: str = _key("initdb_token", values.token, secret=True)
-    tls_ask_token: str = _key("tls_ask_token", values.token, secret=True)
-    permit_cleartext_passwords: bool = _key("permit_cleartext_passwords", values.boolean, "no")
+    db_uri: str = setting("db_uri", values.db_uri, secret=True, show=values.without_password)
+    db_timeout: float = setting("db_timeout", values.call_seconds, "3")
+    db_echo: bool = setting("db_echo", values.boolean, "no")
+    loglevel: str = setting("loglevel", _log_level, "WARNING")
+    proxy_count: int = setting("proxy_count", values.proxy_count, "0")
+    domain_cache_seconds: float = setting("domain_cache_seconds", values.seconds, "10")
+    stale_seconds: float = setting("stale_seconds", values.seconds, "3600")
+    audit_days: int = setting("audit_days", values.days, "365")
+    initdb_token: str = setting("initdb_token", values.token, secret=True)
+    tls_ask_token: str = setting("tls_ask_token", values.token, secret=True)
+    permit_cleartext_passwords: bool = setting("permit_cleartext_passwords", values.boolean, "no")
     # No key of the file: only automx2's environment variable sets it.
     permit_passwords_in_urls: bool = False
     directory: DirectorySettings = field(default_factory=DirectorySettings)
-    web_endpoint: str = _key("web_endpoint", values.https_url)
-    public_host: str = _key("public_host", values.host_name)
+    web_endpoint: str = setting("web_endpoint", values.https_url)
+    public_host: str = setting("public_host", values.host_name)
+    sync_in_server: bool = setting("sync_in_server", values.boolean, "no")
     accounts: AccountSettings = field(default_factory=AccountSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     signing: SigningSettings = field(default_factory=SigningSettings)
+    sources: tuple[SourceSettings, ...] = ()
     # Where the value of each key came from.
-    sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    given_by: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def public_url(self) -> str:
@@ -306,20 +295,9 @@ class Settings:
         return {name: attrgetter(key.path)(self) for name, key in KEYS.items()}
 
 
-def _keys(group: Any, prefix: str = "") -> Iterator[Key]:
-    for item in fields(group):
-        if is_dataclass(item.type):
-            yield from _keys(item.type, f"{item.name}.")
-        elif item.metadata:
-            yield replace(item.metadata["key"], path=prefix + item.name)
+KEYS = {key.name: key for key in keys_of(Settings)}
 
-
-KEYS = {key.name: key for key in _keys(Settings)}
-
-# Each name that a file or the environment may use, and its key.
-_NAMES = {name: name for name in KEYS} | {
-    f"{name}_file": name for name in KEYS if KEYS[name].secret
-}
+_NAMES = names_of(KEYS)
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -330,13 +308,14 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     """
     environ = os.environ if environ is None else environ
     values: dict[str, object] = {"db_uri": default_db_uri(environ)}
-    sources = dict.fromkeys(KEYS, "default")
-    for name, (text, source) in files.read(environ, _NAMES).items():
+    given_by = dict.fromkeys(KEYS, "default")
+    found = files.read(environ, _NAMES)
+    for name, (text, where) in found.texts.items():
         try:
             values[name] = _parsed(KEYS[name], text)
         except ValueError as error:
-            raise SettingsError(f"{source}: {name} must be {error}") from None
-        sources[name] = source
+            raise SettingsError(f"{where}: {name} must be {error}") from None
+        given_by[name] = where
     if bool(values.get("signing_certificate")) != bool(values.get("signing_key")):
         missing = "signing_certificate" if values.get("signing_key") else "signing_key"
         raise SettingsError(f"{missing} is missing: profiles are signed with both")
@@ -344,12 +323,14 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     for row_id in made.directory.client_keys.keys() - made.directory.client_certificates.keys():
         raise SettingsError(f"ldap_client_certificate_file is missing for the key of {row_id}")
     if values.get("web_endpoint") and not values.get("public_host"):
-        sources["public_host"] = "the host of web_endpoint"
-    _warn_of_mailadm(environ, sources)
+        given_by["public_host"] = "the host of web_endpoint"
+    _warn_of_mailadm(environ, given_by)
     if environ.get(CLEARTEXT_VARIABLE) == CLEARTEXT_CONSENT:
         values["permit_cleartext_passwords"] = values["permit_passwords_in_urls"] = True
-        sources["permit_cleartext_passwords"] = f"environment variable {CLEARTEXT_VARIABLE}"
-    return make(**values, sources=sources)
+        given_by["permit_cleartext_passwords"] = f"environment variable {CLEARTEXT_VARIABLE}"
+    mailcow = {"uri": made.accounts.mailcow_endpoint, "token": made.accounts.mailcow_token}
+    sources = read_sources(found.sources, _parsed, mailcow=mailcow)
+    return make(**values, sources=sources, given_by=given_by)
 
 
 def _parsed(key: Key, text: str) -> object:
@@ -365,12 +346,12 @@ def _parsed(key: Key, text: str) -> object:
         return key.parse(before.rstrip())
 
 
-def _warn_of_mailadm(environ: Mapping[str, str], sources: Mapping[str, str]) -> None:
+def _warn_of_mailadm(environ: Mapping[str, str], given_by: Mapping[str, str]) -> None:
     """Log which settings take the place of mailadm's variables, unless they are there."""
     missing = [
         (variable, name)
         for variable, name in MAILADM_VARIABLES.items()
-        if environ.get(variable) and sources[name] == "default"
+        if environ.get(variable) and given_by[name] == "default"
     ]
     for variable, name in missing:
         log.warning(
@@ -389,7 +370,8 @@ def _warn_of_mailadm(environ: Mapping[str, str], sources: Mapping[str, str]) -> 
 def make(**values: object) -> Settings:
     """Return settings from the values of keys; a key that is not given has its default.
 
-    Beside keys, ``permit_passwords_in_urls`` and ``sources`` can be given. ``db_uri`` must be.
+    Beside keys, ``permit_passwords_in_urls``, ``sources`` and ``given_by`` can be given. ``db_uri``
+    must be.
     """
     endpoint = str(values.get("web_endpoint", ""))
     values["public_host"] = values.get("public_host") or urlsplit(endpoint).hostname or ""

@@ -6,6 +6,9 @@ The first file found is read: ``$AUTOMX_CONF``, ``~/.automx.conf``, ``/etc/autom
 Every key can be overridden by ``AUTOMX_<KEY>`` in the environment; a secret can also stand in a
 file of its own, named by ``<key>_file``. A file of automx 1.x, which had ``/etc/automx.conf``, too,
 is told apart.
+
+A source has a section of its own, ``[source.NAME]``; ``AUTOMX_SOURCE_NAME_<KEY>`` overrides a key
+of it, with ``_`` for each ``-`` of the name, and can be all that there is of a source.
 """
 
 import configparser
@@ -15,7 +18,9 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+from automx.config.sources import NAME, SOURCE_NAMES
 from automx.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -27,20 +32,64 @@ _SERVICE_LINK = re.compile(
     r"AUTOMX_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)"
 )
 
-# Keys that automx 1.x cannot do without.
+# Keys that automx 1.x cannot do without; sources have such keys, too.
+_SECTION_OF_SOURCE = re.compile(r"(?ms)^\[source\..*?(?=^\[|\Z)")
 _OF_AUTOMX_1 = re.compile(r"(?m)^[ \t]*(provider|domains)[ \t]*[=:]")
 
-_Texts = dict[str, tuple[str, str]]  # key -> (text, source)
+_Texts = dict[str, tuple[str, str]]  # key -> (text, where it stands)
+
+_SECTION = "source."  # how the sections of sources begin
+_VARIABLE = "source_"
 
 
-def read(environ: Mapping[str, str], names: Mapping[str, str]) -> _Texts:
-    """Return key -> (text, source) from the configuration file and the environment.
+class Found(NamedTuple):
+    """The texts of the settings, and of each source by its name."""
+
+    texts: _Texts
+    sources: dict[str, _Texts]
+
+
+def read(environ: Mapping[str, str], names: Mapping[str, str]) -> Found:
+    """Return the texts that the configuration file and the environment give.
 
     ``names`` maps each allowed name to its key: ``db_uri`` and ``db_uri_file`` to ``db_uri``.
     Raises SettingsError for a file that cannot be read and for an unknown name.
     """
-    texts = _by_key(_from_file(environ, names), names)
-    return texts | _by_key(_from_environment(environ), names)
+    in_file, in_environment = _from_file(environ, names), _from_environment(environ)
+    of_sources = _of_sources(in_environment.texts, in_file.sources)
+    all_names = dict.fromkeys([*in_file.sources, *of_sources])
+    texts = _by_key(in_file.texts, names) | _by_key(in_environment.texts, names)
+    sources = {
+        name: _by_key(in_file.sources.get(name, {}), SOURCE_NAMES)
+        | _by_key(of_sources.get(name, {}), SOURCE_NAMES)
+        for name in all_names
+    }
+    return Found(texts, sources)
+
+
+def _of_sources(texts: _Texts, known: Mapping[str, object]) -> dict[str, _Texts]:
+    """Take the texts of variables that belong to sources out of ``texts``; return them by source.
+
+    ``known`` are the sources of the file.
+    """
+    by_variable: dict[str, str] = {}
+    for name in known:
+        if (other := by_variable.setdefault(name.replace("-", "_"), name)) != name:
+            raise SettingsError(f"[source.{name}]: its variables would be those of {other}")
+    found: dict[str, _Texts] = {}
+    for variable in [name for name in texts if name.startswith(_VARIABLE)]:
+        rest = variable.removeprefix(_VARIABLE)
+        # "people_query" ends as "query" does: the sources of the file decide, then the longest key.
+        fitting = sorted(
+            (rest.removesuffix(f"_{key}") not in by_variable, -len(key), key)
+            for key in SOURCE_NAMES
+            if rest.endswith(f"_{key}") and NAME.fullmatch(rest.removesuffix(f"_{key}"))
+        )
+        if fitting:
+            key = fitting[0][2]
+            name = rest.removesuffix(f"_{key}")
+            found.setdefault(by_variable.get(name, name), {})[key] = texts.pop(variable)
+    return found
 
 
 def home(environ: Mapping[str, str]) -> Path:
@@ -57,7 +106,7 @@ def fingerprint(path: str) -> tuple[int, ...] | None:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _from_file(environ: Mapping[str, str], names: Mapping[str, str]) -> _Texts:
+def _from_file(environ: Mapping[str, str], names: Mapping[str, str]) -> Found:
     """Return the texts of the first configuration file that exists."""
     for program in ("automx", "automx2"):
         variable = f"{program.upper()}_CONF"
@@ -74,7 +123,7 @@ def _from_file(environ: Mapping[str, str], names: Mapping[str, str]) -> _Texts:
         for path in places:
             if _exists(path, home(environ)):
                 return _read(path, program, names)
-    return {}
+    return Found({}, {})
 
 
 def _exists(path: Path, home: Path) -> bool:
@@ -87,14 +136,14 @@ def _exists(path: Path, home: Path) -> bool:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _read(path: Path, section: str, names: Mapping[str, str]) -> _Texts:
+def _read(path: Path, section: str, names: Mapping[str, str]) -> Found:
     """Return the texts of one file; automx2 expands ``%(name)s``, automx does not."""
     parser = configparser.ConfigParser(
         interpolation=configparser.BasicInterpolation() if section == "automx2" else None
     )
     try:
         content = path.read_text("utf-8-sig")
-        if section == "automx" and _OF_AUTOMX_1.search(content):
+        if section == "automx" and _OF_AUTOMX_1.search(_SECTION_OF_SOURCE.sub("", content)):
             raise SettingsError(
                 f"{path}: this is a file of automx 1.x, which has other settings, and domains in"
                 " them: give this automx a file of its own (AUTOMX_CONF), or move that one away"
@@ -102,12 +151,13 @@ def _read(path: Path, section: str, names: Mapping[str, str]) -> _Texts:
         parser.read_string(content, str(path))
         if not parser.sections() and parser.defaults():  # automx2's oldest sample
             parser.add_section(section)
-        if not parser.has_section(section):
-            others = [name for name in parser.sections() if name != section]
-            if others and section == "automx":
-                raise SettingsError(f"{path}: the section must be [automx], not [{others[0]}]")
-            return {}
-        items = dict(parser.items(section))
+        sources = _sources_of(path, parser)
+        others = [name for name in parser.sections() if not name.startswith(_SECTION)]
+        items = {}
+        if parser.has_section(section):
+            items = dict(parser.items(section))
+        elif others and section == "automx":
+            raise SettingsError(f"{path}: the section must be [automx], not [{others[0]}]")
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -118,7 +168,28 @@ def _read(path: Path, section: str, names: Mapping[str, str]) -> _Texts:
         for name in [name for name in items if name not in names]:
             log.warning("%s: the key %s is not known and has no effect", path, name)
             del items[name]
-    return {name: (text, str(path)) for name, text in items.items()}
+    return Found({name: (text, str(path)) for name, text in items.items()}, sources)
+
+
+def _sources_of(path: Path, parser: configparser.ConfigParser) -> dict[str, _Texts]:
+    """Return the texts of each section of a source, without those of [DEFAULT]."""
+    found = {}
+    for section in parser.sections():
+        if not re.match(r"(?i)sources?\b", section):
+            continue
+        name = section.removeprefix(_SECTION)
+        if not section.startswith(_SECTION) or not NAME.fullmatch(name):
+            raise SettingsError(
+                f"{path}: the section [{section}] must be called [source.NAME], with a name of at"
+                " most 40 letters in lower case, digits, - and _"
+            )
+        where = f"{path}, [{section}]"
+        found[name] = {
+            key: (text, where)
+            for key, text in parser.items(section)
+            if key in SOURCE_NAMES or key not in parser.defaults()
+        }
+    return found
 
 
 def _defect(error: configparser.Error) -> str:
@@ -137,14 +208,15 @@ def _defect(error: configparser.Error) -> str:
     return "is not a valid INI file"
 
 
-def _from_environment(environ: Mapping[str, str]) -> _Texts:
-    """Return the texts of the variables that begin with AUTOMX_."""
-    return {
+def _from_environment(environ: Mapping[str, str]) -> Found:
+    """Return the texts of the variables that begin with AUTOMX_, by the rest of their names."""
+    texts = {
         variable.removeprefix("AUTOMX_").lower(): (text, f"environment variable {variable}")
         for variable, text in sorted(environ.items())
         if variable.startswith("AUTOMX_") and variable != "AUTOMX_CONF"
         if not _SERVICE_LINK.fullmatch(variable)
     }
+    return Found(texts, {})
 
 
 def _by_key(texts: _Texts, names: Mapping[str, str]) -> _Texts:

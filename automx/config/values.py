@@ -9,10 +9,10 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from automx.duration import format_duration
+from automx.duration import format_duration, parse_duration
 
 T = TypeVar("T")
 
@@ -69,6 +69,72 @@ token = matching("[!-~]*", "printable ASCII characters without blanks", str)
 host_name = matching(
     _HOST_NAME, "a host name such as mail.example.org, in ASCII, without port", str.lower
 )
+
+one_line = matching(r"[^\r\n]*", "a text of one line", str)
+
+
+class Share(NamedTuple):
+    """A part of a number: a percentage, or a number by itself."""
+
+    number: int
+    is_percentage: bool
+
+    def __str__(self) -> str:
+        return f"{self.number}{'%' * self.is_percentage}"
+
+    def of(self, whole: int, least: int = 0) -> int:
+        """Return the part of a number; a percentage is rounded down, and is at least ``least``."""
+        return max(least, whole * self.number // 100) if self.is_percentage else self.number
+
+
+share = matching(
+    r"(100|\d{1,2})%|\d{1,9}",
+    "a percentage such as 10%, or a number",
+    lambda text: Share(int(text.rstrip("%")), text.endswith("%")),
+)
+
+_SHORTEST_INTERVAL = 10  # seconds
+
+
+def interval(text: str) -> timedelta:
+    """Return a duration that is not so short that a server would do nothing else."""
+    found = parse_duration(text)
+    if found.total_seconds() < _SHORTEST_INTERVAL:
+        raise ValueError(f"a duration such as 5m, at least {_SHORTEST_INTERVAL}s")
+    return found
+
+
+def query(text: str) -> str:
+    """Return a query of SQL: it only reads."""
+    if text and not re.match(r"(?i)\(*\s*(SELECT|WITH)\b", text):
+        raise ValueError("a query that begins with SELECT or WITH")
+    return text
+
+
+def pairs(text: str) -> Mapping[str, str]:
+    """Return name -> value of pairs with blanks or commas between: ``domain=domainName``."""
+    words_ = (word.partition("=") for word in words(text))
+    found = {}
+    for name, equals, value in words_:
+        if name not in _SAID or not equals or not re.fullmatch(r"[A-Za-z][A-Za-z0-9.;-]*", value):
+            raise ValueError(f"pairs such as domain=domainName; names are {', '.join(_SAID)}")
+        found[name] = value
+    return found
+
+
+_SAID = ("domain", "active", "provider", "like", "alias_of", "aliases")
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Return words with blanks or commas between."""
+    return tuple(filter(None, re.split(r"[\s,]+", text)))
+
+
+def absolute_path(text: str) -> str:
+    """Return the full path of a file, which need not exist yet, or ""."""
+    if text and not Path(text).is_absolute():
+        raise ValueError("the full path of a file")
+    return text
 
 
 def readable_file(text: str) -> str:
@@ -204,6 +270,8 @@ def shown(value: object) -> str:
     """Return a value as the file would hold it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Share):
+        return str(value)
     if isinstance(value, tuple):
         return shlex.join(value)
     if isinstance(value, timedelta):
