@@ -38,6 +38,7 @@ from automx.database.uris import (
     file_of,
     file_to_make,
     is_in_memory,
+    read_only_uri,
     require_file,
     url_of,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "outage",
     "read_any_text",
     "read_by_key",
+    "read_only_uri",
     "reason",
     "report_unreadable_answers",
     "require_file",

@@ -61,11 +61,13 @@ class Turns:
     """The turns of a process at a database. Safe for threads.
 
     ``seconds`` is how long a transaction may wait for the database in all. Connections of the
-    engine that are made outside of a turn have no limit.
+    engine that are made outside of a turn have no limit. ``name`` is that of the database in the
+    log.
     """
 
-    def __init__(self, engine: Engine, seconds: float) -> None:
+    def __init__(self, engine: Engine, seconds: float, name: str = "the database") -> None:
         self.seconds = seconds
+        self._name = name
         self.engine = engine
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._is_in_memory = engine.url.query.get("mode") == "memory"
@@ -183,13 +185,13 @@ class Turns:
             return
         if not self._is_away:
             self._is_away = True
-            log.error("the database is away: %s", cause)
+            log.error("%s is away: %s", self._name, cause)
         self._wake_prober()
 
     def _note_answer(self) -> None:
         if self._is_away:
             self._is_away = False
-            log.warning("the database is back")
+            log.warning("%s is back", self._name)
 
     def _wake_prober(self) -> None:
         if self._prober is None or not self._prober.is_alive():  # a fork leaves it behind

@@ -16,6 +16,9 @@ from automx.errors import DatabaseError, SettingsError
 _MEMORY = "sqlite:///file:/automx?mode=memory&uri=true"
 IN_MEMORY = "the database of db_uri is in memory: only the web server has it, until it ends"
 
+# The URI of a file of SQLite, in automx's own form.
+_FILE = re.compile(r"(sqlite(?:\+pysqlite)?):///(/[^?]*)(?:\?(.*))?")
+
 # The packages of drivers that have another name.
 _PACKAGES = {
     "mariadbconnector": "mariadb",
@@ -111,7 +114,7 @@ def existing_file_uri(db_uri: str) -> str:
     """
     if is_in_memory(db_uri):
         return _MEMORY
-    match = re.fullmatch(r"(sqlite(?:\+pysqlite)?):///(/[^?]*)(?:\?(.*))?", db_uri)
+    match = _FILE.fullmatch(db_uri)
     if not match:
         url = url_of(db_uri)
         if (url.database or "").startswith("file:") and file_to_make(db_uri):
@@ -119,7 +122,20 @@ def existing_file_uri(db_uri: str) -> str:
                 "" if "mode" in url.query else "&mode=rw"
             )
         return db_uri
+    return _file_uri(match, "rw")
+
+
+def read_only_uri(db_uri: str) -> str:
+    """Return a URI by which SQLite cannot write to the file, which must exist.
+
+    Those of other databases are returned as they are.
+    """
+    match = _FILE.fullmatch(db_uri)
+    return _file_uri(match, "ro") if match else db_uri
+
+
+def _file_uri(match: re.Match[str], mode: str) -> str:
     scheme, path, query = match.groups()
     query = f"&{query}" if query else ""
     path = path.replace("%", "%25").replace("#", "%23")
-    return f"{scheme}:///file:{path}?mode=rw{query}&uri=true"
+    return f"{scheme}:///file:{path}?mode={mode}{query}&uri=true"

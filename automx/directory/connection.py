@@ -18,6 +18,8 @@ from automx.directory.row import ldap3
 IDLE_SECONDS = 60.0  # how long an unused connection is kept: firewalls forget them silently
 
 _SUCCESS, _SIZE_LIMIT_EXCEEDED = 0, 4  # result codes of RFC 4511, appendix A
+_PAGED_RESULTS = "1.2.840.113556.1.4.319"  # the control of RFC 2696
+_PAGE = 500  # entries
 
 
 LogInStep = Literal["Connect", "StartTLS", "TLS", "Bind"]
@@ -231,6 +233,45 @@ class Connection:
         # Active Directory also sends referrals to other partitions; they are not followed.
         entries = [entry for entry in self._ldap.response if entry["type"] == "searchResEntry"]
         return entries, result["result"] == _SIZE_LIMIT_EXCEEDED
+
+    def entries(
+        self, bases: Sequence[str], search_filter: str, attributes: Sequence[str], deadline: float
+    ) -> list[Any]:
+        """Return all entries below several bases, each once; they come in pages (RFC 2696).
+
+        A host whose limit of entries cuts some off raises HostError.
+        """
+        found: dict[str, Any] = {}
+        for base in bases:
+            cookie = None
+            while True:
+                with _broken():
+                    self._limit(deadline)
+                    self._ldap.search(
+                        base,
+                        search_filter,
+                        attributes=list(attributes),
+                        paged_size=_PAGE,
+                        paged_cookie=cookie,
+                    )
+                result = self._ldap.result
+                if result["result"] == _SIZE_LIMIT_EXCEEDED:
+                    raise HostError(
+                        f"it gives no more than {len(found) + len(self._ldap.response)} entries to"
+                        f" {self.bound_as}: its limit must be raised"
+                    )
+                if result["result"] != _SUCCESS:
+                    raise HostError(f"the search was refused: {result['description']}")
+                found |= {
+                    entry["dn"].lower(): entry
+                    for entry in self._ldap.response
+                    if entry["type"] == "searchResEntry"
+                }
+                control = result.get("controls", {}).get(_PAGED_RESULTS, {})
+                cookie = control.get("value", {}).get("cookie")
+                if not cookie:
+                    break
+        return list(found.values())
 
     def certificate(self) -> Mapping[str, Any]:
         """Return the certificate of an encrypted connection as ``ssl`` does, {} if not checked."""

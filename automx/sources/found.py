@@ -1,0 +1,122 @@
+"""What a domain of a source is.
+
+A record of a source has the columns ``domain``, ``active``, ``provider``, ``like`` and
+``alias_of``; only the first is needed. Values come from SQL, LDAP, JSON or a text.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from automx import kinds
+from automx.address import parse_domain
+from automx.errors import AddressError, UnavailableError
+
+COLUMNS = ("domain", "active", "provider", "like", "alias_of")
+
+_YES = {"1", "true", "t", "yes", "y", "on", "active", "enabled", "\x01"}
+_NO = {"0", "false", "f", "no", "n", "off", "inactive", "disabled", "\x00"}
+
+
+class SourceError(UnavailableError):
+    """A source cannot be read, or what it says cannot be used; nothing was changed."""
+
+    public = "The source cannot be read."
+
+
+class FoundDomain(NamedTuple):
+    """A domain of a source.
+
+    ``name`` is in its normal form. ``provider`` is a name or an id, ``like`` and ``alias_of`` are
+    A-labels of other domains: it gets provider, servers, services and directory of that one, and
+    an alias is also off as long as its target is. "" is not said.
+    """
+
+    name: str
+    is_active: bool = True
+    provider: str = ""
+    like: str = ""
+    alias_of: str = ""
+
+
+class Problem(NamedTuple):
+    """A domain that was passed over, or another thing that an administrator should know of it."""
+
+    name: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.text}"
+
+
+@dataclass
+class Domains:
+    """The domains of a source: A-label -> domain; ``problems`` has those that are passed over."""
+
+    by_label: dict[str, FoundDomain] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read(records: Iterable[Mapping[str, object]]) -> Domains:
+    """Return the domains of records. Raises SourceError for a column that has no such value."""
+    found = Domains()
+    for record in records:
+        shown = kinds.shown(record.get("domain")).strip('"')
+        try:
+            label, domain = _read(record)
+        except AddressError:
+            found.problems.append(Problem(shown, "it is no domain name"))
+            continue
+        except kinds.BadValueError as error:
+            raise SourceError(cause=f"the domain {shown}: {error}") from None
+        first = found.by_label.setdefault(label, domain)
+        if first != domain:
+            found.problems.append(Problem(shown, "it is there twice; the first one counts"))
+    return found
+
+
+def _read(record: Mapping[str, object]) -> tuple[str, FoundDomain]:
+    name = _text(record, "domain")
+    label = parse_domain(name)
+    try:
+        normal = kinds.DOMAIN_NAME.read(name)
+    except kinds.BadValueError as error:
+        raise AddressError from error  # it is too long
+    return label, FoundDomain(
+        normal,
+        _is_active(record.get("active", True)),
+        _text(record, "provider"),
+        _label(record, "like"),
+        _label(record, "alias_of"),
+    )
+
+
+def _text(record: Mapping[str, object], column: str) -> str:
+    match record.get(column):
+        case None:
+            return ""
+        case str() as text:
+            return text.strip()
+        case int() as number:  # the id of a provider
+            return str(number)
+        case bytes() as octets:
+            return octets.decode(errors="replace").strip()
+        case value:
+            raise kinds.BadValueError(f"{column}: expected a text, found {kinds.shown(value)}")
+
+
+def _label(record: Mapping[str, object], column: str) -> str:
+    """Return the A-label of a domain; a text that is none is kept, and means no domain."""
+    text = _text(record, column)
+    try:
+        return text and parse_domain(text)
+    except AddressError:
+        return text
+
+
+def _is_active(value: object) -> bool:
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)  # a BIT of MariaDB
+    word = text if text in _YES | _NO else text.strip().lower()
+    if word not in _YES | _NO:
+        raise kinds.BadValueError(f"active: expected yes or no, 1 or 0, found {kinds.shown(value)}")
+    return word in _YES
