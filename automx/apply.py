@@ -10,23 +10,20 @@ removed.
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import select
 
-from automx import kinds, members, references, seeddocument
+from automx import members, references, seeddocument
 from automx.audit import masked
 from automx.changes import Change, Changes, described, insertion, name_of, stored
+from automx.changes.plan import KINDS, Plan, execute
 from automx.database import Session
 from automx.errors import ConflictError, SeedError
 from automx.members import TABLES, Item
 from automx.models import ORIGINS
 from automx.seeddocument import Object, SeedRows
 
-# The kinds of rows, each after those that it refers to.
-_KINDS = ("provider", "directory", "server", "service", "domain")
 # Kind of row -> the members by which objects without id are found, one group after the other.
 _KEYS: Mapping[str, Sequence[tuple[str, ...]]] = {
     "provider": [("name",)],
@@ -36,40 +33,6 @@ _KEYS: Mapping[str, Sequence[tuple[str, ...]]] = {
 }
 _LOOSE_KEYS: Mapping[str, tuple[str, ...]] = {"server": ("type", "name")}
 _SHOWN = 5
-
-
-@dataclass
-class Plan:
-    """What applying a document changes.
-
-    A row that gets the origin of the document has ``origin`` as a further member. ``names`` says
-    what people call the rows that domains refer to: kind -> id -> name. ``free`` has the ids of new
-    rows that were found to be free: (table, id).
-    """
-
-    added: list[Change] = field(default_factory=list)
-    changed: list[Change] = field(default_factory=list)
-    removed: list[Change] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    names: dict[str, dict[int, str]] = field(default_factory=dict)
-    free: set[tuple[str, int]] = field(default_factory=set)
-
-    def __bool__(self) -> bool:
-        """Whether anything is changed."""
-        return bool(self.added or self.changed or self.removed)
-
-    def document(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the plan as JSON holds it, without secrets."""
-        parts = {"added": self.added, "changed": self.changed, "removed": self.removed}
-        return {word: [change.document() for change in part] for word, part in parts.items()}
-
-    def is_like(self, other: "Plan") -> bool:
-        """Return whether another plan makes the same changes."""
-        return (self.added, self.changed, self.removed) == (
-            other.added,
-            other.changed,
-            other.removed,
-        )
 
 
 def apply(
@@ -107,7 +70,7 @@ def apply(
     plan = _Planner(session, seed, origin).plan(prune=prune)
     if expected is not None and not plan.is_like(expected):
         raise ConflictError("Meanwhile, the database was changed: look at the new plan.")
-    _execute(changes, plan, origin)
+    execute(changes, plan, origin)
     changes.finish()
     return plan
 
@@ -124,7 +87,7 @@ class _Planner:
         self._foreign: list[str] = []  # rows of other origins that would be changed
 
     def plan(self, *, prune: bool) -> Plan:
-        for kind in _KINDS[:-1]:
+        for kind in KINDS[:-1]:
             objects = self._seed.objects[kind]
             rows = dict(stored.items(self._session, kind))
             self._allocate(kind, _paired(kind, objects, rows))
@@ -227,7 +190,7 @@ class _Planner:
         return resolved
 
     def _plan_removals(self) -> None:
-        for kind in _KINDS:
+        for kind in KINDS:
             row_id, origin = ORIGINS[TABLES[kind]].columns
             query = select(row_id).where(origin == self._origin)
             ids = set(self._session.scalars(query)).difference(self._ids[kind])
@@ -290,46 +253,3 @@ def _ambiguous(path: str, rows: Mapping[int, str]) -> SeedError:
     return SeedError(
         f"{path or 'the document'}: expected an id, found none, and several rows fit: {found}"
     )
-
-
-def _execute(changes: Changes, plan: Plan, origin: str | None) -> None:
-    """Make the changes, in an order in which names are free and referred rows exist."""
-    removed, changed = _by_kind(plan.removed), _by_kind(plan.changed)
-    changes.remove("domain", [each.before or {} for each in removed["domain"]])
-    for is_domain in (False, True):
-        new = SeedRows()
-        for each in plan.added:
-            if (each.kind == "domain") == is_domain and each.after is not None:
-                if is_domain:
-                    new.domains[kinds.domain_a_label(each.name)] = len(new.rows["domain"])
-                new.add_item(each.kind, each.after, described(each.kind, each.after))
-        if any(new.rows.values()):
-            new.paths = {key: path for key, path in new.paths.items() if key not in plan.free}
-            changes.insert(new)
-        if not is_domain:
-            for kind in _KINDS:
-                _change(changes, kind, changed[kind], origin)
-    for kind in reversed(_KINDS[:-1]):
-        changes.remove(kind, [each.before or {} for each in removed[kind]])
-
-
-def _change(changes: Changes, kind: str, made: Sequence[Change], origin: str | None) -> None:
-    pairs, adopted = [], []
-    for each in made:
-        before, after = dict(each.before or {}), dict(each.after or {})
-        if origin is not None and "origin" in after:
-            del before["origin"], after["origin"]
-            adopted.append(each.id)
-        if before != after:
-            pairs.append((before, after))
-    if pairs:
-        changes.replace(kind, pairs)
-    if adopted:
-        changes.adopt(kind, adopted)
-
-
-def _by_kind(made: Iterable[Change]) -> Mapping[str, list[Change]]:
-    found: dict[str, list[Change]] = {kind: [] for kind in members.MEMBERS}
-    for each in made:
-        found[each.kind].append(each)
-    return found

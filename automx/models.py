@@ -210,6 +210,22 @@ DisabledDomain = Table(
     Column("since", UtcDateTime, nullable=False),
 )
 
+# What ``sync`` must know of a domain of a source that is gone there or that it has switched off.
+# ``disabled_at`` is ``disabled_domain.since`` if ``sync`` has switched it off: another moment there
+# is that of an administrator.
+SyncedDomain = Table(
+    "synced_domain",
+    metadata,
+    Column(
+        "domain_id",
+        ForeignKey("domain.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("gone_at", UtcDateTime),
+    Column("disabled_at", UtcDateTime),
+)
+
 # A directory that knows the login names of a domain's people.
 LdapServer = Table(
     "ldapserver",
@@ -371,5 +387,31 @@ ApiRequest = Table(
     Column("made_at", UtcDateTime, nullable=False),
 )
 
+# The last synchronization of a source; ``sync`` explains it. ``number`` counts them.
+SourceSync = Table(
+    "source_sync",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("began_at", UtcDateTime, nullable=False),
+    Column("succeeded_at", UtcDateTime),
+    Column("outcome", String(16), nullable=False),
+    Column("message", String(255), nullable=False),
+    Column("found", Integer, nullable=False),
+    Column("added", Integer, nullable=False),
+    Column("changed", Integer, nullable=False),
+    Column("removed", Integer, nullable=False),
+    Column("problems", Integer, nullable=False),
+)
+
+# The right of one process to do a work until a moment; ``leases`` explains it.
+Lease = Table(
+    "lease",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("until", UtcDateTime, nullable=False),
+)
+
 # Tables whose rows say what was done; they configure nothing, and stay when all else is deleted.
-RECORDS = {"change_count", "change_log", "audit", "api_request"}
+RECORDS = {"change_count", "change_log", "audit", "api_request", "source_sync", "lease"}

@@ -36,6 +36,7 @@ USES: dict[str, ColumnElement[Any]] = {
 _REFERRING = (
     *("domain", "server_domain", "davserver_domain"),
     *("provider_detail", "documentation", "ldapserver_detail", "account", "disabled_domain"),
+    "synced_domain",
     *(f"{table}_origin" for table in ORIGINS),
 )
 # A domain can go without its directory, and the mailbox of an account is still there.

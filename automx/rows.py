@@ -116,6 +116,11 @@ _DETAIL_READ = {column: kind for column, kind in PROVIDER_DETAIL.items() if colu
 }
 _LOGO = ("logo_size", "logo_type", "logo_width", "logo_height")
 DISABLED_DOMAIN = {"domain_id": kinds.ID, "since": kinds.MOMENT}
+SYNCED_DOMAIN = {
+    "domain_id": kinds.ID,
+    "gone_at": kinds.or_null(kinds.MOMENT),
+    "disabled_at": kinds.or_null(kinds.MOMENT),
+}
 # The tables but ``domain``, and what is read of each.
 TABLES: dict[str, Mapping[str, Kind]] = {
     "provider": PROVIDER,
@@ -125,6 +130,7 @@ TABLES: dict[str, Mapping[str, Kind]] = {
     "provider_detail": _DETAIL_READ,
     "documentation": DOCUMENTATION,
     "disabled_domain": DISABLED_DOMAIN,
+    "synced_domain": SYNCED_DOMAIN,
     "token": TOKEN | {"created_at": kinds.MOMENT},
     "account": ACCOUNT,
     "api_key": API_KEY | {"created_at": kinds.MOMENT},

@@ -7,7 +7,7 @@ hold, keys are added to it; ``docs/seed.md`` explains each.
 import json
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from automx import kinds, members, rows
@@ -30,8 +30,25 @@ SAMPLE: dict[str, Any] = {
     ],
 }
 
-# The name of a file, a source or a key that rows come from.
-ORIGIN = kinds.text(64)
+_NAME = kinds.text(64)
+# Rows that keys and sources make have origins that begin so, and no document can take them.
+_TAKEN = ("key:", "source:")
+
+
+def _origin(value: Any) -> str:
+    name: str = _NAME.normalise(value)
+    if name.lower().startswith(_TAKEN):
+        begin = " or ".join(_TAKEN)
+        raise kinds.BadValueError(f"expected a name that does not begin with {begin}, found {name}")
+    return name
+
+
+# The name that a document gives to what its rows come from.
+ORIGIN = replace(
+    _NAME,
+    normalise=_origin,
+    schema=kinds.string_schema(64, pattern="^(?!([Kk][Ee][Yy]|[Ss][Oo][Uu][Rr][Cc][Ee]):)"),
+)
 
 Row = dict[str, Any]  # column -> value
 

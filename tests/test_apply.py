@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from automx import audit, lookup
-from automx.apply import Plan, apply
+from automx.apply import apply
 from automx.changes import Changes
+from automx.changes.plan import Plan
 from automx.database import Session, create_engine
 from automx.errors import ConflictError, SeedError
 from automx.export import export
@@ -515,6 +516,14 @@ def test_rows_without_origin_get_that_of_the_document(any_session: Session) -> N
             "origin: expected a name, because only rows of one origin are pruned, found none",
         ),
         (edited("origin", 7), {}, "origin: expected a text of 1 to 64 characters without control"),
+        *(
+            (
+                edited("origin", name),
+                {},
+                f"origin: expected a name that does not begin with key: or source:, found {name}",
+            )
+            for name in ("source:mail", "Key:shop")
+        ),
     ],
 )
 def test_it_must_be_clear_what_rows_come_from(

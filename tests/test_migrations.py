@@ -40,6 +40,10 @@ TITLES = {
     "0005": "Details of directories: longer filters, several search bases, login names",
     "0006": "Administration: domains that are off, origins of rows, the log of changes, the audit",
     "0007": "Keys of the API, and requests that make an account once",
+    "0008": (
+        "Sources of domains: what is gone there, when each was read last, and which process reads"
+        " them"
+    ),
 }
 REVISIONS = list(TITLES)
 KNOWN = ", ".join(REVISIONS)
@@ -97,6 +101,14 @@ API_KEY_COLUMNS = {
     ],
     "api_request": ["digest", "address", "made_at"],
 }
+SOURCE_COLUMNS = {
+    "synced_domain": ["domain_id", "gone_at", "disabled_at"],
+    "source_sync": [
+        *("name", "number", "began_at", "succeeded_at", "outcome", "message"),
+        *("found", "added", "changed", "removed", "problems"),
+    ],
+    "lease": ["name", "holder", "until"],
+}
 # What each revision adds.
 ADDED = {
     "0001": AUTOMX2_COLUMNS,
@@ -106,6 +118,7 @@ ADDED = {
     "0005": DIRECTORY_COLUMNS,
     "0006": ADMINISTRATION_COLUMNS,
     "0007": API_KEY_COLUMNS,
+    "0008": SOURCE_COLUMNS,
 }
 COLUMNS = {table: columns for added in ADDED.values() for table, columns in added.items()}
 DAV_TABLES = {"davserver", "davserver_domain"}

@@ -125,7 +125,8 @@ def rows(session: Session) -> dict[str, list[tuple[object, ...]]]:
         if name not in RECORDS
     }
     ours = {"token", "account", "backend_key", "api_key", "api_request"}
-    ours |= {"provider_detail", "documentation", "ldapserver_detail", "disabled_domain"}
+    ours |= {"provider_detail", "documentation", "ldapserver_detail"}
+    ours |= {"disabled_domain", "synced_domain"}
     ours |= {name for name in metadata.tables if name.endswith("_origin")}
     return {name: rows for name, rows in found.items() if rows or name not in ours}
 

@@ -276,6 +276,7 @@ def delete(session: Session, kind: str, ids: Collection[int]) -> None:
             "server_domain.domain_id",
             "davserver_domain.domain_id",
             "disabled_domain.domain_id",
+            "synced_domain.domain_id",
         ),
     }[kind]
     for place in (*columns, f"{table}_origin.{table}_id", f"{table}.id"):

@@ -16,7 +16,13 @@ MAX_SHOWN = 20  # findings of one kind
 _REPAIR = "automx check --repair does it"
 
 # Clients work without these.
-_OPTIONAL_TABLES = {"provider", "provider_detail", "documentation", "disabled_domain"}
+_OPTIONAL_TABLES = {
+    "provider",
+    "provider_detail",
+    "documentation",
+    "disabled_domain",
+    "synced_domain",
+}
 _TO_USE = {
     "server": "link it to a domain in server_domain",
     "davserver": "link it to a domain in davserver_domain",

@@ -50,6 +50,7 @@ COMMANDS = {
     "server": ("rows:server", "Add, list, show, change and delete mail servers."),
     "service": ("rows:service", "Add, list, show, change and delete calendars and the like."),
     "show": ("show:show", "Print exactly what the client of ADDRESS would get."),
+    "sync": ("sync:sync", "Add, change, disable and remove domains as sources say."),
     "token": ("token:token", "Make, print, change and withdraw tokens."),
 }
 

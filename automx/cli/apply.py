@@ -1,16 +1,11 @@
 """``automx apply``: makes the database hold what a document says."""
 
-from collections import Counter
-from collections.abc import Iterator
-
 import click
 
 from automx import seeddocument
-from automx.apply import Plan
 from automx.apply import apply as apply_document
-from automx.changes import Change
-from automx.changes.selection import plural_of
-from automx.cli import rowtext
+from automx.changes.plan import Plan
+from automx.cli import plans
 from automx.cli.context import Context, with_json
 from automx.cli.documents import read_document
 from automx.cli.terminal import EXIT_STATUS, complain, confirm, say, say_json
@@ -70,34 +65,8 @@ def apply(
     if context.as_json:
         say_json(plan.document())
     else:
-        for line in _lines(plan):
+        for line in plans.lines(plan):
             say(line)
     if plan and is_asking:
-        confirm(f"this would {_summary(plan)}", question="Apply?", yes=False)
+        confirm(f"this would {plans.summary(plan)}", question="Apply?", yes=False)
         run(dry_run=False, expected=plan)
-
-
-def _lines(plan: Plan) -> Iterator[str]:
-    """Yield the lines of a plan for people, the counts at the end."""
-    for change in plan.added:
-        yield f"+ {change.kind} {change.name}"
-    names = {(kind, row_id): name for kind, of in plan.names.items() for row_id, name in of.items()}
-    for change in plan.changed:
-        values = "; ".join(rowtext.differences(change, names))
-        yield f"~ {change.kind} {change.name}: {values}"
-    for change in plan.removed:
-        yield f"- {change.kind} {change.name}"
-    yield f"{_summary(plan).capitalize()}." if plan else "Nothing to do."
-
-
-def _summary(plan: Plan) -> str:
-    """Return the counts, such as "add 1 server; change 3 domains"."""
-    parts = (("add", plan.added), ("change", plan.changed), ("remove", plan.removed))
-    return "; ".join(f"{word} {_counted(changes)}" for word, changes in parts if changes)
-
-
-def _counted(changes: list[Change]) -> str:
-    numbers = Counter(change.kind for change in changes)
-    return ", ".join(
-        f"{number} {kind if number == 1 else plural_of(kind)}" for kind, number in numbers.items()
-    )

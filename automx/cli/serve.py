@@ -20,7 +20,7 @@ from granian.server.common import AbstractServer
 
 from automx import create_app
 from automx.backends import Backends
-from automx.cli import heartbeat, worker
+from automx.cli import heartbeat, scheduler, worker
 from automx.config import load
 from automx.database import is_in_memory
 from automx.views import initdb
@@ -57,6 +57,7 @@ def serve(host: str, port: int, workers: int | None, examples: bool) -> None:
     # What is wrong stops the program here, and not each worker again and again.
     create_app(settings)
     Backends(settings.accounts).get("")
+    synchronizing = scheduler.of(settings)
     address = _address(host, port)
     # A fork would copy the locks of the thread that announces the server, held or not.
     multiprocessing.set_start_method("spawn")
@@ -82,6 +83,9 @@ def serve(host: str, port: int, workers: int | None, examples: bool) -> None:
     announcer = threading.Thread(target=_announce, args=(address, port, examples), daemon=True)
     server.on_startup(announcer.start)
     server.on_shutdown(lambda: _notify("STOPPING=1"))
+    if synchronizing is not None:
+        server.on_startup(synchronizing.start)
+        server.on_shutdown(synchronizing.stop)
     _run(server)
 
 

@@ -28,7 +28,7 @@ def load(failures: Connection, beats: Connection, target: str) -> Any:
     If it fails, the main process gets the reason, one line, and this process ends. From the start
     of the event loop, which granian has set, the main process gets ``beats``.
     """
-    _end_with_parent()
+    end_with_parent()
     module, _, name = target.partition(":")
     try:
         app = getattr(import_module(module), name)()
@@ -40,7 +40,7 @@ def load(failures: Connection, beats: Connection, target: str) -> Any:
     return app
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process with the main one: else it would keep the port when that is killed."""
     if sys.platform != "linux":
         return

@@ -76,7 +76,8 @@ class SourceSettings:
 
     like: A domain whose provider, servers, services and directory new domains get.
 
-    interval: How often the source is read. A duration is a number and one of s, m, h, d, w, y.
+    interval: How often `automx serve` and `automx sync --due` read the source. A duration is a
+    number and one of s, m, h, d, w, y.
 
     timeout: How long reading the source may take, in seconds.
 

@@ -14,6 +14,7 @@ from automx.errors import AddressError, UnavailableError
 
 COLUMNS = ("domain", "active", "provider", "like", "alias_of")
 
+_LONGEST = 128  # characters of the column ``domain.name``
 _YES = {"1", "true", "t", "yes", "y", "on", "active", "enabled", "\x01"}
 _NO = {"0", "false", "f", "no", "n", "off", "inactive", "disabled", "\x00"}
 
@@ -61,27 +62,32 @@ def read(records: Iterable[Mapping[str, object]]) -> Domains:
     """Return the domains of records. Raises SourceError for a column that has no such value."""
     found = Domains()
     for record in records:
-        shown = kinds.shown(record.get("domain")).strip('"')
         try:
             label, domain = _read(record)
         except AddressError:
-            found.problems.append(Problem(shown, "it is no domain name"))
+            found.problems.append(Problem(_shown(record), "it is no domain name"))
             continue
         except kinds.BadValueError as error:
-            raise SourceError(cause=f"the domain {shown}: {error}") from None
+            raise SourceError(cause=f"the domain {_shown(record)}: {error}") from None
         first = found.by_label.setdefault(label, domain)
         if first != domain:
-            found.problems.append(Problem(shown, "it is there twice; the first one counts"))
+            text = "it is there twice; the first one counts"
+            found.problems.append(Problem(_shown(record), text))
     return found
+
+
+def _shown(record: Mapping[str, object]) -> str:
+    return kinds.shown(record.get("domain")).strip('"')
 
 
 def _read(record: Mapping[str, object]) -> tuple[str, FoundDomain]:
     name = _text(record, "domain")
-    label = parse_domain(name)
-    try:
-        normal = kinds.DOMAIN_NAME.read(name)
-    except kinds.BadValueError as error:
-        raise AddressError from error  # it is too long
+    label = normal = parse_domain(name)
+    if not name.isascii() or len(label) > _LONGEST:
+        try:
+            normal = kinds.DOMAIN_NAME.read(name)
+        except kinds.BadValueError as error:
+            raise AddressError from error  # it is too long
     return label, FoundDomain(
         normal,
         _is_active(record.get("active", True)),

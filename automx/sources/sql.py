@@ -17,7 +17,6 @@ from automx.database import (
     Session,
     Turns,
     driver_errors,
-    outage,
     read_any_text,
     read_only_uri,
     reason,
@@ -58,8 +57,7 @@ def _rows(source: SourceSettings) -> tuple[Sequence[str], list[Any]]:
         with closing(turns), Session(engine, turns) as session:
             return _fetch(session.connection(), presets.query(source))
     except exc.SQLAlchemyError as error:
-        found = outage(error)
-        raise SourceError(cause=found.cause if found else f"database: {reason(error)}") from error
+        raise SourceError(cause=f"database: {reason(error)}") from error
     except AutomxError as error:
         raise SourceError(cause=error.reason) from error
     finally:
@@ -70,7 +68,10 @@ def _fetch(connection: Connection, query: str) -> tuple[Sequence[str], list[Any]
     _only_read(connection)
     # A colon would begin the name of a parameter.
     statement = text(query.replace(":", r"\:"))
-    result = connection.execution_options(stream_results=True).execute(statement)
+    # PyMySQL's cursor that does not read all at once fails noisily when a connection is lost.
+    if connection.dialect.name == "postgresql":
+        connection = connection.execution_options(stream_results=True)
+    result = connection.execute(statement)
     rows: list[Any] = []
     for part in result.partitions(_AT_ONCE):
         rows += part
@@ -87,3 +88,4 @@ def _only_read(connection: Connection) -> None:
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
     else:  # a statement that ends the transaction, such as DROP, is refused, too
         connection.exec_driver_sql("SET SESSION TRANSACTION READ ONLY")
+        connection.exec_driver_sql(f"SET SESSION sql_select_limit = {_MOST + 1}")
