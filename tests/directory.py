@@ -1,9 +1,9 @@
 """Private LDAP directories: real slapd instances, and sockets that behave as broken ones do.
 
-One slapd answers LDAP, StartTLS and LDAPS, and holds three trees: one with the schema that OpenLDAP
-brings, one as Active Directory keeps people, one as FreeIPA does. The data are loaded once; each
-instance starts with a copy of them. A directory writes what it is asked into its log, so that tests
-can read the filters as they arrived.
+One slapd answers LDAP, StartTLS and LDAPS, and holds four trees: one with the schema that OpenLDAP
+brings, one as Active Directory keeps people, one as FreeIPA does, one with the domains of iRedMail.
+The data are loaded once; each instance starts with a copy of them. A directory writes what it is
+asked into its log, so that tests can read the filters as they arrived.
 """
 
 import base64
@@ -222,7 +222,39 @@ FREEIPA = Tree(
     indexes=("objectClass eq", "mail eq", "uid eq"),
 )
 
-TREES = (OPENLDAP, ACTIVE_DIRECTORY, FREEIPA)
+DOMAINS = 620  # entries d000.example and so on, in the tree of iRedMail: more than slapd's limit
+
+
+def _mail_domain(name: str, **attributes: Value | Sequence[Value]) -> tuple[str, Entry]:
+    entry: dict[str, Value | Sequence[Value]] = {
+        "objectClass": "mailDomain",
+        "domainName": name,
+        "accountStatus": "active",
+    }
+    return f"domainName={name},o=domains,dc=mail,dc=example,dc=org", {**entry, **attributes}
+
+
+IREDMAIL = Tree(
+    suffix="dc=mail,dc=example,dc=org",
+    reader="cn=vmail,dc=mail,dc=example,dc=org",
+    entries=(
+        ("dc=mail,dc=example,dc=org", {"objectClass": ("dcObject", "organization"), "o": "Mail"}),
+        ("o=domains,dc=mail,dc=example,dc=org", {"objectClass": "organization"}),
+        (
+            "cn=vmail,dc=mail,dc=example,dc=org",
+            {
+                "objectClass": ("organizationalRole", "simpleSecurityObject"),
+                "userPassword": PASSWORD,
+            },
+        ),
+        _mail_domain("one.example", domainAliasName=("alias.example", "other.example")),
+        _mail_domain("off.example", accountStatus="disabled", domainAliasName="idle.example"),
+        *(_mail_domain(f"d{number:03}.example") for number in range(DOMAINS)),
+    ),
+    indexes=("objectClass eq",),
+)
+
+TREES = (OPENLDAP, ACTIVE_DIRECTORY, FREEIPA, IREDMAIL)
 
 
 @dataclass
@@ -388,7 +420,9 @@ def _configuration(
 ) -> str:
     """Return slapd.conf(5) for the data in a folder."""
     schemas = [_SCHEMAS / f"{name}.schema" for name in ("core", "cosine", "inetorgperson")]
-    schemas += [DATA / f"{name}.schema" for name in ("active-directory", "freeipa", "odd")]
+    schemas += [
+        DATA / f"{name}.schema" for name in ("active-directory", "freeipa", "iredmail", "odd")
+    ]
     lines = [f"modulepath {_MODULES}", "moduleload back_mdb", "moduleload syncprov"]
     lines += [f"include {schema}" for schema in schemas]
     lines += [f"pidfile {folder}/slapd.pid", "threads 4", *options]

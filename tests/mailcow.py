@@ -64,6 +64,7 @@ class Domain:
     maxquota: int = 100_000
     quota: int = 1_000_000
     active: int = 1
+    backupmx: int = 0
 
 
 @dataclass
@@ -138,6 +139,8 @@ class FakeMailcow:
     mailboxes: dict[str, dict[str, Any]] = field(default_factory=dict)  # as get/mailbox has them
     passwords: dict[str, str] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)  # address -> where it leads
+    alias_domains: dict[str, str] = field(default_factory=dict)  # alias -> target
+    inactive_aliases: set[str] = field(default_factory=set)  # of these
     spam_aliases: set[str] = field(default_factory=set)
     policy: Policy = field(default_factory=Policy)
     template_quota: int = 0  # MiB
@@ -335,6 +338,18 @@ class FakeMailcow:
                 tags = parse_qs(urlsplit(path).query).get("tags", [])
                 if tags:
                     found = [found] if any(tag in found.get("tags", ()) for tag in tags) else []
+            elif category == "domain" and name == "all":
+                found = [self._domain(each) for each in self.domains]
+            elif category == "alias-domain" and name == "all":
+                found = [
+                    {
+                        "alias_domain": alias,
+                        "target_domain": target,
+                        "active": int(alias not in self.inactive_aliases),
+                        "active_int": int(alias not in self.inactive_aliases),
+                    }
+                    for alias, target in self.alias_domains.items()
+                ]
             elif category == "domain" and name.lower() in self.domains:
                 found = self._domain(name.lower())
             elif category != "domain":
@@ -351,6 +366,8 @@ class FakeMailcow:
             "max_num_mboxes_for_domain": self.domains[name].mailboxes,
             "active": self.domains[name].active,
             "active_int": self.domains[name].active,
+            "backupmx": self.domains[name].backupmx,
+            "backupmx_int": self.domains[name].backupmx,
         }
 
     def _add(self, sent: Any) -> list[Any] | None:

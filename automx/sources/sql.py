@@ -71,13 +71,14 @@ def _fetch(connection: Connection, query: str) -> tuple[Sequence[str], list[Any]
     # PyMySQL's cursor that does not read all at once fails noisily when a connection is lost.
     if connection.dialect.name == "postgresql":
         connection = connection.execution_options(stream_results=True)
-    result = connection.execute(statement)
     rows: list[Any] = []
-    for part in result.partitions(_AT_ONCE):
-        rows += part
-        if len(rows) > _MOST:
-            raise SourceError(cause=f"the query gives more than {_MOST:,} rows")
-    return list(result.keys()), rows
+    with closing(connection.execute(statement)) as result:
+        columns = list(result.keys())
+        for part in result.partitions(_AT_ONCE):
+            rows += part
+            if len(rows) > _MOST:
+                raise SourceError(cause=f"the query gives more than {_MOST:,} rows")
+    return columns, rows
 
 
 def _only_read(connection: Connection) -> None:
