@@ -17,7 +17,8 @@ from tests.processes import AUTOMX, REPOSITORY, program, running
 
 CONTRIB = REPOSITORY / "contrib"
 SCRIPTS = [*sorted(CONTRIB.glob("*.sh")), CONTRIB / "automx.openrc"]
-SERVICES = ["automx.service", "automx-prune.service"]
+SERVICES = ["automx.service", "automx-prune.service", "automx-sync.service"]
+TIMERS = ["automx-prune.timer", "automx-sync.timer", "automx-certbot.timer"]
 CADDYFILES = ["Caddyfile", "Caddyfile.on-demand"]
 INSTALLED = "/srv/automx/bin/automx"  # where the services look for the program
 
@@ -50,7 +51,7 @@ def test_systemd_finds_no_fault_in_the_units(tmp_path: Path) -> None:
     assert "ExecStart=/usr/local/sbin/automx-certbot\n" in certbot
     certbot = certbot.replace("/usr/local/sbin/automx-certbot", str(program))
     (tmp_path / "automx-certbot.service").write_text(certbot)
-    timers = [tmp_path / "automx-prune.timer", tmp_path / "automx-certbot.timer"]
+    timers = [tmp_path / name for name in TIMERS]
     for timer in timers:
         timer.write_text((CONTRIB / timer.name).read_text())
     units = [*(unit(tmp_path, name) for name in SERVICES), tmp_path / "automx-certbot.service"]
@@ -66,12 +67,14 @@ def test_systemd_calls_the_unit_safe(tmp_path: Path, name: str) -> None:
     assert float(exposure[1]) <= 1.5
 
 
-def test_both_units_run_as_the_same_user_with_the_same_limits_and_settings() -> None:
-    service, prune = (
-        set(re.findall(r"(?m)^\w+=.*$", (CONTRIB / name).read_text())) for name in SERVICES
+@pytest.mark.parametrize("name", SERVICES[1:])
+def test_all_units_run_as_the_same_user_with_the_same_limits_and_settings(name: str) -> None:
+    service, timed = (
+        set(re.findall(r"(?m)^\w+=.*$", (CONTRIB / each).read_text()))
+        for each in ("automx.service", name)
     )
     own = {"Description", "After", "Type", "ExecStart"}
-    assert {line.partition("=")[0] for line in prune - service} == own
+    assert {line.partition("=")[0] for line in timed - service} == own
 
 
 def test_command_of_the_timer_finds_the_database_of_the_service(tmp_path: Path) -> None:
@@ -85,12 +88,22 @@ def test_command_of_the_timer_finds_the_database_of_the_service(tmp_path: Path) 
     assert (result.stdout, result.stderr) == ("Nothing to do.\n", "")
 
 
-def test_cron_runs_the_same_command_as_the_timer() -> None:
-    text = (CONTRIB / "automx-prune.timer").read_text()
-    (line,) = re.findall(r"(?m)^#     \*/10 \* \* \* \* (.*)$", text)
-    assert line == f"STATE_DIRECTORY=/var/lib/automx {INSTALLED} prune >/dev/null"
-    assert f"\n*/10 * * * * {line}\n" in (REPOSITORY / "docs" / "install.md").read_text()
-    assert f"ExecStart={INSTALLED} prune\n" in (CONTRIB / "automx-prune.service").read_text()
+@pytest.mark.parametrize(
+    ("name", "minutes", "command", "of_cron", "page"),
+    [
+        ("automx-prune", 10, "prune", "prune", "install.md"),
+        ("automx-sync", 5, "sync", "sync --due", "sources.md"),
+    ],
+)
+def test_cron_runs_the_same_command_as_the_timer(
+    name: str, minutes: int, command: str, of_cron: str, page: str
+) -> None:
+    text = (CONTRIB / f"{name}.timer").read_text()
+    (line,) = re.findall(rf"(?m)^#     \*/{minutes} \* \* \* \* (.*)$", text)
+    assert line == f"STATE_DIRECTORY=/var/lib/automx {INSTALLED} {of_cron} >/dev/null"
+    assert f"OnCalendar=*:0/{minutes}\n" in text
+    assert f"\n*/{minutes} * * * * {line}\n" in (REPOSITORY / "docs" / page).read_text()
+    assert f"ExecStart={INSTALLED} {command}\n" in (CONTRIB / f"{name}.service").read_text()
 
 
 def test_commands_of_the_unit_migrate_and_tell_systemd_that_they_are_ready(tmp_path: Path) -> None:
