@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import FromClause, Select, select
 
 from automx import kinds, references
 from automx.database import KEYS_AT_ONCE, Session, chunks, read_by_key
@@ -40,15 +40,19 @@ class DomainRow:
 
 def of_origin(session: Session, origin: str) -> Iterator[DomainRow]:
     """Yield the rows of an origin, in the order of ids."""
-    for row in read_by_key(session, _query().where(_ORIGIN.origin == origin), _DOMAIN.id):
+    # The index of origins has the ids in their order: the part that is read next is found at once.
+    begin = ORIGINS["domain"].join(_TABLES["domain"], _ORIGIN.domain_id == _DOMAIN.id)
+    query = _query(begin).add_columns(_ORIGIN.domain_id).where(_ORIGIN.origin == origin)
+    for row in read_by_key(session, query, _ORIGIN.domain_id):
         yield _row(row)
 
 
 def of_labels(session: Session, labels: Collection[str]) -> Iterator[tuple[str, DomainRow]]:
     """Yield A-label and row of those of some domains that the database holds."""
     found = {row_id: label for row_id, _, label in references.same_domains(session, labels)}
+    begin = _TABLES["domain"].outerjoin(ORIGINS["domain"], _ORIGIN.domain_id == _DOMAIN.id)
     for ids in chunks(sorted(found), KEYS_AT_ONCE):
-        for row in session.execute(_query().where(_DOMAIN.id.in_(ids))).mappings():
+        for row in session.execute(_query(begin).where(_DOMAIN.id.in_(ids))).mappings():
             yield found[row["id"]], _row(row)
 
 
@@ -60,7 +64,8 @@ def label_of(row: DomainRow) -> str:
         return ""
 
 
-def _query() -> Select[Any]:
+def _query(begin: FromClause) -> Select[Any]:
+    """Return the query for rows; ``begin`` has the domains and their origins."""
     return (
         select(
             _DOMAIN.id,
@@ -72,8 +77,7 @@ def _query() -> Select[Any]:
             _SYNCED.gone_at,
             _SYNCED.disabled_at,
         )
-        .select_from(_TABLES["domain"])
-        .outerjoin(ORIGINS["domain"], _ORIGIN.domain_id == _DOMAIN.id)
+        .select_from(begin)
         .outerjoin(_TABLES["disabled_domain"], _OFF.domain_id == _DOMAIN.id)
         .outerjoin(_TABLES["synced_domain"], _SYNCED.domain_id == _DOMAIN.id)
     )
