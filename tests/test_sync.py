@@ -9,10 +9,12 @@ import pytest
 
 from automx import audit, lookup
 from automx.changes import Changes, stored
+from automx.cli.terminal import printable
 from automx.config import SourceSettings
 from automx.config.values import Share
 from automx.database import Session, create_engine
 from automx.migrations import upgrade
+from automx.models import Domain
 from automx.seed import populate
 from automx.sources.found import Domains, SourceError, read
 from automx.sync import Result, state, synchronize
@@ -471,6 +473,28 @@ def test_bad_names_are_reported_and_passed_over(session: Session) -> None:
     assert len(problems(result)) == 8
     assert {text.rpartition(": ")[2] for text in problems(result)} == {"it is no domain name"}
     assert "\x1b" not in "".join(problems(result))
+
+
+def test_a_domain_with_two_rows_is_reported_and_not_taken(session: Session) -> None:
+    domain = Domain.insert()
+    for row_id, name in ((8, "müller.example"), (9, "xn--mller-kva.example")):
+        session.execute(domain.values(id=row_id, name=name, provider_id=1))
+    session.commit()
+    before = rows(session)
+    for adopt in (False, True):
+        result = sync(session, "müller.example", adopt=adopt)
+        assert problems(result) == ["müller.example: the database has 2 rows"]
+    assert rows(session) == before
+
+
+def test_odd_values_of_a_source_are_reported(any_session: Session) -> None:
+    for odd in ("\0", "a\0b.example", "\ud800", "\x1b[2J", "x" * 100_000, "²", "7" * 40):
+        for column in ("provider", "like", "alias_of"):
+            result = sync(any_session, "one.example", {"domain": "odd.example", column: odd})
+            assert result.outcome is Outcome.DONE
+            assert [problem.name for problem in result.plan.problems] == ["odd.example"]
+            assert printable(str(problems(result)[0])) == problems(result)[0]
+    assert own(any_session) == {"one.example": EAST}
 
 
 # Guards.

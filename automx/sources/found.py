@@ -102,13 +102,28 @@ def _text(record: Mapping[str, object], column: str) -> str:
         case None:
             return ""
         case str() as text:
-            return text.strip()
+            return _printable(text.strip())
         case int() as number:  # the id of a provider
             return str(number)
         case bytes() as octets:
-            return octets.decode(errors="replace").strip()
+            return _printable(octets.decode(errors="replace").strip())
         case value:
             raise kinds.BadValueError(f"{column}: expected a text, found {kinds.shown(value)}")
+
+
+def _printable(text: str) -> str:
+    """Return a text that every database and terminal takes; no name holds what is replaced."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def is_label(text: str) -> bool:
+    """Return whether a text of ``like`` or ``alias_of`` is the A-label of a domain."""
+    try:
+        return parse_domain(text) == text
+    except AddressError:
+        return False
 
 
 def _label(record: Mapping[str, object], column: str) -> str:

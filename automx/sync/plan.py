@@ -16,7 +16,7 @@ from automx.config import SourceSettings
 from automx.database import Session
 from automx.errors import AutomxError
 from automx.members import TABLES, Item
-from automx.sources.found import Domains, FoundDomain, Problem, SourceError
+from automx.sources.found import Domains, FoundDomain, Problem, SourceError, is_label
 from automx.sync import rows
 from automx.sync.aliases import Aliases
 from automx.sync.defaults import COPIED, Defaults, names
@@ -124,16 +124,19 @@ class _Planner:
         targets = {each.alias_of for each in self._found.values()}
         targets |= {each.like for each in self._found.values()}
         outside = targets - self._found.keys() - {""}
-        labels = missing | {label for label in outside if _is_label(label)}
+        labels = missing | {label for label in outside if is_label(label)}
+        existing: dict[str, list[DomainRow]] = {}
         for label, row in rows.of_labels(self._session, labels):
-            if label in outside or label in self._own:
-                self._foreign.setdefault(label, row)
-            elif row.origin is None and self._adopts:
+            existing.setdefault(label, []).append(row)
+        for label, [row, *others] in existing.items():
+            if label not in outside and row.origin is None and self._adopts and not others:
                 self._own[label] = row
-            else:
-                self._foreign[label] = row
+                continue
+            self._foreign[label] = row
+            if label not in outside:
                 by = f"of {row.origin}" if row.origin else "without an origin (see --adopt)"
-                self._problem(label, f"the database has a row {by}")
+                text = f"{1 + len(others)} rows" if others else f"a row {by}"
+                self._problem(label, f"the database has {text}")
 
     def _problem(self, label: str, text: str) -> None:
         self._made.problems.append(Problem(self._found[label].name, text))
@@ -314,8 +317,3 @@ class _Planner:
 
 def _both(change: Change) -> list[Item]:
     return [item for item in (change.before, change.after) if item is not None]
-
-
-def _is_label(text: str) -> bool:
-    """Return whether a text of a source may be an A-label: what is none stays as it was."""
-    return text.isascii() and " " not in text
