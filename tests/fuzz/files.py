@@ -18,6 +18,8 @@ from automx.config.files import ETC
 from automx.database import Session, create_engine, uris
 from automx.errors import AutomxError, BadRequestError, DatabaseError, SeedError, SettingsError
 from automx.migrations import upgrade
+from automx.sources import found, texts
+from automx.sources.found import SourceError
 from tests.fuzz.promises import keep, one_line, refusing, target, text_of
 
 _NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -41,9 +43,13 @@ def settings_file(data: bytes) -> None:
     path = _folder() / "automx.conf"
     path.write_bytes(data.removeprefix(b"2"))
     with refusing(SettingsError):
-        found = config.load({variable: str(path), "HOME": str(ETC / "nowhere")})
+        settings = config.load({variable: str(path), "HOME": str(ETC / "nowhere")})
         for name, key in config.KEYS.items():
-            keep(isinstance(key.show(_value_of(found, key.path)), str), f"{name} can be shown")
+            keep(isinstance(key.show(_value_of(settings, key.path)), str), f"{name} can be shown")
+        for source in settings.sources:
+            for name, value in source.values().items():
+                shown = config.SOURCE_KEYS[name].show(value)
+                keep(isinstance(shown, str), f"{name} of a source can be shown")
 
 
 def _value_of(found: object, path: str) -> object:
@@ -206,3 +212,15 @@ def _logged(text: str) -> Iterator[str]:
         line = ClientFormatter().format(record)
     keep(len(line) < 7 * MAX_LINE, "a line has a limit")
     yield line
+
+
+@target
+def source_text(data: bytes) -> None:
+    """Read what a file or a program says of domains: JSON, CSV, or a name on each line."""
+    with refusing(SourceError):
+        domains = found.read(texts.records(data, "a file"))
+        for label, domain in domains.by_label.items():
+            keep(found.is_label(label), f"{label} is an A-label")
+            keep(rows.DOMAIN["name"].read(domain.name) == domain.name, "names are normal")
+        for problem in domains.problems:
+            one_line(str(problem))
