@@ -70,7 +70,7 @@ def test_all_sources_are_read_and_what_is_changed_is_printed(
     result = attempt("sync", "mail", env=env)
     assert (result.returncode, result.stdout, result.stderr) == (
         0,
-        "~ domain two.example: disabled false -> true\nSource mail, 2 domains: change 1 domain.\n",
+        "~ domain two.example: disabled no -> yes\nSource mail, 2 domains: change 1 domain.\n",
         f"automx: source mail: bad name: it is no domain name\n{FOREIGN}",
     )
     assert automx("sync", "mail", "--adopt", "--dry-run", env=env) == (

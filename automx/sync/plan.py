@@ -16,6 +16,7 @@ from automx.config import SourceSettings
 from automx.database import Session
 from automx.errors import AutomxError
 from automx.members import TABLES, Item
+from automx.references import a_label_of
 from automx.sources.found import Domains, FoundDomain, Problem, SourceError, is_label
 from automx.sync import rows
 from automx.sync.aliases import Aliases
@@ -114,7 +115,7 @@ class _Planner:
         """Read the rows of the origin, and those that have names of the source."""
         origin = origin_of(self._source)
         for row in rows.of_origin(self._session, origin):
-            label = row.name if row.name in self._found else rows.label_of(row)
+            label = row.name if row.name in self._found else a_label_of(row.name)
             self._made.on += row.off_since is None
             if label in self._found and label not in self._own:
                 self._own[label] = row

@@ -7,9 +7,8 @@ from typing import Any
 
 from sqlalchemy import FromClause, Select, select
 
-from automx import kinds, references
+from automx import references
 from automx.database import KEYS_AT_ONCE, Session, chunks, read_by_key
-from automx.errors import AddressError
 from automx.models import ORIGINS, metadata
 
 _TABLES = metadata.tables
@@ -54,14 +53,6 @@ def of_labels(session: Session, labels: Collection[str]) -> Iterator[tuple[str, 
     for ids in chunks(sorted(found), KEYS_AT_ONCE):
         for row in session.execute(_query(begin).where(_DOMAIN.id.in_(ids))).mappings():
             yield found[row["id"]], _row(row)
-
-
-def label_of(row: DomainRow) -> str:
-    """Return the A-label of the name of a row, "" if it is no domain name."""
-    try:
-        return kinds.domain_a_label(row.name.strip())
-    except AddressError:
-        return ""
 
 
 def _query(begin: FromClause) -> Select[Any]:
