@@ -561,6 +561,9 @@ def test_what_others_added_to_the_table_of_servers_stays(any_database_uri: str) 
         ("audit", "action"),
         ("api_key", "created_at"),
         ("api_request", "address"),
+        ("synced_domain", "gone_at"),
+        ("source_sync", "number"),
+        ("lease", "until"),
     ],
 )
 def test_a_table_of_another_program_is_refused_and_left_alone(
@@ -681,7 +684,8 @@ migrations.upgrade(sys.argv[1])
         ("mariadb", "CREATE TABLE provider_detail", ["0001", "0002"]),
         ("mariadb", "CREATE TABLE documentation", ["0001", "0002"]),
         ("mariadb", "CREATE TABLE ldapserver_detail", ["0001", "0002", "0003", "0004"]),
-        ("mariadb", "CREATE TABLE api_request", REVISIONS[:-1]),
+        ("mariadb", "CREATE TABLE api_request", REVISIONS[:6]),
+        ("mariadb", "CREATE TABLE source_sync", REVISIONS[:-1]),
     ],
 )
 def test_an_upgrade_that_is_killed_leaves_a_database_that_can_be_upgraded(
@@ -747,6 +751,7 @@ def test_a_downgrade_loses_no_row(any_database_uri: str, generation: str) -> Non
         connection.execute(sa.text(INSERT_LDAPSERVER_DETAIL))
         connection.execute(sa.text("INSERT INTO ldapserver_origin VALUES (8000, 'git')"))
         connection.execute(sa.text(INSERT_API_KEY))
+        connection.execute(sa.text("INSERT INTO lease VALUES ('sync', 'x', '2026-11-21 10:00:00')"))
     before, upgraded = rows(any_database_uri), dump(any_database_uri)
 
     assert downgrade(any_database_uri) == REVISIONS[::-1]

@@ -158,7 +158,7 @@ EXPECTED = Domains(
     {
         "one.example": FoundDomain("one.example", provider="East"),
         "two.example": FoundDomain("two.example", is_active=False, like="one.example"),
-        "xn--mller-kva.example": FoundDomain("müller.example", alias_of="one.example"),
+        "xn--mller-kva.example": FoundDomain("xn--mller-kva.example", alias_of="one.example"),
     }
 )
 CSV = (

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ def test_domains_of_a_source_become_rows_of_its_origin_and_author(session: Sessi
     assert result.outcome is Outcome.DONE
     assert own(session) == {
         "one.example": EAST,
-        "müller.example": EAST,
+        "xn--mller-kva.example": EAST,
         "off.example": (*EAST, "off"),
     }
     assert {name: rows(session)[name] for name in before} == before
@@ -309,8 +310,8 @@ def test_aliases_follow_their_target(any_session: Session) -> None:
             ],
             {},
             [
-                "b.example: there is no domain a.example whose servers it could get",
                 "a.example: there is no domain b.example whose servers it could get",
+                "b.example: there is no domain a.example whose servers it could get",
             ],
         ),
     ],
@@ -322,6 +323,21 @@ def test_odd_aliases_are_reported(
     assert result.outcome is Outcome.DONE
     assert problems(result) == said
     assert own(session) == expected
+
+
+def test_long_chains_are_reported(session: Session) -> None:
+    names = [f"d{number}.example" for number in range(3_000)]
+    for column in ("alias_of", "like"):
+        links = [{"domain": a, column: b} for a, b in pairwise(names)]
+        result = sync(session, *links, names[-1])
+        assert result.outcome is Outcome.DONE
+        assert len(result.plan.problems) >= len(names) - 20
+        assert own(session)[names[-1]] == own(session)[names[-3]] == EAST
+
+
+def test_names_that_a_collation_holds_for_one_are_two(any_session: Session) -> None:
+    sync(any_session, "muller.example", "müller.example", "MULLER.example")
+    assert list(own(any_session)) == ["muller.example", "xn--mller-kva.example"]
 
 
 def test_an_alias_is_off_as_long_as_its_target_is(session: Session) -> None:
@@ -483,7 +499,7 @@ def test_a_domain_with_two_rows_is_reported_and_not_taken(session: Session) -> N
     before = rows(session)
     for adopt in (False, True):
         result = sync(session, "müller.example", adopt=adopt)
-        assert problems(result) == ["müller.example: the database has 2 rows"]
+        assert problems(result) == ["xn--mller-kva.example: the database has 2 rows"]
     assert rows(session) == before
 
 

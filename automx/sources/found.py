@@ -28,9 +28,9 @@ class SourceError(UnavailableError):
 class FoundDomain(NamedTuple):
     """A domain of a source.
 
-    ``name`` is in its normal form. ``provider`` is a name or an id, ``like`` and ``alias_of`` are
-    A-labels of other domains: it gets provider, servers, services and directory of that one, and
-    an alias is also off as long as its target is. "" is not said.
+    ``name`` is an A-label. ``provider`` is a name or an id, ``like`` and ``alias_of`` are A-labels
+    of other domains: it gets provider, servers, services and directory of that one, and an alias
+    is also off as long as its target is. "" is not said.
     """
 
     name: str
@@ -81,15 +81,12 @@ def _shown(record: Mapping[str, object]) -> str:
 
 
 def _read(record: Mapping[str, object]) -> tuple[str, FoundDomain]:
-    name = _text(record, "domain")
-    label = normal = parse_domain(name)
-    if not name.isascii() or len(label) > _LONGEST:
-        try:
-            normal = kinds.DOMAIN_NAME.read(name)
-        except kinds.BadValueError as error:
-            raise AddressError from error  # it is too long
+    # The A-label also where the source has a U-label: collations hold ü and u for the same letter.
+    label = parse_domain(_text(record, "domain"))
+    if len(label) > _LONGEST:
+        raise AddressError
     return label, FoundDomain(
-        normal,
+        label,
         _is_active(record.get("active", True)),
         _text(record, "provider"),
         _label(record, "like"),

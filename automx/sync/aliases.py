@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from automx.sources.found import FoundDomain, Problem
 
+LONGEST_CHAIN = 16
+
 
 class End(NamedTuple):
     """The domain at the end of a chain of aliases, "" if there is none, and whether all are on."""
@@ -39,6 +41,9 @@ class Aliases:
             target = current.alias_of
             if target in chain:
                 return End("", False), Problem(domain.name, _cycle(chain[1:], domain.name))
+            if len(chain) == LONGEST_CHAIN:
+                text = f"it leads to more than {LONGEST_CHAIN} aliases, one after the other"
+                return End("", False), Problem(domain.name, text)
             chain.append(target)
             current = self._found.get(target)
         end = chain[-1]

@@ -17,9 +17,9 @@ from automx.database import Session
 from automx.errors import AutomxError
 from automx.members import TABLES, Item
 from automx.references import a_label_of
-from automx.sources.found import Domains, FoundDomain, Problem, SourceError, is_label
+from automx.sources.found import Domains, Problem, SourceError, is_label
 from automx.sync import rows
-from automx.sync.aliases import Aliases
+from automx.sync.aliases import LONGEST_CHAIN, Aliases
 from automx.sync.defaults import COPIED, Defaults, names
 from automx.sync.rows import DomainRow
 
@@ -277,28 +277,34 @@ class _Planner:
             )
 
     def _copy(self, label: str, models: Mapping[str, str]) -> Item | None:
-        """Return the members of a domain: those of its model, of its row, or of a new domain.
+        """Return the members that a domain gets: those of its model, or of a new domain.
 
         None, and a problem, if there is no model.
         """
-        if label not in self._copies:
-            self._copies[label] = None  # ends a circle
-            self._copies[label] = self._new_copy(label, models)
-        return self._copies[label]
+        model, chain = label, {label}
+        while model in models:
+            model = models[model]
+            if not model:  # an alias without a target
+                return None
+            if model in chain or len(chain) > LONGEST_CHAIN:
+                model = ""
+                break
+            chain.add(model)
+        if model not in self._copies:
+            self._copies[model] = self._members_of(model, models)
+        if self._copies[model] is None and label in models:
+            name = self._found[label].like or self._found[label].alias_of
+            self._problem(label, f"there is no domain {name} whose servers it could get")
+        return self._copies[model]
 
-    def _new_copy(self, label: str, models: Mapping[str, str]) -> Item | None:
-        if label in models:
-            model = models[label]
-            members = self._copy(model, models) if model else None
-            if members is None and model:
-                self._problem(label, f"there is no domain {model} whose servers it could get")
-            return members
+    def _members_of(self, label: str, models: Mapping[str, str]) -> Item | None:
+        """Return the members of a domain without a model, as they are or will be."""
         row = self._row(label)
         if row is not None:
             item = self._items[row.id]
             changed = self._members(label, item, models) if label in self._own else None
             return {member: (item | (changed or {}))[member] for member in COPIED}
-        domain: FoundDomain | None = self._found.get(label)
+        domain = self._found.get(label)
         if domain is None:
             return None
         try:

@@ -82,6 +82,11 @@ def _row(row: Any) -> DomainRow:
         row["origin"],
         row["since"],
         row["kept_id"] is not None,
-        row["gone_at"],
-        row["disabled_at"],
+        _moment(row["gone_at"]),
+        _moment(row["disabled_at"]),
     )
+
+
+def _moment(value: object) -> datetime | None:
+    """Return a moment; SQLite lets anything into its column."""
+    return value if isinstance(value, datetime) else None
