@@ -561,9 +561,9 @@ def test_what_others_added_to_the_table_of_servers_stays(any_database_uri: str) 
         ("audit", "action"),
         ("api_key", "created_at"),
         ("api_request", "address"),
-        ("synced_domain", "gone_at"),
-        ("source_sync", "number"),
-        ("lease", "until"),
+        ("synced_domain", "disabled_at"),
+        ("source_sync", "added"),
+        ("lease", "holder"),
     ],
 )
 def test_a_table_of_another_program_is_refused_and_left_alone(
