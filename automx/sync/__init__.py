@@ -115,6 +115,14 @@ class _Run:
             return self.end(Outcome.UNREADABLE, error.reason)
         self._found = len(domains.by_label)
         try:
+            return self._follow(domains, number)
+        except AutomxError as error:
+            return self.end(Outcome.FAILED, error.reason)
+
+    def _follow(self, domains: Domains, number: int) -> Result | None:
+        """Let the database hold what was read after ``number`` synchronizations."""
+        # The first time, there is certainly something to do.
+        if self._is_dry_run or self._has_rows():
             plan = self._plan(domains)
             if refusal := self._refusal(plan):
                 return self.end(*refusal, plan)
@@ -123,20 +131,22 @@ class _Run:
                 return self._result(Outcome.DONE, plan)
             if not plan:
                 changelog.wait_for_turn(self._session)
-            else:
-                origin = origin_of(self._source)
-                changes = Changes(self._session, origin, now=self._now, origin=origin)
-                if self._number() != number:
-                    self._session.rollback()
-                    return None
-                plan = self._plan(domains)
-                if refusal := self._refusal(plan):
-                    return self.end(*refusal, plan)
-                execute(changes, plan.plan, origin)
-                changes.finish()
-                state.keep(self._session, plan.kept, plan.dropped)
-        except AutomxError as error:
-            return self.end(Outcome.FAILED, error.reason)
+                return self._done(plan)
+        self._session.rollback()
+        origin = origin_of(self._source)
+        changes = Changes(self._session, origin, now=self._now, origin=origin)
+        if self._number() != number:
+            self._session.rollback()
+            return None
+        plan = self._plan(domains)
+        if refusal := self._refusal(plan):
+            return self.end(*refusal, plan)
+        execute(changes, plan.plan, origin)
+        changes.finish()
+        state.keep(self._session, plan.kept, plan.dropped)
+        return self._done(plan)
+
+    def _done(self, plan: SyncPlan) -> Result:
         self._write(Outcome.DONE, "", plan)
         return self._result(Outcome.DONE, plan)
 
