@@ -114,14 +114,14 @@ CASES = (
     Case("token del unused", "delete", "token", "unused"),
 )  # fmt: skip
 # Several rows of several kinds, an entry each.
-SEVERAL = {"import-autoconfig"}
+SEVERAL = {"import-autoconfig", "sync"}
 # Those that read only, serve, change the schema, or act because of the time.
 OTHERS = {
     *("account list", "account show", "apikey list", "audit list", "completion", "config"),
     *("db current", "db downgrade", "db schema", "db upgrade", "dclogin", "dns", "export"),
     *(f"{kind} list" for kind in ("provider", "server", "service", "directory", "domain")),
     *(f"{kind} show" for kind in ("provider", "server", "service", "directory", "domain")),
-    *("ldap test", "mobileconfig-qr", "prune", "serve", "show"),
+    *("ldap test", "mobileconfig-qr", "names", "prune", "serve", "show"),
     *("token list", "token qr", "token show"),
 }
 
