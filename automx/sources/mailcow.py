@@ -1,7 +1,7 @@
 """Domains of a mailcow server, by its HTTP API and a key that may only read.
 
-mailcow-dockerized 2026-08: a list of objects, ``{}`` if there are none. Older ones have a sign in
-``active`` and the number in ``active_int``.
+The calls for domains were read in the code of mailcow-dockerized, not seen: a list of objects,
+``{}`` if there are none. Older ones have a sign in ``active`` and the number in ``active_int``.
 """
 
 from collections.abc import Iterator, Mapping
