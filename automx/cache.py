@@ -3,14 +3,15 @@
 While the database is away, the settings of domains that were found before are used for longer.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from copy import copy
+from itertools import islice
 from threading import Lock
 from time import monotonic
 from typing import Any, TypeVar, cast
 
-from cachetools import Cache, TTLCache
+from cachetools import Cache, TLRUCache
 
 from automx.address import names_for
 from automx.clientconfig import ClientConfig
@@ -23,6 +24,8 @@ _Rendered = TypeVar("_Rendered")
 # so many seconds, or so many others are, then further requests use what was remembered.
 SLOW_SECONDS, REFRESHES = 0.25, 8
 
+_Answers = TLRUCache[str, tuple["FoundConfig | AutomxError", float]]
+
 RowKey = tuple[str, str]  # table and key of a row, as changelog explains them
 EVERYTHING: frozenset[RowKey] = frozenset({("*", "*")})
 
@@ -34,7 +37,8 @@ class FoundConfig:
     when they were due.
 
     ``names`` are the wildcards that decide for the domain, or would if there were such a row;
-    ``rows`` are the rows beside that of the domain which the settings are made of.
+    ``rows`` are the rows beside that of the domain which the settings are made of. ``read_at`` is
+    when the oldest of all was read, in the time of the memory of rows; None if none was remembered.
     """
 
     def __init__(
@@ -44,11 +48,13 @@ class FoundConfig:
         *,
         names: tuple[str, ...] = (),
         rows: frozenset[RowKey] = frozenset(),
+        read_at: float | None = None,
     ) -> None:
         self.config = config
         self.ldap_server = ldap_server
         self.names = names
         self.rows = rows
+        self.read_at = read_at
         self.age: int | None = None
         self._rendered: dict[Callable[[ClientConfig], object], object] = {}
 
@@ -72,12 +78,70 @@ class FoundConfig:
         return found
 
 
+class RowMemory:
+    """Remembers records of rows, so that the domains of a provider share them. Safe for threads.
+
+    ``seconds`` is how long a record is kept, ``size`` how many there are.
+    """
+
+    def __init__(self, seconds: float, size: int, now: Callable[[], float]) -> None:
+        self.now = now
+        self._seconds = seconds
+        self._size = size
+        self._lock = Lock()
+        self._changes = 0  # how often something was forgotten
+        # With when they were read. A cache of cachetools takes ten times as long.
+        self._records: dict[tuple[str, int], tuple[Any, float]] = {}
+
+    def get(self, table: str, ids: Collection[int]) -> dict[int, tuple[Any, float]]:
+        """Return those records of a table that are remembered, each with when it was read."""
+        begin = self.now() - self._seconds
+        found = {}
+        for row_id in ids:
+            kept = self._records.get((table, row_id))
+            if kept is not None and kept[1] > begin:
+                found[row_id] = kept
+        return found
+
+    def mark(self) -> int:
+        """Return what keep() needs to know; to be asked before the rows are read."""
+        return self._changes
+
+    def keep(self, table: str, records: Mapping[int, Any], read_at: float, mark: int) -> None:
+        """Remember records, unless something was forgotten since ``mark``: they may be older."""
+        with self._lock:
+            if mark != self._changes:
+                return
+            for row_id, record in records.items():
+                self._records.pop((table, row_id), None)  # the oldest come first
+                self._records[table, row_id] = record, read_at
+            for key in [*islice(self._records, max(0, len(self._records) - self._size))]:
+                del self._records[key]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._changes += 1
+            self._records.clear()
+
+    def forget(self, changes: Collection[RowKey]) -> None:
+        """Forget rows that were changed."""
+        with self._lock:
+            self._changes += 1
+            for table, key in changes:
+                if table != "domain":
+                    self._records.pop((table, int(key)), None)
+
+
 class ConfigCache:
     """Remembers what look-ups gave. Safe for threads.
 
     ``seconds`` is how long an answer is kept; 0 keeps none. Unknown domains and unusable rows are
     remembered as well, an unreachable database is not. While it cannot be reached, settings are
     used for ``stale_seconds`` longer: those of the ``stale_size`` domains that were read last.
+
+    ``rows`` is the memory of rows that look-ups may use, None if nothing is kept. Settings are due
+    when the oldest of their rows is.
     """
 
     def __init__(
@@ -93,12 +157,10 @@ class ConfigCache:
         self._now = now
         self._changes = 0  # how often something was forgotten
         self._refreshed: dict[str, float] = {}  # domains that are being read again, and since when
-        self._answers: TTLCache[str, FoundConfig | AutomxError] | None = (
-            TTLCache(size, seconds, now) if seconds > 0 else None
-        )
-        # With the moment at which they were read.
-        self._stale: TTLCache[str, tuple[FoundConfig, float]] | None = (
-            TTLCache(stale_size, seconds + stale_seconds, now) if stale_seconds > 0 else None
+        self.rows = RowMemory(seconds, 5 * size, now) if seconds > 0 else None
+        self._answers = _memory(size, seconds, now) if seconds > 0 else None
+        self._stale = (
+            _memory(stale_size, seconds + stale_seconds, now) if stale_seconds > 0 else None
         )
 
     def get(self, domain: str, look_up: Callable[[str], FoundConfig]) -> FoundConfig:
@@ -111,7 +173,8 @@ class ConfigCache:
         is_refresh = False
         if self._answers is not None:
             with self._lock:
-                answer = self._answers.get(domain)
+                kept = self._answers.get(domain)
+                answer = kept and kept[0]
                 if answer is None and self._stale is not None and domain in self._stale:
                     answer = self._instead_of_refresh(domain)
                     is_refresh = answer is None and domain not in self._refreshed
@@ -159,6 +222,8 @@ class ConfigCache:
 
     def clear(self) -> None:
         """Forget everything."""
+        if self.rows is not None:
+            self.rows.clear()  # first: what is looked up after the next line finds no old row
         with self._lock:
             self._changes += 1
             for memory in (self._answers, self._stale):
@@ -179,6 +244,8 @@ class ConfigCache:
         # Most changes are of domains: they are found without a look at all that is remembered.
         domains = {key for table, key in changes if table == "domain" and not key.startswith("*")}
         wider = changes - {("domain", name) for name in domains}
+        if self.rows is not None and wider:
+            self.rows.forget(wider)  # first: what is looked up after the next line finds no old row
         with self._lock:
             self._changes += 1
             for memory in (self._answers, self._stale):
@@ -188,8 +255,10 @@ class ConfigCache:
                             del memory[domain]
 
     def _keep(self, domain: str, answer: FoundConfig | AutomxError, read_at: float) -> None:
+        if isinstance(answer, FoundConfig) and answer.read_at is not None:
+            read_at = min(read_at, answer.read_at)
         if self._answers is not None:
-            self._answers[domain] = answer
+            self._answers[domain] = answer, read_at
         if self._stale is not None:
             if isinstance(answer, FoundConfig):
                 self._stale[domain] = answer, read_at
@@ -202,22 +271,23 @@ class ConfigCache:
         if kept is None:
             return None
         found, read_at = kept
+        assert isinstance(found, FoundConfig)  # noqa: S101 - for mypy: errors are not kept there
         return found.aged(self._now() - read_at)
 
 
-def _changed_domains(memory: Cache[str, Any], changes: frozenset[RowKey]) -> list[str]:
+def _memory(size: int, seconds: float, now: Callable[[], float]) -> "_Answers":
+    """Return a memory of answers, each with when it was read, from which it is kept."""
+    return TLRUCache(size, lambda _, kept, __: kept[1] + seconds, now)
+
+
+def _changed_domains(memory: "_Answers", changes: frozenset[RowKey]) -> list[str]:
     """Return the remembered domains whose answer may be another one after some changes."""
     if not changes:
         return []
     # What TTLCache itself has in place of these would count as a use of each, and take longer.
     read: Callable[[Cache[str, Any], str], Any] = Cache.__getitem__
     domains: list[str] = list(Cache.__iter__(memory))
-    kept = ((domain, read(memory, domain)) for domain in domains)
-    return [
-        domain
-        for domain, answer in kept
-        if _is_changed(domain, answer[0] if isinstance(answer, tuple) else answer, changes)
-    ]
+    return [domain for domain in domains if _is_changed(domain, read(memory, domain)[0], changes)]
 
 
 def _is_changed(domain: str, answer: FoundConfig | AutomxError, changes: frozenset[RowKey]) -> bool:

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from time import monotonic
 
 from sqlalchemy import Insert, select, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from automx.cache import EVERYTHING, ConfigCache, RowKey
-from automx.database import Session, is_closed, reason
+from automx.database import Session, is_closed, is_lost, reason
 from automx.errors import DatabaseError
 from automx.models import ChangeCount, ChangeLog
 
@@ -165,8 +165,7 @@ class Follower:
         except DatabaseError:  # Turns has logged it
             return SECONDS
         except SQLAlchemyError as error:
-            is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
-            if not (self._has_told or is_lost or (session.turns and session.turns.is_away)):
+            if not (self._has_told or is_lost(error) or (session.turns and session.turns.is_away)):
                 self._has_told = True
                 log.warning("changes are seen after domain_cache_seconds only: %s", reason(error))
             return MISSING_SECONDS if is_closed(error) else SECONDS

@@ -7,32 +7,61 @@ row is, ``rows`` decides.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from functools import cache, lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import sqlalchemy
-from sqlalchemy import Column, ColumnElement, Connection, Row, Select, bindparam, select
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    ColumnElement,
+    Dialect,
+    String,
+    any_,
+    bindparam,
+    cast,
+    func,
+    select,
+)
 
 from automx import rows
 from automx.address import names_for, parse_domain, spellings
-from automx.cache import FoundConfig, RowKey
-from automx.clientconfig import ClientConfig, ProviderDetails
+from automx.cache import FoundConfig, RowKey, RowMemory
+from automx.clientconfig import ClientConfig
 from automx.database import Session, chunks, read_by_key
-from automx.directory.row import LdapServer
 from automx.errors import AddressError, BadRecordError, DisabledDomainError, UnknownDomainError
-from automx.models import DisabledDomain, Domain, Provider, ProviderDetail, metadata
+from automx.models import (
+    DisabledDomain,
+    Domain,
+    ProviderDetail,
+    davserver_domain,
+    metadata,
+    server_domain,
+)
+from automx.records import Records
 
 log = logging.getLogger(__name__)
 
 _BEFORE = ("", " ", "  ", "\t")
 _AFTER = (*_BEFORE, "\r", "\n", "\r\n")
 
-_Item = TypeVar("_Item")
+_UNCUT = 1_000  # characters; MySQL cuts longer texts off at its group_concat_max_len
+
 _TABLES = metadata.tables
+
+
+class _Row(NamedTuple):
+    """A row of ``domain``, with the ids that it refers to. ``is_off`` is whether it is disabled."""
+
+    id: int
+    name: str
+    provider_id: int
+    ldapserver_id: int | None
+    is_off: bool
+    servers: tuple[int, ...]
+    services: tuple[int, ...]
 
 
 class DomainRow(NamedTuple):
@@ -46,43 +75,60 @@ class DomainRow(NamedTuple):
     off: str
 
 
-def find(session: Session, domain: str) -> FoundConfig:
+def find(session: Session, domain: str, memory: RowMemory | None = None) -> FoundConfig:
     """Return the settings of a domain, given as A-label in lower case, and its directory.
 
-    Raises UnknownDomainError if no row fits, DisabledDomainError if the one that decides is
-    switched off, and BadRecordError if rows fit that cannot be served.
+    Rows that ``memory`` has are not read again, but for that of the domain. Raises
+    UnknownDomainError if no row fits, DisabledDomainError if the one that decides is switched off,
+    and BadRecordError if rows fit that cannot be served.
     """
     row = _row_in_use(session, domain)
-    connection = session.connection()
-    if row.provider_name is None:
+    try:
+        return _found(Records(session, memory), domain, row)
+    except BadRecordError:
+        if memory is None:
+            raise
+        # The error will be remembered: what it is about must not be older.
+        return _found(Records(session, None), domain, row)
+
+
+def _found(records: Records, domain: str, row: _Row) -> FoundConfig:
+    provider = records.provider(row.provider_id)
+    if provider is None:
         raise BadRecordError(cause=f"table domain, id {row.id}: there is no such provider")
-    provider = {"name": row.provider_name, "short_name": row.short_name}
-    names, bad = rows.read(rows.PROVIDER, provider)
-    for defect in bad:
-        log.warning("table provider, id %s: %s", row.provider_id, defect)
-    servers, server_ids = _all_usable(connection, "server", row.id, rows.mail_server)
-    services, service_ids = _all_usable(connection, "davserver", row.id, rows.service)
+    servers, server_ids = records.servers(row.servers)
+    services, service_ids = records.services(row.services)
     config = ClientConfig(
         domain=domain,
-        provider_name=names.get("name", domain),
-        provider_short_name=names.get("short_name", domain),
+        provider_name=provider.name or domain,
+        provider_short_name=provider.short_name or domain,
         mail_servers=servers,
         services=services,
-        details=_details(connection, row.details_of).for_domain(domain),
+        details=provider.details.for_domain(domain),
     )
     if len(config.missing) == 2:
         raise BadRecordError(cause=f"table domain, id {row.id}: no usable mail server")
     for missing in config.missing:
         log.warning("table domain, id %s: no usable %s mail server", row.id, missing)
-    made_of = _made_of(row.provider_id, row.ldapserver_id, server_ids, service_ids)
-    directory = _ldap_server(connection, row)
-    return FoundConfig(config, directory, names=_other_names(domain, row.name), rows=made_of)
+    directory = None if row.ldapserver_id is None else records.directory(row.ldapserver_id)
+    if isinstance(directory, str):
+        raise BadRecordError(cause=f"table ldapserver, id {row.ldapserver_id}: {directory}")
+    if directory is None and row.ldapserver_id is not None:
+        missing = f"there is no ldapserver {row.ldapserver_id}"
+        raise BadRecordError(cause=f"table domain, id {row.id}: {missing}")
+    return FoundConfig(
+        config,
+        directory,
+        names=_other_names(domain, row.name),
+        rows=_made_of(row.provider_id, row.ldapserver_id, server_ids, service_ids),
+        read_at=records.oldest,
+    )
 
 
 def domain_row(session: Session, domain: str) -> DomainRow | None:
     """Return the row that decides for a domain, switched off or not; None if no row fits."""
     row = _domain_row(session, domain)
-    return None if row is None else DomainRow(row.id, row.name, _off(domain, row))
+    return None if row is None else DomainRow(row.id, row.name, _off(session, domain, row))
 
 
 def knows(session: Session, domain: str) -> bool:
@@ -159,9 +205,9 @@ def logo(session: Session, domain: str) -> tuple[str, bytes]:
     Raises UnknownDomainError as find(), and if the provider has no logo.
     """
     row = _row_in_use(session, domain)
-    details = _row(session.connection(), "provider_detail", row.details_of)
-    form = rows.provider_details(details)[0].logo if details is not None else None
-    query = select(ProviderDetail.c.logo).where(ProviderDetail.c.provider_id == row.details_of)
+    provider = Records(session, None).provider(row.provider_id)
+    form = None if provider is None else provider.details.logo
+    query = select(ProviderDetail.c.logo).where(ProviderDetail.c.provider_id == row.provider_id)
     data = session.scalar(query)
     if form is None or not isinstance(data, bytes):  # SQLite lets a text into it
         raise UnknownDomainError("There is no logo here.")
@@ -175,7 +221,7 @@ def lower_name(dialect: str) -> ColumnElement[str]:
     """
     is_mysql = dialect in {"mysql", "mariadb"}
     name: Column[str] = Domain.c.name
-    return name if is_mysql else sqlalchemy.func.lower(name)
+    return name if is_mysql else func.lower(name)
 
 
 def padded(names: Iterable[str]) -> Iterator[str]:
@@ -189,26 +235,27 @@ def day(since: object) -> str:
     return f"{since:%Y-%m-%d}" if isinstance(since, datetime) else repr(since)
 
 
-def _off(domain: str, row: Row[*tuple[Any, ...]]) -> str:
+def _off(session: Session, domain: str, row: _Row) -> str:
     """Return DomainRow.off of the row that decides for a domain."""
-    if row.disabled_id is None:
+    if not row.is_off:
         return ""
     name = row.name.strip()
     by = f", by the row {name}" if name.startswith("*") and name != domain else ""
-    return f"{domain} has been off since {day(row.since)}{by}"
+    query = select(DisabledDomain.c.since).where(DisabledDomain.c.domain_id == row.id)
+    return f"{domain} has been off since {day(session.scalar(query))}{by}"
 
 
-def _row_in_use(session: Session, domain: str) -> Row[*tuple[Any, ...]]:
+def _row_in_use(session: Session, domain: str) -> _Row:
     """Return the row that decides for a domain; raises UnknownDomainError as find()."""
     row = _domain_row(session, domain)
     if row is None:
         raise UnknownDomainError(cause=f"domain {domain}")
-    if off := _off(domain, row):
+    if off := _off(session, domain, row):
         raise DisabledDomainError(cause=off)
     return row
 
 
-def _domain_row(session: Session, domain: str) -> Row[*tuple[Any, ...]] | None:
+def _domain_row(session: Session, domain: str) -> _Row | None:
     """Return the row that decides for a domain, with its provider's names."""
     names = _names_in_order(domain)
     ranks = {name: rank for rank, name in enumerate(names)}
@@ -220,14 +267,43 @@ def _domain_row(session: Session, domain: str) -> Row[*tuple[Any, ...]] | None:
     return best
 
 
-def _rows_named(session: Session, names: list[str]) -> Sequence[Row[*tuple[Any, ...]]]:
-    connection = session.connection()
-    return connection.execute(_domain_query(connection.dialect.name), {"names": names}).all()
+def _rows_named(session: Session, names: Sequence[str]) -> Iterator[_Row]:
+    dialect = session.engine.dialect
+    parameters: Any = {"names": [*names]}
+    if dialect.name == "postgresql":
+        text = _domain_query(dialect, 0)
+    else:
+        text = _domain_query(dialect, len(names))
+        if dialect.positional:
+            parameters = tuple(names)
+        else:
+            parameters = {f"name_{index}": name for index, name in enumerate(names)}
+    for row_id, name, provider, directory, off, *linked in session.rows(text, parameters):
+        links = (
+            _linked(session, table, row_id, text_)
+            for table, text_ in zip(("server", "davserver"), linked, strict=True)
+        )
+        yield _Row(row_id, name, provider, directory, off is not None, *links)
 
 
-def _best(
-    found: Sequence[Row[*tuple[Any, ...]]], ranks: Mapping[str, int]
-) -> Row[*tuple[Any, ...]] | None:
+def _linked(session: Session, table: str, domain: int, text: str | None) -> tuple[int, ...]:
+    """Return the ids in a text of the query; MySQL may have cut off a long one."""
+    if text is None:
+        return ()
+    if len(text) <= _UNCUT:
+        return _ids(text)
+    server_id, domain_id = _TABLES[f"{table}_domain"].columns
+    found = session.scalars(select(server_id).where(domain_id == domain))
+    return tuple(each for each in found if isinstance(each, int))
+
+
+@lru_cache(1_000)  # domains of one provider share it
+def _ids(text: str) -> tuple[int, ...]:
+    # SQLite lets any text into a column.
+    return tuple(int(part) for part in text.split(",") if part.removeprefix("-").isdecimal())
+
+
+def _best(found: Iterable[_Row], ranks: Mapping[str, int]) -> _Row | None:
     """Return the row of the best rank; of several, one whose name has no blanks around it."""
     # A collation may find too much ("muller.de" for "müller.de"): compare once more.
     fitting = [
@@ -267,103 +343,30 @@ def _made_of(
     return frozenset((table, str(key)) for table, ids in keys.items() for key in ids)
 
 
-# Building a query takes longer than asking SQLite, so each is built once.
-
-
 @cache
-def _domain_query(dialect: str) -> Select[*tuple[Any, ...]]:
-    """Return the query for the rows of ``domain`` that have one of several ``names``."""
-    return (
-        select(
-            Domain.c.id,
-            Domain.c.name,
-            Domain.c.provider_id,
-            Domain.c.ldapserver_id,
-            Provider.c.name.label("provider_name"),
-            Provider.c.short_name,
-            ProviderDetail.c.provider_id.label("details_of"),
-            DisabledDomain.c.domain_id.label("disabled_id"),
-            DisabledDomain.c.since,
-        )
-        .join(Provider, Provider.c.id == Domain.c.provider_id, isouter=True)
-        .join(ProviderDetail, ProviderDetail.c.provider_id == Provider.c.id, isouter=True)
+def _domain_query(dialect: Dialect, number: int) -> str:
+    """Return the query for the rows that have one of so many names.
+
+    It is compiled: a query of SQLAlchemy takes longer than SQLite's answer. PostgreSQL takes all
+    names as one array, so that it and its driver know the query again.
+    """
+    name = lower_name(dialect.name)
+    if dialect.name == "postgresql":
+        fits: ColumnElement[bool] = name == any_(bindparam("names", [], ARRAY(String)))
+    else:
+        names = [bindparam(f"name_{index}", "", String) for index in range(number)]
+        fits = name.in_(names)
+    servers, services = (
+        select(func.aggregate_strings(cast(server_id, String), ","))
+        .where(domain_id == Domain.c.id)
+        .scalar_subquery()
+        for server_id, domain_id in (server_domain.columns, davserver_domain.columns)
+    )
+    columns = (Domain.c.id, Domain.c.name, Domain.c.provider_id, Domain.c.ldapserver_id)
+    query = (
+        select(*columns, DisabledDomain.c.domain_id, servers, services)
         .join(DisabledDomain, DisabledDomain.c.domain_id == Domain.c.id, isouter=True)
-        .where(lower_name(dialect).in_(bindparam("names", expanding=True)))
+        .where(fits)
         .order_by(Domain.c.id)
     )
-
-
-@cache
-def _rows_of(table: str) -> Select[*tuple[Any, ...]]:
-    """Return the query for the rows that belong to ``id``.
-
-    That is a domain for servers, a provider for pages, else the row itself.
-    """
-    columns = _TABLES[table].c
-    query = select(*rows.selected(table))
-    if table in {"server", "davserver"}:
-        links = _TABLES[f"{table}_domain"]
-        query = query.join(links, links.c[f"{table}_id"] == columns.id)
-        query = query.where(links.c.domain_id == bindparam("id"))
-        order = (columns.prio, columns.id) if table == "server" else (columns.id,)
-        return query.order_by(*order)
-    owner = columns.provider_id if "provider_id" in columns else columns.id
-    return query.where(owner == bindparam("id")).order_by(*_TABLES[table].primary_key)
-
-
-def _all_usable(
-    connection: Connection, table: str, key: int, make: Callable[[rows.Values], _Item]
-) -> tuple[tuple[_Item, ...], tuple[int, ...]]:
-    """Return what ``make`` makes of each row, and the ids of all rows.
-
-    A bad row is named in the log and left out.
-    """
-    usable, ids = [], []
-    result = connection.execute(_rows_of(table), {"id": key})
-    columns = tuple(result.keys())
-    for row in result:
-        ids.append(row.id)
-        try:
-            usable.append(_made(make, columns, tuple(row)))
-        except rows.BadRowError as error:
-            log.error("table %s, id %s: %s; this row is left out", table, row.id, error)
-    return tuple(usable), tuple(ids)
-
-
-@lru_cache(4_000)  # thousands of domains share the rows of their provider's servers
-def _made(
-    make: Callable[[rows.Values], _Item], columns: tuple[str, ...], values: tuple[Any, ...]
-) -> _Item:
-    return make(dict(zip(columns, values, strict=True)))
-
-
-def _row(connection: Connection, table: str, key: int | None) -> rows.Values | None:
-    return connection.execute(_rows_of(table), {"id": key}).mappings().one_or_none()
-
-
-def _details(connection: Connection, provider_id: int | None) -> ProviderDetails:
-    """Return the details of a provider; unusable columns are left out and logged."""
-    if provider_id is None:
-        return ProviderDetails()
-    row = _row(connection, "provider_detail", provider_id)
-    if row is None:  # deleted a moment ago
-        return ProviderDetails()
-    details, bad = rows.provider_details(row)
-    for defect in bad:
-        log.error("table provider_detail, id %s: %s", provider_id, defect)
-    pages, _ = _all_usable(connection, "documentation", provider_id, rows.documentation)
-    return replace(details, documentation=pages)
-
-
-def _ldap_server(connection: Connection, domain: Row[*tuple[Any, ...]]) -> LdapServer | None:
-    """Return the directory that a domain names, None if it names none; raises BadRecordError."""
-    key = domain.ldapserver_id
-    if key is None:
-        return None
-    row = _row(connection, "ldapserver", key)
-    if row is None:
-        raise BadRecordError(cause=f"table domain, id {domain.id}: there is no ldapserver {key}")
-    try:
-        return rows.ldap_server(row)
-    except rows.BadRowError as error:
-        raise BadRecordError(cause=f"table ldapserver, id {key}: {error}") from error
+    return str(query.compile(dialect=dialect, compile_kwargs={"render_postcompile": True}))

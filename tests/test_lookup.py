@@ -1,14 +1,18 @@
 """Look-up: which row decides for a domain, what its servers become, how long that is remembered."""
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
 
 from automx import lookup
+from automx.cache import FoundConfig, RowMemory
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
@@ -28,7 +32,7 @@ from automx.errors import (
 )
 from automx.lookup import find
 from automx.migrations import upgrade
-from automx.models import metadata
+from automx.models import Domain, Server, metadata
 from tests.databases import ENGINES, Instance
 
 IMAP = (1, 10, "imap.example.com", 993, "imap", "SSL", "%EMAILADDRESS%", "plain")
@@ -281,20 +285,76 @@ def test_the_first_domains_are_those_that_are_not_off(session: Session) -> None:
     assert lookup.first_domains(session, 2) == ["a.example", "b.example"]
 
 
-def test_a_usual_domain_is_found_by_one_query_with_its_provider(session: Session) -> None:
+@contextlib.contextmanager
+def statements(session: Session) -> Iterator[list[str]]:
+    """Yield the statements that the connection of a session runs."""
+    asked: list[str] = []
+
+    def note(*values: Any) -> None:
+        asked.append(values[2])
+
+    connection = session.connection()
+    sqlalchemy.event.listen(connection, "before_cursor_execute", note)
+    yield asked
+    sqlalchemy.event.remove(connection, "before_cursor_execute", note)
+
+
+def ports(found: FoundConfig) -> list[int]:
+    return [server.port for server in found.config.mail_servers]
+
+
+def test_domains_share_the_rows_that_are_remembered(session: Session) -> None:
+    insert_domains(session, "example.com", "example.org")
+    session.execute(Domain.update().values(provider_id=1))
+    memory = RowMemory(60, 100, lambda: 0.0)
+    with statements(session) as asked:
+        first = find(session, "example.com", memory)
+        assert len(asked) == 4  # domain, provider, its details, mail servers
+    with statements(session) as asked:
+        second = find(session, "example.org", memory)
+        assert len(asked) == 1
+    assert second.config == replace(first.config, domain="example.org")
+    assert first.config == find(session, "example.com").config
+
+
+def test_settings_are_as_old_as_their_oldest_row(session: Session) -> None:
+    insert_domains(session, "example.com", "example.org")
+    session.execute(Domain.update().values(provider_id=1))
+    times = [0.0]
+    memory = RowMemory(60, 100, lambda: times[-1])
+    find(session, "example.com", memory)
+    times.append(59.0)
+    assert find(session, "example.org", memory).read_at == 0.0
+    times.append(61.0)
+    assert find(session, "example.com", memory).read_at == 61.0
+
+
+def test_a_row_that_was_changed_is_read_again(session: Session) -> None:
+    insert_domains(session, "example.com")
+    memory = RowMemory(60, 100, lambda: 0.0)
+    find(session, "example.com", memory)
+    session.execute(Server.update().values(port=143, socket_type="STARTTLS"))
+    assert ports(find(session, "example.com", memory)) == [993, 465]
+    memory.forget({("server", "1")})
+    assert ports(find(session, "example.com", memory)) == [143, 465]
+
+
+def test_what_is_wrong_with_a_domain_is_never_told_from_memory(session: Session) -> None:
+    insert_domains(session, "example.com")
+    session.execute(Server.update().values(port=0))
+    memory = RowMemory(60, 100, lambda: 0.0)
+    with pytest.raises(BadRecordError):
+        find(session, "example.com", memory)
+    session.execute(Server.update().values(port=143))
+    assert find(session, "example.com", memory).config.mail_servers
+
+
+def test_a_domain_that_is_off_is_found_without_its_servers(session: Session) -> None:
     insert_domains(session, "example.com", "off.example")
     insert(session, "disabled_domain", (2, "2026-11-30 10:00:00"))
-    connection = session.connection()
-    asked: list[str] = []
-    sqlalchemy.event.listen(
-        connection, "before_cursor_execute", lambda *values: asked.append(values[2])
-    )
-    find(session, "example.com")
-    assert len(asked) == 3  # domain, mail servers, services
-    asked.clear()
-    with pytest.raises(DisabledDomainError):
+    with statements(session) as asked, pytest.raises(DisabledDomainError):
         find(session, "off.example")
-    assert len(asked) == 1
+    assert len(asked) == 2  # the domain, and since when it is off
 
 
 def test_a_database_of_an_older_schema_is_not_available(any_database_uri: str) -> None:

@@ -1,7 +1,7 @@
 """The database: engines, sessions and transactions."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from math import ceil
 from time import monotonic
@@ -25,6 +25,7 @@ from automx import deadline
 from automx.database.outages import (
     is_closed,
     is_conflict,
+    is_lost,
     outage,
     reason,
     report_unreadable_answers,
@@ -64,11 +65,13 @@ __all__ = [
     "is_closed",
     "is_conflict",
     "is_in_memory",
+    "is_lost",
     "open_session",
     "outage",
     "read_any_text",
     "read_by_key",
     "read_only_uri",
+    "reading_options",
     "reason",
     "report_unreadable_answers",
     "require_file",
@@ -120,6 +123,16 @@ def engine_options(db_uri: str, seconds: float | None = None) -> dict[str, Any]:
     return options
 
 
+def reading_options(db_uri: str, seconds: float) -> dict[str, Any]:
+    """Return the options of an engine for single queries, whose transactions Turns limits.
+
+    They run in autocommit: BEGIN and ROLLBACK would cost a round trip each. No connection is tried
+    before it is used: who asks has to ask again once if it is lost.
+    """
+    options = engine_options(db_uri, seconds)
+    return options | {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
+
+
 class Session:
     """The transactions of a request or a command, one after the other, each on a connection.
 
@@ -129,11 +142,16 @@ class Session:
 
     With ``turns``, each transaction is one of them. Then connection() raises DatabaseError if the
     database is known to be silent, and so does any statement that gets no answer in time.
+
+    With ``is_reading``, the connections of the engine are in autocommit (see reading_options()).
     """
 
-    def __init__(self, engine: Engine, turns: Turns | None = None) -> None:
+    def __init__(
+        self, engine: Engine, turns: Turns | None = None, *, is_reading: bool = False
+    ) -> None:
         self.engine = engine
         self.turns = turns
+        self._is_reading = is_reading
         self._connection: Connection | None = None
         self._turn: Turn | None = None
         self._has_large_changes = False
@@ -151,7 +169,7 @@ class Session:
         if self.turns is None:
             self._connection = self.engine.connect()
             return self._connection
-        self._turn, self._connection = self.turns.begin()
+        self._turn, self._connection = self.turns.begin(self.engine)
         if self._has_large_changes:
             self.turns.lengthen(self._turn, self._connection)
         return self._connection
@@ -165,6 +183,16 @@ class Session:
     ) -> CursorResult[*tuple[Any, ...]]:
         """Run a statement."""
         return self.connection().execute(statement, parameters)
+
+    def rows(self, text: str, parameters: Any) -> Sequence[Sequence[Any]]:
+        """Return the rows of a query in the words of the database, with values as its driver's."""
+        connection = self.connection()
+        if self._is_reading:  # SQLAlchemy would take five times as long as SQLite
+            with suppress(Exception), closing(connection.connection.cursor()) as cursor:
+                cursor.execute(text, parameters)
+                return cursor.fetchall()
+        # This also tells errors as they are told for other statements.
+        return connection.exec_driver_sql(text, parameters).all()
 
     def scalars(self, statement: Executable) -> ScalarResult[Any]:
         """Run a query and return the first column of its rows."""

@@ -69,6 +69,11 @@ def is_conflict(error: exc.DBAPIError) -> bool:
     return bool(_codes(error) & _CONFLICTS)
 
 
+def is_lost(error: Exception) -> bool:
+    """Return whether the connection of a query was lost, perhaps long before the query."""
+    return isinstance(error, exc.DBAPIError) and error.connection_invalidated
+
+
 def is_closed(error: exc.SQLAlchemyError) -> bool:
     """Return whether a table is missing or may not be read, which only an administrator changes."""
     if not isinstance(error, exc.DBAPIError):

@@ -84,9 +84,17 @@ class Turns:
         self._is_idle = False
         self._connecting = threading.BoundedSemaphore(_CONNECTING)
         self._local = threading.local()
+        self.watch(engine)
+        event.listen(engine, "checkout", self._look_if_alive)
+
+    def watch(self, engine: Engine) -> None:
+        """Let turns use another engine for the same kind of database as well.
+
+        It looks at no connection before it is used.
+        """
         if not self._is_sqlite:
             event.listen(engine, "do_connect", self._connect)
-            event.listen(engine, "connect", self._set_up)
+            event.listen(engine, "connect", partial(self._set_up, engine.dialect))
             event.listen(engine, "close", _close_socket)
         event.listen(engine, "checkout", self._check_out)
         event.listen(engine, "handle_error", self._note_error)
@@ -96,8 +104,8 @@ class Turns:
         """Whether the database is known to be away; the log has it."""
         return self._is_away
 
-    def begin(self) -> tuple[Turn, Connection]:
-        """Begin a turn, and return it with its connection; the caller ends it.
+    def begin(self, engine: Engine) -> tuple[Turn, Connection]:
+        """Begin a turn, and return it with its connection of an engine; the caller ends it.
 
         Raises DatabaseError if the database does not answer in time or is known to be silent, and
         the errors of the driver.
@@ -105,7 +113,7 @@ class Turns:
         turn = self._take_place()
         self._local.turn = turn
         try:
-            connection = self.engine.connect()
+            connection = engine.connect()
         except BaseException as error:
             turn.has_failed = True
             for made in turn.sockets:
@@ -299,11 +307,11 @@ class Turns:
         finally:
             self._connecting.release()
 
-    def _set_up(self, connection: Any, record: ConnectionPoolEntry) -> None:
+    def _set_up(self, dialect: Dialect, connection: Any, record: ConnectionPoolEntry) -> None:
         """Let the server itself break off a statement: it would work on after it is given up."""
         record.info["is_checked"] = True
         # A little earlier than the watchdog, which takes the database for silent.
-        if statement := _limit_statement(self.engine.dialect, 0.9 * self.seconds):
+        if statement := _limit_statement(dialect, 0.9 * self.seconds):
             has_transactions = getattr(connection, "autocommit", None) is False
             if has_transactions:
                 connection.autocommit = True
@@ -313,7 +321,7 @@ class Turns:
                 connection.autocommit = False
 
     def _check_out(self, connection: Any, record: ConnectionPoolEntry, _: object) -> None:
-        """Watch a connection of the pool, and look whether it is alive."""
+        """Watch a connection of the pool."""
         turn = self._turn()
         if self._is_sqlite:
             if turn is not None:
@@ -321,8 +329,11 @@ class Turns:
             return
         if turn is not None and (copy := record.info.get("socket")) is not None:
             turn.break_off = partial(copy.shutdown, socket.SHUT_RDWR)
-        if record.info.pop("is_checked", False):
+
+    def _look_if_alive(self, connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+        if self._is_sqlite or record.info.pop("is_checked", False):
             return
+        turn = self._turn()
         try:
             self.engine.dialect.do_ping(connection)
         except Exception as error:

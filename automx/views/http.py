@@ -17,13 +17,13 @@ from automx.backends import Backends
 from automx.cache import ConfigCache, FoundConfig
 from automx.changelog import Follower
 from automx.config import Settings
-from automx.database import outage
+from automx.database import is_lost, outage
 from automx.directory.pool import NOBODY, Directories, Person
 from automx.errors import AddressError, BadRequestError, UnknownDomainError
 from automx.lookup import find
 from automx.views.drawings import Drawings
 from automx.views.limits import Limits
-from automx.views.session import current_session
+from automx.views.session import reading_session
 
 if TYPE_CHECKING:
     from automx.signing import Signer
@@ -192,15 +192,22 @@ def found_config(domain: str) -> FoundConfig:
 
 
 def _look_up(domain: str) -> FoundConfig:
-    session = current_session()
     try:
-        return find(session, domain)
+        try:
+            return _read(domain)
+        except Exception as error:
+            if not is_lost(error):
+                raise
+        return _read(domain)  # by now, the pool has no other connection that is as old
     except Exception as error:
         if (found := outage(error)) is not None:
             raise found from error
         raise
-    finally:
-        session.close()  # a directory may be asked now: others need the connection
+
+
+def _read(domain: str) -> FoundConfig:
+    with reading_session() as session:
+        return find(session, domain, parts().cache.rows)
 
 
 def known_person(found: FoundConfig, address: EmailAddress) -> Person:

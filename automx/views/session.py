@@ -16,6 +16,7 @@ from automx.database import (
     existing_file_uri,
     is_in_memory,
     read_any_text,
+    reading_options,
     report_unreadable_answers,
 )
 from automx.migrations import create_in_memory
@@ -23,31 +24,54 @@ from automx.models import metadata
 
 db = SQLAlchemy(metadata=metadata)
 
-TURNS = "automx.turns"  # the key of the Turns in app.extensions
+# Keys in app.extensions: the Turns, and what makes a session for single queries.
+TURNS, READING = "automx.turns", "automx.reading"
+_READING = "reading"  # the name of the second engine
 
 
 def register(app: Flask, settings: Settings) -> Callable[[], Session]:
     """Let the requests of an application use the database of the settings.
 
-    A database in memory gets its tables now. Return what new_session() is outside of requests.
+    A database in memory gets its tables now. Return what reading_session() is outside of requests.
     Raises SettingsError for a bad ``db_uri``.
     """
     db_uri, seconds = settings.db_uri, settings.db_timeout
     app.config["SQLALCHEMY_DATABASE_URI"] = existing_file_uri(db_uri)
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(db_uri, seconds)
     app.config["SQLALCHEMY_ECHO"] = settings.db_echo
+    if not is_in_memory(db_uri):  # which has one connection only
+        options = reading_options(db_uri, seconds)
+        options |= {"url": app.config["SQLALCHEMY_DATABASE_URI"], "echo": settings.db_echo}
+        app.config["SQLALCHEMY_BINDS"] = {_READING: options}
     with driver_errors(db_uri):
         db.init_app(app)
     with app.app_context():
-        drop_stale_connections(db.engine)
-        read_any_text(db.engine)
-        report_unreadable_answers(db.engine)
         turns = app.extensions[TURNS] = Turns(db.engine, seconds)
+        for engine in db.engines.values():
+            drop_stale_connections(engine)
+            read_any_text(engine)
+            report_unreadable_answers(engine)
+            if engine is not db.engine:
+                turns.watch(engine)
         if is_in_memory(db_uri):
             with db.engine.begin() as connection:
                 create_in_memory(connection)
+        reading = app.extensions[READING] = _reading(turns)
     app.teardown_appcontext(_close)
-    return partial(Session, turns.engine, turns)
+    return reading
+
+
+def _reading(turns: Turns) -> Callable[[], Session]:
+    engine = db.engines.get(_READING)
+    if engine is None:
+        return partial(Session, turns.engine, turns)
+    return partial(Session, engine, turns, is_reading=True)
+
+
+def reading_session() -> Session:
+    """Return a session for single queries: each sees what others have committed before it."""
+    session: Session = current_app.extensions[READING]()
+    return session
 
 
 def new_session() -> Session:
