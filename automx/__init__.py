@@ -33,14 +33,15 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
         from automx import signing  # its library takes some MiB
 
         signer = signing.Signer(settings.signing)
-    open_session = session.register(app, settings)
+    reading = session.register(app, settings)
     seconds = settings.domain_cache_seconds
     memory = cache.ConfigCache(seconds, stale_seconds=settings.stale_seconds)
     follower = None
     if seconds and not is_in_memory(settings.db_uri):  # which no other process can change
-        follower = changelog.Follower(open_session, memory)
+        follower = changelog.Follower(reading, memory)
     app.extensions[http.PARTS] = http.Parts(
         settings,
+        reading,
         memory,
         follower,
         pool.Directories(settings.directory),

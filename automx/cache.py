@@ -163,6 +163,14 @@ class ConfigCache:
             _memory(stale_size, seconds + stale_seconds, now) if stale_seconds > 0 else None
         )
 
+    def fresh(self, domain: str) -> FoundConfig | AutomxError | None:
+        """Return what get() would from memory; None if a look-up is due."""
+        if self._answers is None:
+            return None
+        with self._lock:
+            kept = self._answers.get(domain)
+        return kept and kept[0]
+
     def get(self, domain: str, look_up: Callable[[str], FoundConfig]) -> FoundConfig:
         """Return or raise what ``look_up(domain)`` does, from memory if possible.
 

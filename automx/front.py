@@ -22,6 +22,7 @@ from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 from automx import api
 from automx.errors import AutomxError, SilentError, UnavailableError
 from automx.places import Places, Threads
+from automx.quick import Quick
 from automx.rsgi import Body, Exchange, Scope, answer, bytes_of, environment
 from automx.views import initdb, root
 from automx.views.failure import FOUND
@@ -57,7 +58,8 @@ class Front:
     ``max_seed`` returns how many bytes a seed document may have, 0 if none may be sent; it is asked
     at /initdb/ in the event loop. ``max_large`` returns how many another body may have that is
     large, 0 for the usual limit. ``asks_backend`` returns whether another request waits for a
-    backend of accounts, as those at ``accounts`` do.
+    backend of accounts, as those at ``accounts`` do. ``quick`` answers requests without the
+    application.
     """
 
     def __init__(
@@ -68,8 +70,10 @@ class Front:
         max_seed: "Callable[[WSGIEnvironment], int]" = lambda _: 0,
         max_large: "Callable[[WSGIEnvironment], int]" = lambda _: 0,
         asks_backend: "Callable[[WSGIEnvironment], bool]" = lambda _: False,
+        quick: Quick | None = None,
     ) -> None:
         self._app = app
+        self.quick = quick
         self._accounts = accounts
         self._max_seed = max_seed
         self._max_large = max_large
@@ -111,9 +115,15 @@ class Front:
 
     async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
         """Answer a request."""
+        try:
+            if self.quick is not None and await self._is_answered(self.quick, scope, exchange):
+                return
+        except Exception as error:
+            await self._tell(error, environment(scope), exchange)
+            return
         environ = environment(scope)
-        failure: Exception | None = None
         body = Body(environ, exchange) if Body.is_in(environ) else None
+        failure: Exception | None = None
         try:
             if body is None:
                 await self._answer(environ, exchange)
@@ -129,11 +139,28 @@ class Front:
         except (AutomxError, RequestTimeout, RequestEntityTooLarge) as error:
             failure = error
         if failure:
-            environ = {**environ, FOUND: failure}  # a thread may still have the first one
-            await self._failure_thread.run(partial(answer, self._app, environ, exchange))
-            failure.__traceback__ = None  # its frames would keep the connection open for a while
+            await self._tell(failure, environ, exchange)
         if body is not None:
             await body.drain(DRAIN_SECONDS)
+
+    async def _is_answered(self, quick: Quick, scope: Scope, exchange: Exchange) -> bool:
+        """Answer a request without the application, and return whether that can be done."""
+        asked = quick.asked(scope)
+        if asked is None:
+            return False
+        found = quick.known(asked) or await self._run(partial(quick.found, asked))
+        if found is None:
+            return False
+        exchange.response_bytes(*found)
+        return True
+
+    async def _tell(
+        self, failure: Exception, environ: "WSGIEnvironment", exchange: Exchange
+    ) -> None:
+        """Let the application tell a failure."""
+        environ = {**environ, FOUND: failure}  # a thread may still have the first one
+        await self._failure_thread.run(partial(answer, self._app, environ, exchange))
+        failure.__traceback__ = None  # its frames would keep the connection open for a while
 
     async def _answer(self, environ: "WSGIEnvironment", exchange: Exchange) -> None:
         call = partial(answer, self._app, environ, exchange)
@@ -174,7 +201,8 @@ class Front:
 def make_front(app: Flask) -> Front:
     """Return the front of automx's application."""
     with app.app_context():
-        settings = parts().settings
+        found = parts()
+    settings = found.settings
     paths = account_paths(settings.web_endpoint)
     return Front(
         app,
@@ -182,6 +210,7 @@ def make_front(app: Flask) -> Front:
         max_seed=lambda environ: initdb.max_body(environ, settings),
         max_large=api.max_body,
         asks_backend=api.asks_backend,
+        quick=Quick(found),
     )
 
 

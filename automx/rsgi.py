@@ -45,6 +45,12 @@ class Headers(Protocol):
     def __len__(self) -> int:
         """Return the number of different names."""
 
+    def __contains__(self, name: str) -> bool:
+        """Return whether there is a header of a name."""
+
+    def get_all(self, name: str) -> list[str]:
+        """Return the values of a name; those that are not ASCII are left out."""
+
     def keys(self) -> list[str]:
         """Return the different names."""
 

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.client import HTTPConnection
 from pathlib import Path
@@ -37,6 +37,7 @@ from tests.processes import (
     serving,
     wait_until,
 )
+from tests.rsgi import Headers, Request
 
 DOCUMENT = "/mail/config-v1.1.xml?emailaddress=alice@example.com"
 HOST = b"Host: example.com\r\n"
@@ -315,37 +316,11 @@ def test_an_answer_is_that_of_the_application(
     assert timeless(found.decode()) == timeless(expected.text)
 
 
-@dataclass
-class Scope:
-    """A request of RSGI."""
-
-    pairs: tuple[tuple[str, str | None], ...] = ()
-    http_version: str = "1.1"
-    server: str = "[::1]:4243"
-    client: str = "[2001:db8::1]:5001"
-    scheme: str = "http"
-    method: str = "GET"
-    path: str = "/é"
-    query_string: str = "é=%C3"
-    authority: str | None = None
-
-    @property
-    def headers(self) -> "Scope":
-        return self
-
-    def __len__(self) -> int:
-        return len(self.keys())
-
-    def keys(self) -> list[str]:
-        return list(dict(self.pairs))
-
-    def items(self) -> list[tuple[str, str]]:
-        """Return names and values, as granian does: None stands for what is not ASCII."""
-        return [(name, value) for name, value in self.pairs if value is not None]
+ODD = Request("/é", "é=%C3", server="[::1]:4243", client="[2001:db8::1]:5001")
 
 
 def test_an_environment_is_that_of_pep_3333() -> None:
-    found = environment(Scope())
+    found = environment(ODD)
     assert {key: found[key] for key in found if not key.startswith("wsgi.")} == {
         "REQUEST_METHOD": "GET",
         "SCRIPT_NAME": "",
@@ -361,7 +336,7 @@ def test_an_environment_is_that_of_pep_3333() -> None:
 
 @pytest.mark.parametrize("path", ["/", "/new_email", "/a b", "/A/", "/konto-für-alle", "/新/x"])
 def test_every_path_of_the_settings_has_the_threads_of_accounts(path: str) -> None:
-    asked = environment(Scope(path=path))["PATH_INFO"]
+    asked = environment(replace(ODD, path=path))["PATH_INFO"]
     for endpoint in (path, quote(path)):
         assert asked.rstrip("/") in account_paths(f"https://mail.example.com{endpoint}")
 
@@ -383,12 +358,13 @@ def test_every_path_of_the_settings_has_the_threads_of_accounts(path: str) -> No
 def test_a_header_has_one_variable(
     pairs: list[tuple[str, str | None]], expected: dict[str, str]
 ) -> None:
-    found = environment(Scope(tuple(pairs)))
-    assert found == environment(Scope()) | expected | {"wsgi.input": found["wsgi.input"]}
+    found = environment(replace(ODD, headers=Headers(pairs)))
+    assert found == environment(ODD) | expected | {"wsgi.input": found["wsgi.input"]}
 
 
 def test_the_host_of_a_target_takes_the_place_of_the_header() -> None:
-    scope = Scope((("host", "example.org"),), authority="user@example.com:8080")
+    headers = Headers([("host", "example.org")])
+    scope = replace(ODD, headers=headers, authority="user@example.com:8080")
     assert environment(scope)["HTTP_HOST"] == "example.com:8080"
 
 

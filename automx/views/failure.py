@@ -9,14 +9,18 @@ from flask import Response, request
 from werkzeug.exceptions import BadHost, HTTPException
 
 from automx.database import outage
-from automx.errors import AutomxError, UnavailableError
-from automx.views.http import NOSNIFF, personal_document
+from automx.errors import AutomxError, UnavailableError, UnknownDomainError
+from automx.views.http import NOSNIFF, Answer, personal_document
 
 log = logging.getLogger(__name__)
 
 # The key of a WSGI environment under which the web server puts the error that is to be answered: a
 # request that came too slowly, or for which there was no place.
 FOUND = "automx.failure"
+
+TEXT = "text/plain; charset=utf-8"
+
+_LINE = "%s %s %s: %s"  # of the log: method, path, status, text
 
 _TEXTS = {
     400: "The request cannot be understood.",
@@ -73,8 +77,17 @@ def record(error: Exception) -> Failure:
     if not (isinstance(error, AutomxError) and error.is_logged):
         level = logging.ERROR if status >= 500 else logging.WARNING
         line = f"{text} ({cause})" if cause else text
-        log.log(level, "%s %s %s: %s", request.method, request.path, status, line)
+        log.log(level, _LINE, request.method, request.path, status, line)
     return Failure(status, text, headers, error)
+
+
+def unknown_domain(error: UnknownDomainError, path: str, client: str) -> Answer:
+    """Return, and log, what as_text() shows for a GET request that is answered without Flask."""
+    line = f"{error} ({error.cause})" if error.cause else str(error)
+    log.warning(_LINE, "GET", path, error.status, line, extra={"client": client})
+    body = f"{error}\n".encode()
+    headers = NOSNIFF | {"Content-Type": TEXT, "Content-Length": str(len(body))}
+    return Answer(error.status, [*headers.items(), ("Cache-Control", "no-store")], body)
 
 
 def _shortage(error: Exception) -> UnavailableError | None:
@@ -111,4 +124,4 @@ def handler(form: Callable[[Failure], Response]) -> Callable[[Exception], Respon
 
 def as_text(failure: Failure) -> Response:
     """Show a failure as one line of plain text."""
-    return failure.response(f"{failure.text}\n", "text/plain; charset=utf-8")
+    return failure.response(f"{failure.text}\n", TEXT)

@@ -1,10 +1,11 @@
 """Parts of requests and responses that all protocols share: arguments, body, host name, caching."""
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from flask import Response, current_app, g, request
@@ -17,13 +18,12 @@ from automx.backends import Backends
 from automx.cache import ConfigCache, FoundConfig
 from automx.changelog import Follower
 from automx.config import Settings
-from automx.database import is_lost, outage
+from automx.database import Session, is_lost, outage
 from automx.directory.pool import NOBODY, Directories, Person
 from automx.errors import AddressError, BadRequestError, UnknownDomainError
 from automx.lookup import find
 from automx.views.drawings import Drawings
 from automx.views.limits import Limits
-from automx.views.session import reading_session
 
 if TYPE_CHECKING:
     from automx.signing import Signer
@@ -42,11 +42,12 @@ _HOST_PREFIX = re.compile(r"\A(?:autoconfig|autodiscover|ua-auto-config)\.")
 class Parts:
     """What an application is made of.
 
-    ``follower`` is None if nothing is remembered that others change, ``signer`` if profiles are not
-    signed.
+    ``reading`` makes a session for single queries. ``follower`` is None if nothing is remembered
+    that others change, ``signer`` if profiles are not signed.
     """
 
     settings: Settings
+    reading: Callable[[], Session]
     cache: ConfigCache
     follower: Follower | None
     directories: Directories
@@ -54,6 +55,33 @@ class Parts:
     limits: Limits
     drawings: Drawings
     signer: "Signer | None"
+
+    def find(self, domain: str) -> FoundConfig:
+        """Return the settings of a domain, from the cache if possible.
+
+        They have an age if they are remembered from before an outage of the database. Raises as
+        lookup.find, and DatabaseError.
+        """
+        if self.follower is not None:
+            self.follower.follow()
+        return self.cache.get(domain, self._look_up)
+
+    def _look_up(self, domain: str) -> FoundConfig:
+        try:
+            try:
+                return self._read(domain)
+            except Exception as error:
+                if not is_lost(error):
+                    raise
+            return self._read(domain)  # by now, the pool has no other connection that is as old
+        except Exception as error:
+            if (found := outage(error)) is not None:
+                raise found from error
+            raise
+
+    def _read(self, domain: str) -> FoundConfig:
+        with self.reading() as session:
+            return find(session, domain, self.cache.rows)
 
 
 def parts() -> Parts:
@@ -171,10 +199,15 @@ def asked_domain() -> str:
 
     Raises UnknownDomainError if the host name cannot belong to a mail domain.
     """
+    return domain_of(inbound())
+
+
+def domain_of(asked: edge.Inbound) -> str:
+    """Return the domain that the host of a request stands for; raises as asked_domain()."""
     try:
-        return parse_domain(_HOST_PREFIX.sub("", host_name()))
+        return parse_domain(_HOST_PREFIX.sub("", asked.host))
     except AddressError:
-        raise UnknownDomainError(cause=f"Host {inbound().asked!r}") from None
+        raise UnknownDomainError(cause=f"Host {asked.asked!r}") from None
 
 
 def found_config(domain: str) -> FoundConfig:
@@ -183,31 +216,10 @@ def found_config(domain: str) -> FoundConfig:
     While the database is away, they are those that are remembered; the response then tells their
     age. Raises as lookup.find, and DatabaseError.
     """
-    if (follower := parts().follower) is not None:
-        follower.follow()
-    found = parts().cache.get(domain, _look_up)
+    found = parts().find(domain)
     if found.age is not None:
         g.age = found.age
     return found
-
-
-def _look_up(domain: str) -> FoundConfig:
-    try:
-        try:
-            return _read(domain)
-        except Exception as error:
-            if not is_lost(error):
-                raise
-        return _read(domain)  # by now, the pool has no other connection that is as old
-    except Exception as error:
-        if (found := outage(error)) is not None:
-            raise found from error
-        raise
-
-
-def _read(domain: str) -> FoundConfig:
-    with reading_session() as session:
-        return find(session, domain, parts().cache.rows)
 
 
 def known_person(found: FoundConfig, address: EmailAddress) -> Person:
@@ -221,21 +233,38 @@ def known_person(found: FoundConfig, address: EmailAddress) -> Person:
     return parts().directories.find(found.ldap_server, address) or NOBODY
 
 
-def public_document(body: bytes, content_type: str) -> Response:
-    """Answer with a document that is the same for everyone; caches may keep it.
+class Answer(NamedTuple):
+    """An answer as it is sent: status, headers, body."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+def public_answer(
+    body: bytes, content_type: str, settings: Settings, *, is_fresh: bool = True
+) -> Answer:
+    """Return the answer with a document that is the same for everyone; caches may keep it.
 
     One that is made from memory while the database is away must be asked for again each time.
     """
+    seconds = int(min(settings.domain_cache_seconds, MAX_AGE)) if is_fresh else 0
+    headers = [
+        ("Content-Type", content_type),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", f"public, max-age={seconds}" if seconds else "no-cache"),
+        ("ETag", f'"{blake2b(body, digest_size=16).hexdigest()}"'),
+        # The host of a proxy's header decides, too; a cache in between may pass on a stranger's.
+        ("Vary", "Host, X-Forwarded-Host" if settings.proxy_count > 0 else "Host"),
+    ]
+    return Answer(200, headers, body)
+
+
+def public_document(body: bytes, content_type: str) -> Response:
+    """Answer this request as public_answer() says."""
     is_fresh = "age" not in g
-    seconds = int(min(parts().settings.domain_cache_seconds, MAX_AGE)) if is_fresh else 0
-    etag = f'"{blake2b(body, digest_size=16).hexdigest()}"'
-    response = Response(body, content_type=content_type)
-    # Written out, because werkzeug's objects for these headers cost more than the document.
-    response.headers["Cache-Control"] = f"public, max-age={seconds}" if seconds else "no-cache"
-    response.headers["ETag"] = etag
-    # The host of a proxy's header decides, too; a cache in between may pass on that of a stranger.
-    is_forwarded = parts().settings.proxy_count > 0
-    response.headers["Vary"] = "Host, X-Forwarded-Host" if is_forwarded else "Host"
+    answer = public_answer(body, content_type, parts().settings, is_fresh=is_fresh)
+    response = Response(answer.body, headers=answer.headers)
     if not is_fresh:
         tell_age(response)
     if "HTTP_IF_NONE_MATCH" in request.environ:

@@ -12,6 +12,7 @@ access_log = logging.getLogger("automx.access")
 
 MAX_LINE = 2_000  # characters; a path or a host name may have many more
 
+_ACCESS = "%s %s %s"  # method, path, status
 _QUERY = re.compile(r"\?\S*")
 _TOKEN = re.compile(r"(?i)([?&]token=)[^&#\s'\"]+")  # of /tls/ask, in a URL
 _ADDRESS = re.compile(r"(?s)^(/autodiscover/autodiscover\.json/v1\.0/).+")
@@ -31,8 +32,11 @@ class ClientFormatter(logging.Formatter):
 
         That is more than control characters: U+202E shows a line in another order.
         """
-        client = f"{request.remote_addr} " if has_request_context() else ""
-        line = f"{record.levelname} {record.name}: {client}{self._masked(record.message)}"
+        client = getattr(record, "client", "")  # of a request without Flask
+        if has_request_context():
+            client = request.remote_addr
+        message = f"{client} {record.message}" if client else record.message
+        line = f"{record.levelname} {record.name}: {self._masked(message)}"
         return f"{self.formatTime(record)} {_printable(line[:MAX_LINE])}"
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
@@ -90,5 +94,10 @@ def register(app: Flask) -> None:
         level = logging.DEBUG if is_probe else logging.INFO
         # No query: it may hold addresses and passwords.
         path = _ADDRESS.sub(r"\1…", request.path)
-        access_log.log(level, "%s %s %s", request.method, path, response.status_code)
+        access_log.log(level, _ACCESS, request.method, path, response.status_code)
         return response
+
+
+def write_access(path: str, status: int, client: str) -> None:
+    """Log a GET request that was answered without Flask."""
+    access_log.info(_ACCESS, "GET", path, status, extra={"client": client})

@@ -24,16 +24,15 @@ from automx.models import metadata
 
 db = SQLAlchemy(metadata=metadata)
 
-# Keys in app.extensions: the Turns, and what makes a session for single queries.
-TURNS, READING = "automx.turns", "automx.reading"
+TURNS = "automx.turns"  # the key of the Turns in app.extensions
 _READING = "reading"  # the name of the second engine
 
 
 def register(app: Flask, settings: Settings) -> Callable[[], Session]:
     """Let the requests of an application use the database of the settings.
 
-    A database in memory gets its tables now. Return what reading_session() is outside of requests.
-    Raises SettingsError for a bad ``db_uri``.
+    A database in memory gets its tables now. Return what makes a session for single queries, each
+    of which sees what others have committed before it. Raises SettingsError for a bad ``db_uri``.
     """
     db_uri, seconds = settings.db_uri, settings.db_timeout
     app.config["SQLALCHEMY_DATABASE_URI"] = existing_file_uri(db_uri)
@@ -56,22 +55,11 @@ def register(app: Flask, settings: Settings) -> Callable[[], Session]:
         if is_in_memory(db_uri):
             with db.engine.begin() as connection:
                 create_in_memory(connection)
-        reading = app.extensions[READING] = _reading(turns)
+        reading = db.engines.get(_READING)
     app.teardown_appcontext(_close)
-    return reading
-
-
-def _reading(turns: Turns) -> Callable[[], Session]:
-    engine = db.engines.get(_READING)
-    if engine is None:
+    if reading is None:
         return partial(Session, turns.engine, turns)
-    return partial(Session, engine, turns, is_reading=True)
-
-
-def reading_session() -> Session:
-    """Return a session for single queries: each sees what others have committed before it."""
-    session: Session = current_app.extensions[READING]()
-    return session
+    return partial(Session, reading, turns, is_reading=True)
 
 
 def new_session() -> Session:

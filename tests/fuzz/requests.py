@@ -18,6 +18,7 @@ from automx.views import failure
 from automx.views.http import MAX_BODY
 from automx.views.session import current_session
 from tests.fuzz.promises import BrokenPromiseError, keep, one_line, refusing, target
+from tests.rsgi import Headers, Request
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -59,44 +60,25 @@ def _application() -> "tuple[WSGIApplication, _Bugs]":
     return app.wsgi_app, bugs
 
 
-class _Headers:
-    """The headers of a request, as granian gives them."""
-
-    def __init__(self, lines: list[str]) -> None:
-        pairs = (line.partition(":") for line in lines)
-        self._items = [(name.lower(), value.strip()) for name, _, value in pairs if name]
-
-    def __len__(self) -> int:
-        return len({name for name, _ in self._items})
-
-    def keys(self) -> list[str]:
-        return list(dict.fromkeys(name for name, _ in self._items))
-
-    def items(self) -> list[tuple[str, str]]:
-        return [(name, value) for name, value in self._items if value.isascii()]
-
-
-class _Scope:
-    """A request as granian gives it, from the text of a request that may be broken."""
-
-    http_version = "1.1"
-    server = "127.0.0.1:4243"
-    client = "127.0.0.1:50000"
-    scheme = "http"
-
-    def __init__(self, head: str) -> None:
-        first, *lines = head.split("\n")
-        words = first.split(" ")
-        self.method = words[0] or "GET"
-        target, _, self.query_string = (words[1] if len(words) > 1 else "/").partition("?")
-        self.path = target if target.startswith("/") else f"/{target}"
-        self.authority = words[2] if len(words) > 2 and words[2] else None
-        self.headers = _Headers(lines)
+def _request(head: str) -> Request:
+    """Return a request as granian gives it, from the text of a request that may be broken."""
+    first, *lines = head.split("\n")
+    words = first.split(" ")
+    target, _, query = (words[1] if len(words) > 1 else "/").partition("?")
+    pairs = (line.partition(":") for line in lines)
+    headers = [(name.lower(), value.strip()) for name, _, value in pairs if name]
+    return Request(
+        target if target.startswith("/") else f"/{target}",
+        query,
+        Headers([(name, value if value.isascii() else None) for name, value in headers]),
+        words[0] or "GET",
+        words[2] if len(words) > 2 and words[2] else None,
+    )
 
 
 def _environ(data: bytes) -> "WSGIEnvironment":
     head, _, body = data.replace(b"\r\n", b"\n").partition(b"\n\n")
-    environ = environment(_Scope(head.decode("utf-8", "replace")))
+    environ = environment(_request(head.decode("utf-8", "replace")))
     environ["CONTENT_LENGTH"] = str(len(body[: MAX_BODY - 1]))
     environ["wsgi.input"] = BytesIO(body[: MAX_BODY - 1])
     environ.pop("HTTP_TRANSFER_ENCODING", None)

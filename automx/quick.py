@@ -1,0 +1,143 @@
+"""Answers without Flask: documents that are the same for everybody in a domain.
+
+Most requests of mail clients are for these, in a few usual forms. Such a request is answered here,
+byte for byte as the views would answer it; anything unusual is left to them.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from automx import edge
+from automx.address import parse_domain
+from automx.cache import FoundConfig
+from automx.clientconfig import ClientConfig
+from automx.errors import AddressError, UnknownDomainError
+from automx.formats import autoconfig, autodiscover
+from automx.rsgi import Scope
+from automx.views import log
+from automx.views.failure import unknown_domain
+from automx.views.http import Answer, Parts, domain_of, public_answer
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+# A query with an address; one with other characters is read by the views.
+_QUERY = re.compile(
+    r"emailaddress=(?=[^@%]{1,64}[@%])[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*(?:@|%40)([A-Za-z0-9.-]+)",
+    re.ASCII,
+)
+# With one of these, a request is not answered here.
+_UNUSUAL = ("content-length", "transfer-encoding", "if-none-match", "expect")
+# Headers that say where a request came from, and their variables.
+_HEADERS = {
+    "host": "HTTP_HOST",
+    "x-forwarded-for": "HTTP_X_FORWARDED_FOR",
+    "x-forwarded-host": "HTTP_X_FORWARDED_HOST",
+    "x-forwarded-proto": "HTTP_X_FORWARDED_PROTO",
+    "x-forwarded-prefix": "HTTP_X_FORWARDED_PREFIX",
+}
+
+_OWN, _FORWARDED = ("host",), tuple(_HEADERS)
+
+
+class Asked(NamedTuple):
+    """A request that may be answered here, for the document of a domain at a path."""
+
+    path: str
+    domain: str
+    client: str
+
+
+class Quick:
+    """Answers for the parts of an application. Safe for threads."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._proxy_count = parts.settings.proxy_count
+        self._makers: Mapping[str, Callable[[ClientConfig], Answer | None]] = {
+            autoconfig.PATH: self._autoconfig,
+            f"/.well-known/autoconfig{autoconfig.PATH}": self._autoconfig,
+            autodiscover.XML_PATH: self._autodiscover,
+        }
+
+    def asked(self, scope: Scope) -> Asked | None:
+        """Return what a request is for; None if it is not of the usual form."""
+        path = scope.path
+        if path not in self._makers or scope.method != "GET" or scope.authority:
+            return None
+        headers = scope.headers
+        if any(name in headers for name in _UNUSUAL):
+            return None
+        inbound = self._inbound(scope)
+        if inbound is None or inbound.error is not None:
+            return None
+        query = scope.query_string
+        try:
+            if not query:
+                return Asked(path, domain_of(inbound), inbound.client)
+            found = _QUERY.fullmatch(query)
+            return found and Asked(path, parse_domain(found[1]), inbound.client)
+        except (AddressError, UnknownDomainError):
+            return None
+
+    def known(self, asked: Asked) -> Answer | None:
+        """Answer from memory; None if there is no answer there that is fresh."""
+        found = self._parts.cache.fresh(asked.domain)
+        if isinstance(found, FoundConfig):
+            return self._answer(asked, found)
+        return self._refuse(asked, found) if isinstance(found, UnknownDomainError) else None
+
+    def found(self, asked: Asked) -> Answer | None:
+        """Answer, from the database if need be; None if the views have to.
+
+        Raises as lookup.find, and DatabaseError.
+        """
+        try:
+            return self._answer(asked, self._parts.find(asked.domain))
+        except UnknownDomainError as error:
+            if (answer := self._refuse(asked, error)) is None:
+                raise
+            return answer
+
+    def _inbound(self, scope: Scope) -> edge.Inbound | None:
+        """Return who asks, None if a header that tells it is there twice or is not ASCII."""
+        environ: WSGIEnvironment = {
+            "REQUEST_METHOD": scope.method,
+            "REMOTE_ADDR": scope.client.rpartition(":")[0].strip("[]"),
+            "wsgi.url_scheme": scope.scheme,
+        }
+        headers = scope.headers
+        for name in _FORWARDED if self._proxy_count else _OWN:
+            values = headers.get_all(name)
+            if len(values) == 1:
+                environ[_HEADERS[name]] = values[0]
+            elif name in headers:
+                return None
+        return edge.read(environ, self._proxy_count)
+
+    def _answer(self, asked: Asked, found: FoundConfig) -> Answer | None:
+        if found.age is not None or found.ldap_server is not None:
+            return None
+        answer = found.rendered(self._makers[asked.path])
+        if answer is not None:
+            log.write_access(asked.path, answer.status, asked.client)
+        return answer
+
+    def _refuse(self, asked: Asked, error: UnknownDomainError) -> Answer | None:
+        """Answer that a domain is unknown, as a text; None for protocols of another form."""
+        if asked.path == autodiscover.XML_PATH:
+            return None
+        answer = unknown_domain(error, asked.path, asked.client)
+        log.write_access(asked.path, answer.status, asked.client)
+        return answer
+
+    def _autoconfig(self, config: ClientConfig) -> Answer | None:
+        if autoconfig.is_personal(config):
+            return None
+        body = autoconfig.render(config)
+        return public_answer(body, autoconfig.CONTENT_TYPE, self._parts.settings)
+
+    def _autodiscover(self, config: ClientConfig) -> Answer:
+        body = autodiscover.render(config)
+        return public_answer(body, autodiscover.CONTENT_TYPE, self._parts.settings)

@@ -1,0 +1,185 @@
+"""Answers without Flask: each is what the views would answer, and so is its line in the log."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from automx.front import Front, make_front
+from automx.views.log import ClientFormatter
+from tests.conftest import EXAMPLE_ROWS, Execute
+from tests.documents import timeless
+from tests.rsgi import Headers, Request
+
+# Beside example.com: a directory, user names of parts of the address, no outgoing server, off.
+ROWS = """
+INSERT INTO ldapserver (id, name, port, use_ssl, search_base, search_filter, attr_uid)
+  VALUES (1, '127.0.0.1', 1, 0, 'dc=example', '(mail={0})', 'uid');
+INSERT INTO server VALUES (11, 10, 'imap.example.com', 993, 'imap', 'SSL', '%EMAILLOCALPART%', 'plain'),
+  (12, 10, 'smtp.%EMAILDOMAIN%', 465, 'smtp', 'SSL', '%EMAILADDRESS%', 'plain');
+INSERT INTO domain VALUES (11, 'ldap.example', 1, 1), (12, 'parts.example', 1, NULL),
+  (13, 'half.example', 1, NULL), (14, 'off.example', 1, NULL), (15, '*.wild.example', 1, NULL),
+  (16, 'none.example', 99, NULL), (17, 'müller.example', 1, NULL);
+INSERT INTO server_domain VALUES (11, 12), (12, 12), (12, 13), (12, 17), (11, 17), (12, 15), (11, 15),
+  (12, 14), (11, 14);
+INSERT INTO disabled_domain VALUES (14, '2026-11-30 10:00:00');
+"""  # noqa: E501 - rows are easier to compare when each stands on one line
+
+PATHS = [
+    "/mail/config-v1.1.xml",
+    "/.well-known/autoconfig/mail/config-v1.1.xml",
+    "/autodiscover/autodiscover.xml",
+    "/v1.1/mail/config-v1.1.xml",
+    "/Autodiscover/Autodiscover.xml",
+    "/mail/config-v1.1.xml/",
+    "//mail/config-v1.1.xml",
+    "/.well-known/user-agent-configuration.json",
+    "/healthz",
+]
+DOMAINS = [
+    "example.com", "EXAMPLE.com", "example.com.", "parts.example", "half.example", "off.example",
+    "a.wild.example", "none.example", "xn--mller-kva.example", "xn--a", "nowhere.example",
+    "-x.example", "a..example", "m\N{LATIN SMALL LETTER U WITH DIAERESIS}ller.example", "127.0.0.1",
+    "", "a" * 64 + ".example", "example.com&", "example.com ", "%65xample.com",
+    "autoconfig.example.com",
+]  # fmt: skip
+LOCAL_PARTS = [
+    "alice", "EVOLUTIONUSER", "a.b-c_d", "a+b", "a b", "a..b", ".a", "a.", "-a", "_", "", "%20",
+    "%41",
+    "x" * 64, "x" * 65, "%22a%22", "a@b", "a%40b", "m\N{LATIN SMALL LETTER U WITH DIAERESIS}",
+]  # fmt: skip
+HOSTS = [
+    "example.com", "autoconfig.example.com", "autodiscover.parts.example", "EXAMPLE.COM:8080",
+    "nowhere.example", "xn--", "[::1]", "127.0.0.1:4243", "evil.test:0", "", "a,b", "off.example",
+]  # fmt: skip
+HEADERS = {
+    "x-forwarded-host": ["example.com", "xn--a", "a.example, autoconfig.example.com", ""],
+    "x-forwarded-proto": ["https", "javascript", "HTTP"],
+    "x-forwarded-for": ["192.0.2.1:5001", "[2001:db8::1]:5", "nobody", "192.0.2.9, 192.0.2.7"],
+    "x-forwarded-prefix": ["/mail", "/..", "/"],
+    "if-none-match": ["*", '"x"'],
+    "accept-language": ["de"],
+    "content-length": ["0"],
+    "cookie": ["a=b"],
+}
+
+
+class Lines(logging.Handler):
+    """Keeps the lines of the log, without their times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.setFormatter(ClientFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name in {"automx.lookup", "automx.records"}:  # not each request reads the rows
+            return
+        self.lines.append(self.format(record).split(" ", 2)[2])
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """The lines of automx's log at level INFO."""
+    handler = Lines()
+    logger = logging.getLogger("automx")
+    logger.addHandler(handler)
+    yield handler.lines
+    logger.removeHandler(handler)
+
+
+def ask(front: Front, asked: Request, lines: list[str]) -> tuple[object, list[str]]:
+    """Return what a front answers and writes into the log."""
+    lines.clear()
+    asyncio.run(front.__rsgi__(asked, asked))
+    status, headers, body = asked.answer
+    return (status, sorted(headers), timeless(body.decode())), [*lines]
+
+
+def asked_for(address: str) -> Request:
+    """Return a usual request for the Autoconfig document of an address."""
+    headers = Headers([("host", "x.example")])
+    return Request("/mail/config-v1.1.xml", f"emailaddress={address}", headers)
+
+
+def requests() -> st.SearchStrategy[Request]:
+    addresses = st.builds(
+        "{}{}{}".format,
+        st.sampled_from(LOCAL_PARTS),
+        st.sampled_from(["@", "%40", "@@", ""]),
+        st.sampled_from(DOMAINS),
+    )
+    queries = st.one_of(
+        st.just(""),
+        st.sampled_from(DOMAINS[:12]).map("emailaddress=alice@{}".format),
+        addresses.map("emailaddress={}".format),
+        addresses.map("emailaddress={}&x=1".format),
+        st.builds("emailaddress={0}&emailaddress={0}".format, addresses),
+        addresses.map("Emailaddress={}".format),
+        st.text(max_size=20),
+    )
+    header = st.sampled_from([*HEADERS]).flatmap(
+        lambda name: st.tuples(st.just(name), st.sampled_from(HEADERS[name]))
+    )
+    hosts = st.lists(st.sampled_from(HOSTS), min_size=0, max_size=2)
+    pairs = st.builds(
+        lambda hosts, others: [("host", host) for host in hosts] + others,
+        st.one_of(st.sampled_from([[host] for host in HOSTS[:4]]), hosts),
+        st.lists(header, max_size=2, unique_by=lambda pair: pair[0]),
+    )
+    usual = st.builds(
+        lambda path, domain, host, others: Request(
+            path, f"emailaddress=alice@{domain}", Headers([("host", host), *others])
+        ),
+        st.sampled_from(PATHS[:3]),
+        st.sampled_from(DOMAINS),
+        st.sampled_from(HOSTS[:4]),
+        st.lists(header, max_size=1),
+    )
+    return usual | st.builds(
+        Request,
+        path=st.sampled_from(PATHS[:3] * 3 + PATHS),
+        query_string=queries,
+        headers=pairs.map(Headers),
+        method=st.sampled_from(["GET"] * 7 + ["HEAD", "POST", "get"]),
+        authority=st.sampled_from([None] * 7 + ["example.com"]),
+        http_version=st.sampled_from(["1.1", "1"]),
+    )
+
+
+@pytest.mark.parametrize("proxy_count", [0, 1])
+def test_an_answer_without_flask_is_that_of_flask(
+    make_app: Callable[..., Flask],
+    execute: Execute,
+    database: Path,
+    lines: list[str],
+    proxy_count: int,
+) -> None:
+    """Twice, so that it comes from the database first and then from memory."""
+    execute(EXAMPLE_ROWS + ROWS)
+    values = {"db_uri": f"sqlite:///{database}", "domain_cache_seconds": 10, "loglevel": "INFO"}
+    front, plain = (make_front(make_app(**values, proxy_count=proxy_count)) for _ in range(2))
+    plain.quick = None
+    answered = []
+
+    @settings(
+        max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    @given(asked=requests())
+    @example(asked_for("alice@example.com"))
+    @example(asked_for("alice@nowhere.example"))
+    @example(Request("/mail/config-v1.1.xml", headers=Headers([("host", "example.com")])))
+    def compare(asked: Request) -> None:
+        expected = ask(plain, asked, lines)
+        for _ in range(2):
+            assert ask(front, asked, lines) == expected
+        assert front.quick is not None
+        answered.append(front.quick.asked(asked) is not None)
+
+    compare()
+    assert 30 < sum(answered) < len(answered)  # both ways are tried
