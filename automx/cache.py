@@ -3,9 +3,10 @@
 While the database is away, the settings of domains that were found before are used for longer.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import suppress
 from copy import copy
+from dataclasses import replace
 from itertools import islice
 from threading import Lock
 from time import monotonic
@@ -13,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 from cachetools import Cache, TLRUCache
 
-from automx.address import names_for
+from automx.address import EmailAddress, names_for
 from automx.clientconfig import ClientConfig
 from automx.directory.row import LdapServer
 from automx.errors import AutomxError, BadRecordError, DatabaseError, UnknownDomainError
@@ -24,10 +25,69 @@ _Rendered = TypeVar("_Rendered")
 # so many seconds, or so many others are, then further requests use what was remembered.
 SLOW_SECONDS, REFRESHES = 0.25, 8
 
+# In place of a domain: a private character, which no checked row holds (clientconfig.FORBIDDEN).
+_DOMAIN = "\ue004"
+
 _Answers = TLRUCache[str, tuple["FoundConfig | AutomxError", float]]
 
 RowKey = tuple[str, str]  # table and key of a row, as changelog explains them
 EVERYTHING: frozenset[RowKey] = frozenset({("*", "*")})
+
+
+class Common:
+    """What all domains with the same rows have in common, and documents of it.
+
+    ``config`` has neither a domain nor values that would be filled in with it. ``is_same`` is
+    whether nothing but the domain itself differs between these domains. ``rows`` is that of
+    FoundConfig. Safe for threads.
+    """
+
+    def __init__(
+        self, config: ClientConfig, ldap_server: LdapServer | None, rows: frozenset[RowKey]
+    ) -> None:
+        self.config = config
+        self.ldap_server = ldap_server
+        self.rows = rows
+        self.missing = config.missing
+        self.is_same = False
+        one, other = (self._samples(domain) for domain in ("a.example", "b.example"))
+        self.is_same = one == other
+        self._values: dict[Callable[[ClientConfig], object], object] = {}
+        self._pieces: dict[Callable[[ClientConfig], bytes], list[bytes]] = {}
+
+    def for_domain(self, domain: str) -> ClientConfig:
+        """Return the settings of a domain."""
+        if self.is_same:
+            return replace(self.config, domain=domain)
+        return replace(
+            self.config,
+            domain=domain,
+            provider_name=self.config.provider_name or domain,
+            provider_short_name=self.config.provider_short_name or domain,
+            details=self.config.details.for_domain(domain),
+        )
+
+    def value(self, function: Callable[[ClientConfig], _Rendered]) -> _Rendered:
+        """Return ``function(config)``, computed once; it does not depend on the domain."""
+        if function not in self._values:
+            self._values[function] = function(self.config)
+        return cast("_Rendered", self._values[function])
+
+    def document(self, render: Callable[[ClientConfig], bytes], domain: str) -> bytes:
+        """Return ``render(config)`` for a domain that stands in the document as it is, if at all.
+
+        To be asked only if ``is_same``.
+        """
+        pieces = self._pieces.get(render)
+        if pieces is None:
+            document = render(replace(self.config, domain=_DOMAIN))
+            pieces = self._pieces[render] = document.split(_DOMAIN.encode())
+        return domain.encode().join(pieces)
+
+    def _samples(self, domain: str) -> list[ClientConfig]:
+        config = self.for_domain(domain)
+        addresses = (None, EmailAddress("x", domain))
+        return [replace(config.for_client(address), domain="") for address in addresses]
 
 
 class FoundConfig:
@@ -39,6 +99,7 @@ class FoundConfig:
     ``names`` are the wildcards that decide for the domain, or would if there were such a row;
     ``rows`` are the rows beside that of the domain which the settings are made of. ``read_at`` is
     when the oldest of all was read, in the time of the memory of rows; None if none was remembered.
+    ``common`` is what the domain has in common with others, None if it is not known.
     """
 
     def __init__(
@@ -49,13 +110,16 @@ class FoundConfig:
         names: tuple[str, ...] = (),
         rows: frozenset[RowKey] = frozenset(),
         read_at: float | None = None,
+        common: Common | None = None,
     ) -> None:
         self.config = config
         self.ldap_server = ldap_server
         self.names = names
         self.rows = rows
         self.read_at = read_at
+        self._common = common if common and common.is_same else None
         self.age: int | None = None
+        self.answers: dict[object, Any] = {}  # what the edge has made of the documents
         self._rendered: dict[Callable[[ClientConfig], object], object] = {}
 
     @property
@@ -70,6 +134,25 @@ class FoundConfig:
         except KeyError:
             rendered = self._rendered[render] = render(self.config)
             return rendered
+
+    def value(self, function: Callable[[ClientConfig], _Rendered]) -> _Rendered:
+        """Return ``function(config)``, computed once, perhaps for another domain.
+
+        Its value depends on the domain only where it is filled in.
+        """
+        return self.rendered(function) if self._common is None else self._common.value(function)
+
+    def document(self, render: Callable[[ClientConfig], bytes]) -> bytes:
+        """Return rendered(), whose document is made of one for other domains if possible.
+
+        The domain stands in such a document as it is, if at all.
+        """
+        if self._common is None:
+            return self.rendered(render)
+        document = self._rendered.get(render)
+        if document is None:
+            document = self._rendered[render] = self._common.document(render, self.config.domain)
+        return cast("bytes", document)
 
     def aged(self, seconds: float) -> "FoundConfig":
         """Return the same settings as they are used after so many seconds without the database."""
@@ -92,6 +175,20 @@ class RowMemory:
         self._changes = 0  # how often something was forgotten
         # With when they were read. A cache of cachetools takes ten times as long.
         self._records: dict[tuple[str, int], tuple[Any, float]] = {}
+        self._commons: dict[Hashable, tuple[Common, float]] = {}
+
+    def common(self, key: Hashable) -> tuple[Common, float] | None:
+        """Return what domains of some rows have in common, and when the oldest row was read."""
+        kept = self._commons.get(key)
+        return kept if kept is not None and kept[1] > self.now() - self._seconds else None
+
+    def keep_common(self, key: Hashable, common: Common, read_at: float, mark: int) -> None:
+        """Remember what domains of some rows have in common, as keep() does."""
+        with self._lock:
+            if mark == self._changes:
+                if len(self._commons) >= self._size:
+                    self._commons.clear()
+                self._commons[key] = common, read_at
 
     def get(self, table: str, ids: Collection[int]) -> dict[int, tuple[Any, float]]:
         """Return those records of a table that are remembered, each with when it was read."""
@@ -123,11 +220,13 @@ class RowMemory:
         with self._lock:
             self._changes += 1
             self._records.clear()
+            self._commons.clear()
 
     def forget(self, changes: Collection[RowKey]) -> None:
         """Forget rows that were changed."""
         with self._lock:
             self._changes += 1
+            self._commons.clear()
             for table, key in changes:
                 if table != "domain":
                     self._records.pop((table, int(key)), None)

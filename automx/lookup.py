@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from automx import rows
 from automx.address import names_for, parse_domain, spellings
-from automx.cache import FoundConfig, RowKey, RowMemory
+from automx.cache import Common, FoundConfig, RowKey, RowMemory
 from automx.clientconfig import ClientConfig
 from automx.database import Session, chunks, read_by_key
 from automx.errors import AddressError, BadRecordError, DisabledDomainError, UnknownDomainError
@@ -84,45 +84,65 @@ def find(session: Session, domain: str, memory: RowMemory | None = None) -> Foun
     """
     row = _row_in_use(session, domain)
     try:
-        return _found(Records(session, memory), domain, row)
+        return _found(session, domain, row, memory)
     except BadRecordError:
         if memory is None:
             raise
         # The error will be remembered: what it is about must not be older.
-        return _found(Records(session, None), domain, row)
+        return _found(session, domain, row, None)
 
 
-def _found(records: Records, domain: str, row: _Row) -> FoundConfig:
+def _found(session: Session, domain: str, row: _Row, memory: RowMemory | None) -> FoundConfig:
+    key = (row.provider_id, row.ldapserver_id, row.servers, row.services)
+    read_at: float | None
+    if memory is not None and (kept := memory.common(key)) is not None:
+        common, read_at = kept
+    else:
+        mark = memory.mark() if memory else 0
+        records = Records(session, memory)
+        common, read_at = _common(records, row), records.oldest
+        if memory is not None and read_at is not None:
+            memory.keep_common(key, common, read_at, mark)
+    if len(common.missing) == 2:
+        raise BadRecordError(cause=f"table domain, id {row.id}: no usable mail server")
+    for missing in common.missing:
+        log.warning("table domain, id %s: no usable %s mail server", row.id, missing)
+    return FoundConfig(
+        common.for_domain(domain),
+        common.ldap_server,
+        names=_other_names(domain, row.name),
+        rows=common.rows,
+        read_at=read_at,
+        common=common,
+    )
+
+
+def _common(records: Records, row: _Row) -> Common:
+    """Return what is made of the rows that a row of ``domain`` refers to.
+
+    Raises BadRecordError for one that is missing, and for a directory that cannot be used.
+    """
     provider = records.provider(row.provider_id)
     if provider is None:
         raise BadRecordError(cause=f"table domain, id {row.id}: there is no such provider")
     servers, server_ids = records.servers(row.servers)
     services, service_ids = records.services(row.services)
-    config = ClientConfig(
-        domain=domain,
-        provider_name=provider.name or domain,
-        provider_short_name=provider.short_name or domain,
-        mail_servers=servers,
-        services=services,
-        details=provider.details.for_domain(domain),
-    )
-    if len(config.missing) == 2:
-        raise BadRecordError(cause=f"table domain, id {row.id}: no usable mail server")
-    for missing in config.missing:
-        log.warning("table domain, id %s: no usable %s mail server", row.id, missing)
     directory = None if row.ldapserver_id is None else records.directory(row.ldapserver_id)
     if isinstance(directory, str):
         raise BadRecordError(cause=f"table ldapserver, id {row.ldapserver_id}: {directory}")
     if directory is None and row.ldapserver_id is not None:
         missing = f"there is no ldapserver {row.ldapserver_id}"
         raise BadRecordError(cause=f"table domain, id {row.id}: {missing}")
-    return FoundConfig(
-        config,
-        directory,
-        names=_other_names(domain, row.name),
-        rows=_made_of(row.provider_id, row.ldapserver_id, server_ids, service_ids),
-        read_at=records.oldest,
+    config = ClientConfig(
+        domain="",
+        provider_name=provider.name,
+        provider_short_name=provider.short_name,
+        mail_servers=servers,
+        services=services,
+        details=provider.details,
     )
+    rows_ = _made_of(row.provider_id, row.ldapserver_id, server_ids, service_ids)
+    return Common(config, directory, rows_)
 
 
 def domain_row(session: Session, domain: str) -> DomainRow | None:
@@ -332,7 +352,6 @@ def _other_names(domain: str, decisive: str) -> tuple[str, ...]:
     return tuple(names[1 : rank + 1])
 
 
-@lru_cache(1_000)  # domains of one provider share it
 def _made_of(
     provider: int, directory: int | None, servers: tuple[int, ...], services: tuple[int, ...]
 ) -> frozenset[RowKey]:

@@ -55,7 +55,7 @@ class Quick:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._proxy_count = parts.settings.proxy_count
-        self._makers: Mapping[str, Callable[[ClientConfig], Answer | None]] = {
+        self._makers: Mapping[str, Callable[[FoundConfig], Answer | None]] = {
             autoconfig.PATH: self._autoconfig,
             f"/.well-known/autoconfig{autoconfig.PATH}": self._autoconfig,
             autodiscover.XML_PATH: self._autodiscover,
@@ -119,7 +119,7 @@ class Quick:
     def _answer(self, asked: Asked, found: FoundConfig) -> Answer | None:
         if found.age is not None or found.ldap_server is not None:
             return None
-        answer = found.rendered(self._makers[asked.path])
+        answer = self._makers[asked.path](found)
         if answer is not None:
             log.write_access(asked.path, answer.status, asked.client)
         return answer
@@ -132,12 +132,20 @@ class Quick:
         log.write_access(asked.path, answer.status, asked.client)
         return answer
 
-    def _autoconfig(self, config: ClientConfig) -> Answer | None:
-        if autoconfig.is_personal(config):
+    def _autoconfig(self, found: FoundConfig) -> Answer | None:
+        if found.value(autoconfig.is_personal):
             return None
-        body = autoconfig.render(config)
-        return public_answer(body, autoconfig.CONTENT_TYPE, self._parts.settings)
+        return self._public(found, autoconfig.render, autoconfig.CONTENT_TYPE)
 
-    def _autodiscover(self, config: ClientConfig) -> Answer:
-        body = autodiscover.render(config)
-        return public_answer(body, autodiscover.CONTENT_TYPE, self._parts.settings)
+    def _autodiscover(self, found: FoundConfig) -> Answer:
+        return self._public(found, autodiscover.render, autodiscover.CONTENT_TYPE)
+
+    def _public(
+        self, found: FoundConfig, render: Callable[[ClientConfig], bytes], content_type: str
+    ) -> Answer:
+        answer = found.answers.get(render)
+        if answer is None:
+            body = found.document(render)
+            answer = public_answer(body, content_type, self._parts.settings)
+            found.answers[render] = answer
+        return answer

@@ -30,9 +30,10 @@ from automx.errors import (
     DisabledDomainError,
     UnknownDomainError,
 )
+from automx.formats import autoconfig, autodiscover
 from automx.lookup import find
 from automx.migrations import upgrade
-from automx.models import Domain, Server, metadata
+from automx.models import Domain, Provider, Server, metadata
 from tests.databases import ENGINES, Instance
 
 IMAP = (1, 10, "imap.example.com", 993, "imap", "SSL", "%EMAILADDRESS%", "plain")
@@ -315,6 +316,28 @@ def test_domains_share_the_rows_that_are_remembered(session: Session) -> None:
         assert len(asked) == 1
     assert second.config == replace(first.config, domain="example.org")
     assert first.config == find(session, "example.com").config
+
+
+@pytest.mark.parametrize("host", ["imap.example.com", "imap.%EMAILDOMAIN%"])
+@pytest.mark.parametrize(
+    "user", ["%EMAILADDRESS%", "%EMAILLOCALPART%", "%EMAILLOCALPART%@%EMAILDOMAIN%"]
+)
+@pytest.mark.parametrize("name", ["Example & Sons", ""])
+def test_documents_that_domains_share_are_those_of_each(
+    session: Session, host: str, user: str, name: str
+) -> None:
+    domains = ("example.com", "example.org", "xn--mller-kva.example", "a.b-c.example")
+    insert_domains(session, *domains)
+    session.execute(Domain.update().values(provider_id=1))
+    session.execute(Provider.update().values(name=name, short_name=name))
+    session.execute(Server.update().where(Server.c.id == 1).values(name=host, user_name=user))
+    memory = RowMemory(60, 100, lambda: 0.0)
+    for domain in domains:
+        found = find(session, domain, memory)
+        assert found.config == find(session, domain).config
+        assert found.value(autoconfig.is_personal) == autoconfig.is_personal(found.config)
+        for render in (autoconfig.render, autodiscover.render):
+            assert found.document(render) == render(found.config)
 
 
 def test_settings_are_as_old_as_their_oldest_row(session: Session) -> None:

@@ -27,7 +27,7 @@ def by_address_or_host() -> Response:
     found, address = asked_config(argument(request.args, "emailaddress"))
     if address is None or address.local_part == _MADE_UP:
         return _document(found)
-    if found.ldap_server is None and not found.rendered(autoconfig.is_personal):
+    if found.ldap_server is None and not found.value(autoconfig.is_personal):
         return _document(found)
     login_name = known_person(found, address).login_name
     body = found.rendered(autoconfig.template).fill(address, login_name)
@@ -41,5 +41,5 @@ def by_domain(domain: str) -> Response:
 
 
 def _document(found: FoundConfig) -> Response:
-    body = found.rendered(autoconfig.render)
+    body = found.document(autoconfig.render)
     return public_document(body, autoconfig.CONTENT_TYPE)

@@ -42,7 +42,7 @@ def post() -> Response:
 def get() -> Response:
     """Answer with the settings of the domain: Delta Chat asks this way."""
     found, _ = asked_config(argument(request.args, "emailaddress"))
-    return public_document(found.rendered(autodiscover.render), autodiscover.CONTENT_TYPE)
+    return public_document(found.document(autodiscover.render), autodiscover.CONTENT_TYPE)
 
 
 def error_document(failure: Failure) -> Response:
