@@ -93,7 +93,8 @@ def _read(session: Session, table: str, ids: Collection[int]) -> dict[int, Any]:
             row_id = row["id"]
             match table:
                 case "server":
-                    found[row_id] = row["prio"], _usable(table, rows.mail_server, row)
+                    server = _usable(table, rows.mail_server, row)
+                    found[row_id] = row["prio"] if server else 0, server
                 case "davserver":
                     found[row_id] = _usable(table, rows.service, row)
                 case "provider":

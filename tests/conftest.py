@@ -93,7 +93,8 @@ def make_app(database: Path) -> Iterator[Callable[..., Flask]]:
         for part in (parts.directories, parts.backends, parts.limits, app.extensions[TURNS]):
             part.close()
         with app.app_context():
-            db.engine.dispose()
+            for engine in db.engines.values():
+                engine.dispose()
 
 
 @pytest.fixture

@@ -250,7 +250,8 @@ class Twin:
         for part in (parts.directories, parts.backends, parts.limits, self.app.extensions[TURNS]):
             part.close()
         with self.app.app_context():
-            db.engine.dispose()
+            for engine in db.engines.values():
+                engine.dispose()
         self._begin.close()
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from flask import Flask, current_app, g
+from flask import Flask, current_app, g, has_app_context
 from flask_sqlalchemy import SQLAlchemy
 
 from automx.config import Settings
@@ -58,8 +58,13 @@ def register(app: Flask, settings: Settings) -> Callable[[], Session]:
         reading = db.engines.get(_READING)
     app.teardown_appcontext(_close)
     if reading is None:
-        return partial(Session, turns.engine, turns)
+        return partial(_only_session, turns)
     return partial(Session, reading, turns, is_reading=True)
+
+
+def _only_session(turns: Turns) -> Session:
+    """Return that of this request, if there is one: another would wait for its connection."""
+    return current_session() if has_app_context() else Session(turns.engine, turns)
 
 
 def new_session() -> Session:
