@@ -54,6 +54,7 @@ class _Limits:
 
     def __init__(self) -> None:
         self._lock = Lock()
+        self.noting = Lock()  # held by the thread that keeps the use of a key
         self._wrong = Windows(WRONG, WRONG_SECONDS, _CLIENTS)
         self._used = Windows(REQUESTS, REQUEST_SECONDS, _CLIENTS)
 
@@ -118,8 +119,13 @@ def authenticate(authorization: str) -> Access:
         raise NoKeyError(cause=obstacle)
     session.rollback()  # changes begin with a transaction of their own
     limits.count_use(key.name)
-    with new_session() as noting:
-        apikeys.note_use(noting, key, now)
+    # One thread waits for the right to write, if it has to.
+    if not key.is_used_on(now) and limits.noting.acquire(blocking=False):
+        try:
+            with new_session() as noting:
+                apikeys.note_use(noting, key, now)
+        finally:
+            limits.noting.release()
     has_scope = key.is_scoped
     scope = Scope(key.provider_id, key.domains, key.actor) if has_scope else None
     return Access(key, scope, now)
