@@ -45,6 +45,8 @@ BODY_SECONDS = 5.0  # that a client has for a body
 DRAIN_SECONDS = 2.0  # in which it may go on to send one that is not wanted
 # For a seed document or a list of domains, of which so many are read at once.
 SEED_SECONDS, SEEDS = 60.0, 2
+# Requests that change rows, which wait for each other at the database: few of its places.
+CHANGES = 4
 
 # Seconds after SIGTERM until nothing waits for a thread any longer, and until all is answered.
 LAST_SECONDS, END_SECONDS = 3.0, 7.0
@@ -57,7 +59,8 @@ class Front:
     ``max_seed`` returns how many bytes a seed document may have, 0 if none may be sent; it is asked
     at /initdb/ in the event loop. ``max_large`` returns how many another body may have that is
     large, 0 for the usual limit. ``asks_backend`` returns whether another request waits for a
-    backend of accounts, as those at ``accounts`` do.
+    backend of accounts, as those at ``accounts`` do. ``may_change`` returns whether it may change
+    rows.
     """
 
     def __init__(
@@ -68,12 +71,14 @@ class Front:
         max_seed: "Callable[[WSGIEnvironment], int]" = lambda _: 0,
         max_large: "Callable[[WSGIEnvironment], int]" = lambda _: 0,
         asks_backend: "Callable[[WSGIEnvironment], bool]" = lambda _: False,
+        may_change: "Callable[[WSGIEnvironment], bool]" = lambda _: False,
     ) -> None:
         self._app = app
         self._accounts = accounts
         self._max_seed = max_seed
         self._max_large = max_large
         self._asks_backend = asks_backend
+        self._may_change = may_change
         self._threads = Threads(THREADS)
         self._places = Places(THREADS, share=THREADS, waiting=WAITING, seconds=WAITING_SECONDS)
         self._account_threads = Threads(ACCOUNT_THREADS)
@@ -86,6 +91,9 @@ class Front:
         self._seed_places = Places(SEEDS, share=SEEDS, waiting=WAITING, seconds=ACCOUNT_SECONDS)
         # Strangers may keep these from those with a key, and nothing else.
         self._large_places = Places(SEEDS, share=SEEDS, waiting=WAITING, seconds=ACCOUNT_SECONDS)
+        self._change_places = Places(
+            CHANGES, share=CHANGES, waiting=WAITING, seconds=WAITING_SECONDS
+        )
         # These wait for no neighbour.
         self._health_thread = Threads(1)
         self._failure_thread = Threads(1)
@@ -143,6 +151,9 @@ class Front:
             token = parse_qs(environ["QUERY_STRING"]).get("t", [""])[0]
             async with self._account_places.place(token, exchange.client_disconnect):
                 await self._account_threads.run(call)
+        elif self._may_change(environ):
+            async with self._change_places.place():
+                await self._run(call)
         else:
             await self._run(call)
 
@@ -162,7 +173,8 @@ class Front:
             await self._run(call)
 
     def _refuse(self) -> None:
-        for places in (self._account_places, self._seed_places, self._large_places, self._places):
+        some = (self._account_places, self._seed_places, self._large_places, self._change_places)
+        for places in (*some, self._places):
             places.close()
 
     def _abandon(self) -> None:
@@ -182,6 +194,7 @@ def make_front(app: Flask) -> Front:
         max_seed=lambda environ: initdb.max_body(environ, settings),
         max_large=api.max_body,
         asks_backend=api.asks_backend,
+        may_change=api.may_change,
     )
 
 

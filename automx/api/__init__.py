@@ -65,6 +65,12 @@ def asks_backend(environ: "WSGIEnvironment") -> bool:
     return is_change and normal(environ["PATH_INFO"]).startswith(f"{PATH}/accounts")
 
 
+def may_change(environ: "WSGIEnvironment") -> bool:
+    """Return whether a request may change rows, and wait for another change to end."""
+    is_reading = environ["REQUEST_METHOD"] in {"GET", "HEAD"}
+    return not is_reading and normal(environ["PATH_INFO"]).startswith(f"{PATH}/")
+
+
 def _answer(path: str = "") -> Response:
     from automx.api.access import authenticate
 
