@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import socket
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,9 @@ import pytest
 
 from automx import api
 from automx.database import PLACES
+from automx.front import SEEDS
 from tests.apikeys import make_key
-from tests.processes import Server, serving
+from tests.processes import PATIENCE, Server, serving
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,23 @@ def test_only_two_paths_take_a_large_body(
         "HTTP_AUTHORIZATION": authorization,
     }
     assert api.max_body(environ) == size
+
+
+def test_strangers_do_not_keep_large_bodies_from_those_with_a_key(
+    server: tuple[Server, str],
+) -> None:
+    running, key = server
+    head = (
+        "POST /api/v1/bulk/domains HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer automx_{'a' * 40}\r\nContent-Length: 15000000\r\n\r\n"
+    )
+    with contextlib.ExitStack() as stack:
+        for _ in range(2 * SEEDS):
+            client = socket.create_connection(("127.0.0.1", running.port), PATIENCE)
+            stack.callback(client.close)
+            client.sendall(head.encode())
+            assert client.recv(100).startswith((b"HTTP/1.1 401", b"HTTP/1.1 429"))
+        assert post(running, "bulk/domains", key, {"names": []}) == 422
 
 
 def test_changes_that_wait_for_another_one_stop_no_look_up(server: tuple[Server, str]) -> None:

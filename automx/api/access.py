@@ -90,6 +90,16 @@ class Access:
             raise ForbiddenError("A key with a scope may not do this.")
 
 
+def is_valid(authorization: str, client: str) -> bool:
+    """Return whether a header Authorization gives a client access; nothing is counted or logged.
+
+    Errors are those of the database.
+    """
+    with new_session() as session:
+        key = apikeys.find(session, authorization.partition(" ")[2].strip())
+    return key is not None and not key.obstacle(client, datetime.now(UTC))
+
+
 def authenticate(authorization: str) -> Access:
     """Return the access that a header Authorization gives.
 
