@@ -252,20 +252,22 @@ def find(session: Session, secret: str) -> Key | None:
     return _loaded(row)
 
 
-def note_use(session: Session, key: Key, now: datetime) -> None:
-    """Keep the day of the last use of a key, and commit.
+def note_use(session: Session, key: Key, now: datetime) -> bool:
+    """Keep the day of the last use of a key, and commit; return whether it is kept.
 
     If the database cannot be written to now, such as during a large change of SQLite, the day is
     left to a later use: reading does not wait for writers.
     """
     if key.is_used_on(now):
-        return
+        return True
     try:
         session.execute(update(ApiKey).where(ApiKey.c.id == key.id).values(used_on=now.date()))
         session.commit()
     except (DatabaseError, DBAPIError) as error:
         session.rollback()
         log.warning("the use of the key %s is not kept: %s", key.name, _cause(error))
+        return False
+    return True
 
 
 def _cause(error: DatabaseError | DBAPIError) -> str:
