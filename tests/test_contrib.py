@@ -384,7 +384,7 @@ def test_virtual_environment_is_set_up_from_the_source_and_again(tmp_path: Path)
         check=False,
     )
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.endswith("The database is up to date (0007).\n")
+    assert result.stdout.endswith("The database is up to date (0009).\n")
 
 
 @pytest.mark.parametrize("part", ["", "automx", "automx/bin", "automx/bin/python"])

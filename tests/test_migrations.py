@@ -40,6 +40,7 @@ TITLES = {
     "0005": "Details of directories: longer filters, several search bases, login names",
     "0006": "Administration: domains that are off, origins of rows, the log of changes, the audit",
     "0007": "Keys of the API, and requests that make an account once",
+    "0009": "Domains whose records automx writes into their zones",
 }
 REVISIONS = list(TITLES)
 KNOWN = ", ".join(REVISIONS)
@@ -97,6 +98,12 @@ API_KEY_COLUMNS = {
     ],
     "api_request": ["digest", "address", "made_at"],
 }
+MANAGED_COLUMNS = {
+    "managed_domain": [
+        *("name", "document", "next_document", "old_document", "step", "ttl", "changed_at"),
+        *("due_at", "version"),
+    ],
+}
 # What each revision adds.
 ADDED = {
     "0001": AUTOMX2_COLUMNS,
@@ -106,6 +113,7 @@ ADDED = {
     "0005": DIRECTORY_COLUMNS,
     "0006": ADMINISTRATION_COLUMNS,
     "0007": API_KEY_COLUMNS,
+    "0009": MANAGED_COLUMNS,
 }
 COLUMNS = {table: columns for added in ADDED.values() for table, columns in added.items()}
 DAV_TABLES = {"davserver", "davserver_domain"}

@@ -39,8 +39,8 @@ def read(environ: Mapping[str, str], names: Mapping[str, str]) -> _Texts:
     ``names`` maps each allowed name to its key: ``db_uri`` and ``db_uri_file`` to ``db_uri``.
     Raises SettingsError for a file that cannot be read and for an unknown name.
     """
-    texts = _by_key(_from_file(environ, names), names)
-    return texts | _by_key(_from_environment(environ), names)
+    texts = by_key(_from_file(environ, names), names)
+    return texts | by_key(_from_environment(environ), names)
 
 
 def home(environ: Mapping[str, str]) -> Path:
@@ -57,8 +57,8 @@ def fingerprint(path: str) -> tuple[int, ...] | None:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _from_file(environ: Mapping[str, str], names: Mapping[str, str]) -> _Texts:
-    """Return the texts of the first configuration file that exists."""
+def found(environ: Mapping[str, str]) -> tuple[Path, str] | None:
+    """Return the first configuration file that exists, and the section that it must have."""
     for program in ("automx", "automx2"):
         variable = f"{program.upper()}_CONF"
         places = [
@@ -70,11 +70,17 @@ def _from_file(environ: Mapping[str, str], names: Mapping[str, str]) -> _Texts:
             path = Path(environ[variable])
             if not _exists(path, home(environ)):
                 raise SettingsError(f"environment variable {variable}: there is no file {path}")
-            return _read(path, program, names)
+            return path, program
         for path in places:
             if _exists(path, home(environ)):
-                return _read(path, program, names)
-    return {}
+                return path, program
+    return None
+
+
+def _from_file(environ: Mapping[str, str], names: Mapping[str, str]) -> _Texts:
+    """Return the texts of the configuration file."""
+    file = found(environ)
+    return {} if file is None else _read(*file, names)
 
 
 def _exists(path: Path, home: Path) -> bool:
@@ -87,8 +93,11 @@ def _exists(path: Path, home: Path) -> bool:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _read(path: Path, section: str, names: Mapping[str, str]) -> _Texts:
-    """Return the texts of one file; automx2 expands ``%(name)s``, automx does not."""
+def parsed(path: Path, section: str) -> configparser.ConfigParser:
+    """Return the content of a file; automx2 expands ``%(name)s``, automx does not.
+
+    Raises SettingsError.
+    """
     parser = configparser.ConfigParser(
         interpolation=configparser.BasicInterpolation() if section == "automx2" else None
     )
@@ -100,6 +109,19 @@ def _read(path: Path, section: str, names: Mapping[str, str]) -> _Texts:
                 " them: give this automx a file of its own (AUTOMX_CONF), or move that one away"
             )
         parser.read_string(content, str(path))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: is not UTF-8") from error
+    except configparser.Error as error:
+        raise SettingsError(f"{path}: {_defect(error)}") from None
+    return parser
+
+
+def _read(path: Path, section: str, names: Mapping[str, str]) -> _Texts:
+    """Return the texts of the section of one file."""
+    parser = parsed(path, section)
+    try:
         if not parser.sections() and parser.defaults():  # automx2's oldest sample
             parser.add_section(section)
         if not parser.has_section(section):
@@ -108,10 +130,6 @@ def _read(path: Path, section: str, names: Mapping[str, str]) -> _Texts:
                 raise SettingsError(f"{path}: the section must be [automx], not [{others[0]}]")
             return {}
         items = dict(parser.items(section))
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: is not UTF-8") from error
     except configparser.Error as error:
         raise SettingsError(f"{path}: {_defect(error)}") from None
     if section == "automx2":  # which passes over keys that it does not know
@@ -147,7 +165,7 @@ def _from_environment(environ: Mapping[str, str]) -> _Texts:
     }
 
 
-def _by_key(texts: _Texts, names: Mapping[str, str]) -> _Texts:
+def by_key(texts: _Texts, names: Mapping[str, str]) -> _Texts:
     """Return the texts by key: ``<key>_file`` is replaced by what the file holds."""
     found: _Texts = {}
     for name, (text, source) in texts.items():
