@@ -100,8 +100,8 @@ def _check(call: Call) -> Response:
         work = check_domains(
             targets,
             network,
+            settings,
             host="" if is_ip(name) else name,
-            ldap_options=settings.directory,
         )
         found = [finding.document() for _, findings in work for finding in findings]
     finally:
