@@ -17,7 +17,8 @@ from tests.processes import AUTOMX, REPOSITORY, program, running
 
 CONTRIB = REPOSITORY / "contrib"
 SCRIPTS = [*sorted(CONTRIB.glob("*.sh")), CONTRIB / "automx.openrc"]
-SERVICES = ["automx.service", "automx-prune.service"]
+SERVICES = ["automx.service", "automx-prune.service", "automx-dns.service"]
+TIMERS = ["automx-prune.timer", "automx-dns.timer", "automx-certbot.timer"]
 CADDYFILES = ["Caddyfile", "Caddyfile.on-demand"]
 INSTALLED = "/srv/automx/bin/automx"  # where the services look for the program
 
@@ -50,7 +51,7 @@ def test_systemd_finds_no_fault_in_the_units(tmp_path: Path) -> None:
     assert "ExecStart=/usr/local/sbin/automx-certbot\n" in certbot
     certbot = certbot.replace("/usr/local/sbin/automx-certbot", str(program))
     (tmp_path / "automx-certbot.service").write_text(certbot)
-    timers = [tmp_path / "automx-prune.timer", tmp_path / "automx-certbot.timer"]
+    timers = [tmp_path / name for name in TIMERS]
     for timer in timers:
         timer.write_text((CONTRIB / timer.name).read_text())
     units = [*(unit(tmp_path, name) for name in SERVICES), tmp_path / "automx-certbot.service"]
@@ -66,12 +67,24 @@ def test_systemd_calls_the_unit_safe(tmp_path: Path, name: str) -> None:
     assert float(exposure[1]) <= 1.5
 
 
-def test_both_units_run_as_the_same_user_with_the_same_limits_and_settings() -> None:
-    service, prune = (
+def test_all_units_run_as_the_same_user_with_the_same_limits_and_settings() -> None:
+    service, prune, dns = (
         set(re.findall(r"(?m)^\w+=.*$", (CONTRIB / name).read_text())) for name in SERVICES
     )
     own = {"Description", "After", "Type", "ExecStart"}
     assert {line.partition("=")[0] for line in prune - service} == own
+    assert {line.partition("=")[0] for line in dns - prune} == {
+        *("Description", "ExecStart", "SuccessExitStatus"),
+    }
+
+
+def test_the_timer_of_dns_runs_the_command_of_the_documentation() -> None:
+    text = (CONTRIB / "automx-dns.timer").read_text()
+    (line,) = re.findall(r"(?m)^#     (\*/10 \* \* \* \* .*)$", text)
+    command = f"{INSTALLED} dns-apply --all --yes"
+    assert line == f"*/10 * * * * STATE_DIRECTORY=/var/lib/automx {command} >/dev/null"
+    assert f"\n{line}\n" in (REPOSITORY / "docs" / "dns.md").read_text()
+    assert f"ExecStart={command}\n" in (CONTRIB / "automx-dns.service").read_text()
 
 
 def test_command_of_the_timer_finds_the_database_of_the_service(tmp_path: Path) -> None:

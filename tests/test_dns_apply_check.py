@@ -72,15 +72,15 @@ def test_records_that_would_be_written_are_told_and_then_they_are_there(
             f"zone {PARENT}",
             (
                 f"automx dns-apply would change: + autoconfig.{domain}. CNAME {HOST}.;"
-                f" + autodiscover.{domain}. CNAME {HOST}.; + _autodiscover._tcp.{domain}. SRV 0 0 443"
-                f" {HOST}. and 8 more"
+                f" + autodiscover.{domain}. CNAME {HOST}.;"
+                f" + _autodiscover._tcp.{domain}. SRV 0 0 443 {HOST}. and 8 more"
             ),
         ),
         (
             f"_sieve._tcp.{domain}",
             (
-                "automx cannot write SRV: there is SRV 0 1 4190 other.example., which automx has not"
-                " written"
+                "automx cannot write SRV: there is SRV 0 1 4190 other.example., which automx has"
+                " not written"
             ),
         ),
     ]
@@ -103,6 +103,20 @@ def test_a_name_server_that_knows_another_secret_is_told(
         if each["subject"] == f"127.0.0.1:{server.port}"
     ]
     assert text == f"{subject}: the secret of the key is another one there (BADSIG)"
+
+
+@pytest.mark.parametrize("missing", ["AUTOMX_ZONE_KEY", "AUTOMX_ZONE_SECRET"])
+def test_only_what_writes_zones_needs_the_key(
+    server: ZoneServer, env: dict[str, str], domain: str, missing: str
+) -> None:
+    env[missing] = ""
+    automx("dns", domain, env=env)
+    result = attempt("dns-apply", domain, "--yes", env=env)
+    assert result.returncode == 1
+    complaint = "zone_key and zone_secret are missing: updates of 127.0.0.1:"
+    assert f"automx: {domain}: {complaint}" in result.stderr
+    texts = attempt("check", domain, "--dns", f"127.0.0.1:{server.port}", env=env).stdout
+    assert complaint in texts
 
 
 def test_a_rollover_that_stands_still_and_a_zone_without_settings_are_told(

@@ -11,7 +11,7 @@ from automx.cache import FoundConfig
 from automx.check.finding import Check, DomainChecks, Finding, Level
 from automx.config import Settings, ZoneSettings
 from automx.database import Session
-from automx.errors import ElsewhereError, ZoneError
+from automx.errors import ElsewhereError, SettingsError, ZoneError
 from automx.zones import plan as plans
 from automx.zones import states
 from automx.zones.apply import advanced, waits_of
@@ -65,7 +65,7 @@ class ZoneChecks(DomainChecks):
             if self.state is not None:
                 yield self.warning(zone.server, error.reason, "see the section of the zone")
             return
-        except ZoneError as error:
+        except (ZoneError, SettingsError) as error:
             yield self.warning(zone.server, error.reason, "see the name server, and zone_key")
             return
         if plan:

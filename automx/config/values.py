@@ -85,7 +85,7 @@ def tsig_secret(text: str) -> str:
     try:
         base64.b64decode(text, validate=True)
     except ValueError as error:
-        raise ValueError("a secret in base64, as tsig-keygen prints it") from error
+        raise ValueError("a text in base64, as tsig-keygen prints it") from error
     return text
 
 

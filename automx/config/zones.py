@@ -23,7 +23,7 @@ def read(
     """Return the settings of zones by the name of their section, an A-label in lower case.
 
     ``default`` are those of all other zones; ``parsers`` has the keys of a section, and what reads
-    them. Raises SettingsError, also if the settings of a zone do not suffice.
+    them. Raises SettingsError.
     """
     names = {name: name for name in parsers} | {f"{name}_file": name for name in _SECRETS}
     zones = {}
@@ -40,14 +40,4 @@ def read(
             except ValueError as error:
                 raise SettingsError(f"{source}: {key} must be {error}") from None
         zones[zone] = replace(default, **changed)
-        _check(zones[zone], f"[zone.{section}]: ", "")
-    _check(default, "", "zone_")
     return zones
-
-
-def _check(zone: "ZoneSettings", where: str, prefix: str) -> None:
-    if zone.server and not zone.command and not (zone.key and zone.secret):
-        raise SettingsError(
-            f"{where}{prefix}key and {prefix}secret are missing: updates of {prefix}server are"
-            f" signed with both, unless {prefix}command writes the records"
-        )

@@ -27,7 +27,7 @@ from dns.rdataset import Rdataset
 from automx import deadline
 from automx.config import ZoneSettings
 from automx.config.values import host_and_port
-from automx.errors import ElsewhereError, ZoneChangedError, ZoneError
+from automx.errors import ElsewhereError, SettingsError, ZoneChangedError, ZoneError
 from automx.zones import registry
 from automx.zones.plan import Key, Plan, Snapshot, keys
 
@@ -38,9 +38,18 @@ _CHANGED = {dns.rcode.YXDOMAIN, dns.rcode.YXRRSET, dns.rcode.NXRRSET, dns.rcode.
 
 
 class Primary:
-    """A primary name server of the settings. Not safe for threads; close() it."""
+    """A primary name server of the settings. Not safe for threads; close() it.
+
+    Raises SettingsError if there is neither a key nor a program that writes.
+    """
 
     def __init__(self, settings: ZoneSettings) -> None:
+        # It is not checked when settings are loaded: a web server needs no secret of zones.
+        if not (settings.command or (settings.key and settings.secret)):
+            raise SettingsError(
+                f"zone_key and zone_secret are missing: updates of {settings.server} are signed"
+                " with both, unless zone_command writes the records"
+            )
         self._settings = settings
         self._host, self._port = host_and_port(settings.server, 53)
         self._socket: socket.socket | None = None
