@@ -1,6 +1,7 @@
 """``automx dns-apply`` and real primary name servers: BIND, Knot and PowerDNS, with TSIG."""
 
 import json
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from automx.zones.apply import Domains, Options, Outcome, waits_of
 from automx.zones.primary import Primary
 from automx.zones.rollover import Step
 from tests.commandline import attempt, automx
+from tests.directory import dripping_socket
 from tests.examples import DOCUMENT
 from tests.paccclients import Clients
 from tests.processes import wait_until
@@ -39,6 +41,10 @@ def server(
     folder = tmp_path_factory.mktemp("zones") / request.param
     with zone_server(request.param, folder) as started:
         yield started
+
+
+# For what does not depend on the kind of server.
+one_server = pytest.mark.parametrize("server", ["knot"], indirect=True, scope="module")
 
 
 @pytest.fixture
@@ -103,6 +109,7 @@ def test_the_zone_gets_what_automx_dns_prints(
     assert not run.apply(START + timedelta(days=1))
 
 
+@one_server
 def test_the_plan_is_printed_and_nothing_done_without_a_yes(
     server: ZoneServer, env: dict[str, str], domain: str
 ) -> None:
@@ -116,6 +123,7 @@ def test_the_plan_is_printed_and_nothing_done_without_a_yes(
     assert "say --yes to do it" in result.stderr
 
 
+@one_server
 def test_the_command_tells_the_next_step_and_then_nothing_is_left_to_do(
     server: ZoneServer, env: dict[str, str], domain: str
 ) -> None:
@@ -202,6 +210,7 @@ def test_a_record_of_others_is_never_changed(
     assert server.records(name, type_) == [data]
 
 
+@one_server
 def test_addresses_in_place_of_an_alias_are_left_and_are_no_conflict(
     server: ZoneServer, env: dict[str, str], domain: str, run: Run
 ) -> None:
@@ -214,6 +223,7 @@ def test_addresses_in_place_of_an_alias_are_left_and_are_no_conflict(
     assert attempt("dns-apply", domain, "--yes", env=env).returncode == 0
 
 
+@one_server
 def test_a_record_that_was_written_by_hand_is_taken_over_on_demand_only(
     server: ZoneServer, env: dict[str, str], domain: str, run: Run
 ) -> None:
@@ -242,6 +252,7 @@ def test_a_wildcard_of_the_zone_is_no_record_of_the_domain(
     server.delete(wild, "CNAME")
 
 
+@one_server
 def test_the_records_of_another_installation_are_left_alone(
     server: ZoneServer, env: dict[str, str], domain: str, run: Run
 ) -> None:
@@ -253,6 +264,7 @@ def test_the_records_of_another_installation_are_left_alone(
     assert server.records(f"_automx.{domain}", "TXT") == before
 
 
+@one_server
 def test_a_domain_that_is_off_keeps_its_records_until_they_are_pruned(
     server: ZoneServer, env: dict[str, str], domain: str, run: Run
 ) -> None:
@@ -296,6 +308,7 @@ def test_what_was_changed_after_it_was_read_is_not_overwritten(
     assert server.records(name, "SRV") == ["0 1 993 imap.example.com.", "0 1 993 other.example."]
 
 
+@one_server
 def test_of_two_programs_at_once_one_makes_the_step(
     server: ZoneServer, env: dict[str, str], domain: str, run: Run
 ) -> None:
@@ -320,6 +333,7 @@ def test_of_two_programs_at_once_one_makes_the_step(
     assert len(server.records(f"_ua-auto-config.{domain}", "TXT")) == 2
 
 
+@one_server
 def test_a_plan_that_was_agreed_to_is_what_is_done(
     server: ZoneServer, env: dict[str, str], domain: str, run: Run
 ) -> None:
@@ -397,6 +411,7 @@ def test_digests_and_documents_fit_whenever_the_program_is_killed(
     assert in_zone(server, wanted) == wanted
 
 
+@one_server
 def test_workers_serve_the_stored_document_and_see_a_step_within_a_second(
     server: ZoneServer, env: dict[str, str], domain: str, run: Run, make_app: Callable[..., Flask]
 ) -> None:
@@ -415,3 +430,73 @@ def test_workers_serve_the_stored_document_and_see_a_step_within_a_second(
     assert state.due_at
     run.apply(state.due_at)
     wait_until(lambda: served() == state.next_document, "the next document")
+
+
+@one_server
+@pytest.mark.parametrize("octets", [b"", bytes(100), b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_a_name_server_that_does_not_answer_is_given_up(
+    server: ZoneServer, env: dict[str, str], domain: str, octets: bytes
+) -> None:
+    with dripping_socket(octets, seconds=0.01) as port:
+        env |= {"AUTOMX_ZONE_SERVER": f"127.0.0.1:{port}", "AUTOMX_ZONE_TIMEOUT": "0.5"}
+        result = attempt("dns-apply", domain, "--yes", env=env)
+    assert (result.returncode, result.stdout) == (1, "Nothing to do.\n")
+    assert result.stderr.startswith(f"automx: {domain}: 127.0.0.1:{port}: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@one_server
+def test_a_connection_that_the_server_has_closed_is_opened_anew(
+    server: ZoneServer, domain: str
+) -> None:
+    primary = Primary(server.settings)
+    first = primary.snapshot(domain)
+    assert primary._socket
+    primary._socket.shutdown(socket.SHUT_RDWR)
+    assert primary.snapshot(domain) == first
+    primary.close()
+
+
+@one_server
+def test_a_domain_that_is_a_zone_of_its_own_and_one_with_an_umlaut(
+    server: ZoneServer, env: dict[str, str]
+) -> None:
+    for name, a_label in (
+        ("apex.test", "apex.test"),
+        (f"Müller.{PARENT}", f"xn--mller-kva.{PARENT}"),
+    ):
+        automx(
+            "domain",
+            "add",
+            name,
+            "--provider",
+            "Example Inc.",
+            "--server",
+            "1",
+            "--server",
+            "2",
+            env=env,
+        )
+        assert attempt("dns-apply", name, "--yes", env=env).returncode == 3
+        assert server.records(f"autoconfig.{a_label}", "CNAME") == [f"{HOST}."]
+
+
+@one_server
+def test_names_that_would_be_too_long_are_told(server: ZoneServer, env: dict[str, str]) -> None:
+    name = f"{'a' * 58}.{'b' * 58}.{PARENT}"
+    long = f"{'c' * 60}.{'d' * 51}.{name}"
+    automx(
+        "domain",
+        "add",
+        f"*.{PARENT}",
+        "--provider",
+        "Example Inc.",
+        "--server",
+        "1",
+        "--server",
+        "2",
+        env=env,
+    )
+    result = attempt("dns-apply", long, "--yes", env=env)
+    assert (result.returncode, len(long)) == (1, 242)
+    assert result.stderr == f"automx: {long}: a name would be longer than 255 octets\n"

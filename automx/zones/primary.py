@@ -149,7 +149,10 @@ class Primary:
 
     def _ask(self, asked: Sequence[Key], end: float) -> dict[Key, Rdataset]:
         """Return the sets of records that are found; none for what does not exist."""
-        queries = [dns.message.make_query(f"{name}.", type_) for name, type_ in asked]
+        try:
+            queries = [dns.message.make_query(f"{name}.", type_) for name, type_ in asked]
+        except dns.name.NameTooLong as error:
+            raise ZoneError(cause="a name would be longer than 255 octets") from error
         sets: dict[Key, Rdataset] = {}
         for (name, type_), answer in zip(asked, self._exchange(queries, end), strict=True):
             code = answer.rcode()

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from automx import changelog
 from automx.database import Session, savepoint
-from automx.errors import ConflictError
+from automx.errors import BadRecordError, ConflictError
 from automx.models import ManagedDomain
 from automx.zones.rollover import State, Step
 
@@ -20,15 +20,19 @@ _MEANWHILE = "Meanwhile, another program has made a step for this domain."
 
 
 def read(session: Session, domain: str) -> State | None:
-    """Return the state of a domain, None if automx does not manage it."""
+    """Return the state of a domain, None if automx does not manage it. Raises BadRecordError."""
     query = select(ManagedDomain).where(ManagedDomain.c.name == domain)
     row = session.execute(query).one_or_none()
     if row is None:
         return None
+    try:
+        step = Step(row.step)
+    except ValueError as error:
+        raise BadRecordError(cause=f"table managed_domain, {domain}: {error}") from error
     return State(
         row.name,
         row.document,
-        Step(row.step),
+        step,
         row.ttl,
         row.changed_at,
         row.due_at,
