@@ -147,6 +147,10 @@ INSERT_API_KEY = (
     "INSERT INTO api_key VALUES (1, 'portal', 'digest', NULL, 'read', NULL, '', '', NULL, '0',"
     " '2026-11-21 10:00:00', NULL)"
 )
+INSERT_MANAGED_DOMAIN = (
+    "INSERT INTO managed_domain VALUES ('example.com', '{}', NULL, NULL, 'steady', 3600,"
+    " '2026-11-21 10:00:00', NULL, 1)"
+)
 BY_POSITION = (
     "INSERT INTO server VALUES (101, 10, 'mail.example.com', 587, 'smtp', 'STARTTLS',"
     " '%EMAILADDRESS%', 'plain')"
@@ -742,6 +746,7 @@ def test_a_downgrade_loses_no_row(any_database_uri: str, generation: str) -> Non
         connection.execute(sa.text(INSERT_LDAPSERVER_DETAIL))
         connection.execute(sa.text("INSERT INTO ldapserver_origin VALUES (8000, 'git')"))
         connection.execute(sa.text(INSERT_API_KEY))
+        connection.execute(sa.text(INSERT_MANAGED_DOMAIN))
     before, upgraded = rows(any_database_uri), dump(any_database_uri)
 
     assert downgrade(any_database_uri) == REVISIONS[::-1]
