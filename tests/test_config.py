@@ -13,6 +13,7 @@ from automx import migrations
 from automx.config import KEYS, LOG_LEVELS, files, load, make
 from automx.errors import DatabaseError, SettingsError
 from docs import reference
+from tests.commandline import automx
 from tests.processes import REPOSITORY
 
 
@@ -1000,6 +1001,14 @@ def test_a_zone_has_its_own_settings_and_else_those_of_all_zones(
         "x.sub.example.com": ("192.0.2.1", "automx", "b3RoZXI=", 3600),
     }
     assert settings.zone_of("elsewhere.example") is None
+    printed = automx("config", env=environ).splitlines()
+    at = printed.index("[zone.sub.example.com]")
+    assert printed[at + 1 : at + 5] == [
+        "server = 192.0.2.1",
+        "key = automx",
+        "algorithm = hmac-sha256",
+        "secret = ***",
+    ]
     assert SECRET not in repr(settings)
 
 

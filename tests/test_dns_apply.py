@@ -490,6 +490,22 @@ def test_a_domain_that_is_a_zone_of_its_own_and_one_with_an_umlaut(
 
 
 @one_server
+def test_a_registry_of_many_records_is_read_again(
+    server: ZoneServer, env: dict[str, str], domain: str, run: Run
+) -> None:
+    servers = [{"type": "imap", "name": f"i{number}.example.com"} for number in range(40)]
+    servers.append({"type": "smtp", "name": "smtp.example.com"})
+    seed = DOCUMENT | {"domains": [{"name": f"many.{domain}"}], "servers": servers}
+    automx("seed", "-", env=env, stdin=json.dumps(seed))
+    many = replace(run, domain=f"many.{domain}")
+    assert len(many.apply(START).plan.changes) == 10
+    assert len(server.records(f"_imaps._tcp.many.{domain}", "SRV")) == 40
+    again = many.apply(START)
+    assert not again
+    assert again.plan.conflicts == []
+
+
+@one_server
 def test_names_that_would_be_too_long_are_told(server: ZoneServer, env: dict[str, str]) -> None:
     name = f"{'a' * 58}.{'b' * 58}.{PARENT}"
     long = f"{'c' * 60}.{'d' * 51}.{name}"

@@ -18,3 +18,9 @@ def config(context: Context) -> None:
     for name, value in settings.values().items():
         line = f"{name} = {KEYS[name].show(value)}".rstrip()
         say(f"{line}  # {settings.sources[name]}")
+    for zone, group in settings.zones.items():
+        say(f"[zone.{zone}]")
+        for key in KEYS.values():
+            owner, _, attribute = key.path.rpartition(".")
+            if owner == "zone":
+                say(f"{attribute} = {key.show(getattr(group, attribute))}".rstrip())
