@@ -161,6 +161,31 @@ def test_changed_rows_change_the_records_that_automx_has_written(
     assert in_zone(server, wanted) == wanted
 
 
+@one_server
+def test_the_audit_tells_what_was_changed_in_the_zone_and_who_gave_a_domain_up(
+    server: ZoneServer, env: dict[str, str], domain: str
+) -> None:
+    env["SUDO_USER"] = "alice"
+    attempt("dns-apply", domain, "--yes", env=env)
+    attempt("dns-apply", domain, "--yes", env=env)
+    automx("dns-apply", domain, "--yes", "--abandon", env=env)
+    entries = json.loads(automx("audit", "list", "--domain", domain, "--json", env=env))
+    found = [each for each in entries if each["action"] in {"records", "abandon"}]
+    assert {(each["actor"], each["kind"], each["name"]) for each in found} == {
+        ("user:alice", "domain", domain)
+    }
+    details = {each["action"]: each["details"] for each in found}
+    assert len(found) == len(details) == 2
+    assert details["records"]["zone"] == PARENT
+    assert details["records"]["changes"][0] == {
+        "name": f"autoconfig.{domain}",
+        "type": "CNAME",
+        "removed": [],
+        "added": [f"{HOST}."],
+        "ttl": 3600,
+    }
+
+
 def test_a_new_ttl_is_that_of_all_records_then(
     server: ZoneServer, env: dict[str, str], domain: str, run: Run
 ) -> None:

@@ -81,7 +81,7 @@ def dns_apply(
         name = public_host(context, host)
         if not name:
             raise SettingsError("the public host name of automx is not known: set public_host")
-        options = Options(name, adopt=adopt, prune=prune)
+        options = Options(name, context.actor, adopt=adopt, prune=prune)
         with closing(Domains(session, context.settings, options, now=this_second)) as work:
             run = _Run(context, session, work, is_lenient=all_domains)
             _apply(context, run, labels or run.all_domains(), dry_run=dry_run, yes=yes)
@@ -220,7 +220,7 @@ def _abandon(context: Context, session: Session, domains: list[str], *, yes: boo
     confirm(what, question="Manage them no more?", yes=yes)
     documents = []
     for domain in domains:
-        abandon(session, domain)
+        abandon(session, domain, actor=context.actor, now=context.now)
         session.commit()
         digest = _digest(session, domain)
         documents.append({"domain": domain, "digest": digest})

@@ -6,12 +6,12 @@ zone is written: each of these programs may be killed at any place, and the next
 transaction is open while a name server is asked.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from automx import dns, lookup
+from automx import audit, dns, lookup
 from automx.cache import MAX_AGE, FoundConfig
 from automx.config import Settings, ZoneSettings
 from automx.database import Session
@@ -35,11 +35,13 @@ Clock = Callable[[], datetime]
 class Options:
     """What is to be done. ``host`` is the public name of this service, an A-label.
 
+    ``actor`` is who does it, for the audit.
     With ``adopt``, records that are as wanted become automx's. With ``prune``, all records of a
     domain that is switched off or unknown are deleted.
     """
 
     host: str
+    actor: str = "user:automx"
     adopt: bool = False
     prune: bool = False
 
@@ -146,6 +148,9 @@ class Domains:
                 program.write(zone, outcome.plan)
             else:
                 self._primary(zone).update(outcome.plan)
+            changes = [change.document() for change in outcome.plan.changes]
+            details = {"zone": outcome.plan.zone, "changes": changes}
+            self._audit(outcome.domain, details)
         if after is None or found is None:
             if outcome.before is not None:
                 states.forget(self._session, outcome.before)
@@ -160,6 +165,19 @@ class Domains:
             advanced = rollover.advance(after, newest, seen, self._now(), waits)
             after = self._store(after, advanced)
         outcome.after = after
+
+    def _audit(self, domain: str, details: Mapping[str, Any]) -> None:
+        actor = self._options.actor
+        audit.write(
+            self._session,
+            actor,
+            self._now(),
+            action="records",
+            kind="domain",
+            name=domain,
+            details=details,
+        )
+        self._session.commit()
 
     def _store(self, before: State | None, after: State | None) -> State | None:
         """Commit a state if it is another one than before."""
@@ -196,15 +214,17 @@ class Domains:
         )
 
 
-def abandon(session: Session, domain: str) -> State:
+def abandon(session: Session, domain: str, *, actor: str, now: datetime) -> State:
     """Forget the stored state of a domain, so that its rows give the PACC document at once.
 
-    The zone is left as it is. The caller commits. Raises UnknownDomainError if there is no state.
+    The zone is left as it is. ``actor`` and ``now`` are for the audit. The caller commits. Raises
+    UnknownDomainError if there is no state.
     """
     state = states.read(session, domain)
     if state is None:
         raise UnknownDomainError(f"automx does not manage the records of {domain}.")
     states.forget(session, state)
+    audit.write(session, actor, now, action="abandon", kind="domain", name=domain, details={})
     return state
 
 
