@@ -17,6 +17,7 @@ from automx.errors import ConflictError, ElsewhereError, ZoneChangedError
 from automx.formats import pacc
 from automx.lookup import find
 from automx.models import Server
+from automx.moments import this_second
 from automx.zones import states
 from automx.zones.apply import Domains, Options, Outcome, waits_of
 from automx.zones.primary import Primary
@@ -310,6 +311,7 @@ def test_a_domain_that_is_off_keeps_its_records_until_they_are_pruned(
     assert (pruned.returncode, pruned.stderr) == (0, "")
     names = [*wanted, (f"_automx.{domain}", "TXT"), (f"_ua-auto-config.{domain}", "TXT")]
     assert in_zone(server, names) == {key: [] for key in names}
+    replace(run, options=Options(HOST, prune=True)).apply(this_second() + timedelta(days=1))
     with open_session(env["AUTOMX_DB_URI"]) as session:
         assert [*states.names(session)] == []
 

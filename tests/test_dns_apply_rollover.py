@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automx.formats import pacc
-from automx.zones.rollover import NOTHING, Seen, State, Step, Waits, advance, begin
+from automx.zones.rollover import NOTHING, Seen, State, Step, Waits, advance, begin, end
 from tests.paccclients import Clients, accepts
 
 START = datetime(2026, 11, 30, 8, tzinfo=UTC)
@@ -238,6 +238,25 @@ def test_resolvers_may_remember_digests_for_a_ttl_that_was_longer(managed: World
     managed.settle()
     assert managed.state is not None
     assert managed.state.ttl == 3600
+
+
+def test_a_domain_that_comes_back_is_served_when_its_deleted_digest_is_forgotten(
+    managed: World,
+) -> None:
+    managed.state, managed.zone = end(managed.state, managed.now, WAITS), frozenset()
+    managed.wait(minutes=1)
+    managed.rows = TWO
+    managed.run()
+    assert (managed.zone, managed.served) == (frozenset(), NOTHING)
+    managed.wait(hours=3)
+    managed.run()
+    assert (managed.zone, managed.served) == (digests(TWO), NOTHING)
+    managed.settle()
+    assert managed.served == TWO
+    managed.state = end(managed.state, managed.now, WAITS)
+    assert managed.state is not None
+    assert end(managed.state, managed.now + timedelta(minutes=130), WAITS) == managed.state
+    assert end(managed.state, managed.now + timedelta(minutes=131), WAITS) is None
 
 
 EVENTS = st.one_of(

@@ -121,14 +121,16 @@ class Domains:
         self._session.rollback()
         waits = waits_of(self._settings, zone)
         if found is not None:
-            after = advanced(before, found, snapshot, self._now(), waits)
-            wanted = dns.records(found.config, self._options.host, after.published)
+            moved = advanced(before, found, snapshot, self._now(), waits)
+            wanted = dns.records(found.config, self._options.host, moved.published)
+            after: State | None = moved
         elif self._options.prune:
-            after, wanted = None, []
+            after, wanted = rollover.end(before, self._now(), waits), []
         else:
             if before is None:
                 lookup.find(self._session, domain)  # raises why there is nothing
-            return Outcome(domain, Plan(domain, snapshot.zone), before, before, is_off=True)
+            is_off = before is None or bool(before.document)
+            return Outcome(domain, Plan(domain, snapshot.zone), before, before, is_off=is_off)
         plan = self._plan(zone, snapshot, domain, wanted)
         outcome = Outcome(domain, plan, before, after)
         if dry_run:
@@ -152,7 +154,7 @@ class Domains:
             details = {"zone": outcome.plan.zone, "changes": changes}
             self._audit(outcome.domain, details)
         if after is None or found is None:
-            if outcome.before is not None:
+            if outcome.before is not None and after is None:
                 states.forget(self._session, outcome.before)
                 self._session.commit()
             return

@@ -71,8 +71,8 @@ class State:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a further step follows by itself."""
-        return self.step is not Step.STEADY
+        """Whether a further step follows by itself that concerns the zone or what is served."""
+        return self.step is not Step.STEADY and bool(self.document or self.published)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +126,20 @@ def advance(state: State, newest: bytes, seen: Seen, now: datetime, waits: Waits
     while (after := _next(state, newest, seen, now, waits)) != state:
         state = after
     return state
+
+
+def end(state: State | None, now: datetime, waits: Waits) -> State | None:
+    """Return the state of a domain whose records are all deleted; None once it can be forgotten.
+
+    Others still remember its digest and its document: a domain that comes back has to wait.
+    """
+    if state is None:
+        return None
+    wait = waits.resolvers(state.ttl) + waits.documents
+    if state.document or state.is_waiting:
+        ended = State(state.domain, NOTHING, Step.SWITCHED, state.ttl, now, version=state.version)
+        return replace(ended, due_at=now + wait)
+    return None if now >= (state.due_at or state.changed_at + wait) else state
 
 
 def _next(state: State, newest: bytes, seen: Seen, now: datetime, waits: Waits) -> State:
