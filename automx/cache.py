@@ -16,12 +16,15 @@ from automx.address import names_for
 from automx.clientconfig import ClientConfig
 from automx.directory.row import LdapServer
 from automx.errors import AutomxError, BadRecordError, DatabaseError, UnknownDomainError
+from automx.formats import pacc
 
 _Rendered = TypeVar("_Rendered")
 
 # A busy database must not take all threads of a worker. If a domain that is due is being read for
 # so many seconds, or so many others are, then further requests use what was remembered.
 SLOW_SECONDS, REFRESHES = 0.25, 8
+
+MAX_AGE = 60  # seconds that caches of others keep a document: they learn of no change
 
 RowKey = tuple[str, str]  # table and key of a row, as changelog explains them
 EVERYTHING: frozenset[RowKey] = frozenset({("*", "*")})
@@ -35,6 +38,9 @@ class FoundConfig:
 
     ``names`` are the wildcards that decide for the domain, or would if there were such a row;
     ``rows`` are the rows beside that of the domain which the settings are made of.
+
+    ``stored_pacc`` is the PACC document whose digest automx manages in the zone, empty if there is
+    none to publish; None if the rows give the document.
     """
 
     def __init__(
@@ -44,11 +50,13 @@ class FoundConfig:
         *,
         names: tuple[str, ...] = (),
         rows: frozenset[RowKey] = frozenset(),
+        stored_pacc: bytes | None = None,
     ) -> None:
         self.config = config
         self.ldap_server = ldap_server
         self.names = names
         self.rows = rows
+        self.stored_pacc = stored_pacc
         self.age: int | None = None
         self._rendered: dict[Callable[[ClientConfig], object], object] = {}
 
@@ -64,6 +72,14 @@ class FoundConfig:
         except KeyError:
             rendered = self._rendered[render] = render(self.config)
             return rendered
+
+    def pacc(self) -> bytes:
+        """Return the PACC document that is served; raises NothingToPublishError."""
+        if self.stored_pacc is None:
+            return self.rendered(pacc.render)
+        if not self.stored_pacc:
+            raise pacc.NothingToPublishError(cause=f"domain {self.config.domain}: none is stored")
+        return self.stored_pacc
 
     def aged(self, seconds: float) -> "FoundConfig":
         """Return the same settings as they are used after so many seconds without the database."""

@@ -24,7 +24,7 @@ from automx.clientconfig import ClientConfig, ProviderDetails
 from automx.database import Session, chunks, read_by_key
 from automx.directory.row import LdapServer
 from automx.errors import AddressError, BadRecordError, DisabledDomainError, UnknownDomainError
-from automx.models import DisabledDomain, Domain, Provider, ProviderDetail, metadata
+from automx.models import DisabledDomain, Domain, ManagedDomain, Provider, ProviderDetail, metadata
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,13 @@ def find(session: Session, domain: str) -> FoundConfig:
         log.warning("table domain, id %s: no usable %s mail server", row.id, missing)
     made_of = _made_of(row.provider_id, row.ldapserver_id, server_ids, service_ids)
     directory = _ldap_server(connection, row)
-    return FoundConfig(config, directory, names=_other_names(domain, row.name), rows=made_of)
+    return FoundConfig(
+        config,
+        directory,
+        names=_other_names(domain, row.name),
+        rows=made_of,
+        stored_pacc=row.document,
+    )
 
 
 def domain_row(session: Session, domain: str) -> DomainRow | None:
@@ -212,17 +218,20 @@ def _domain_row(session: Session, domain: str) -> Row[*tuple[Any, ...]] | None:
     """Return the row that decides for a domain, with its provider's names."""
     names = _names_in_order(domain)
     ranks = {name: rank for rank, name in enumerate(names)}
-    best = _best(_rows_named(session, names), ranks)
+    best = _best(_rows_named(session, domain, names), ranks)
     if best is None or best.name.lower() not in spellings(domain):
         # A second query, so that usual names are found as quickly as before.
-        found = [row for some in chunks(padded(names), 900) for row in _rows_named(session, some)]
+        found = [
+            row for some in chunks(padded(names), 900) for row in _rows_named(session, domain, some)
+        ]
         best = _best([*filter(None, (best,)), *found], ranks)
     return best
 
 
-def _rows_named(session: Session, names: list[str]) -> Sequence[Row[*tuple[Any, ...]]]:
+def _rows_named(session: Session, domain: str, names: list[str]) -> Sequence[Row[*tuple[Any, ...]]]:
     connection = session.connection()
-    return connection.execute(_domain_query(connection.dialect.name), {"names": names}).all()
+    values = {"names": names, "domain": domain}
+    return connection.execute(_domain_query(connection.dialect.name), values).all()
 
 
 def _best(
@@ -272,7 +281,11 @@ def _made_of(
 
 @cache
 def _domain_query(dialect: str) -> Select[*tuple[Any, ...]]:
-    """Return the query for the rows of ``domain`` that have one of several ``names``."""
+    """Return the query for the rows of ``domain`` that have one of several ``names``.
+
+    It has the stored PACC document of ``domain``, too.
+    """
+    stored = select(ManagedDomain.c.document).where(ManagedDomain.c.name == bindparam("domain"))
     return (
         select(
             Domain.c.id,
@@ -284,6 +297,7 @@ def _domain_query(dialect: str) -> Select[*tuple[Any, ...]]:
             ProviderDetail.c.provider_id.label("details_of"),
             DisabledDomain.c.domain_id.label("disabled_id"),
             DisabledDomain.c.since,
+            stored.scalar_subquery().label("document"),
         )
         .join(Provider, Provider.c.id == Domain.c.provider_id, isouter=True)
         .join(ProviderDetail, ProviderDetail.c.provider_id == Provider.c.id, isouter=True)
