@@ -24,12 +24,18 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from sqlalchemy import ColumnElement, exists, insert, or_, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from automx import audit, rows
 from automx.accountcolumns import API_KEY
-from automx.database import Session, savepoint
-from automx.errors import BadRecordError, BadRequestError, ConflictError, UnknownKeyError
+from automx.database import Session, reason, savepoint
+from automx.errors import (
+    BadRecordError,
+    BadRequestError,
+    ConflictError,
+    DatabaseError,
+    UnknownKeyError,
+)
 from automx.models import ApiKey, second_of
 from automx.moments import iso
 from automx.words import Role
@@ -84,6 +90,10 @@ class Key:
         if self.networks and not any(_is_in(client, network) for network in self.networks):
             return "not valid from this address"
         return ""
+
+    def is_used_on(self, now: datetime) -> bool:
+        """Return whether its use on a day is known."""
+        return self.used_on is not None and self.used_on >= now.date()
 
     def document(self) -> dict[str, Any]:
         """Return the key for programs; its secret is not known."""
@@ -242,12 +252,26 @@ def find(session: Session, secret: str) -> Key | None:
     return _loaded(row)
 
 
-def note_use(session: Session, key: Key, now: datetime) -> None:
-    """Keep the day of the last use of a key, and commit."""
-    today = now.date()
-    if key.used_on is None or key.used_on < today:
-        session.execute(update(ApiKey).where(ApiKey.c.id == key.id).values(used_on=today))
+def note_use(session: Session, key: Key, now: datetime) -> bool:
+    """Keep the day of the last use of a key, and commit; return whether it is kept.
+
+    If the database cannot be written to now, such as during a large change of SQLite, the day is
+    left to a later use: reading does not wait for writers.
+    """
+    if key.is_used_on(now):
+        return True
+    try:
+        session.execute(update(ApiKey).where(ApiKey.c.id == key.id).values(used_on=now.date()))
         session.commit()
+    except (DatabaseError, DBAPIError) as error:
+        session.rollback()
+        log.warning("the use of the key %s is not kept: %s", key.name, _cause(error))
+        return False
+    return True
+
+
+def _cause(error: DatabaseError | DBAPIError) -> str:
+    return error.cause or str(error) if isinstance(error, DatabaseError) else reason(error)
 
 
 def _selected(*conditions: ColumnElement[bool]) -> Any:

@@ -18,12 +18,15 @@ from automx.address import EmailAddress, names_for
 from automx.clientconfig import ClientConfig
 from automx.directory.row import LdapServer
 from automx.errors import AutomxError, BadRecordError, DatabaseError, UnknownDomainError
+from automx.formats import pacc
 
 _Rendered = TypeVar("_Rendered")
 
 # A busy database must not take all threads of a worker. If a domain that is due is being read for
 # so many seconds, or so many others are, then further requests use what was remembered.
 SLOW_SECONDS, REFRESHES = 0.25, 8
+
+MAX_AGE = 60  # seconds that caches of others keep a document: they learn of no change
 
 # In place of a domain: a private character, which no checked row holds (clientconfig.FORBIDDEN).
 _DOMAIN = "\ue004"
@@ -100,6 +103,9 @@ class FoundConfig:
     ``rows`` are the rows beside that of the domain which the settings are made of. ``read_at`` is
     when the oldest of all was read, in the time of the memory of rows; None if none was remembered.
     ``common`` is what the domain has in common with others, None if it is not known.
+
+    ``stored_pacc`` is the PACC document whose digest automx manages in the zone, empty if there is
+    none to publish; None if the rows give the document.
     """
 
     def __init__(
@@ -111,6 +117,7 @@ class FoundConfig:
         rows: frozenset[RowKey] = frozenset(),
         read_at: float | None = None,
         common: Common | None = None,
+        stored_pacc: bytes | None = None,
     ) -> None:
         self.config = config
         self.ldap_server = ldap_server
@@ -118,6 +125,7 @@ class FoundConfig:
         self.rows = rows
         self.read_at = read_at
         self._common = common if common and common.is_same else None
+        self.stored_pacc = stored_pacc
         self.age: int | None = None
         self.answers: dict[object, Any] = {}  # what the edge has made of the documents
         self._rendered: dict[Callable[[ClientConfig], object], object] = {}
@@ -153,6 +161,14 @@ class FoundConfig:
         if document is None:
             document = self._rendered[render] = self._common.document(render, self.config.domain)
         return cast("bytes", document)
+
+    def pacc(self) -> bytes:
+        """Return the PACC document that is served; raises NothingToPublishError."""
+        if self.stored_pacc is None:
+            return self.rendered(pacc.render)
+        if not self.stored_pacc:
+            raise pacc.NothingToPublishError(cause=f"domain {self.config.domain}: none is stored")
+        return self.stored_pacc
 
     def aged(self, seconds: float) -> "FoundConfig":
         """Return the same settings as they are used after so many seconds without the database."""

@@ -32,6 +32,9 @@ _ONLY_ROW = 1  # the id of the row of change_count
 
 def wait_for_turn(session: Session) -> None:
     """Wait until no other transaction changes rows through automx; others wait until our end."""
+    if session.engine.dialect.name == "sqlite":
+        # Large changes that do not fit into its memory would lock readers out until the end.
+        session.connection().exec_driver_sql("PRAGMA cache_spill = OFF")
     with _newest_rows(session):
         session.execute(_counting(session.engine.dialect.name, 0))
 

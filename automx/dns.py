@@ -6,7 +6,7 @@ draft-ietf-mailmaint-pacc.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
@@ -32,6 +32,7 @@ _MAIL_SERVICES = {
     (ServerType.SMTP, SocketType.SSL): "_submissions._tcp",
     (ServerType.SMTP, SocketType.STARTTLS): "_submission._tcp",
 }
+_SIEVE = "_sieve._tcp"
 _DAV_SERVICES = {
     (ServiceType.CALDAV, "https"): "_caldavs._tcp",
     (ServiceType.CALDAV, "http"): "_caldav._tcp",
@@ -39,6 +40,15 @@ _DAV_SERVICES = {
     (ServiceType.CARDDAV, "http"): "_carddav._tcp",
     (ServiceType.JMAP, "https"): "_jmap._tcp",
 }
+
+# Label and type of all other records that a domain may have.
+NAMES = [
+    (AUTODISCOVER, "SRV"),
+    (pacc.TXT_NAME, "TXT"),
+    *((service, "SRV") for service in (*_MAIL_SERVICES.values(), _SIEVE)),
+    *((service, "SRV") for service in _DAV_SERVICES.values()),
+    *((name, "TXT") for (type_, _), name in _DAV_SERVICES.items() if type_ is not ServiceType.JMAP),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +68,20 @@ class Record:
         return {"name": self.name, "ttl": TTL, "type": self.type, "data": self.data}
 
 
-def records(config: ClientConfig, host: str) -> list[Record]:
+def records(
+    config: ClientConfig, host: str, documents: Sequence[bytes] | None = None
+) -> list[Record]:
     """Return all records of a domain: those of this service, of mail and of other services.
 
-    ``host`` is the public name of this service, an A-label.
+    ``host`` is the public name of this service, an A-label. ``documents`` are the PACC documents
+    whose digests the zone holds; None stands for the one that the rows give.
     """
-    return [*_service(config, host), *_mail(config), *_dav(config)]
+    if documents is None:
+        try:
+            documents = [pacc.render(config)]
+        except pacc.NothingToPublishError:
+            documents = []
+    return [*_service(config, host, documents), *_mail(config), *_dav(config)]
 
 
 def host_names(domain: str) -> list[str]:
@@ -92,19 +110,20 @@ def zone(config: ClientConfig, found: list[Record]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _service(config: ClientConfig, host: str) -> Iterator[Record]:
+def _service(config: ClientConfig, host: str, documents: Sequence[bytes]) -> Iterator[Record]:
     """Yield the records that point to this service."""
-    try:
-        document = pacc.render(config)
-    except pacc.NothingToPublishError:
-        document = None
     for label in SERVICE_HOSTS:
         name = f"{label}.{config.domain}"
-        if name != host and (label != pacc.HOST_PREFIX or document is not None):
+        if name != host and (label != pacc.HOST_PREFIX or documents):
             yield Record(name, "CNAME", f"{host}.")
     yield Record(f"{AUTODISCOVER}.{config.domain}", "SRV", f"0 0 443 {host}.")
-    if document is not None:
-        yield _txt(f"{pacc.TXT_NAME}.{config.domain}", pacc.digest_record(document))
+    for document in documents:
+        yield digest(config.domain, document)
+
+
+def digest(domain: str, document: bytes) -> Record:
+    """Return the record with the digest of a domain's PACC document."""
+    return txt(f"{pacc.TXT_NAME}.{domain}", pacc.digest_record(document))
 
 
 def _mail(config: ClientConfig) -> Iterator[Record]:
@@ -126,7 +145,7 @@ def _mail(config: ClientConfig) -> Iterator[Record]:
         yield from _srv(config, service, encrypted)
         if not servers:
             yield Record(f"{service}.{config.domain}", "SRV", NOT_OFFERED)
-    yield from _srv(config, "_sieve._tcp", [s for s in config.sieve if s in shown])
+    yield from _srv(config, _SIEVE, [s for s in config.sieve if s in shown])
 
 
 def _srv(config: ClientConfig, service: str, servers: list[MailServer]) -> Iterator[Record]:
@@ -159,10 +178,10 @@ def _dav(config: ClientConfig) -> Iterator[Record]:
         yield Record(name, "SRV", f"0 1 {port} {hostname}.")
         if server.type is not ServiceType.JMAP:  # RFC 8620 has no such path
             path = quote(parts.path, safe="/%:@!$&'()*+,;=~-._") or "/"
-            yield _txt(name, f"path={path}")
+            yield txt(name, f"path={path}")
 
 
-def _txt(name: str, text: str) -> Record:
+def txt(name: str, text: str) -> Record:
     """Return a TXT record with strings of at most 255 octets (RFC 1035, section 3.3.14)."""
     pieces = [text[i : i + 255] for i in range(0, len(text), 255)]
     escaped = (re.sub(r'(["\\])', r"\\\1", piece) for piece in pieces)

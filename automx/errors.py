@@ -221,3 +221,18 @@ class MailLeftError(AutomxError):
 
 class SettingsError(AutomxError):
     """The settings are wrong; the text names file or variable, key, and what is allowed."""
+
+
+class ZoneError(AutomxError):
+    """A zone of DNS could not be read or written."""
+
+    status = 503
+    public = "The zone cannot be read or written."
+
+
+class ElsewhereError(ZoneError):
+    """The name server of the settings does not have the zone of a domain."""
+
+
+class ZoneChangedError(ZoneError):
+    """The zone was changed while it was looked at; another run sees what it holds now."""

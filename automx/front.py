@@ -46,6 +46,8 @@ BODY_SECONDS = 5.0  # that a client has for a body
 DRAIN_SECONDS = 2.0  # in which it may go on to send one that is not wanted
 # For a seed document or a list of domains, of which so many are read at once.
 SEED_SECONDS, SEEDS = 60.0, 2
+# Requests that change rows, which wait for each other at the database: few of its places.
+CHANGES = 4
 
 # Seconds after SIGTERM until nothing waits for a thread any longer, and until all is answered.
 LAST_SECONDS, END_SECONDS = 3.0, 7.0
@@ -57,9 +59,10 @@ class Front:
     POST requests at the paths ``accounts``, which have no slash at the end, make accounts.
     ``max_seed`` returns how many bytes a seed document may have, 0 if none may be sent; it is asked
     at /initdb/ in the event loop. ``max_large`` returns how many another body may have that is
-    large, 0 for the usual limit. ``asks_backend`` returns whether another request waits for a
-    backend of accounts, as those at ``accounts`` do. ``quick`` answers requests without the
-    application.
+    large, 0 for the usual limit; ``may_send`` returns whether it may be sent, and is called in a
+    thread. ``asks_backend`` returns whether another request waits for a backend of accounts, as
+    those at ``accounts`` do. ``may_change`` returns whether it may change rows. ``quick`` answers
+    requests without the application.
     """
 
     def __init__(
@@ -69,7 +72,9 @@ class Front:
         accounts: Container[str] = (),
         max_seed: "Callable[[WSGIEnvironment], int]" = lambda _: 0,
         max_large: "Callable[[WSGIEnvironment], int]" = lambda _: 0,
+        may_send: "Callable[[WSGIEnvironment], bool]" = lambda _: True,
         asks_backend: "Callable[[WSGIEnvironment], bool]" = lambda _: False,
+        may_change: "Callable[[WSGIEnvironment], bool]" = lambda _: False,
         quick: Quick | None = None,
     ) -> None:
         self._app = app
@@ -77,7 +82,9 @@ class Front:
         self._accounts = accounts
         self._max_seed = max_seed
         self._max_large = max_large
+        self._may_send = may_send
         self._asks_backend = asks_backend
+        self._may_change = may_change
         self._threads = Threads(THREADS)
         self._places = Places(THREADS, share=THREADS, waiting=WAITING, seconds=WAITING_SECONDS)
         self._account_threads = Threads(ACCOUNT_THREADS)
@@ -88,8 +95,10 @@ class Front:
             seconds=ACCOUNT_SECONDS,
         )
         self._seed_places = Places(SEEDS, share=SEEDS, waiting=WAITING, seconds=ACCOUNT_SECONDS)
-        # Strangers may keep these from those with a key, and nothing else.
         self._large_places = Places(SEEDS, share=SEEDS, waiting=WAITING, seconds=ACCOUNT_SECONDS)
+        self._change_places = Places(
+            CHANGES, share=CHANGES, waiting=WAITING, seconds=WAITING_SECONDS
+        )
         # These wait for no neighbour.
         self._health_thread = Threads(1)
         self._failure_thread = Threads(1)
@@ -130,9 +139,7 @@ class Front:
             elif _is_post(environ, {"/initdb"}):
                 await self._seed(environ, exchange, body)
             elif limit := self._max_large(environ):
-                async with self._large_places.place():
-                    environ["wsgi.input"] = BytesIO(await body.read(limit, SEED_SECONDS))
-                    await self._run(partial(answer, self._app, environ, exchange))
+                await self._large(environ, exchange, body, limit)
             else:
                 environ["wsgi.input"] = BytesIO(await body.read(MAX_BODY, BODY_SECONDS))
                 await self._answer(environ, exchange)
@@ -170,6 +177,9 @@ class Front:
             token = parse_qs(environ["QUERY_STRING"]).get("t", [""])[0]
             async with self._account_places.place(token, exchange.client_disconnect):
                 await self._account_threads.run(call)
+        elif self._may_change(environ):
+            async with self._change_places.place():
+                await self._run(call)
         else:
             await self._run(call)
 
@@ -188,8 +198,22 @@ class Front:
             environ["CONTENT_LENGTH"] = "0"
             await self._run(call)
 
+    async def _large(
+        self, environ: "WSGIEnvironment", exchange: Exchange, body: Body, limit: int
+    ) -> None:
+        """Answer a request with another large body, which is read only if it may be sent."""
+        call = partial(answer, self._app, environ, exchange)
+        if await self._run(partial(self._may_send, environ)):
+            async with self._large_places.place():
+                environ["wsgi.input"] = BytesIO(await body.read(limit, SEED_SECONDS))
+                await self._run(call)
+        else:
+            environ["CONTENT_LENGTH"] = "0"
+            await self._run(call)
+
     def _refuse(self) -> None:
-        for places in (self._account_places, self._seed_places, self._large_places, self._places):
+        some = (self._account_places, self._seed_places, self._large_places, self._change_places)
+        for places in (*some, self._places):
             places.close()
 
     def _abandon(self) -> None:
@@ -209,7 +233,9 @@ def make_front(app: Flask) -> Front:
         accounts=paths,
         max_seed=lambda environ: initdb.max_body(environ, settings),
         max_large=api.max_body,
+        may_send=partial(api.has_key, app),
         asks_backend=api.asks_backend,
+        may_change=api.may_change,
         quick=Quick(found),
     )
 

@@ -25,6 +25,7 @@ from sqlalchemy import (
     func,
     select,
 )
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from automx import rows
 from automx.address import names_for, parse_domain, spellings
@@ -35,6 +36,7 @@ from automx.errors import AddressError, BadRecordError, DisabledDomainError, Unk
 from automx.models import (
     DisabledDomain,
     Domain,
+    ManagedDomain,
     ProviderDetail,
     davserver_domain,
     metadata,
@@ -53,13 +55,18 @@ _TABLES = metadata.tables
 
 
 class _Row(NamedTuple):
-    """A row of ``domain``, with the ids that it refers to. ``is_off`` is whether it is disabled."""
+    """A row of ``domain``, with the ids that it refers to.
+
+    ``is_off`` is whether it is disabled, ``document`` the stored PACC document of the domain that
+    was asked for.
+    """
 
     id: int
     name: str
     provider_id: int
     ldapserver_id: int | None
     is_off: bool
+    document: bytes | None
     servers: tuple[int, ...]
     services: tuple[int, ...]
 
@@ -114,6 +121,7 @@ def _found(session: Session, domain: str, row: _Row, memory: RowMemory | None) -
         rows=common.rows,
         read_at=read_at,
         common=common,
+        stored_pacc=row.document,
     )
 
 
@@ -279,31 +287,31 @@ def _domain_row(session: Session, domain: str) -> _Row | None:
     """Return the row that decides for a domain, with its provider's names."""
     names = _names_in_order(domain)
     ranks = {name: rank for rank, name in enumerate(names)}
-    best = _best(_rows_named(session, names), ranks)
+    best = _best(_rows_named(session, domain, names), ranks)
     if best is None or best.name.lower() not in spellings(domain):
         # A second query, so that usual names are found as quickly as before.
-        found = [row for some in chunks(padded(names), 900) for row in _rows_named(session, some)]
+        found = [
+            row for some in chunks(padded(names), 900) for row in _rows_named(session, domain, some)
+        ]
         best = _best([*filter(None, (best,)), *found], ranks)
     return best
 
 
-def _rows_named(session: Session, names: Sequence[str]) -> Iterator[_Row]:
+def _rows_named(session: Session, domain: str, names: Sequence[str]) -> Iterator[_Row]:
     dialect = session.engine.dialect
-    parameters: Any = {"names": [*names]}
+    values: dict[str, Any] = {"domain": domain}
     if dialect.name == "postgresql":
-        text = _domain_query(dialect, 0)
+        values["names"] = [*names]
     else:
-        text = _domain_query(dialect, len(names))
-        if dialect.positional:
-            parameters = tuple(names)
-        else:
-            parameters = {f"name_{index}": name for index, name in enumerate(names)}
-    for row_id, name, provider, directory, off, *linked in session.rows(text, parameters):
+        values |= {f"name_{index}": name for index, name in enumerate(names)}
+    text, order = _domain_query(dialect, 0 if "names" in values else len(names))
+    parameters = values if order is None else tuple(map(values.__getitem__, order))
+    for row_id, name, provider, directory, off, document, *linked in session.rows(text, parameters):
         links = (
             _linked(session, table, row_id, text_)
             for table, text_ in zip(("server", "davserver"), linked, strict=True)
         )
-        yield _Row(row_id, name, provider, directory, off is not None, *links)
+        yield _Row(row_id, name, provider, directory, off is not None, document, *links)
 
 
 def _linked(session: Session, table: str, domain: int, text: str | None) -> tuple[int, ...]:
@@ -363,11 +371,12 @@ def _made_of(
 
 
 @cache
-def _domain_query(dialect: Dialect, number: int) -> str:
-    """Return the query for the rows that have one of so many names.
+def _domain_query(dialect: Dialect, number: int) -> tuple[str, tuple[str, ...] | None]:
+    """Return the query for rows that have one of so many names, and the order of its parameters.
 
-    It is compiled: a query of SQLAlchemy takes longer than SQLite's answer. PostgreSQL takes all
-    names as one array, so that it and its driver know the query again.
+    It has the stored PACC document of the parameter ``domain``, too. It is compiled: a query of
+    SQLAlchemy takes longer than SQLite's answer. PostgreSQL takes all names as one array, so that
+    it and its driver know the query again.
     """
     name = lower_name(dialect.name)
     if dialect.name == "postgresql":
@@ -381,11 +390,15 @@ def _domain_query(dialect: Dialect, number: int) -> str:
         .scalar_subquery()
         for server_id, domain_id in (server_domain.columns, davserver_domain.columns)
     )
+    is_asked = ManagedDomain.c.name == bindparam("domain", "", String)
+    stored = select(ManagedDomain.c.document).where(is_asked).scalar_subquery()
     columns = (Domain.c.id, Domain.c.name, Domain.c.provider_id, Domain.c.ldapserver_id)
     query = (
-        select(*columns, DisabledDomain.c.domain_id, servers, services)
+        select(*columns, DisabledDomain.c.domain_id, stored, servers, services)
         .join(DisabledDomain, DisabledDomain.c.domain_id == Domain.c.id, isouter=True)
         .where(fits)
         .order_by(Domain.c.id)
     )
-    return str(query.compile(dialect=dialect, compile_kwargs={"render_postcompile": True}))
+    compiled = query.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+    order = compiled.positiontup if isinstance(compiled, SQLCompiler) else None
+    return str(compiled), None if order is None else tuple(order)

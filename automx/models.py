@@ -413,5 +413,31 @@ Lease = Table(
     Column("until", UtcDateTime, nullable=False),
 )
 
+# A domain whose records automx writes into its zone; ``zones.rollover`` explains it. ``name`` is
+# the A-label. ``document`` is the PACC document that is served, empty if there is none; the zone
+# may hold its digest, and that of the next or of the old one. ``ttl`` is how many seconds resolvers
+# may remember them. ``version`` counts the changes of the row.
+ManagedDomain = Table(
+    "managed_domain",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("document", LargeBinary, nullable=False),
+    Column("next_document", LargeBinary),
+    Column("old_document", LargeBinary),
+    Column("step", String(16), nullable=False),
+    Column("ttl", Integer, nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
+    Column("due_at", UtcDateTime),
+    Column("version", Integer, nullable=False),
+)
+
 # Tables whose rows say what was done; they configure nothing, and stay when all else is deleted.
-RECORDS = {"change_count", "change_log", "audit", "api_request", "source_sync", "lease"}
+RECORDS = {
+    "change_count",
+    "change_log",
+    "audit",
+    "api_request",
+    "source_sync",
+    "lease",
+    "managed_domain",
+}

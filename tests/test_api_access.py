@@ -1,8 +1,10 @@
 """Who may use the API: keys, roles, networks, limits."""
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -66,6 +68,28 @@ def test_a_revoked_key_is_refused(api: WithKey, execute: Execute) -> None:
     assert client.get("/api/v1/domains").status_code == 200
     execute("UPDATE api_key SET is_revoked = 1")
     assert client.get("/api/v1/domains").status_code == 401
+
+
+def test_a_key_reads_while_another_program_writes(
+    make_app: Callable[..., Flask],
+    database: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    secret = make_key(f"sqlite:///{database}", "portal", "read")
+    client = make_app(db_timeout=0.5).test_client()
+    headers = {"Authorization": f"Bearer {secret}"}
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(access, "NOTE_SECONDS", 2)
+        for _ in range(2):  # the second one waits no more
+            assert client.get("/api/v1/domains", headers=headers).status_code == 200
+        assert caplog.text.count("the use of the key portal is not kept: database is locked") == 1
+        connection.rollback()
+        monkeypatch.setattr(access, "monotonic", lambda: time.monotonic() + 2)
+        assert client.get("/api/v1/domains", headers=headers).status_code == 200
+        [[used]] = connection.execute("SELECT used_on FROM api_key")
+    assert used is not None
 
 
 def test_a_row_of_a_key_that_cannot_be_read_gives_no_access(

@@ -169,13 +169,14 @@ def test_a_secret_is_never_answered_and_its_mask_changes_nothing(
 ) -> None:
     new = {"name": "ldap.example.com", "search_base": "dc=x", "bind_password": "s3cret"}
     made = admin.post(f"{API}/directories", json=new)
-    patched = admin.patch(f"{API}/directories/1", json={"bind_password": "***", "port": 636})
+    patch = {"bind_password": "***", "search_base": "dc=y"}
+    patched = admin.patch(f"{API}/directories/1", json=patch)
     listed = admin.get(f"{API}/directories")
     entries = admin.get(f"{API}/audit")
     for answer in (made, patched, listed, entries):
         assert "s3cret" not in answer.text
     assert patched.json is not None
-    assert (patched.json["bind_password"], patched.json["port"]) == ("***", 636)
+    assert (patched.json["bind_password"], patched.json["search_base"]) == ("***", "dc=y")
     execute("CREATE TABLE proof AS SELECT 1 / (bind_password = 's3cret') AS one FROM ldapserver")
     execute(
         "INSERT INTO ldapserver SELECT 2, name, port, use_ssl, search_base, search_filter,"
@@ -183,6 +184,27 @@ def test_a_secret_is_never_answered_and_its_mask_changes_nothing(
     )
     assert len(items(admin, "directories")) == 2
     assert admin.post(f"{API}/directories", json={**new, "bind_password": "***"}).status_code == 422
+
+
+@pytest.mark.parametrize("place", [{"name": "evil.example"}, {"port": 3389}, {"use_ssl": False}])
+def test_a_secret_is_not_sent_to_a_place_that_a_key_chooses(
+    admin: FlaskClient, place: dict[str, Any]
+) -> None:
+    new = {"name": "ldap.example.com", "search_base": "dc=x", "use_ssl": True, "bind_password": "x"}
+    path = admin.post(f"{API}/directories", json=new).headers["Location"]
+    before = admin.get(path).json
+    for secret in ({}, {"bind_password": "***"}):
+        refused = admin.patch(path, json={**place, **secret})
+        assert (refused.status_code, refused.json and refused.json["errors"][0]["path"]) == (
+            422,
+            "bind_password",
+        )
+    assert admin.get(path).json == before
+    same = {name: value for name, value in (before or {}).items() if name in place}
+    assert admin.patch(path, json=same).status_code == 200
+    assert admin.patch(path, json={**place, "bind_password": "another"}).status_code == 200
+    assert admin.patch(path, json={**same, "bind_password": None}).status_code == 200
+    assert admin.patch(path, json=place).status_code == 200
 
 
 def test_many_domains_are_added_at_once_or_none(anywhere: FlaskClient) -> None:

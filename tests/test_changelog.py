@@ -1,6 +1,7 @@
 """Tests of automx.changelog: what is written, what is read since then, who forgets it and when."""
 
 import contextlib
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
+from sqlalchemy import text
 
 from automx import changelog
 from automx.cache import EVERYTHING, ConfigCache
@@ -123,6 +125,23 @@ def test_a_log_that_is_not_the_one_of_before_stands_for_everything(
     execute(f"{fault};")
     for known in (2, 9):
         assert read_since(session, known)[1] == EVERYTHING
+
+
+def test_a_large_change_locks_no_reader_of_sqlite_out(database: Path) -> None:
+    engine = create_engine(f"sqlite:///{database}")
+    with Session(engine) as session, contextlib.closing(sqlite3.connect(database)) as reader:
+        changelog.wait_for_turn(session)
+        session.execute(  # 10 MB: more than SQLite keeps in memory
+            text(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)"
+                " INSERT INTO provider SELECT i, printf('%090d', i), '' FROM n"
+            )
+        )
+        reader.execute("PRAGMA busy_timeout = 0")
+        assert reader.execute("SELECT count(*) FROM provider").fetchone() == (0,)
+        session.commit()
+        assert reader.execute("SELECT count(*) FROM provider").fetchone() == (100_000,)
+    engine.dispose()
 
 
 def test_seeds_write_what_they_change(session: Session) -> None:

@@ -10,11 +10,12 @@ from threading import Barrier
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from automx import audit, lookup
 from automx.accounts import tokens
 from automx.changes import Change, Changes, selection, stored
+from automx.changes.bulk import NewDomain, add_domains
 from automx.database import Session, create_engine, open_session
 from automx.errors import ConflictError, SeedError, UnknownRowError
 from automx.members import TABLES
@@ -546,3 +547,17 @@ def test_a_domain_loses_its_servers_but_not_its_provider_by_null(session: Sessio
     assert (changed.after["servers"], changed.after["davservers"]) == ((), ())
     with pytest.raises(SeedError, match="provider: expected the id of a provider"):
         changes.set("domain", 1, {"provider": None})
+
+
+def test_postgresql_knows_that_domains_are_many_before_it_looks_for_more(postgresql: str) -> None:
+    uri = engine_uri(postgresql)
+    upgrade(uri)
+    with open_session(uri) as session:
+        changes = Changes(session, "user:alice", now=NOW)
+        provider = changes.add("provider", NEW["provider"]).id
+        new = [
+            NewDomain({"name": f"d{n}.example", "provider": provider}, "x") for n in range(2_500)
+        ]
+        add_domains(changes, new, len(new))
+        counted = text("SELECT reltuples FROM pg_class WHERE relname = 'domain'")
+        assert session.scalar(counted) >= 2_000

@@ -88,6 +88,16 @@ def test_bash_completes_commands_words_and_names(
     assert in_bash(words, env) == expected
 
 
+def test_names_that_a_shell_would_run_or_an_option_are_not_completed(
+    env: dict[str, str], execute: Execute
+) -> None:
+    run = ["$(reboot)", "`reboot`", "x;reboot", "x&reboot", "x|reboot", "x'", 'x"', "x\ny", "x y"]
+    for number, name in enumerate([*run, "--json", "plain"], 10):
+        doubled = name.replace("'", "''")
+        execute(f"INSERT INTO provider VALUES ({number}, '{doubled}', '{doubled}')")
+    assert in_bash("automx provider show ", env) == ["Example", "plain"]
+
+
 @pytest.mark.parametrize(
     "uri", ["sqlite:////nonexistent/automx.sqlite", "postgresql://127.0.0.1:1/x", "foo:", ""]
 )

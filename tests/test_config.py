@@ -13,6 +13,7 @@ from automx import migrations
 from automx.config import KEYS, LOG_LEVELS, SOURCE_KEYS, files, load, make
 from automx.errors import DatabaseError, SettingsError
 from docs import reference
+from tests.commandline import automx
 from tests.processes import REPOSITORY
 
 
@@ -92,6 +93,15 @@ def test_the_defaults_are_those_of_the_documentation(environ: dict[str, str]) ->
         "signing_key": "",
         "signing_key_passphrase": "",
         "signing_chain": "",
+        "zone_server": "",
+        "zone_key": "",
+        "zone_algorithm": "hmac-sha256",
+        "zone_secret": "",
+        "zone_command": (),
+        "zone_timeout": 10,
+        "zone_owner": "automx",
+        "zone_ttl": 3600,
+        "zone_delay": timedelta(minutes=10),
     }
     assert settings.permit_passwords_in_urls is False
     assert settings.given_by == dict.fromkeys(KEYS, "default")
@@ -200,6 +210,15 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         f"signing_key = {secret}\n"
         "signing_key_passphrase = hidden %s\n"
         f"signing_chain = {automx_conf}\n"
+        "zone_server = NS1.example.net:5353\n"
+        "zone_key = AutoMX\n"
+        "zone_algorithm = HMAC-SHA512\n"
+        "zone_secret = aGlkZGVu\n"
+        "zone_command = /bin/true --zone\n"
+        "zone_timeout = 1.5\n"
+        "zone_owner = Berlin\n"
+        "zone_ttl = 300\n"
+        "zone_delay = 1h\n"
     )
     settings = load(environ)
     assert settings == make(
@@ -242,9 +261,19 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         signing_key=str(secret),
         signing_key_passphrase="hidden %s",
         signing_chain=str(automx_conf),
+        zone_server="ns1.example.net:5353",
+        zone_key="automx",
+        zone_algorithm="hmac-sha512",
+        zone_secret="aGlkZGVu",
+        zone_command=("/bin/true", "--zone"),
+        zone_timeout=1.5,
+        zone_owner="Berlin",
+        zone_ttl=300,
+        zone_delay=timedelta(hours=1),
     )
     shown = {key: KEYS[key].show(value) for key, value in settings.values().items()}
     assert "hidden" not in str(shown)
+    assert shown["zone_secret"] == "***"
     assert shown["ldap_bind_password_file"] == "3:*** 4:***"
     assert shown["ldap_client_certificate_file"] == f"3:{automx_conf} 4:{automx_conf}"
     assert shown["account_command"] == "/bin/sh -e '/srv/my accounts' --home=/x"
@@ -254,6 +283,7 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
     assert shown["signing_key_passphrase"] == "***"
     assert shown["rate_limit_storage"] == "rediss://automx:***@redis.example.com:6380/1"
     assert "hidden" not in repr(settings)
+    assert "aGlkZGVu" not in repr(settings)
     assert settings.given_by == dict.fromkeys(KEYS, str(automx_conf))
 
 
@@ -319,6 +349,7 @@ def test_each_secret_can_stand_in_a_file(environ: dict[str, str], tmp_path: Path
         "mailcow_token": "0815-4711",
         "rate_limit_storage": "redis://:secret@localhost:6379",
         "signing_key_passphrase": "open sesame",
+        "zone_secret": "b3BlbiBzZXNhbWU=",
     }
     assert list(values) == [key for key in KEYS if KEYS[key].secret]
     for key, value in values.items():
@@ -399,9 +430,10 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
         "account_warn_before, account_warn_command, account_created_command, account_grace, "
         "account_rate_limit, "
         "rate_limit_storage, signing_certificate, signing_key, signing_key_passphrase, "
-        "signing_chain, db_uri_file, initdb_token_file, "
-        "tls_ask_token_file, mailcow_token_file, "
-        "rate_limit_storage_file, signing_key_passphrase_file"
+        "signing_chain, zone_server, zone_key, zone_algorithm, zone_secret, zone_command, "
+        "zone_timeout, zone_owner, zone_ttl, zone_delay, "
+        "db_uri_file, initdb_token_file, tls_ask_token_file, mailcow_token_file, "
+        "rate_limit_storage_file, signing_key_passphrase_file, zone_secret_file"
     )
     automx_conf.write_text("")
     assert error(environ | {"AUTOMX_PROXYCOUNT": "1"}) == (
@@ -540,6 +572,19 @@ def test_a_key_for_a_directory_needs_a_certificate(
             (key, "/nowhere/file.pem", "the path of a file that can be read")
             for key in ("signing_certificate", "signing_key", "signing_chain")
         ),
+        *(
+            ("zone_server", value, "a host name or an IP address, perhaps with a port, such as")
+            for value in ("https://ns1", "ns1:0", "ns1:65536", "[::1", "::1]:53", "ns 1", "bücher")
+        ),
+        ("zone_key", "a key", "the name of a key, such as automx"),
+        ("zone_algorithm", "hmac-md5", "one of hmac-sha224, hmac-sha256, hmac-sha384, hmac-sha512"),
+        ("zone_secret", "secret!", "a text in base64, as tsig-keygen prints it"),
+        ("zone_command", "nsupdate", "the full path of a program that can be run, and its"),
+        ("zone_timeout", "0", "a number of seconds above 0, at most 60"),
+        ("zone_owner", "", "1 to 64 letters, digits, dots, hyphens"),
+        ("zone_owner", "a;b", "1 to 64 letters, digits, dots, hyphens"),
+        ("zone_ttl", "0", "a whole number of seconds from 1 to 999999"),
+        ("zone_delay", "10", "a number and one of s, m, h, d, w, y, such as 12h or 2w"),
     ],
 )
 def test_a_bad_value_is_an_error_that_tells_what_is_allowed_and_not_the_value(
@@ -548,12 +593,12 @@ def test_a_bad_value_is_an_error_that_tells_what_is_allowed_and_not_the_value(
     automx_conf.write_text(f"[automx]\n{key} = {value}\n", "utf-8")
     text = error(environ)
     assert text.startswith(f"{automx_conf}: {key} must be {allowed}")
-    assert "secret" not in text
+    assert "secret" not in text.replace("zone_secret", "")
     automx_conf.write_text("")
     variable = f"AUTOMX_{key.upper()}"
     text = error(environ | {variable: value})
     assert text.startswith(f"environment variable {variable}: {key} must be {allowed}")
-    assert "secret" not in text
+    assert "secret" not in text.replace("zone_secret", "")
 
 
 def test_another_section_in_our_own_file_is_an_error(
@@ -584,7 +629,7 @@ def test_a_broken_line_with_a_secret_is_not_repeated(
     automx_conf: Path, environ: dict[str, str]
 ) -> None:
     automx_conf.write_text("[automx]\ndb_uri postgresql://automx:secret@localhost/automx\n")
-    assert "secret" not in error(environ)
+    assert "secret" not in error(environ).replace("zone_secret", "")
 
 
 def test_a_folder_in_place_of_the_file_is_an_error(environ: dict[str, str], tmp_path: Path) -> None:
@@ -926,3 +971,70 @@ def test_contribs_file_lists_every_key_with_its_default(environ: dict[str, str])
 def test_contribs_file_changes_nothing_as_it_is(environ: dict[str, str]) -> None:
     path = str(REPOSITORY / "contrib" / "automx.conf")
     assert load(environ | {"AUTOMX_CONF": path}) == load(environ)
+
+
+SECRET = "c2VjcmV0"  # it decodes to "secret"
+ZONES = f"""
+[automx]
+zone_server = 192.0.2.1
+zone_key = automx
+zone_secret = {SECRET}
+[zone.example.com]
+server = [2001:db8::1]:5353
+ttl = 60
+[zone.Sub.example.com]
+secret_file = SECRET_FILE
+[zone.elsewhere.example]
+server =
+"""
+
+
+def test_a_zone_has_its_own_settings_and_else_those_of_all_zones(
+    automx_conf: Path, environ: dict[str, str]
+) -> None:
+    file = automx_conf.with_name("tsig")
+    file.write_text("b3RoZXI=\n")
+    automx_conf.write_text(ZONES.replace("SECRET_FILE", str(file)))
+    settings = load(environ)
+    found = {
+        name: zone and (zone.server, zone.key, zone.secret, zone.ttl)
+        for name in ("example.net", "example.com", "a.b.example.com", "x.sub.example.com")
+        for zone in [settings.zone_of(name)]
+    }
+    assert found == {
+        "example.net": ("192.0.2.1", "automx", SECRET, 3600),
+        "example.com": ("[2001:db8::1]:5353", "automx", SECRET, 60),
+        "a.b.example.com": ("[2001:db8::1]:5353", "automx", SECRET, 60),
+        "x.sub.example.com": ("192.0.2.1", "automx", "b3RoZXI=", 3600),
+    }
+    assert settings.zone_of("elsewhere.example") is None
+    printed = automx("config", env=environ).splitlines()
+    at = printed.index("[zone.sub.example.com]")
+    assert printed[at + 1 : at + 5] == [
+        "server = 192.0.2.1",
+        "key = automx",
+        "algorithm = hmac-sha256",
+        "secret = ***",
+    ]
+    assert SECRET not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("section", "complaint"),
+    [
+        ("[zone.example.com]\nttl = never", "ttl must be a whole number of seconds from 1 to"),
+        ("[zone.example.com]\nservers = 192.0.2.1", "the key servers is not known; did you mean"),
+        ("[zone.example.com]\nzone_ttl = 1", "the key zone_ttl is not known; allowed are server,"),
+        ("[zone.]\nttl = 1", "the section must be [zone.NAME]"),
+        ("[zone]\nttl = 1", "the section must be [zone.NAME]"),
+        ("[zone.müller.example]\nttl = 1", "the name of a zone must be an A-label, such as"),
+    ],
+)
+def test_a_wrong_section_of_a_zone_is_an_error_that_names_it(
+    automx_conf: Path, environ: dict[str, str], section: str, complaint: str
+) -> None:
+    automx_conf.write_text(f"[automx]\n{section}\n", "utf-8")
+    name = section.partition("\n")[0]
+    text = error(environ)
+    assert name in text
+    assert f"{name}: {complaint}" in text

@@ -17,8 +17,8 @@ from tests.processes import AUTOMX, REPOSITORY, program, running
 
 CONTRIB = REPOSITORY / "contrib"
 SCRIPTS = [*sorted(CONTRIB.glob("*.sh")), CONTRIB / "automx.openrc"]
-SERVICES = ["automx.service", "automx-prune.service", "automx-sync.service"]
-TIMERS = ["automx-prune.timer", "automx-sync.timer", "automx-certbot.timer"]
+SERVICES = ["automx.service", "automx-prune.service", "automx-sync.service", "automx-dns.service"]
+TIMERS = ["automx-prune.timer", "automx-certbot.timer", "automx-sync.timer", "automx-dns.timer"]
 CADDYFILES = ["Caddyfile", "Caddyfile.on-demand"]
 INSTALLED = "/srv/automx/bin/automx"  # where the services look for the program
 
@@ -74,7 +74,16 @@ def test_all_units_run_as_the_same_user_with_the_same_limits_and_settings(name: 
         for each in ("automx.service", name)
     )
     own = {"Description", "After", "Type", "ExecStart"}
-    assert {line.partition("=")[0] for line in timed - service} == own
+    assert {line.partition("=")[0] for line in timed - service} - {"SuccessExitStatus"} == own
+
+
+def test_the_timer_of_dns_runs_the_command_of_the_documentation() -> None:
+    text = (CONTRIB / "automx-dns.timer").read_text()
+    (line,) = re.findall(r"(?m)^#     (\*/10 \* \* \* \* .*)$", text)
+    command = f"{INSTALLED} dns-apply --all --yes"
+    assert line == f"*/10 * * * * STATE_DIRECTORY=/var/lib/automx {command} >/dev/null"
+    assert f"\n{line}\n" in (REPOSITORY / "docs" / "dns.md").read_text()
+    assert f"ExecStart={command}\n" in (CONTRIB / "automx-dns.service").read_text()
 
 
 def test_command_of_the_timer_finds_the_database_of_the_service(tmp_path: Path) -> None:
@@ -397,7 +406,7 @@ def test_virtual_environment_is_set_up_from_the_source_and_again(tmp_path: Path)
         check=False,
     )
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.endswith("The database is up to date (0008).\n")
+    assert result.stdout.endswith("The database is up to date (0009).\n")
 
 
 @pytest.mark.parametrize("part", ["", "automx", "automx/bin", "automx/bin/python"])

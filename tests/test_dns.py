@@ -141,7 +141,7 @@ def test_where_calendars_are(url: str, expected: list[str]) -> None:
 
 
 def test_quotes_and_backslashes_are_escaped() -> None:
-    record = records._txt("example.com", 'a"b\\c')
+    record = records.txt("example.com", 'a"b\\c')
     assert (record.data, record.text) == ('"a\\"b\\\\c"', 'a"b\\c')
 
 

@@ -382,10 +382,10 @@ def test_a_domain_that_is_off_is_found_without_its_servers(session: Session) -> 
 
 def test_a_database_of_an_older_schema_is_not_available(any_database_uri: str) -> None:
     uri = load({"AUTOMX_CONF": "/dev/null", "HOME": "/", "AUTOMX_DB_URI": any_database_uri}).db_uri
-    upgrade(uri, "0005")
+    upgrade(uri, "0007")
     with pytest.raises(DatabaseError) as caught, open_session(uri) as session:
         client_config(session, "example.com")
-    assert "disabled_domain" in str(caught.value.cause)
+    assert "managed_domain" in str(caught.value.cause)
     assert "disabled_domain" not in str(caught.value)
 
 

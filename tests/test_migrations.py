@@ -44,6 +44,7 @@ TITLES = {
         "Sources of domains: what is gone there, when each was read last, and which process reads"
         " them"
     ),
+    "0009": "Domains whose records automx writes into their zones",
 }
 REVISIONS = list(TITLES)
 KNOWN = ", ".join(REVISIONS)
@@ -109,6 +110,12 @@ SOURCE_COLUMNS = {
     ],
     "lease": ["name", "holder", "until"],
 }
+MANAGED_COLUMNS = {
+    "managed_domain": [
+        *("name", "document", "next_document", "old_document", "step", "ttl", "changed_at"),
+        *("due_at", "version"),
+    ],
+}
 # What each revision adds.
 ADDED = {
     "0001": AUTOMX2_COLUMNS,
@@ -119,6 +126,7 @@ ADDED = {
     "0006": ADMINISTRATION_COLUMNS,
     "0007": API_KEY_COLUMNS,
     "0008": SOURCE_COLUMNS,
+    "0009": MANAGED_COLUMNS,
 }
 COLUMNS = {table: columns for added in ADDED.values() for table, columns in added.items()}
 DAV_TABLES = {"davserver", "davserver_domain"}

@@ -4,15 +4,18 @@ What is here decides whether a request is one for the API; the rest is loaded wi
 that has a key, so that workers without it do not grow.
 """
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.routing import PathConverter, Rule
 
+from automx import edge
 from automx.api.problem import as_problem
 from automx.apikeys import FORM
 from automx.views.failure import handler
+from automx.views.http import parts
 from automx.views.paths import normal
 
 if TYPE_CHECKING:
@@ -47,8 +50,7 @@ def register(app: Flask) -> None:
 def max_body(environ: "WSGIEnvironment") -> int:
     """Return how many bytes the body of a request may have if it may be large, else 0.
 
-    A web server asks before it reads the body. No database is asked, so that the key may be wrong:
-    few such bodies may be read at once.
+    A web server asks before it reads the body. No database is asked: has_key() does.
     """
     scheme, _, key = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     is_key = scheme.lower() == "bearer" and FORM.fullmatch(key.strip())
@@ -59,10 +61,30 @@ def max_body(environ: "WSGIEnvironment") -> int:
     return MAX_YAML_BODY if mimetype == YAML else MAX_LARGE_BODY
 
 
+def has_key(app: Flask, environ: "WSGIEnvironment") -> bool:
+    """Return whether a request has a key that is valid; the database is asked.
+
+    A web server asks before it reads a large body: few of them may be read at once, which strangers
+    could keep from those with a key. False if it cannot be known: the request itself will fail.
+    """
+    from automx.api import access
+
+    with app.app_context(), suppress(Exception):
+        client = edge.read(environ, parts().settings.proxy_count).client
+        return access.is_valid(environ.get("HTTP_AUTHORIZATION", ""), client)
+    return False
+
+
 def asks_backend(environ: "WSGIEnvironment") -> bool:
     """Return whether a request makes, changes or deletes an account, which may take a minute."""
     is_change = environ["REQUEST_METHOD"] in {"POST", "PATCH", "DELETE"}
     return is_change and normal(environ["PATH_INFO"]).startswith(f"{PATH}/accounts")
+
+
+def may_change(environ: "WSGIEnvironment") -> bool:
+    """Return whether a request may change rows, and wait for another change to end."""
+    is_reading = environ["REQUEST_METHOD"] in {"GET", "HEAD"}
+    return not is_reading and normal(environ["PATH_INFO"]).startswith(f"{PATH}/")
 
 
 def _answer(path: str = "") -> Response:

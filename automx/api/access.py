@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import ceil
 from threading import Lock
+from time import monotonic
 
 from flask import current_app, g
 from werkzeug.exceptions import NotFound
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 WRONG, WRONG_SECONDS = 20, 60.0  # wrong keys of a client
 REQUESTS, REQUEST_SECONDS = 1_000, 10.0  # requests of a key
+NOTE_SECONDS = 60.0  # until the use of a key is written again after that has failed
 _CLIENTS = 10_000  # that are counted at once
 
 _LIMITS = "automx.api.limits"  # the key of the limits in app.extensions
@@ -54,6 +56,8 @@ class _Limits:
 
     def __init__(self) -> None:
         self._lock = Lock()
+        self._noting = Lock()  # held by the thread that waits for the right to write
+        self._note_at = 0.0  # when to try again, in the time of monotonic()
         self._wrong = Windows(WRONG, WRONG_SECONDS, _CLIENTS)
         self._used = Windows(REQUESTS, REQUEST_SECONDS, _CLIENTS)
 
@@ -62,6 +66,17 @@ class _Limits:
 
     def count_use(self, key: str) -> None:
         self._count(self._used, key)
+
+    def note_use(self, key: Key, now: datetime) -> None:
+        """Keep the day of the use of a key, unless that has just failed."""
+        if monotonic() < self._note_at or not self._noting.acquire(blocking=False):
+            return
+        try:
+            with new_session() as session:
+                if not apikeys.note_use(session, key, now):
+                    self._note_at = monotonic() + NOTE_SECONDS
+        finally:
+            self._noting.release()
 
     def _count(self, windows: Windows, name: str) -> None:
         with self._lock:
@@ -87,6 +102,16 @@ class Access:
         """Raise ForbiddenError if the key is for a part of the database only."""
         if self.scope is not None:
             raise ForbiddenError("A key with a scope may not do this.")
+
+
+def is_valid(authorization: str, client: str) -> bool:
+    """Return whether a header Authorization gives a client access; nothing is counted or logged.
+
+    Errors are those of the database.
+    """
+    with new_session() as session:
+        key = apikeys.find(session, authorization.partition(" ")[2].strip())
+    return key is not None and not key.obstacle(client, datetime.now(UTC))
 
 
 def authenticate(authorization: str) -> Access:
@@ -118,8 +143,8 @@ def authenticate(authorization: str) -> Access:
         raise NoKeyError(cause=obstacle)
     session.rollback()  # changes begin with a transaction of their own
     limits.count_use(key.name)
-    with new_session() as noting:
-        apikeys.note_use(noting, key, now)
+    if not key.is_used_on(now):
+        limits.note_use(key, now)
     has_scope = key.is_scoped
     scope = Scope(key.provider_id, key.domains, key.actor) if has_scope else None
     return Access(key, scope, now)

@@ -23,7 +23,7 @@ _FORMATS: dict[str, Any] = {
     "autoconfig": (autoconfig.render, autoconfig.CONTENT_TYPE),
     "autodiscover": (autodiscover.render, autodiscover.CONTENT_TYPE),
     "mobileconfig": (mobileconfig.render, mobileconfig.CONTENT_TYPE),
-    "pacc": (lambda config, _: pacc.render(config), pacc.CONTENT_TYPE),
+    "pacc": (None, pacc.CONTENT_TYPE),
 }
 _CHECK_SECONDS = 2.0  # for each query and each connection; all take 16 times as long at most
 _checks = BoundedSemaphore(2)  # that a worker runs at once
@@ -63,7 +63,10 @@ def _document(call: Call) -> Response:
     if call.path["format"] not in _FORMATS:
         raise NothingHereError
     render, content_type = _FORMATS[call.path["format"]]
-    config = _found(call).config
+    found = _found(call)
+    if render is None:
+        return personal_document(found.pacc(), content_type)
+    config = found.config
     address = call.query.get("address")
     if address is None and render is mobileconfig.render:  # it is always for a person
         address = EmailAddress.parse(f"user@{config.domain}")
@@ -97,8 +100,8 @@ def _check(call: Call) -> Response:
         work = check_domains(
             targets,
             network,
+            settings,
             host="" if is_ip(name) else name,
-            ldap_options=settings.directory,
         )
         found = [finding.document() for _, findings in work for finding in findings]
     finally:

@@ -27,7 +27,7 @@ from automx.api.operations import (
     from_query,
     read_body,
 )
-from automx.changes import Changes, selection, stored
+from automx.changes import Change, Changes, selection, stored
 from automx.changes.bulk import NewDomain, add_domains
 from automx.changes.selection import Filter
 from automx.database import Session
@@ -47,6 +47,8 @@ COLLECTIONS = {
 }
 PAGE, LARGEST_PAGE = 100, 1_000
 MASK = "***"
+# Where the password of a directory goes, and whether in clear text.
+_PLACE = ("name", "port", "use_ssl")
 
 PAGING: dict[str, Kind] = {"cursor": NUMBER, "limit": from_query(kinds.number(1, LARGEST_PAGE))}
 _FILTERS: dict[str, dict[str, Kind]] = {
@@ -218,7 +220,9 @@ def _change(kind: str, call: Call) -> Response:
             scope.check_item(session, kind, after, before)
             if kind == "domain" and after["name"] != before["name"]:
                 scope.check_free(session, after["name"], number)
-        changes.set(kind, number, patch)
+        change = changes.set(kind, number, patch)
+        if change is not None and kind == "directory":
+            _check_password_place(change, patch)
     found = document(_item(current_session(), kind, number))
     return answer(found, headers={"ETag": etag(found)})
 
@@ -239,6 +243,19 @@ def answer_nothing() -> Response:
     response.data = b""
     del response.headers["Content-Type"]
     return response
+
+
+def _check_password_place(change: Change, patch: Mapping[str, Any]) -> None:
+    """Raise SeedError if a directory takes a password that is not known to another place.
+
+    Its new server would get it: who may change rows may not read secrets.
+    """
+    is_kept = bool(change.item["bind_password"]) and "bind_password" not in patch
+    if is_kept and not change.difference().keys().isdisjoint(_PLACE):
+        raise SeedError(
+            "bind_password: expected the secret itself, or null, because"
+            f" {', '.join(_PLACE)} say where it is sent"
+        )
 
 
 def _is_masked(name: str, value: object) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from automx import kinds, members, references
-from automx.changes import MAX_ENTRIES, Changes, complete
+from automx.changes import MAX_ENTRIES, Changes, complete, insertion
 from automx.database import chunks
 from automx.errors import ConflictError
 from automx.members import Item
@@ -56,6 +56,8 @@ def add_domains(
                 changes.add("domain", domain.value, domain.path)
         elif new:
             changes.insert(_rows(new))
+            if not added.number:
+                insertion.analyze_domains(changes.session)
         added.number += len(new)
     if added.existing and not skip_existing:
         raise ConflictError(existing_in_words(added.existing, number, added.names))

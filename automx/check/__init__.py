@@ -20,7 +20,8 @@ from automx.check.mx import MxChecks
 from automx.check.network import Network
 from automx.check.records import RecordChecks
 from automx.check.web import WebChecks
-from automx.config import DirectorySettings
+from automx.check.zones import ZoneChecks
+from automx.config import Settings
 from automx.database import Session
 from automx.errors import (
     AddressError,
@@ -29,14 +30,20 @@ from automx.errors import (
     UnknownDomainError,
 )
 from automx.kinds import domain_a_label
+from automx.zones import states
+from automx.zones.rollover import State
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A domain to check: its settings, or why it has none."""
+    """A domain to check: its settings, or why it has none.
+
+    ``state`` is that of its records if automx writes them, else None.
+    """
 
     domain: str
     found: FoundConfig | Finding
+    state: State | None = None
 
 
 def load_targets(session: Session, domains: Sequence[str] | None) -> list[Target]:
@@ -70,7 +77,7 @@ def _target(session: Session, domain: str) -> Target:
             subject, text, advice = "", row.off, ""
     else:
         try:
-            return Target(domain, lookup.find(session, domain))
+            return Target(domain, lookup.find(session, domain), states.read(session, domain))
         except DisabledDomainError as error:
             level, subject, text, advice = Level.OK, "", error.reason, ""
         except UnknownDomainError:
@@ -82,7 +89,7 @@ def _target(session: Session, domain: str) -> Target:
 
 
 def check_domains(
-    targets: Sequence[Target], network: Network, *, host: str, ldap_options: DirectorySettings
+    targets: Sequence[Target], network: Network, settings: Settings, *, host: str
 ) -> Iterator[tuple[str, list[Finding]]]:
     """Yield each domain with its findings when its checks have ended; "" is that of ``host``.
 
@@ -90,8 +97,7 @@ def check_domains(
     (15 + their number) times the timeout of ``network``.
     """
     domains: dict[str, Check] = {
-        target.domain: partial(_check_domain, target, network, host, ldap_options)
-        for target in targets
+        target.domain: partial(_check_domain, target, network, settings, host) for target in targets
     }
     if host and targets:
         domains[""] = partial(web.check_service, network, host)
@@ -99,7 +105,7 @@ def check_domains(
 
 
 def _check_domain(
-    target: Target, network: Network, host: str, ldap_options: DirectorySettings
+    target: Target, network: Network, settings: Settings, host: str
 ) -> Iterator[Finding | Check]:
     """Yield the checks of a domain, after the one query that all of them need."""
     if isinstance(target.found, Finding):
@@ -108,9 +114,11 @@ def _check_domain(
     domain, config, server = target.domain, target.found.config, target.found.ldap_server
     network.is_usable(domain)
     yield partial(rows.check_config, config)
-    yield from RecordChecks(domain, network, config, host).checks()
-    yield from WebChecks(domain, network, config, host).checks()
+    documents = target.state.published if target.state else None
+    yield from RecordChecks(domain, network, config, host, documents).checks()
+    yield from WebChecks(domain, network, config, host, target.found.stored_pacc).checks()
+    yield from ZoneChecks(domain, network, settings, target.found, target.state, host).checks()
     yield from MailChecks(domain, network, config).checks()
     yield from MxChecks(domain, network, config).checks()
     if server is not None:
-        yield from DirectoryChecks(domain, network, server, ldap_options).checks()
+        yield from DirectoryChecks(domain, network, server, settings.directory).checks()

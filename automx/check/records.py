@@ -1,7 +1,7 @@
 """Whether the zone of a domain holds the records that ``automx dns`` prints."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,15 +18,20 @@ _NOT_CHECKED = "its names and URLs were not checked"
 
 @dataclass(frozen=True, slots=True)
 class RecordChecks(DomainChecks):
-    """The checks of the records; ``host`` is the public name of this service, or ""."""
+    """The checks of the records; ``host`` is the public name of this service, or "".
+
+    ``documents`` are the PACC documents whose digests the zone should have; None stands for the
+    one that the rows give.
+    """
 
     config: ClientConfig
     host: str
+    documents: Sequence[bytes] | None = None
 
     def checks(self) -> Iterator[Check]:
         """Yield a check of the zone, and one for each name and type."""
         expected: dict[tuple[str, str], list[dns.Record]] = defaultdict(list)
-        for record in dns.records(self.config, self.host or "HOST"):
+        for record in dns.records(self.config, self.host or "HOST", self.documents):
             expected[record.name, record.type].append(record)
         yield self._zone
         digest = f"{pacc.TXT_NAME}.{self.domain}"

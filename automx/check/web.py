@@ -63,10 +63,14 @@ def _certificate(checks: DomainChecks, url: str, advice: str) -> Iterator[Findin
 
 @dataclass(frozen=True, slots=True)
 class WebChecks(DomainChecks):
-    """The checks of URLs; ``host`` is the public name of this service, or ""."""
+    """The checks of URLs; ``host`` is the public name of this service, or "".
+
+    ``stored_pacc`` is as in :class:`automx.cache.FoundConfig`.
+    """
 
     config: ClientConfig
     host: str
+    stored_pacc: bytes | None = None
 
     def checks(self) -> Iterator[Check]:
         """Yield a check for each host."""
@@ -92,7 +96,11 @@ class WebChecks(DomainChecks):
     def _pacc(self) -> Iterator[_Page]:
         with suppress(pacc.NothingToPublishError):
             url = f"https://{pacc.HOST_PREFIX}.{self.domain}{pacc.PATH}"
-            yield _Page(url, pacc.render(self.config), JSON, Level.WARNING)
+            document = self.stored_pacc
+            if document is None:
+                document = pacc.render(self.config)
+            if document:
+                yield _Page(url, document, JSON, Level.WARNING)
 
     def _autodiscover(self) -> Iterator[_Page]:
         """Yield the URLs of Autodiscover.

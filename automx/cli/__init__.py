@@ -28,6 +28,7 @@ COMMANDS = {
     "dclogin": ("dclogin:dclogin", "Make a QR code that logs Delta Chat in to ADDRESS."),
     "directory": ("rows:directory", "Add, list, show, change and delete directories (LDAP)."),
     "dns": ("dns:dns", "Print the DNS records for the zone of DOMAIN."),
+    "dns-apply": ("dnsapply:dns_apply", "Write the DNS records of each DOMAIN into its zone."),
     "domain": ("domain:domain", "Add, show, change, link, disable and delete domains."),
     "export": ("seed:export", "Write a document that seeds an equal database."),
     "import-autoconfig": (

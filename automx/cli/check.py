@@ -27,6 +27,7 @@ from automx.check.repair import repair
 from automx.check.report import Report
 from automx.check.rows import check_rows
 from automx.check.settings import check_settings
+from automx.check.zones import check_states
 from automx.cli import names
 from automx.cli.context import Context, json_option, pass_context
 from automx.cli.dns import host_option, name_server_address, name_server_option, public_host
@@ -132,10 +133,11 @@ def _examine(
     report.found[""] += check_settings(settings, network.now)
     with context.session() as session:
         report.found[""] += check_rows(session)
+        report.found[""] += check_states(session, settings, network.now)
         targets = load_targets(session, domains)
         report.found[""] += _accounts(session, settings.accounts, network)
     report.domains = [target.domain for target in targets]
-    work = check_domains(targets, network, host=service, ldap_options=settings.directory)
+    work = check_domains(targets, network, settings, host=service)
     file = sys.stderr if sys.stderr.isatty() else io.StringIO()
     with click.progressbar(length=len(targets), label="Checking", file=file) as bar:
         for domain, found in work:

@@ -19,6 +19,13 @@ def config(context: Context) -> None:
     settings = context.settings
     for line in _lines(KEYS, settings.values(), settings.given_by):
         say(line)
+    for zone, group in settings.zones.items():
+        say("")
+        say(f"[zone.{zone}]")
+        for key in KEYS.values():
+            owner, _, attribute = key.path.rpartition(".")
+            if owner == "zone":
+                say(f"{attribute} = {key.show(getattr(group, attribute))}".rstrip())
     for source in settings.sources:
         say("")
         say(f"[source.{source.name}]")

@@ -1,5 +1,6 @@
 """Names of the database, for the completion of a shell: quickly, and without an error."""
 
+import re
 import threading
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,8 @@ from automx.cli.context import Context
 
 _SECONDS = 1.5  # a person waits
 _MOST = 200
+# What a shell takes as it is: bash puts names into the line without quotes.
+_PLAIN = re.compile(r"(?!-)[\w.:,@%+=/?*-]+")
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -40,7 +43,6 @@ def _read(kind: str, text: str, found: list[str]) -> None:
     try:
         with Context().session() as session:
             names = selection.names_beginning(session, kind, text, _MOST)
-        # Shells differ in how they take a blank.
-        found += [name for name in names if name.isprintable() and " " not in name]
+        found += [name for name in names if _PLAIN.fullmatch(name)]
     except Exception:  # a line that is typed must not be disturbed
         return

@@ -4,18 +4,18 @@ A group of settings is a frozen dataclass that its owner takes. The docstring of
 its keys: ``make reference`` writes ``contrib/automx.conf`` and docs/configuration.md from it.
 """
 
-import logging
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from automx.config import files, values
+from automx.config import files, mailadm, values, zones
 from automx.config.keys import Key, keys_of, names_of, setting
 from automx.config.sources import SOURCE_KEYS, SourceSettings, read_sources
 from automx.duration import parse_duration
@@ -33,11 +33,10 @@ __all__ = [
     "Settings",
     "SigningSettings",
     "SourceSettings",
+    "ZoneSettings",
     "load",
     "make",
 ]
-
-log = logging.getLogger(__name__)
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -47,13 +46,6 @@ BACKENDS = ("none", "mailcow", "command")
 CLEARTEXT_VARIABLE = "PERMIT_CLEARTEXT_PASSWORDS"
 CLEARTEXT_CONSENT = "I_understand_the_risks"
 
-# mailadm's environment variables, and what stands for them here.
-MAILADM_VARIABLES = {
-    "WEB_ENDPOINT": "web_endpoint",
-    "MAILCOW_ENDPOINT": "mailcow_endpoint",
-    "MAILCOW_TOKEN": "mailcow_token",
-    "MAILADM_DB": "db_uri",
-}
 
 # Python's logging, and so automx2, has a second word for two of them.
 _log_level = values.choice(
@@ -197,6 +189,52 @@ class SigningSettings:
     chain: str = setting("signing_chain", values.readable_file)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ZoneSettings:
+    """Zones that [`automx dns-apply`](dns.md#written-by-automx) writes.
+
+    A section `[zone.example.com]` holds the settings of the zone example.com and of the names below
+    it, without `zone_`: `server`, `key` and so on; what it leaves out is as in `[automx]`.
+
+    zone_server: The primary name server of all zones that have no section of their own: an IP
+    address or a host name, perhaps with a port, such as `192.0.2.1:53`. Empty: none of them is
+    written.
+
+    zone_key: The name of the TSIG key that signs the updates.
+
+    zone_algorithm: The algorithm of the key: `hmac-sha224`, `hmac-sha256`, `hmac-sha384` or
+    `hmac-sha512`.
+
+    zone_secret: The secret of the key, in base64.
+
+    zone_command: A program that writes the records in place of an update by DNS, for the API of a
+    hoster: its full path and its arguments; see [the program](dns.md#a-program-for-a-hosters-api).
+    The records are read from `zone_server`.
+
+    zone_timeout: How long the name server, or the program, may take for an answer, in seconds, at
+    most 60.
+
+    zone_owner: The name by which this installation marks its records, such as `automx`, if several
+    of them write the same zones.
+
+    zone_ttl: The TTL of records, in seconds.
+
+    zone_delay: How long it takes at most until all name servers of a zone have a change. A duration
+    is a number and one of s, m, h, d, w, y.
+    """
+
+    server: str = setting("zone_server", values.name_server)
+    key: str = setting("zone_key", values.key_name)
+    algorithm: str = setting("zone_algorithm", values.one_of(zones.ALGORITHMS), "hmac-sha256")
+    secret: str = setting("zone_secret", values.tsig_secret, secret=True)
+    command: tuple[str, ...] = setting("zone_command", values.command)
+    timeout: float = setting("zone_timeout", values.call_seconds, "10")
+    owner: str = setting("zone_owner", values.owner, "automx")
+    ttl: int = setting("zone_ttl", values.ttl, "3600")
+    # Ruff does not see that it is a field, too.
+    delay: timedelta = setting("zone_delay", parse_duration, "10m")  # noqa: RUF009
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """All settings.
@@ -276,6 +314,9 @@ class Settings:
     limits: LimitSettings = field(default_factory=LimitSettings)
     signing: SigningSettings = field(default_factory=SigningSettings)
     sources: tuple[SourceSettings, ...] = ()
+    zone: ZoneSettings = field(default_factory=ZoneSettings)
+    # Those of the sections [zone.NAME], by NAME.
+    zones: Mapping[str, ZoneSettings] = field(default_factory=dict)
     # Where the value of each key came from.
     given_by: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -289,6 +330,13 @@ class Settings:
         if self.public_host and endpoint.hostname == self.public_host:
             return f"{endpoint.scheme}://{endpoint.netloc}"
         return f"https://{self.public_host}" if self.public_host else ""
+
+    def zone_of(self, domain: str) -> ZoneSettings | None:
+        """Return the settings of the zone that holds a domain; None if automx writes none there."""
+        labels = domain.split(".")
+        names = (".".join(labels[at:]) for at in range(len(labels)))
+        found = next((self.zones[name] for name in names if name in self.zones), self.zone)
+        return found if found.server else None
 
     def values(self) -> dict[str, object]:
         """Return the value of each key."""
@@ -320,11 +368,17 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         missing = "signing_certificate" if values.get("signing_key") else "signing_key"
         raise SettingsError(f"{missing} is missing: profiles are signed with both")
     made = make(**values)
+    parsers = {
+        name.removeprefix("zone_"): partial(_parsed, key)
+        for name, key in KEYS.items()
+        if key.path.startswith("zone.")
+    }
+    values["zones"] = zones.read(environ, made.zone, parsers)
     for row_id in made.directory.client_keys.keys() - made.directory.client_certificates.keys():
         raise SettingsError(f"ldap_client_certificate_file is missing for the key of {row_id}")
     if values.get("web_endpoint") and not values.get("public_host"):
         given_by["public_host"] = "the host of web_endpoint"
-    _warn_of_mailadm(environ, given_by)
+    mailadm.warn(environ, given_by)
     if environ.get(CLEARTEXT_VARIABLE) == CLEARTEXT_CONSENT:
         values["permit_cleartext_passwords"] = values["permit_passwords_in_urls"] = True
         given_by["permit_cleartext_passwords"] = f"environment variable {CLEARTEXT_VARIABLE}"
@@ -344,27 +398,6 @@ def _parsed(key: Key, text: str) -> object:
         if not comment:
             raise
         return key.parse(before.rstrip())
-
-
-def _warn_of_mailadm(environ: Mapping[str, str], given_by: Mapping[str, str]) -> None:
-    """Log which settings take the place of mailadm's variables, unless they are there."""
-    missing = [
-        (variable, name)
-        for variable, name in MAILADM_VARIABLES.items()
-        if environ.get(variable) and given_by[name] == "default"
-    ]
-    for variable, name in missing:
-        log.warning(
-            "environment variable %s is mailadm's and has no effect here: use the setting %s, or"
-            " AUTOMX_%s in the environment%s",
-            *(variable, name, name.upper()),
-            "; automx import-mailadm reads mailadm's file" if variable == "MAILADM_DB" else "",
-        )
-    if missing and environ.get("MAIL_DOMAIN"):
-        log.warning(
-            "environment variable MAIL_DOMAIN is mailadm's and has no effect here: the table domain"
-            " holds the domains, and each token names one (automx token add NAME --domain DOMAIN)"
-        )
 
 
 def make(**values: object) -> Settings:

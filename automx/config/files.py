@@ -58,10 +58,10 @@ def read(environ: Mapping[str, str], names: Mapping[str, str]) -> Found:
     in_file, in_environment = _from_file(environ, names), _from_environment(environ)
     of_sources = _of_sources(in_environment.texts, in_file.sources)
     all_names = dict.fromkeys([*in_file.sources, *of_sources])
-    texts = _by_key(in_file.texts, names) | _by_key(in_environment.texts, names)
+    texts = by_key(in_file.texts, names) | by_key(in_environment.texts, names)
     sources = {
-        name: _by_key(in_file.sources.get(name, {}), SOURCE_NAMES)
-        | _by_key(of_sources.get(name, {}), SOURCE_NAMES)
+        name: by_key(in_file.sources.get(name, {}), SOURCE_NAMES)
+        | by_key(of_sources.get(name, {}), SOURCE_NAMES)
         for name in all_names
     }
     return Found(texts, sources)
@@ -106,8 +106,8 @@ def fingerprint(path: str) -> tuple[int, ...] | None:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _from_file(environ: Mapping[str, str], names: Mapping[str, str]) -> Found:
-    """Return the texts of the first configuration file that exists."""
+def found(environ: Mapping[str, str]) -> tuple[Path, str] | None:
+    """Return the first configuration file that exists, and the section that it must have."""
     for program in ("automx", "automx2"):
         variable = f"{program.upper()}_CONF"
         places = [
@@ -119,11 +119,17 @@ def _from_file(environ: Mapping[str, str], names: Mapping[str, str]) -> Found:
             path = Path(environ[variable])
             if not _exists(path, home(environ)):
                 raise SettingsError(f"environment variable {variable}: there is no file {path}")
-            return _read(path, program, names)
+            return path, program
         for path in places:
             if _exists(path, home(environ)):
-                return _read(path, program, names)
-    return Found({}, {})
+                return path, program
+    return None
+
+
+def _from_file(environ: Mapping[str, str], names: Mapping[str, str]) -> Found:
+    """Return the texts of the configuration file."""
+    file = found(environ)
+    return Found({}, {}) if file is None else _read(*file, names)
 
 
 def _exists(path: Path, home: Path) -> bool:
@@ -136,8 +142,11 @@ def _exists(path: Path, home: Path) -> bool:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _read(path: Path, section: str, names: Mapping[str, str]) -> Found:
-    """Return the texts of one file; automx2 expands ``%(name)s``, automx does not."""
+def parsed(path: Path, section: str) -> configparser.ConfigParser:
+    """Return the content of a file; automx2 expands ``%(name)s``, automx does not.
+
+    Raises SettingsError.
+    """
     parser = configparser.ConfigParser(
         interpolation=configparser.BasicInterpolation() if section == "automx2" else None
     )
@@ -149,6 +158,19 @@ def _read(path: Path, section: str, names: Mapping[str, str]) -> Found:
                 " them: give this automx a file of its own (AUTOMX_CONF), or move that one away"
             )
         parser.read_string(content, str(path))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: is not UTF-8") from error
+    except configparser.Error as error:
+        raise SettingsError(f"{path}: {_defect(error)}") from None
+    return parser
+
+
+def _read(path: Path, section: str, names: Mapping[str, str]) -> Found:
+    """Return the texts of the section of one file."""
+    parser = parsed(path, section)
+    try:
         if not parser.sections() and parser.defaults():  # automx2's oldest sample
             parser.add_section(section)
         sources = _sources_of(path, parser)
@@ -158,10 +180,6 @@ def _read(path: Path, section: str, names: Mapping[str, str]) -> Found:
             items = dict(parser.items(section))
         elif others and section == "automx":
             raise SettingsError(f"{path}: the section must be [automx], not [{others[0]}]")
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: is not UTF-8") from error
     except configparser.Error as error:
         raise SettingsError(f"{path}: {_defect(error)}") from None
     if section == "automx2":  # which passes over keys that it does not know
@@ -219,7 +237,7 @@ def _from_environment(environ: Mapping[str, str]) -> Found:
     return Found(texts, {})
 
 
-def _by_key(texts: _Texts, names: Mapping[str, str]) -> _Texts:
+def by_key(texts: _Texts, names: Mapping[str, str]) -> _Texts:
     """Return the texts by key: ``<key>_file`` is replaced by what the file holds."""
     found: _Texts = {}
     for name, (text, source) in texts.items():

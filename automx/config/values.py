@@ -3,6 +3,8 @@
 The text has no blanks at its ends. Each function raises ValueError, with what is allowed.
 """
 
+import base64
+import ipaddress
 import os
 import re
 import shlex
@@ -50,6 +52,7 @@ _PERIOD = r"\d{1,9}\s*(/|per)\s*(\d{1,9}\s*)?(second|minute|hour|day|month|year)
 _REDIS = r"(redis|rediss|redis\+unix)://[!-~]+"
 _LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _HOST_NAME = rf"(?i)(({_LABEL}\.)*(?=[a-z]){_LABEL})?"  # unlike the last label of an IP address
+_NAME = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"  # a label of any domain name
 _TRUE, _FALSE = ("yes", "true", "on", "1"), ("no", "false", "off", "0")
 
 boolean = choice(dict.fromkeys(_TRUE, True) | dict.fromkeys(_FALSE, False), "yes or no")
@@ -135,6 +138,45 @@ def absolute_path(text: str) -> str:
     if text and not Path(text).is_absolute():
         raise ValueError("the full path of a file")
     return text
+
+
+key_name = matching(
+    rf"(?i)(({_NAME}\.)*{_NAME}\.?)?", "the name of a key, such as automx", str.lower
+)
+owner = matching("[A-Za-z0-9._-]{1,64}", "1 to 64 letters, digits, dots, hyphens", str)
+ttl = matching("[1-9][0-9]{0,5}", "a whole number of seconds from 1 to 999999", int)
+
+
+def tsig_secret(text: str) -> str:
+    """Return the secret of a TSIG key (RFC 8945), which is written in base64."""
+    try:
+        base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise ValueError("a text in base64, as tsig-keygen prints it") from error
+    return text
+
+
+def name_server(text: str) -> str:
+    """Return the host of a name server, perhaps with a port, or ""."""
+    if text:
+        host_and_port(text, 53)
+    return text.lower()
+
+
+def host_and_port(text: str, default: int) -> tuple[str, int]:
+    """Return host and port of a text such as ``192.0.2.1``, ``[2001:db8::1]:53`` or ``ns1:53``."""
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::([0-9]{1,5}))?", text)
+    host, port = text, default
+    if found:
+        host, port = (found[1] or found[2]), int(found[3] or default)
+    try:
+        ipaddress.ip_address(host)
+        is_host = True
+    except ValueError:
+        is_host = bool(re.fullmatch(rf"{_HOST_NAME}\.?", host, re.ASCII))
+    if not is_host or not 0 < port < 65536:
+        raise ValueError("a host name or an IP address, perhaps with a port, such as 192.0.2.1:53")
+    return host, port
 
 
 def readable_file(text: str) -> str:

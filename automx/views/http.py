@@ -15,7 +15,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from automx import edge
 from automx.address import EmailAddress, is_ip, parse_domain
 from automx.backends import Backends
-from automx.cache import ConfigCache, FoundConfig
+from automx.cache import MAX_AGE, ConfigCache, FoundConfig
 from automx.changelog import Follower
 from automx.config import Settings
 from automx.database import Session, is_lost, outage
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 PARTS = "automx"  # the key of the Parts in app.extensions
 NOSNIFF = {"X-Content-Type-Options": "nosniff"}
-MAX_AGE = 60  # seconds that caches of others keep a document: they learn of no change
 NOT_LOCAL = "This is allowed from the server itself only, or with a token."
 MAX_BODY = 64 * 1024  # bytes; the longest request of a real client has less than 2 kB
 

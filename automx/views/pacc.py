@@ -11,5 +11,4 @@ blueprint = Blueprint("pacc", __name__)
 @blueprint.get(pacc.PATH)
 def by_host() -> Response:
     """Answer for the domain that the host name stands for."""
-    body = found_config(asked_domain()).rendered(pacc.render)
-    return public_document(body, pacc.CONTENT_TYPE)
+    return public_document(found_config(asked_domain()).pacc(), pacc.CONTENT_TYPE)

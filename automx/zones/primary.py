@@ -1,0 +1,282 @@
+"""A primary name server: what its zones hold, and updates of them (RFC 2136), by TCP.
+
+Queries and updates are signed by TSIG (RFC 8945) if there is a key. All queries about a domain are
+sent at once (RFC 7766, section 6.2.1.1).
+"""
+
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+import dns.exception
+import dns.flags
+import dns.inet
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdatatype
+import dns.resolver
+import dns.tsig
+import dns.tsigkeyring
+import dns.update
+from dns.entropy import random_16 as random_id
+from dns.message import Message
+from dns.rdataset import Rdataset
+
+from automx import deadline
+from automx.config import ZoneSettings
+from automx.config.values import host_and_port
+from automx.errors import ElsewhereError, SettingsError, ZoneChangedError, ZoneError
+from automx.zones import registry
+from automx.zones.plan import Key, Plan, Snapshot, keys
+
+_PASSED_OVER = {"RRSIG", "NSEC", "NSEC3", "HINFO"}  # of answers to ANY (RFC 8482)
+
+# What a server says if a prerequisite of an update does not hold (RFC 2136, section 3.2).
+_CHANGED = {dns.rcode.YXDOMAIN, dns.rcode.YXRRSET, dns.rcode.NXRRSET, dns.rcode.NXDOMAIN}
+
+
+class Primary:
+    """A primary name server of the settings. Not safe for threads; close() it.
+
+    Raises SettingsError if there is neither a key nor a program that writes.
+    """
+
+    def __init__(self, settings: ZoneSettings) -> None:
+        # It is not checked when settings are loaded: a web server needs no secret of zones.
+        if not (settings.command or (settings.key and settings.secret)):
+            raise SettingsError(
+                f"zone_key and zone_secret are missing: updates of {settings.server} are signed"
+                " with both, unless zone_command writes the records"
+            )
+        self._settings = settings
+        self._host, self._port = host_and_port(settings.server, 53)
+        self._socket: socket.socket | None = None
+
+    def snapshot(self, domain: str) -> Snapshot:
+        """Return what the zone of a domain holds at the domain's names.
+
+        Raises ElsewhereError if the server does not have the zone, and ZoneError.
+        """
+        end = deadline.after(self._settings.timeout)
+        zone = self._zone_of(domain, end)
+        asked = [key for key in keys(domain) if key[1] != "CNAME"]
+        hosts = [name for name, type_ in keys(domain) if type_ == "CNAME"]
+        # Any query but one for CNAME gives the alias as well.
+        asked += [(name, type_) for name in hosts for type_ in ("A", "AAAA", "ANY")]
+        sets = self._ask(asked, end)
+        place = (f"{registry.LABEL}.{domain}", "TXT")
+        own, _ = registry.read(sets.get(place), self._settings.owner)
+        doubtful = [
+            (name, type_)
+            for (name, type_), found in sets.items()
+            if any(registry.mark(name, record) not in own.marks for record in found)
+        ]
+        return Snapshot(zone, sets, self._wild(doubtful, sets, zone, end))
+
+    def update(self, plan: Plan) -> None:
+        """Make the changes of a plan, all or none of them.
+
+        Raises ZoneChangedError if the zone holds something else than the plan was made for, and
+        ZoneError.
+        """
+        end = deadline.after(self._settings.timeout)
+        message = dns.update.UpdateMessage(f"{plan.zone}.")
+        for change in plan.changes:
+            name = dns.name.from_text(f"{change.name}.")
+            if change.found:
+                message.present(name, *change.found)
+            elif change.type == "CNAME":
+                message.absent(name)
+            else:
+                message.absent(name, change.type)
+                message.absent(name, "CNAME")
+            for record in change.removed:
+                message.delete(name, record)
+            for record in change.added:
+                message.add(name, change.ttl, record)
+        [answer] = self._exchange([message], end, is_query=False)
+        code = answer.rcode()
+        if code in _CHANGED:
+            raise ZoneChangedError(
+                cause=f"{plan.domain}: meanwhile, the zone {plan.zone} was changed, or names have"
+                f" records of other types ({dns.rcode.to_text(code)}); nothing was written"
+            )
+        if code != dns.rcode.NOERROR:
+            raise ZoneError(
+                cause=f"{plan.domain}: {self._settings.server} refuses to update the zone"
+                f" {plan.zone}: {dns.rcode.to_text(code)}"
+            )
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _zone_of(self, domain: str, end: float) -> str:
+        """Return the name of the zone that holds a domain, without final dot."""
+        [answer] = self._exchange([dns.message.make_query(f"{domain}.", "SOA")], end)
+        name = dns.name.from_text(f"{domain}.")
+        code = answer.rcode()
+        if code in {dns.rcode.NOERROR, dns.rcode.NXDOMAIN} and answer.flags & dns.flags.AA:
+            for rrset in (*answer.answer, *answer.authority):
+                if rrset.rdtype == dns.rdatatype.SOA and name.is_subdomain(rrset.name):
+                    return rrset.name.to_text(omit_final_dot=True).lower()
+        if code in {dns.rcode.NOERROR, dns.rcode.NXDOMAIN, dns.rcode.REFUSED}:
+            text = f"{domain}: {self._settings.server} has no zone of it"
+            raise ElsewhereError(cause=f"{text} ({dns.rcode.to_text(code)})")
+        see_key = ": see zone_key and zone_secret" if code == dns.rcode.NOTAUTH else ""
+        text = f"{self._settings.server} says {dns.rcode.to_text(code)}{see_key}"
+        raise ZoneError(cause=f"{domain}: {text}")
+
+    def _wild(
+        self, doubtful: Sequence[Key], sets: dict[Key, Rdataset], zone: str, end: float
+    ) -> set[Key]:
+        """Return those of some keys at which a wildcard gives the same records (RFC 4592)."""
+        wildcards: dict[Key, list[Key]] = {}
+        for name, type_ in doubtful:
+            for encloser in _enclosers(name, zone):
+                wildcards.setdefault((f"*.{encloser}", type_), []).append((name, type_))
+        found = self._ask([*wildcards], end) if wildcards else {}
+        return {
+            key
+            for wildcard, names in wildcards.items()
+            for key in names
+            if found.get(wildcard) == sets[key]
+        }
+
+    def _ask(self, asked: Sequence[Key], end: float) -> dict[Key, Rdataset]:
+        """Return the sets of records that are found; none for what does not exist."""
+        try:
+            queries = [dns.message.make_query(f"{name}.", type_) for name, type_ in asked]
+        except dns.name.NameTooLong as error:
+            raise ZoneError(cause="a name would be longer than 255 octets") from error
+        sets: dict[Key, Rdataset] = {}
+        for (name, type_), answer in zip(asked, self._exchange(queries, end), strict=True):
+            code = answer.rcode()
+            if type_ == "ANY" and code in {dns.rcode.NOTIMP, dns.rcode.REFUSED}:
+                continue
+            if code not in {dns.rcode.NOERROR, dns.rcode.NXDOMAIN}:
+                text = f"{self._settings.server} says {dns.rcode.to_text(code)}"
+                raise ZoneError(cause=f"{name}: {text} to a query for {type_}")
+            owner = dns.name.from_text(f"{name}.")
+            for rrset in answer.answer:
+                found = dns.rdatatype.to_text(rrset.rdtype)
+                if rrset.name == owner and found not in _PASSED_OVER:
+                    sets[name, found] = rrset.to_rdataset()
+        return sets
+
+    def _exchange(
+        self, messages: Sequence[Message], end: float, *, is_query: bool = True
+    ) -> list[Message]:
+        """Return the answers to messages, in their order. Raises ZoneError.
+
+        A connection that the server has closed meanwhile is opened anew for queries; an update gets
+        a new one, so that it is never sent twice.
+        """
+        first = random_id()
+        for number, message in enumerate(messages):
+            message.id = (first + number) % 65_536  # no two alike
+            if self._settings.key:
+                secret = dns.tsigkeyring.from_text({self._settings.key: self._settings.secret})
+                message.use_tsig(secret, algorithm=self._settings.algorithm)
+        if not is_query:
+            self.close()
+        is_used = self._socket is not None
+        try:
+            try:
+                return self._send_and_receive(messages, end)
+            except (ConnectionError, EOFError):
+                self.close()
+                if not is_used:
+                    raise
+                return self._send_and_receive(messages, end)
+        except (OSError, EOFError, dns.exception.DNSException) as error:
+            self.close()
+            raise ZoneError(cause=f"{self._settings.server}: {_reason(error)}") from error
+
+    def _send_and_receive(self, messages: Sequence[Message], end: float) -> list[Message]:
+        connection = self._connected(end)
+        wires = [message.to_wire() for message in messages]
+        connection.settimeout(deadline.remaining(end))
+        connection.sendall(b"".join(len(wire).to_bytes(2, "big") + wire for wire in wires))
+        waiting = {message.id: message for message in messages}
+        answers: dict[int, Message] = {}
+        while waiting:
+            wire = _read(connection, int.from_bytes(_read(connection, 2, end), "big"), end)
+            asked = waiting.pop(int.from_bytes(wire[:2], "big"), None)
+            if asked is None:
+                raise OSError("an answer to nothing that was asked")
+            answers[asked.id] = _verified(wire, asked)
+        return [answers[message.id] for message in messages]
+
+    def _connected(self, end: float) -> socket.socket:
+        if self._socket is None:
+            address = self._host
+            if not dns.inet.is_address(address):
+                address = _address(address, deadline.remaining(end))
+            self._socket = socket.create_connection((address, self._port), deadline.remaining(end))
+        return self._socket
+
+
+def _verified(wire: bytes, asked: Message) -> Message:
+    """Return the answer to a message; if that was signed, then so is the answer.
+
+    A refusal may be unsigned: Knot does not sign that it has no such zone.
+    """
+    if not asked.keyring:
+        return dns.message.from_wire(wire)
+    try:
+        answer = dns.message.from_wire(wire, keyring=asked.keyring, request_mac=asked.mac)
+    except dns.exception.FormError:  # it is not signed, else this fails
+        answer = dns.message.from_wire(wire)
+    if not answer.had_tsig and answer.rcode() in {dns.rcode.NOERROR, dns.rcode.NXDOMAIN}:
+        raise OSError("the answer is not signed: see zone_key and zone_secret")
+    return answer
+
+
+def _enclosers(name: str, zone: str) -> Iterator[str]:
+    """Yield the names above a name, up to that of the zone."""
+    while name != zone and "." in name:
+        name = name.partition(".")[2]
+        yield name
+
+
+def _address(host: str, seconds: float) -> str:
+    if host.rstrip(".") == "localhost":
+        return "127.0.0.1"
+    found = dns.resolver.Resolver().resolve_name(host, lifetime=seconds)
+    with suppress(StopIteration):
+        return next(iter(found.addresses()))
+    raise OSError(f"there is no address of {host}")
+
+
+def _read(connection: socket.socket, number: int, end: float) -> bytes:
+    data = bytearray()
+    while len(data) < number:
+        connection.settimeout(deadline.remaining(end))
+        part = connection.recv(number - len(data))
+        if not part:
+            raise EOFError
+        data += part
+    return bytes(data)
+
+
+def _reason(error: Exception) -> str:
+    """Return why a name server did not answer, in a few words."""
+    match error:
+        case TimeoutError() | dns.exception.Timeout():
+            return "no answer in time"
+        case EOFError():
+            return "closed the connection without an answer"
+        case OSError():
+            return str(error.strerror or error)
+        case dns.tsig.PeerBadKey():
+            return "does not know the key (BADKEY)"
+        case dns.tsig.PeerBadSignature():
+            return "the secret of the key is another one there (BADSIG)"
+        case dns.tsig.PeerBadTime():
+            return "its clock differs from the one here (BADTIME)"
+    return str(error) or type(error).__name__

@@ -1,0 +1,92 @@
+"""The stored states of domains that automx manages in DNS: the table ``managed_domain``.
+
+Each change names the version that was read, so that of two programs only one makes a step. The
+callers commit. A change of the served document is told to all workers by the log of changes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sqlalchemy import Delete, Update, select
+from sqlalchemy.exc import IntegrityError
+
+from automx import changelog
+from automx.database import Session, savepoint
+from automx.errors import BadRecordError, ConflictError
+from automx.models import ManagedDomain
+from automx.zones.rollover import State, Step
+
+_MEANWHILE = "Meanwhile, another program has made a step for this domain."
+
+
+def read(session: Session, domain: str) -> State | None:
+    """Return the state of a domain, None if automx does not manage it. Raises BadRecordError."""
+    query = select(ManagedDomain).where(ManagedDomain.c.name == domain)
+    row = session.execute(query).one_or_none()
+    if row is None:
+        return None
+    try:
+        step = Step(row.step)
+    except ValueError as error:
+        raise BadRecordError(cause=f"table managed_domain, {domain}: {error}") from error
+    return State(
+        row.name,
+        row.document,
+        step,
+        row.ttl,
+        row.changed_at,
+        row.due_at,
+        row.next_document,
+        row.old_document,
+        row.version,
+    )
+
+
+def names(session: Session) -> Sequence[str]:
+    """Return the names of all domains that automx manages, in order."""
+    return session.scalars(select(ManagedDomain.c.name).order_by(ManagedDomain.c.name)).all()
+
+
+def write(session: Session, before: State | None, after: State) -> State:
+    """Store a state in place of the one that was read; return it with its new version.
+
+    Raises ConflictError if another program has changed it meanwhile.
+    """
+    version = before.version + 1 if before else 1
+    values = {
+        "document": after.document,
+        "next_document": after.next_document,
+        "old_document": after.old_document,
+        "step": str(after.step),
+        "ttl": after.ttl,
+        "changed_at": after.changed_at,
+        "due_at": after.due_at,
+        "version": version,
+    }
+    if before is None:
+        try:
+            with savepoint(session):
+                session.execute(ManagedDomain.insert().values(name=after.domain, **values))
+        except IntegrityError as error:
+            raise ConflictError(_MEANWHILE) from error
+    else:
+        _only_one(session, ManagedDomain.update().values(values), before)
+    if before is None or before.document != after.document:
+        changelog.write(session, [("domain", after.domain)])
+    return replace(after, version=version)
+
+
+def forget(session: Session, state: State) -> None:
+    """Delete a state: the document is that of the rows again, at once.
+
+    Raises ConflictError if another program has changed it meanwhile.
+    """
+    _only_one(session, ManagedDomain.delete(), state)
+    changelog.write(session, [("domain", state.domain)])
+
+
+def _only_one(session: Session, statement: Delete | Update, state: State) -> None:
+    c = ManagedDomain.c
+    found = session.execute(statement.where(c.name == state.domain, c.version == state.version))
+    if found.rowcount != 1:
+        raise ConflictError(_MEANWHILE)
