@@ -30,6 +30,8 @@ EVERYTHING: frozenset[RowKey] = frozenset({("*", "*")})
 class FoundConfig:
     """The settings of a domain, with its directory and with what the formats made of them.
 
+    ``origin`` is that of the row that decides for the domain, "" if it has none.
+
     ``age`` is None, or how many seconds ago they were read if the database could not be asked again
     when they were due.
 
@@ -42,11 +44,13 @@ class FoundConfig:
         config: ClientConfig,
         ldap_server: LdapServer | None = None,
         *,
+        origin: str = "",
         names: tuple[str, ...] = (),
         rows: frozenset[RowKey] = frozenset(),
     ) -> None:
         self.config = config
         self.ldap_server = ldap_server
+        self.origin = origin
         self.names = names
         self.rows = rows
         self.age: int | None = None

@@ -24,7 +24,7 @@ from automx.clientconfig import ClientConfig, ProviderDetails
 from automx.database import Session, chunks, read_by_key
 from automx.directory.row import LdapServer
 from automx.errors import AddressError, BadRecordError, DisabledDomainError, UnknownDomainError
-from automx.models import DisabledDomain, Domain, Provider, ProviderDetail, metadata
+from automx.models import ORIGINS, DisabledDomain, Domain, Provider, ProviderDetail, metadata
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ _AFTER = (*_BEFORE, "\r", "\n", "\r\n")
 
 _Item = TypeVar("_Item")
 _TABLES = metadata.tables
+_ORIGIN = ORIGINS["domain"]
 
 
 class DomainRow(NamedTuple):
@@ -76,7 +77,13 @@ def find(session: Session, domain: str) -> FoundConfig:
         log.warning("table domain, id %s: no usable %s mail server", row.id, missing)
     made_of = _made_of(row.provider_id, row.ldapserver_id, server_ids, service_ids)
     directory = _ldap_server(connection, row)
-    return FoundConfig(config, directory, names=_other_names(domain, row.name), rows=made_of)
+    return FoundConfig(
+        config,
+        directory,
+        origin=row.origin or "",
+        names=_other_names(domain, row.name),
+        rows=made_of,
+    )
 
 
 def domain_row(session: Session, domain: str) -> DomainRow | None:
@@ -284,10 +291,12 @@ def _domain_query(dialect: str) -> Select[*tuple[Any, ...]]:
             ProviderDetail.c.provider_id.label("details_of"),
             DisabledDomain.c.domain_id.label("disabled_id"),
             DisabledDomain.c.since,
+            _ORIGIN.c.origin,
         )
         .join(Provider, Provider.c.id == Domain.c.provider_id, isouter=True)
         .join(ProviderDetail, ProviderDetail.c.provider_id == Provider.c.id, isouter=True)
         .join(DisabledDomain, DisabledDomain.c.domain_id == Domain.c.id, isouter=True)
+        .join(_ORIGIN, _ORIGIN.c.domain_id == Domain.c.id, isouter=True)
         .where(lower_name(dialect).in_(bindparam("names", expanding=True)))
         .order_by(Domain.c.id)
     )

@@ -31,7 +31,7 @@ from automx.check.network import Network, NetworkError
 from automx.check.settings import check_settings
 from automx.check.web import WebChecks
 from automx.clientconfig import Service, ServiceType
-from automx.config import DirectorySettings, make
+from automx.config import make
 from automx.database import open_session
 from automx.errors import BadRecordError
 from automx.migrations import upgrade
@@ -892,7 +892,7 @@ def test_a_bug_in_one_check_takes_no_other_with_it(monkeypatch: pytest.MonkeyPat
     network = Network(name_server="127.0.0.1", timeout=1)
     targets = [Target("example.com", trouble)]
     found = dict(
-        check.check_domains(targets, network, host="h.test", ldap_options=DirectorySettings())
+        check.check_domains(targets, network, host="h.test", settings=make(db_uri="sqlite://"))
     )
     text = "this check itself failed: KeyError: 'oops'"
     bug = Finding("", Level.ERROR, "automx check", text, "please report this")
@@ -911,7 +911,7 @@ def test_whatever_hangs_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network(name_server="127.0.0.1", timeout=0.1)
     targets = [Target("example.com", trouble)]
     found = dict(
-        check.check_domains(targets, network, host="h.test", ldap_options=DirectorySettings())
+        check.check_domains(targets, network, host="h.test", settings=make(db_uri="sqlite://"))
     )
     released.set()
     text = "the checks of this domain did not end within 1.6 s"

@@ -98,7 +98,7 @@ def _check(call: Call) -> Response:
             targets,
             network,
             host="" if is_ip(name) else name,
-            ldap_options=settings.directory,
+            settings=settings,
         )
         found = [finding.document() for _, findings in work for finding in findings]
     finally:

@@ -18,10 +18,12 @@ from automx.check.finding import Check, Finding, Level
 from automx.check.mail import MailChecks
 from automx.check.mx import MxChecks
 from automx.check.network import Network
+from automx.check.people import PeopleChecks
 from automx.check.records import RecordChecks
 from automx.check.web import WebChecks
-from automx.config import DirectorySettings
+from automx.config import Settings
 from automx.database import Session
+from automx.directory.pool import source_of_people
 from automx.errors import (
     AddressError,
     BadRecordError,
@@ -82,7 +84,7 @@ def _target(session: Session, domain: str) -> Target:
 
 
 def check_domains(
-    targets: Sequence[Target], network: Network, *, host: str, ldap_options: DirectorySettings
+    targets: Sequence[Target], network: Network, *, host: str, settings: Settings
 ) -> Iterator[tuple[str, list[Finding]]]:
     """Yield each domain with its findings when its checks have ended; "" is that of ``host``.
 
@@ -90,8 +92,7 @@ def check_domains(
     (15 + their number) times the timeout of ``network``.
     """
     domains: dict[str, Check] = {
-        target.domain: partial(_check_domain, target, network, host, ldap_options)
-        for target in targets
+        target.domain: partial(_check_domain, target, network, host, settings) for target in targets
     }
     if host and targets:
         domains[""] = partial(web.check_service, network, host)
@@ -99,7 +100,7 @@ def check_domains(
 
 
 def _check_domain(
-    target: Target, network: Network, host: str, ldap_options: DirectorySettings
+    target: Target, network: Network, host: str, settings: Settings
 ) -> Iterator[Finding | Check]:
     """Yield the checks of a domain, after the one query that all of them need."""
     if isinstance(target.found, Finding):
@@ -113,4 +114,6 @@ def _check_domain(
     yield from MailChecks(domain, network, config).checks()
     yield from MxChecks(domain, network, config).checks()
     if server is not None:
-        yield from DirectoryChecks(domain, network, server, ldap_options).checks()
+        yield from DirectoryChecks(domain, network, server, settings.directory).checks()
+    elif source := source_of_people(settings.sources, target.found.origin, domain):
+        yield from PeopleChecks(domain, network, source).checks()

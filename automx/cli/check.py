@@ -135,7 +135,7 @@ def _examine(
         targets = load_targets(session, domains)
         report.found[""] += _accounts(session, settings.accounts, network)
     report.domains = [target.domain for target in targets]
-    work = check_domains(targets, network, host=service, ldap_options=settings.directory)
+    work = check_domains(targets, network, host=service, settings=settings)
     file = sys.stderr if sys.stderr.isatty() else io.StringIO()
     with click.progressbar(length=len(targets), label="Checking", file=file) as bar:
         for domain, found in work:
