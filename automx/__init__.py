@@ -44,7 +44,7 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
         reading,
         memory,
         follower,
-        pool.Directories(settings.directory),
+        pool.Directories(settings.directory, settings.sources),
         backends.Backends(settings.accounts, KeyStates(session.new_session)),
         limits.Limits(settings.limits),
         drawings.Drawings(),

@@ -96,6 +96,8 @@ class Common:
 class FoundConfig:
     """The settings of a domain, with its directory and with what the formats made of them.
 
+    ``origin`` is that of the row that decides for the domain, "" if it has none.
+
     ``age`` is None, or how many seconds ago they were read if the database could not be asked again
     when they were due.
 
@@ -113,6 +115,7 @@ class FoundConfig:
         config: ClientConfig,
         ldap_server: LdapServer | None = None,
         *,
+        origin: str = "",
         names: tuple[str, ...] = (),
         rows: frozenset[RowKey] = frozenset(),
         read_at: float | None = None,
@@ -121,6 +124,7 @@ class FoundConfig:
     ) -> None:
         self.config = config
         self.ldap_server = ldap_server
+        self.origin = origin
         self.names = names
         self.rows = rows
         self.read_at = read_at

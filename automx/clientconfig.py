@@ -257,6 +257,17 @@ class ClientConfig:
             display_name=display_name,
         )
 
+    def special_login(self, login_name: str, address: EmailAddress) -> str:
+        """Return a login name, or "" if that of all servers is the same for this address anyway.
+
+        Then the documents of a person who exists do not differ from those of one who does not.
+        Mail servers read login names in any case.
+        """
+        texts = {s.user_name for s in self.mail_servers if s.user_name}
+        texts |= {s.user_name for s in self.services}
+        names = {(expand(text, self.domain, address) or "").lower() for text in texts}
+        return "" if names <= {login_name.lower()} else login_name
+
     def for_address(self, address: EmailAddress | None) -> "ClientConfig":
         """Return the settings with all placeholders expanded.
 

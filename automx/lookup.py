@@ -34,6 +34,7 @@ from automx.clientconfig import ClientConfig
 from automx.database import Session, chunks, read_by_key
 from automx.errors import AddressError, BadRecordError, DisabledDomainError, UnknownDomainError
 from automx.models import (
+    ORIGINS,
     DisabledDomain,
     Domain,
     ManagedDomain,
@@ -52,13 +53,14 @@ _AFTER = (*_BEFORE, "\r", "\n", "\r\n")
 _UNCUT = 1_000  # characters; MySQL cuts longer texts off at its group_concat_max_len
 
 _TABLES = metadata.tables
+_ORIGIN = ORIGINS["domain"]
 
 
 class _Row(NamedTuple):
     """A row of ``domain``, with the ids that it refers to.
 
     ``is_off`` is whether it is disabled, ``document`` the stored PACC document of the domain that
-    was asked for.
+    was asked for, ``origin`` that of the row.
     """
 
     id: int
@@ -67,6 +69,7 @@ class _Row(NamedTuple):
     ldapserver_id: int | None
     is_off: bool
     document: bytes | None
+    origin: str | None
     servers: tuple[int, ...]
     services: tuple[int, ...]
 
@@ -122,6 +125,7 @@ def _found(session: Session, domain: str, row: _Row, memory: RowMemory | None) -
         read_at=read_at,
         common=common,
         stored_pacc=row.document,
+        origin=row.origin or "",
     )
 
 
@@ -306,12 +310,14 @@ def _rows_named(session: Session, domain: str, names: Sequence[str]) -> Iterator
         values |= {f"name_{index}": name for index, name in enumerate(names)}
     text, order = _domain_query(dialect, 0 if "names" in values else len(names))
     parameters = values if order is None else tuple(map(values.__getitem__, order))
-    for row_id, name, provider, directory, off, document, *linked in session.rows(text, parameters):
+    for row_id, name, provider, directory, off, *others, servers, services in session.rows(
+        text, parameters
+    ):
         links = (
-            _linked(session, table, row_id, text_)
-            for table, text_ in zip(("server", "davserver"), linked, strict=True)
+            _linked(session, table, row_id, ids)
+            for table, ids in (("server", servers), ("davserver", services))
         )
-        yield _Row(row_id, name, provider, directory, off is not None, document, *links)
+        yield _Row(row_id, name, provider, directory, off is not None, *others, *links)
 
 
 def _linked(session: Session, table: str, domain: int, text: str | None) -> tuple[int, ...]:
@@ -394,8 +400,9 @@ def _domain_query(dialect: Dialect, number: int) -> tuple[str, tuple[str, ...] |
     stored = select(ManagedDomain.c.document).where(is_asked).scalar_subquery()
     columns = (Domain.c.id, Domain.c.name, Domain.c.provider_id, Domain.c.ldapserver_id)
     query = (
-        select(*columns, DisabledDomain.c.domain_id, stored, servers, services)
+        select(*columns, DisabledDomain.c.domain_id, stored, _ORIGIN.c.origin, servers, services)
         .join(DisabledDomain, DisabledDomain.c.domain_id == Domain.c.id, isouter=True)
+        .join(_ORIGIN, _ORIGIN.c.domain_id == Domain.c.id, isouter=True)
         .where(fits)
         .order_by(Domain.c.id)
     )

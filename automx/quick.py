@@ -117,7 +117,9 @@ class Quick:
         return edge.read(environ, self._proxy_count)
 
     def _answer(self, asked: Asked, found: FoundConfig) -> Answer | None:
-        if found.age is not None or found.ldap_server is not None:
+        config, directories = found.config, self._parts.directories
+        directory = directories.of(found.ldap_server, found.origin, config.domain)
+        if found.age is not None or directory is not None:
             return None
         answer = self._makers[asked.path](found)
         if answer is not None:

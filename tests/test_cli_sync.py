@@ -246,3 +246,17 @@ def test_a_server_that_cannot_synchronize_does_not_start(
     env |= {"AUTOMX_SYNC_IN_SERVER": "yes", **variables}
     result = attempt("serve", env=env)
     assert (result.returncode, result.stderr) == (1, f"automx: {text}\n")
+
+
+def test_a_source_that_knows_people_only_is_not_read(
+    env: dict[str, str], database: Path, tmp_path: Path
+) -> None:
+    people = {
+        "AUTOMX_SOURCE_PEOPLE_TYPE": "sql",
+        "AUTOMX_SOURCE_PEOPLE_URI": f"sqlite:///{tmp_path}/nothing.sqlite",
+        "AUTOMX_SOURCE_PEOPLE_PEOPLE": "postfixadmin",
+        "AUTOMX_SOURCE_PEOPLE_DOMAINS": "*",
+    }
+    assert "Source people" not in automx("sync", env=env | people)
+    result = attempt("sync", "people", env=env | people)
+    assert (result.returncode, "sources are mail, other." in result.stderr) == (2, True)

@@ -14,18 +14,12 @@ import pytest
 
 from automx.address import EmailAddress
 from automx.config import DirectorySettings
-from automx.directory import pool as directories_pool
+from automx.directory import lookups
 from automx.directory.connection import Host, TlsMode
 from automx.directory.hoststate import RETRY_SECONDS
-from automx.directory.pool import (
-    ALL_LOOKUPS,
-    LOOKUPS,
-    Directories,
-    DirectoryError,
-    Person,
-    credentials,
-    hosts,
-)
+from automx.directory.lookups import ALL_LOOKUPS, LOOKUPS
+from automx.directory.person import DirectoryError, Person
+from automx.directory.pool import Directories, credentials, hosts
 from automx.directory.row import LdapServer
 from automx.errors import SettingsError
 from automx.rows import BadRowError, ldap_server
@@ -672,7 +666,7 @@ def test_silent_directories_take_few_threads_and_leave_others_alone(
     make_finder: MakeFinder, directory: Directory, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     """Whatever number of clients asks, and of directories is silent."""
-    monkeypatch.setattr("automx.directory.pool.BRIEF_SECONDS", 0.0)
+    monkeypatch.setattr("automx.directory.lookups.BRIEF_SECONDS", 0.0)
     finder = make_finder(timeout=GRACE, starttls="no")
     assert finder.find(directory) is not None
     with silent_socket() as port, ThreadPoolExecutor(100) as pool:
@@ -680,7 +674,7 @@ def test_silent_directories_take_few_threads_and_leave_others_alone(
         columns: list[dict[str, Any]] = [{"name": name, "id": 100 + row} for row in range(rows)]
         asked = [pool.submit(finder.find, directory, **columns[n % rows]) for n in range(100)]
         wait_until(lambda: sum(each.done() for each in asked) >= 76, "the answers to most clients")
-        busy = [len(each._attempts) for each in finder.directories._directories.values()]
+        busy = [len(each._lookups._running) for each in finder.directories._directories.values()]
         if rows == 1:
             assert finder.find(directory) is not None
         finder.directories.close()
@@ -766,7 +760,7 @@ def test_threads_share_a_few_connections(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # A busy machine is no silent directory.
-    monkeypatch.setattr(directories_pool, "STALL_SECONDS", 60)
+    monkeypatch.setattr(lookups, "STALL_SECONDS", 60)
     columns = ldaps(directory) if encryption == "ldaps" else {}
     finder = make_finder(starttls="no") if encryption == "none" else secure
 

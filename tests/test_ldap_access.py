@@ -13,7 +13,8 @@ from flask import Flask
 from automx.address import EmailAddress
 from automx.config import DirectorySettings
 from automx.directory.connection import Host, TlsMode
-from automx.directory.pool import Directories, DirectoryError, Person, hosts
+from automx.directory.person import DirectoryError, Person
+from automx.directory.pool import Directories, hosts
 from automx.errors import SettingsError
 from automx.rows import BadRowError, ldap_server
 from tests.commandline import attempt

@@ -17,7 +17,8 @@ from automx.check.finding import Check, Finding
 from automx.check.network import Network
 from automx.config import DirectorySettings
 from automx.directory.hoststate import RETRY_SECONDS
-from automx.directory.pool import Directories, DirectoryError, Person
+from automx.directory.person import DirectoryError, Person
+from automx.directory.pool import Directories
 from automx.rows import ldap_server
 from tests.commandline import attempt
 from tests.conftest import Execute

@@ -14,7 +14,8 @@ from werkzeug.test import TestResponse
 
 from automx.address import EmailAddress
 from automx.config import DirectorySettings
-from automx.directory.pool import Directories, Person
+from automx.directory.person import Person
+from automx.directory.pool import Directories
 from automx.directory.row import LdapServer
 from automx.rows import ldap_server
 from tests.conftest import Execute

@@ -256,3 +256,74 @@ def test_the_documentation_names_every_key_of_a_source() -> None:
     ]
     assert names == list(SOURCE_KEYS)
     assert "#[source.NAME]\n" in reference.configuration_file()
+
+
+PEOPLE = "[source.a]\ntype = sql\nuri = sqlite:////srv/mail.sqlite\n"
+QUERY = "SELECT login FROM people WHERE mail = :address"
+
+
+@pytest.mark.parametrize(
+    ("text", "domains", "people"),
+    [
+        ("preset = postfixadmin\n", True, False),
+        ("preset = postfixadmin\npeople = no\n", True, False),
+        ("preset = postfixadmin\npeople = yes\n", True, True),
+        ("preset = postfixadmin\npeople = mailcow\n", True, True),
+        (f"preset = postfixadmin\npeople_query = {QUERY}\n", True, True),
+        ("people = modoboa\ndomains = *\n", False, True),
+        (f"people_query = {QUERY};\ndomains = Example.com, *.example.org\n", False, True),
+        (f"people = no\npeople_query = {QUERY}\ndomains = *\n", False, False),
+        ("query = SELECT 1 AS domain\npeople = mailcow\npeople_timeout = 0.5\n", True, True),
+    ],
+)
+def test_a_source_knows_domains_or_people_or_both(
+    conf: Path, text: str, domains: bool, people: bool
+) -> None:
+    [source] = sources(conf, PEOPLE + text)
+    assert (source.finds_domains, source.finds_people) == (domains, people)
+    assert source.people_query in {"", QUERY}
+    assert set(source.domains) <= {"*", "example.com", "*.example.org"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "query is missing: the type sql needs it"),
+        (
+            "people = mailcow\n",
+            "query or domains is missing: for which domains people are looked up",
+        ),
+        (
+            "people = yes\ndomains = *\n",
+            "people must name a preset: one of postfixadmin, mailcow, modoboa; or people_query",
+        ),
+        (
+            f"people = mailcow\npeople_query = {QUERY}\ndomains = *\n",
+            "people and people_query exclude each other",
+        ),
+        ("preset = iredmail-ldap\n", "the preset iredmail-ldap is of the type ldap"),
+    ],
+)
+def test_settings_of_people_fit_each_other(conf: Path, text: str, expected: str) -> None:
+    assert error(conf, PEOPLE + text) == f"[source.a]: {expected}"
+
+
+def test_only_databases_have_people(conf: Path) -> None:
+    text = "[source.a]\ntype = file\nfile = /srv/domains\npeople = mailcow\n"
+    assert error(conf, text) == "[source.a]: people has no meaning for the type file"
+
+
+@pytest.mark.parametrize("value", ["exa mple..com", "*.*.com", "a*.com", "müller.de", "http://x"])
+def test_domains_are_names_and_wildcards(conf: Path, value: str) -> None:
+    assert error(conf, f"{PEOPLE}people = mailcow\ndomains = {value}\n") == (
+        f"{conf}, [source.a]: domains must be domains or wildcards such as example.com"
+        " *.example.org, in ASCII"
+    )
+
+
+def test_a_placeholder_in_quotes_stops_the_program(conf: Path) -> None:
+    text = f"{PEOPLE}domains = *\npeople_query = SELECT a AS login FROM t WHERE m = ':address'\n"
+    assert error(conf, text) == (
+        f"{conf}, [source.a]: people_query must be a query whose placeholders stand without quotes"
+        " and not in comments: :address, not ':address'"
+    )

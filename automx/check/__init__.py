@@ -18,11 +18,13 @@ from automx.check.finding import Check, Finding, Level
 from automx.check.mail import MailChecks
 from automx.check.mx import MxChecks
 from automx.check.network import Network
+from automx.check.people import PeopleChecks
 from automx.check.records import RecordChecks
 from automx.check.web import WebChecks
 from automx.check.zones import ZoneChecks
 from automx.config import Settings
 from automx.database import Session
+from automx.directory.pool import source_of_people
 from automx.errors import (
     AddressError,
     BadRecordError,
@@ -122,3 +124,5 @@ def _check_domain(
     yield from MxChecks(domain, network, config).checks()
     if server is not None:
         yield from DirectoryChecks(domain, network, server, settings.directory).checks()
+    elif source := source_of_people(settings.sources, target.found.origin, domain):
+        yield from PeopleChecks(domain, network, source).checks()

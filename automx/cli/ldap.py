@@ -16,7 +16,7 @@ from automx.directory.connection import (
     LogInStep,
     TlsMode,
 )
-from automx.directory.pool import Person
+from automx.directory.person import NOBODY, Person
 from automx.directory.row import LdapServer
 from automx.errors import AutomxError
 from automx.lookup import find
@@ -49,6 +49,11 @@ def test(context: Context, address: str) -> None:
         found = find(session, person.domain)
     server = found.ldap_server
     if server is None:
+        if source := pool.source_of_people(context.settings.sources, found.origin, person.domain):
+            raise AutomxError(
+                f"the people of {person.domain} are looked up by SQL, in the source {source.name}:"
+                f" see automx show {person} and automx check {person.domain}"
+            )
         raise AutomxError(
             f"the domain {person.domain} names no ldapserver: set domain.ldapserver_id if its"
             " people shall be looked up"
@@ -128,7 +133,7 @@ def _try(
     if len(entries) != 1:
         why = "must find one entry only" if entries else "finds no entry with this address"
         _say("", f"The person is taken for unknown: the filter {why}.")
-        return pool.NOBODY
+        return NOBODY
     for name, values in entries[0]["raw_attributes"].items():
         _say(f"  {name}", ", ".join(repr(value.decode(errors="replace")) for value in values))
     return pool.person(server, entries[0], address)

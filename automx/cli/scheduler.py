@@ -82,8 +82,9 @@ def of(settings: Settings) -> Scheduler | None:
     """
     if not settings.sync_in_server:
         return None
-    if not settings.sources:
+    sources = [source for source in settings.sources if source.finds_domains]
+    if not sources:
         raise SettingsError("sync_in_server needs a source: a section [source.NAME]")
     if is_in_memory(settings.db_uri):
         raise SettingsError("sync_in_server needs a database that is not in memory")
-    return Scheduler(settings.sources)
+    return Scheduler(sources)

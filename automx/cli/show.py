@@ -41,13 +41,18 @@ def personal_config(context: Context, address: EmailAddress) -> ClientConfig:
     """
     with context.session() as session:
         found = find(session, address.domain)
-    if found.ldap_server is None:
+    settings = context.settings
+    if found.ldap_server is None and not settings.sources:
         return found.config
-    from automx.directory.pool import NOBODY, Directories  # noqa: PLC0415 - few domains need it
+    from automx.directory.pool import Directories  # noqa: PLC0415 - few domains need it
 
-    with closing(Directories(context.settings.directory)) as directories:
-        known = directories.find(found.ldap_server, address) or NOBODY
-    return found.config.for_person(known.login_name, known.display_name)
+    with closing(Directories(settings.directory, settings.sources)) as directories:
+        directory = directories.of(found.ldap_server, found.origin, address.domain)
+        known = None if directory is None else directories.find(directory, address)
+    if known is None:
+        return found.config
+    login_name = found.config.special_login(known.login_name, address)
+    return found.config.for_person(login_name, known.display_name)
 
 
 def _text(config: ClientConfig, address: EmailAddress) -> str:

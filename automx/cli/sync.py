@@ -58,7 +58,8 @@ def sync(
     A domain that is gone is disabled first, and deleted after keep_days. Rows of other origins are
     never changed.
     """
-    chosen = _chosen(context.settings.sources, names)
+    known = [source for source in context.settings.sources if source.finds_domains]
+    chosen = _chosen(known, names)
     run = partial(
         synchronization.synchronize, now=context.now, adopt=adopt, force=force, dry_run=dry_run
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
-from automx.config import values
+from automx.config import peoplequery, values
 from automx.config.keys import keys_of, names_of, setting
 from automx.errors import SettingsError
 
@@ -14,6 +14,9 @@ TYPES = ("sql", "ldap", "command", "file", "mailcow")
 
 # Preset -> the type of its source. Their queries stand in automx/sources/presets.py.
 PRESETS = {"postfixadmin": "sql", "modoboa": "sql", "iredmail-ldap": "ldap"}
+
+# Presets of queries for people; their text stands in automx/directory/queries.py.
+PEOPLE_PRESETS = ("postfixadmin", "mailcow", "modoboa")
 
 # Type -> the keys that it must have, and others that only some types can have.
 _NEEDED: Mapping[str, tuple[str, ...]] = {
@@ -23,7 +26,10 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "file": ("file",),
     "mailcow": ("uri", "token"),
 }
-_ALLOWED: Mapping[str, tuple[str, ...]] = {"ldap": ("bind_user", "bind_password")}
+_ALLOWED: Mapping[str, tuple[str, ...]] = {
+    "ldap": ("bind_user", "bind_password"),
+    "sql": ("people", "people_query", "domains"),
+}
 # What a preset knows.
 _OF_PRESET = ("query", "search_filter", "attributes")
 
@@ -86,6 +92,22 @@ class SourceSettings:
 
     keep_days: After how many days a domain that is gone is deleted; it is disabled until then. `0`:
     never.
+
+    people: Look up [login names of people](people.md) in the database: `yes` (by the query for
+    people of the `preset`), `no`, or the name of a preset: `postfixadmin`, `mailcow`, `modoboa`.
+
+    people_query: The query (`SELECT`) that finds the login name of a person, in place of that of a
+    preset. Its columns are `login`, and if it is wanted `name`; its placeholders are `:address`,
+    `:local` and `:domain`, without quotes around them, in lower case. Further lines are indented.
+
+    domains: The domains whose people are looked up: names or wildcards such as `*.example.com`,
+    with blanks between. By default, those that the source has found.
+
+    people_timeout: How long a look-up of a person may take in all, in seconds, at most 60; then the
+    client is asked to try again later.
+
+    people_cache_seconds: How long, in seconds, each worker remembers what was found of a person.
+    `0` keeps nothing.
     """
 
     name: str = ""
@@ -113,12 +135,37 @@ class SourceSettings:
     timeout: float = setting("timeout", values.positive_seconds, "30")
     max_removed: values.Share = setting("max_removed", values.share, "10%")  # noqa: RUF009
     keep_days: int = setting("keep_days", values.days, "30")
+    people: str = setting("people", values.one_of(("", "yes", "no", *PEOPLE_PRESETS)))
+    people_query: str = setting("people_query", peoplequery.checked)
+    domains: tuple[str, ...] = setting("domains", values.domains)
+    people_timeout: float = setting("people_timeout", values.call_seconds, "3")
+    people_cache_seconds: float = setting("people_cache_seconds", values.seconds, "60")
     # Where the value of each key came from.
     given_by: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def values(self) -> dict[str, object]:
         """Return the value of each key."""
         return {name: getattr(self, one.path) for name, one in SOURCE_KEYS.items()}
+
+    @property
+    def origin(self) -> str:
+        """The origin of the rows of this source; no document can have it."""
+        return f"source:{self.name}"
+
+    @property
+    def finds_domains(self) -> bool:
+        """Whether the source says which domains there are; else it knows people only."""
+        return self.type != "sql" or bool(self.query or self.preset)
+
+    @property
+    def people_preset(self) -> str:
+        """The preset whose query finds people; "" if there is none, or an own query."""
+        return self.preset if self.people == "yes" else self.people.removeprefix("no")
+
+    @property
+    def finds_people(self) -> bool:
+        """Whether the login names of people are looked up in this source."""
+        return self.people != "no" and bool(self.people_query or self.people_preset)
 
 
 SOURCE_KEYS = {one.name: one for one in keys_of(SourceSettings)}
@@ -172,14 +219,31 @@ def _checked(source: SourceSettings, mailcow: Mapping[str, str]) -> SourceSettin
     for name in {name for names in (*_NEEDED.values(), *_ALLOWED.values()) for name in names}:
         if getattr(source, name) and name not in known:
             raise SettingsError(f"{here}: {name} has no meaning for the type {kind}")
+    knows_people = kind == "sql" and bool(source.people or source.people_query)
     for name in _NEEDED[kind]:
-        if not getattr(source, name) and not (of_preset and name in _OF_PRESET):
+        is_known = (of_preset and name in _OF_PRESET) or (knows_people and name == "query")
+        if not getattr(source, name) and not is_known:
             raise SettingsError(f"{here}: {name} is missing: the type {kind} needs it")
     if kind == "ldap" and source.attributes and "domain" not in source.attributes:
         raise SettingsError(f"{here}: attributes must name that of domain, such as domain=cn")
+    if knows_people:
+        _check_people(source, here)
     if read := _URIS.get(kind):
         try:
             source = replace(source, uri=read(source.uri))
         except ValueError as error:
             raise SettingsError(f"{here}: uri must be {error}") from None
     return source
+
+
+def _check_people(source: SourceSettings, here: str) -> None:
+    """Raise SettingsError for settings of people that do not fit each other."""
+    if source.people_query and source.people not in {"", "no"}:
+        raise SettingsError(f"{here}: people and people_query exclude each other")
+    if source.people == "yes" and source.preset not in PEOPLE_PRESETS:
+        known = ", ".join(PEOPLE_PRESETS)
+        raise SettingsError(f"{here}: people must name a preset: one of {known}; or people_query")
+    if not source.domains and not source.finds_domains:
+        raise SettingsError(
+            f"{here}: query or domains is missing: for which domains people are looked up"
+        )

@@ -51,6 +51,7 @@ _UP_TO_60 = r"(?=.*[1-9])([0-5]?\d(\.\d{1,3})?|60(\.0{1,3})?)"
 _PERIOD = r"\d{1,9}\s*(/|per)\s*(\d{1,9}\s*)?(second|minute|hour|day|month|year)s?"
 _REDIS = r"(redis|rediss|redis\+unix)://[!-~]+"
 _LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_DOMAIN_LABEL = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST_NAME = rf"(?i)(({_LABEL}\.)*(?=[a-z]){_LABEL})?"  # unlike the last label of an IP address
 _NAME = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"  # a label of any domain name
 _TRUE, _FALSE = ("yes", "true", "on", "1"), ("no", "false", "off", "0")
@@ -131,6 +132,15 @@ _SAID = ("domain", "active", "provider", "like", "alias_of", "aliases")
 def words(text: str) -> tuple[str, ...]:
     """Return words with blanks or commas between."""
     return tuple(filter(None, re.split(r"[\s,]+", text)))
+
+
+def domains(text: str) -> tuple[str, ...]:
+    """Return names of domains, as A-labels in lower case, and wildcards."""
+    found = words(text.lower())
+    for word in found:
+        if not re.fullmatch(rf"\*|(\*\.)?{_DOMAIN_LABEL}(\.{_DOMAIN_LABEL})*", word):
+            raise ValueError("domains or wildcards such as example.com *.example.org, in ASCII")
+    return found
 
 
 def absolute_path(text: str) -> str:

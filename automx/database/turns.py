@@ -209,6 +209,8 @@ class Turns:
     def _probe(self) -> None:
         while not self._is_closed:
             sleep(PAUSE_SECONDS)
+            if self._is_closed:
+                return
             turn = Turn(monotonic(), self.seconds)
             with self._lock:
                 self._turns.add(turn)
@@ -217,6 +219,8 @@ class Turns:
             with contextlib.suppress(Exception), self.engine.connect() as connection:
                 if self._is_sqlite:  # to connect proves nothing
                     connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
+            if self._is_closed:  # meanwhile
+                self.engine.dispose()
             with self._lock:
                 self._turns.discard(turn)
                 if turn.is_away:

@@ -8,54 +8,27 @@ what failed.
 import logging
 import ssl
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass
 from operator import attrgetter
-from threading import BoundedSemaphore, Lock
+from threading import Lock
 from time import monotonic
 from typing import Any
 
 from cachetools import TTLCache, cachedmethod
 
 from automx import deadline
-from automx.address import PLACEHOLDER, EmailAddress, is_loopback
-from automx.clientconfig import FORBIDDEN
-from automx.config import DirectorySettings
+from automx.address import EmailAddress, is_loopback, names_for
+from automx.config import DirectorySettings, SourceSettings
 from automx.directory.connection import Credentials, Host, HostError, TlsMode
+from automx.directory.database import PeopleDatabase
 from automx.directory.hoststate import Attempt, Clock, HostState, share
+from automx.directory.lookups import Lookups, Places
+from automx.directory.person import DirectoryError, Person, usable
 from automx.directory.row import LdapServer
-from automx.errors import SettingsError, UnavailableError
+from automx.errors import SettingsError
 
 log = logging.getLogger(__name__)
-
-LOOKUPS = 4  # how many look-ups of a directory run at once, so that one cannot take all threads
-# A silent directory must not take the threads of a worker (32 in `automx serve`), which other
-# domains need: so many look-ups run at once in all directories together, and so many wait for
-# their turn with patience. Together, that is three quarters of the threads.
-ALL_LOOKUPS = 12
-QUEUE = 12
-# How long, in seconds, a directory may give no answer until those in the queue give up, and until
-# all others do. A healthy one answers in milliseconds: there, each of a burst gets its turn.
-STALL_SECONDS = 0.5
-BRIEF_SECONDS = 0.15
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """What a directory says of an address; "" where it says nothing."""
-
-    login_name: str
-    display_name: str
-
-
-NOBODY = Person("", "")
-
-
-class DirectoryError(UnavailableError):
-    """A directory cannot be asked; the cause was logged when the outage began."""
-
-    is_logged = True
 
 
 def hosts(server: LdapServer, settings: DirectorySettings) -> list[Host]:
@@ -96,16 +69,32 @@ def credentials(
     )
 
 
-class Directories:
-    """All directories of a process, with their connections and what they said; threads share it."""
+# What knows people: a row of ``ldapserver``, or a source with a query for people.
+Directory = LdapServer | SourceSettings
 
-    def __init__(self, settings: DirectorySettings, *, now: Clock = monotonic) -> None:
+
+class Directories:
+    """All directories of a process, with their connections and what they said; threads share it.
+
+    ``sources`` are those of the settings; some of them know people.
+    """
+
+    def __init__(
+        self,
+        settings: DirectorySettings,
+        sources: Sequence[SourceSettings] = (),
+        *,
+        now: Clock = monotonic,
+    ) -> None:
         self.settings = settings
+        self._sources = tuple(source for source in sources if source.finds_people)
         self._now = now
         self._lock = Lock()
         self._directories: dict[int, _Directory] = {}
-        self._turns = BoundedSemaphore(ALL_LOOKUPS)
-        self._queue = BoundedSemaphore(QUEUE)
+        self._places = Places()
+        self._databases = {
+            source.name: PeopleDatabase(source, self._places, now) for source in self._sources
+        }
         self._people: TTLCache[tuple[LdapServer, str], Person | None]
         self._people = TTLCache(settings.cache_size, settings.cache_seconds, now)
         # The system's authorities are loaded when they are needed; a wrong file is reported now.
@@ -115,18 +104,33 @@ class Directories:
         if not settings.verify:
             log.warning("ldap_verify = no: anyone on the way to a directory can read and forge")
 
+    def of(self, server: LdapServer | None, origin: str, domain: str) -> Directory | None:
+        """Return what knows the people of a domain, None if nothing does.
+
+        ``server`` is the directory of its row, and ``origin`` that of the row. The directory of the
+        row goes before all sources; of these, the first of the settings that fits.
+        """
+        if server is not None or not self._sources:
+            return server
+        return source_of_people(self._sources, origin, domain)
+
+    def find(self, directory: Directory, address: EmailAddress) -> Person | None:
+        """Return what a directory says of an address, or None if it does not know it.
+
+        Answers come from memory if they are fresh enough. Raises DirectoryError if the directory
+        does not answer in time.
+        """
+        if isinstance(directory, SourceSettings):
+            return self._databases[directory.name].find(address)
+        return self._find(directory, address)
+
     @cachedmethod(
         cache=attrgetter("_people"),
         # In its own case: a stranger's spelling must not stand in the login name of others.
         key=lambda _, server, address: (server, address),
         lock=attrgetter("_lock"),
     )
-    def find(self, server: LdapServer, address: EmailAddress) -> Person | None:
-        """Return what a directory says of an address, or None if it does not know it.
-
-        Answers come from memory if they are fresh enough. Raises DirectoryError if no host answers
-        in time.
-        """
+    def _find(self, server: LdapServer, address: EmailAddress) -> Person | None:
         return self._directory(server).find(address)
 
     def close(self) -> None:
@@ -136,6 +140,8 @@ class Directories:
             self._directories.clear()
         for directory in directories:
             directory.close()
+        for database in self._databases.values():
+            database.close()
 
     def _directory(self, server: LdapServer) -> "_Directory":
         with self._lock:
@@ -144,10 +150,7 @@ class Directories:
                 if directory is not None:
                     directory.close()
                 access = credentials(server, self.settings, self._context_for(server))
-                turns = (BoundedSemaphore(LOOKUPS), self._turns)
-                directory = _Directory(
-                    server, self.settings, access, self._now, turns=turns, queue=self._queue
-                )
+                directory = _Directory(server, self.settings, access, self._now, self._places)
                 self._directories[server.id] = directory
             return directory
 
@@ -157,6 +160,21 @@ class Directories:
         if self._context is None:
             self._context = tls_context(self.settings)
         return self._context
+
+
+def source_of_people(
+    sources: Sequence[SourceSettings], origin: str, domain: str
+) -> SourceSettings | None:
+    """Return the first source that knows the people of a domain, None if there is none.
+
+    ``origin`` is that of the row that decides for the domain.
+    """
+    names = {*names_for(domain)}
+    for source in sources:
+        is_its = not names.isdisjoint(source.domains) if source.domains else source.origin == origin
+        if is_its and source.finds_people:
+            return source
+    return None
 
 
 def tls_context(settings: DirectorySettings, row_id: int | None = None) -> ssl.SSLContext:
@@ -185,7 +203,7 @@ def tls_context(settings: DirectorySettings, row_id: int | None = None) -> ssl.S
 
 
 class _Directory:
-    """The hosts of one row; a look-up takes all of ``turns``, and perhaps waits in ``queue``."""
+    """The hosts of one row."""
 
     def __init__(
         self,
@@ -193,66 +211,30 @@ class _Directory:
         settings: DirectorySettings,
         access: Credentials,
         now: Clock,
-        *,
-        turns: Sequence[BoundedSemaphore],
-        queue: BoundedSemaphore,
+        places: Places,
     ) -> None:
         self.server = server
         self._timeout = settings.timeout
         self._lock = Lock()
-        self._turns = turns
-        self._queue = queue
-        self._answered_at = 0.0
         self._states = [HostState(host, server, access, now) for host in hosts(server, settings)]
-        self._attempts: list[Attempt] = []
-        self._threads = ThreadPoolExecutor(
-            LOOKUPS + len(server.hosts), thread_name_prefix=f"ldap-{server.id}"
-        )
+        self._lookups = Lookups(places, f"ldap-{server.id}", spare=len(server.hosts))
 
     def find(self, address: EmailAddress) -> Person | None:
         end = deadline.after(self._timeout)
-        with ExitStack() as ends:
-            self._take_turn(end, ends)
+        with self._lookups.turn(end), ExitStack() as ends:
             attempt = Attempt(monotonic(), end)
-            with self._lock:
-                self._attempts.append(attempt)
-            ends.callback(self._forget, attempt)
             states, claimed = self._states_to_ask()
             for state in claimed:
                 ends.callback(setattr, state, "is_probed", False)
-            future = self._threads.submit(self._find, address, states, attempt)
+            future = self._lookups.submit(self._find, address, states, attempt)
             found = self._wait(future, attempt)
-            self._answered_at = monotonic()
+            self._lookups.note_answer()
             return found
 
     def close(self) -> None:
         """Drop all connections: the idle ones now, the others when their look-up ends."""
         for state in self._states:
             state.close()
-
-    def _take_turn(self, end: float, ends: ExitStack) -> None:
-        """Wait for a turn, which ends with ``ends``. Raises DirectoryError if it is in vain."""
-        began = monotonic()
-        with ExitStack() as waiting:
-            patience = BRIEF_SECONDS
-            if self._queue.acquire(blocking=False):
-                waiting.callback(self._queue.release)
-                patience = STALL_SECONDS
-            for turns in self._turns:
-                while not turns.acquire(timeout=0.05):
-                    if self._silence(began) > patience or monotonic() > end:
-                        raise DirectoryError
-                ends.callback(turns.release)
-
-    def _silence(self, began: float) -> float:
-        """Return for how many seconds no look-up was answered that runs, or waits since began."""
-        with self._lock:
-            first = min((attempt.began for attempt in self._attempts), default=began)
-        return monotonic() - max(first, self._answered_at)
-
-    def _forget(self, attempt: Attempt) -> None:
-        with self._lock:
-            self._attempts.remove(attempt)
 
     def _wait(self, future: "Future[Person | None]", attempt: Attempt) -> Person | None:
         try:
@@ -278,7 +260,7 @@ class _Directory:
                 state.is_probed = True
         if up:
             for state in due:
-                self._threads.submit(state.probe, self._timeout)
+                self._lookups.submit(state.probe, self._timeout)
             return up, []
         if not due:
             raise DirectoryError
@@ -308,6 +290,7 @@ class _Directory:
 
 def person(server: LdapServer, entry: Mapping[str, Any], address: EmailAddress) -> Person:
     """Return what an entry of a search for an address says."""
+    directory = f"ldapserver {server.id}"
     values = {name.lower(): found for name, found in entry["raw_attributes"].items()}
 
     def first(name: str) -> str:
@@ -318,14 +301,8 @@ def person(server: LdapServer, entry: Mapping[str, Any], address: EmailAddress) 
             text = bytes(found[0]).decode().strip() if found else ""
         except UnicodeDecodeError:
             text = "\x00"
-        return usable(name, text)
-
-    def usable(name: str, text: str) -> str:
-        if FORBIDDEN.search(text) or PLACEHOLDER.search(text):  # clients would expand that
-            log.warning("ldapserver %s: %s holds a value that is no text", server.id, name)
-            return ""
-        return text
+        return usable(text, directory, name)
 
     login_name = server.login_name_of(first(server.attr_uid), address)
     display_name = first(server.attr_cn) if server.attr_cn else ""
-    return Person(usable("login_name", login_name), display_name)
+    return Person(usable(login_name, directory, "login_name"), display_name)

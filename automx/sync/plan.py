@@ -47,7 +47,7 @@ class SyncPlan:
 
 def origin_of(source: SourceSettings) -> str:
     """Return the origin of the rows of a source; no document can have it."""
-    return f"source:{source.name}"
+    return source.origin
 
 
 def make(

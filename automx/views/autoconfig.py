@@ -8,6 +8,7 @@ from automx.formats import autoconfig
 from automx.views.http import (
     argument,
     asked_config,
+    directory_of,
     found_config,
     known_person,
     personal_document,
@@ -27,7 +28,7 @@ def by_address_or_host() -> Response:
     found, address = asked_config(argument(request.args, "emailaddress"))
     if address is None or address.local_part == _MADE_UP:
         return _document(found)
-    if found.ldap_server is None and not found.value(autoconfig.is_personal):
+    if directory_of(found) is None and not found.value(autoconfig.is_personal):
         return _document(found)
     login_name = known_person(found, address).login_name
     body = found.rendered(autoconfig.template).fill(address, login_name)

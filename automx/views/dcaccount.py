@@ -19,7 +19,15 @@ from automx.formats import dclogin, mobileconfig
 from automx.texts import N_
 from automx.views import languages
 from automx.views.failure import Failure
-from automx.views.http import NOSNIFF, argument, body, found_config, parts, personal_document
+from automx.views.http import (
+    NOSNIFF,
+    argument,
+    body,
+    directory_of,
+    found_config,
+    parts,
+    personal_document,
+)
 from automx.views.mobileconfig import profile_response
 from automx.views.session import current_session
 
@@ -97,7 +105,7 @@ def offers_profile(found: FoundConfig) -> bool:
 
     A directory that holds the login names may not know a new account yet.
     """
-    is_permitted = parts().settings.permit_cleartext_passwords and found.ldap_server is None
+    is_permitted = parts().settings.permit_cleartext_passwords and directory_of(found) is None
     return is_permitted and mobileconfig.is_possible(found.config)
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
@@ -19,7 +19,8 @@ from automx.cache import MAX_AGE, ConfigCache, FoundConfig
 from automx.changelog import Follower
 from automx.config import Settings
 from automx.database import Session, is_lost, outage
-from automx.directory.pool import NOBODY, Directories, Person
+from automx.directory.person import NOBODY, Person
+from automx.directory.pool import Directories, Directory
 from automx.errors import AddressError, BadRequestError, UnknownDomainError
 from automx.lookup import find
 from automx.views.drawings import Drawings
@@ -221,15 +222,22 @@ def found_config(domain: str) -> FoundConfig:
     return found
 
 
+def directory_of(found: FoundConfig) -> Directory | None:
+    """Return what knows the login names of a domain's people, None if nothing does."""
+    return parts().directories.of(found.ldap_server, found.origin, found.config.domain)
+
+
 def known_person(found: FoundConfig, address: EmailAddress) -> Person:
     """Return what the domain's directory holds about an address.
 
     An address that is not in the directory is treated like one without login name and display name.
     Raises DirectoryError.
     """
-    if found.ldap_server is None:
+    directory = directory_of(found)
+    if directory is None:
         return NOBODY
-    return parts().directories.find(found.ldap_server, address) or NOBODY
+    person = parts().directories.find(directory, address) or NOBODY
+    return replace(person, login_name=found.config.special_login(person.login_name, address))
 
 
 class Answer(NamedTuple):

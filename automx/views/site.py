@@ -37,6 +37,7 @@ from automx.views.http import (
     address_argument,
     argument,
     asked_domain,
+    directory_of,
     found_config,
     html_page,
     own_url,
@@ -203,8 +204,10 @@ def _services(found: FoundConfig, address: EmailAddress) -> dict[str, list[Shown
     """
     config = found.config.for_address(address).general()
 
+    has_directory = directory_of(found) is not None
+
     def login(user_name: str) -> str:
-        return "" if found.ldap_server else user_name
+        return "" if has_directory else user_name
 
     def mail(server: MailServer) -> ShownServer:
         settings = {

@@ -97,12 +97,9 @@ def sqlite(folder: Path, _: pytest.FixtureRequest) -> Iterator[Neighbour]:
 
 
 @contextlib.contextmanager
-def database_server(instance: Instance) -> Iterator[Neighbour]:
-    """A database server behind a network."""
-    direct = engine_uri(instance.new_database())
-    is_postgresql = "postgresql" in direct
-    fill(direct)
-    name = make_url(direct).database
+def wired(instance: Instance, name: str) -> Iterator[tuple[str, Network, dict[str, Fault]]]:
+    """Give the URI of a database behind a network, the network, and the faults of both."""
+    is_postgresql = instance.uri.startswith("postgresql")
     with network(instance.socket) as before:
         if is_postgresql:
             rest = f"postgresql://postgres:secret-of-db@127.0.0.1:{before.port}/{name}"
@@ -128,6 +125,15 @@ def database_server(instance: Instance) -> Iterator[Neighbour]:
         faults = weather_faults(before)
         faults["refuses"] = killed(before, kill, instance.run)
         faults["frozen"] = freezing(lambda: instance.server.process)
+        yield uri, before, faults
+
+
+@contextlib.contextmanager
+def database_server(instance: Instance) -> Iterator[Neighbour]:
+    """A database server behind a network."""
+    direct = engine_uri(instance.new_database())
+    fill(direct)
+    with wired(instance, str(make_url(direct).database)) as (uri, before, faults):
         yield Neighbour({"AUTOMX_DB_URI": uri}, faults, ("secret-of-db",), network=before)
 
 
@@ -163,6 +169,63 @@ def directory(folder: Path, request: pytest.FixtureRequest) -> Iterator[Neighbou
         faults["refuses"] = killed(before, lambda: slapd.stop(signal.SIGKILL), slapd.start)
         faults["frozen"] = freezing(lambda: slapd.process)
         yield Neighbour(settings, faults, (LDAP_PASSWORD, "stairs"), network=before)
+
+
+# Everybody logs in by the local part, and has a name: for each domain of the tests.
+PEOPLE_TABLE = "CREATE TABLE people (login VARCHAR(90), name VARCHAR(90))"
+PEOPLE_ROW = "INSERT INTO people VALUES ('alice', 'Alice Example')"
+
+
+def people_settings(folder: Path, uri: str) -> dict[str, str]:
+    """Return the settings of a server whose source knows the people of OWN."""
+    source = {
+        "TYPE": "sql",
+        "URI": uri,
+        "PEOPLE_QUERY": "SELECT login, name FROM people WHERE login = :local",
+        "PEOPLE_TIMEOUT": str(LIMIT),
+        "PEOPLE_CACHE_SECONDS": "0",
+        "DOMAINS": f"{OWN} *.{OWN}",
+    }
+    variables = {f"AUTOMX_SOURCE_MAIL_{key}": value for key, value in source.items()}
+    return sqlite_settings(folder) | variables
+
+
+@contextlib.contextmanager
+def people_in_server(folder: Path, instance: Instance) -> Iterator[Neighbour]:
+    """A database server with people."""
+    name = str(make_url(instance.new_database()).database)
+    instance.sql(f"{PEOPLE_TABLE};{PEOPLE_ROW};", name)
+    with wired(instance, name) as (uri, before, faults):
+        settings = people_settings(folder, uri)
+        yield Neighbour(settings, faults, ("secret-of-db",), network=before)
+
+
+@contextlib.contextmanager
+def people_in_postgresql(folder: Path, request: pytest.FixtureRequest) -> Iterator[Neighbour]:
+    """A PostgreSQL with people."""
+    instance: Instance = request.getfixturevalue("postgresql_instance")
+    with people_in_server(folder, instance) as neighbour:
+        yield neighbour
+
+
+@contextlib.contextmanager
+def people_in_mariadb(folder: Path, request: pytest.FixtureRequest) -> Iterator[Neighbour]:
+    """A MariaDB with people."""
+    instance: Instance = request.getfixturevalue("mariadb_instance")
+    with people_in_server(folder, instance) as neighbour:
+        yield neighbour
+
+
+@contextlib.contextmanager
+def people_in_sqlite(folder: Path, _: pytest.FixtureRequest) -> Iterator[Neighbour]:
+    """A SQLite file with people."""
+    file = folder / "people.sqlite"
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as rows:
+        rows.execute(PEOPLE_TABLE)
+        rows.execute(PEOPLE_ROW)
+        rows.executemany("INSERT INTO people VALUES (?, ?)", [("x", "x" * 90)] * 200)  # some pages
+    faults = {"locked": locking(file), **file_faults(file)}
+    yield Neighbour(people_settings(folder, f"sqlite:///{file}"), faults)
 
 
 @contextlib.contextmanager
@@ -361,6 +424,9 @@ NEIGHBOURS: dict[
     "PostgreSQL": postgresql,
     "MariaDB": mariadb,
     "directory": directory,
+    "people in PostgreSQL": people_in_postgresql,
+    "people in MariaDB": people_in_mariadb,
+    "people in SQLite": people_in_sqlite,
     "mailcow": mailcow,
     "account command": command,
     "Redis": redis,

@@ -1,0 +1,54 @@
+"""Whether the login names of a domain's people can be looked up in the database of a source."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+from automx.address import EmailAddress
+from automx.check.finding import Check, DomainChecks, Finding
+from automx.check.web import UNKNOWN
+from automx.config import SourceSettings
+from automx.database.foreign import ForeignDatabase, QueryError
+from automx.directory.database import person, values
+from automx.directory.queries import query
+from automx.errors import AutomxError
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleChecks(DomainChecks):
+    """The checks of the source that knows the people of a domain."""
+
+    source: SourceSettings
+
+    def checks(self) -> Iterator[Check]:
+        """Yield a check of the database and of what its account may do."""
+        yield self._check
+
+    def _check(self) -> Iterator[Finding]:
+        """Ask the database, once for all domains of the source."""
+        key = ("people", self.source.name)
+        failed, advice, rights = self.network.once(key, self._examine)
+        subject = f"source {self.source.name}"
+        if failed:
+            yield self.error(subject, f"people cannot be looked up: {failed}", advice)
+        elif rights:
+            text = f"its account may do more than read: {', '.join(rights)}"
+            yield self.warning(subject, text, "let it SELECT only, see docs/people.md")
+
+    def _examine(self) -> tuple[str, str, list[str]]:
+        """Look up an address that no person has; return what failed, advice, and rights."""
+        source, network = self.source, self.network
+        address = EmailAddress(UNKNOWN, self.domain)
+        name = f"the database of the source {source.name}"
+        seconds = min(network.timeout, source.people_timeout)
+        with closing(ForeignDatabase(source.uri, seconds, name)) as database:
+            try:
+                person(name, database.ask(query(source), values(address)), address)
+                return "", "", database.privileges()
+            except QueryError as error:
+                advice = (
+                    "check people_query, the tables of the database, and what its account may read"
+                )
+                return error.reason, advice, []
+            except AutomxError as error:
+                return error.reason, "check uri and the database, see the log of automx", []
