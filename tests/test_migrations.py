@@ -143,6 +143,10 @@ INSERT_ACCOUNT = (
     "INSERT INTO account VALUES (1, 'tmp.k7x2p@example.com', 1, 'f00d', 'none', 'active',"
     " '2026-11-21 10:00:00', '2026-11-22 10:00:00', '2026-11-21 10:00:00', NULL)"
 )
+INSERT_MANAGED_DOMAIN = (
+    "INSERT INTO managed_domain VALUES ('example.com', '{}', NULL, NULL, 'steady', 3600,"
+    " '2026-11-21 10:00:00', NULL, 1)"
+)
 INSERT_DETAIL = (
     "INSERT INTO provider_detail (provider_id, webmail_url, logo_type, logo_width, logo_height,"
     " logo) VALUES ({}, 'https://mail.example.com/', 'image/png', 8, 8, '123')"
@@ -693,7 +697,7 @@ migrations.upgrade(sys.argv[1])
         ("mariadb", "CREATE TABLE documentation", ["0001", "0002"]),
         ("mariadb", "CREATE TABLE ldapserver_detail", ["0001", "0002", "0003", "0004"]),
         ("mariadb", "CREATE TABLE api_request", REVISIONS[:6]),
-        ("mariadb", "CREATE TABLE source_sync", REVISIONS[:-1]),
+        ("mariadb", "CREATE TABLE source_sync", REVISIONS[:7]),
     ],
 )
 def test_an_upgrade_that_is_killed_leaves_a_database_that_can_be_upgraded(
@@ -760,6 +764,7 @@ def test_a_downgrade_loses_no_row(any_database_uri: str, generation: str) -> Non
         connection.execute(sa.text("INSERT INTO ldapserver_origin VALUES (8000, 'git')"))
         connection.execute(sa.text(INSERT_API_KEY))
         connection.execute(sa.text("INSERT INTO lease VALUES ('sync', 'x', '2026-11-21 10:00:00')"))
+        connection.execute(sa.text(INSERT_MANAGED_DOMAIN))
     before, upgraded = rows(any_database_uri), dump(any_database_uri)
 
     assert downgrade(any_database_uri) == REVISIONS[::-1]
