@@ -180,7 +180,6 @@ def _delete(call: Call) -> Response:
 
 _ONE = "/accounts/{address}"
 _STATE = kinds.word({state.value: state for state in State})
-_BODY = (413, 415, 422)
 _BACKEND = (409, 504)
 _MATCH = {"If-Match": "The ETag that the account must have."}
 
@@ -201,19 +200,19 @@ OPERATIONS = (
         {201: schemas.NEW_ACCOUNT},
         headers={"Idempotency-Key": "A text of your choice; a repeat makes nothing for a day."},
         body=schema.of_members(_NEW, ("token",)),
-        errors=(*_BACKEND, *_BODY),
+        errors=_BACKEND,
     ),
     Operation(
         *("PATCH", _ONE, Role.ACCOUNTS, "Change the end or the password of an account", _change),
         {200: schemas.CHANGED_ACCOUNT},
         headers=_MATCH,
         body=schema.of_members(_CHANGED),
-        errors=(404, 412, *_BACKEND, *_BODY),
+        errors=(404, *_BACKEND),
     ),
     Operation(
         *("DELETE", _ONE, Role.ACCOUNTS, "Delete an account and its mailbox", _delete),
         {204: None},
         headers=_MATCH,
-        errors=(404, 412, *_BACKEND),
+        errors=(404, *_BACKEND),
     ),
 )

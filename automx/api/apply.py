@@ -73,7 +73,7 @@ OPERATIONS = (
         headers={"If-Match": "The ETag that the plan must have."},
         body=schema.of_embedded_document(),
         types=(JSON, YAML),
-        errors=(409, 412, 413, 415, 422),
+        errors=(409,),
         unscoped=True,
     ),
 )

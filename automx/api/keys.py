@@ -161,7 +161,7 @@ OPERATIONS = (
     Operation(
         *("POST", "/keys", Role.ADMIN, "Make a key", _add, {201: schemas.NEW_KEY}),
         body=schema.of_members(_NEW, ("name", "role")),
-        errors=(409, 413, 415, 422),
+        errors=(409,),
         unscoped=True,
     ),
     Operation(

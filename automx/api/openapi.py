@@ -12,6 +12,7 @@ from automx.schema import DIALECT, of
 from automx.words import Role
 
 _ALWAYS = (400, 401, 403, 405, 429, 500, 503)
+_WITH_BODY = (413, 415, 422)
 
 
 def document(operations: Iterable[Operation]) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
                 str(status): _success(status, answer)
                 for status, answer in operation.answers.items()
             },
-            **{str(status): _problem(status) for status in sorted({*_ALWAYS, *operation.errors})},
+            **{str(status): _problem(status) for status in _errors(operation)},
         },
     }
     if operation.body is not None:
@@ -54,6 +55,12 @@ def _operation(operation: Operation) -> dict[str, Any]:
         content = {name: {"schema": operation.body} for name in types}
         found["requestBody"] = {"required": True, "content": content}
     return found
+
+
+def _errors(operation: Operation) -> list[int]:
+    with_body = _WITH_BODY if operation.body is not None else ()
+    changed = (412,) if "If-Match" in operation.headers else ()
+    return sorted({*_ALWAYS, *with_body, *changed, *operation.errors})
 
 
 def _parameters(operation: Operation) -> Iterable[dict[str, Any]]:

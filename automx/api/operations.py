@@ -97,7 +97,8 @@ class Operation:
     ``path`` is that of OpenAPI, ``query`` has the parameters of the URL, ``body`` is the schema of
     the request's JSON, ``types`` are its media types. ``answers`` maps each status of success to
     the schema of its JSON, None for an empty answer, and a text for another media type. ``errors``
-    are further statuses. ``unscoped``: a key with a scope may not do it.
+    are the statuses of errors beside those of all operations, of a body and of If-Match.
+    ``unscoped``: a key with a scope may not do it.
     """
 
     method: str

@@ -326,27 +326,27 @@ def _operations() -> Iterator[Operation]:
             *("POST", f"/{collection}", Role.WRITE, f"Add a {kind}", partial(_add, kind)),
             {201: found},
             body=schema.of_item(kind),
-            errors=(409, 413, 415, 422),
+            errors=(409,),
         )
         yield Operation(
             *("PATCH", one, Role.WRITE, f"Change members of a {kind}", partial(_change, kind)),
             {200: found},
             headers=match,
             body=schemas.patch(kind),
-            errors=(404, 409, 412, 413, 415, 422),
+            errors=(404, 409),
         )
         is_linked = kind in {"server", "service", "directory"}
         yield Operation(
             *("DELETE", one, Role.WRITE, f"Delete a {kind}", partial(_delete, kind), {204: None}),
             query={"unlink": FLAG} if is_linked else {},
             headers=match,
-            errors=(404, 409, 412),
+            errors=(404, 409),
         )
     yield Operation(
         *("POST", "/bulk/domains", Role.WRITE, "Add many domains that are alike", _add_many),
         {201: schemas.ADDED},
         body=schemas.bulk(_BULK),
-        errors=(409, 413, 415, 422),
+        errors=(409,),
     )
 
 
