@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import quote
 
 from flask import Response, request
 
@@ -26,6 +25,7 @@ from automx.api.operations import (
     check_match,
     check_members,
     etag,
+    location,
     read_body,
     read_end,
 )
@@ -145,8 +145,7 @@ def _add(call: Call) -> Response:
         "token": token.name,
         "expires": iso(made.expires_at),
     }
-    url = f"{request.script_root}/api/v1/accounts/{quote(made.address, safe='@')}"
-    return answer(document, 201, {"Location": url})
+    return answer(document, 201, {"Location": location("accounts", made.address)})
 
 
 def _change(call: Call) -> Response:

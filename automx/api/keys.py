@@ -2,9 +2,8 @@
 
 import logging
 from typing import Any
-from urllib.parse import quote
 
-from flask import Response, request
+from flask import Response
 
 from automx import apikeys, changelog, kinds, members, schema
 from automx.accountcolumns import API_KEY, NETWORK
@@ -16,6 +15,7 @@ from automx.api.operations import (
     Operation,
     answer,
     check_members,
+    location,
     read_body,
     read_end,
 )
@@ -100,8 +100,8 @@ def _add(call: Call) -> Response:
     except BadRequestError as error:  # such as too many domains
         raise SeedError(f"{error}") from error
     session.commit()
-    url = f"{request.script_root}/api/v1/keys/{quote(key.name)}"
-    return answer({**key.document(), "key": secret}, 201, {"Location": url})
+    found = {**key.document(), "key": secret}
+    return answer(found, 201, {"Location": location("keys", key.name)})
 
 
 def _items(value: dict[str, Any], member: str) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ from http import HTTPStatus
 from typing import Any
 
 from automx import __version__
-from automx.api import schemas
-from automx.api.operations import JSON, PATCH, Operation
+from automx.api import PATH, schemas
+from automx.api.operations import JSON, MERGE_PATCH, Operation
 from automx.api.problem import TYPE
 from automx.schema import DIALECT, of
 from automx.words import Role
@@ -24,7 +24,7 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "automx", "version": __version__},
         "jsonSchemaDialect": DIALECT,
-        "servers": [{"url": "/api/v1"}],
+        "servers": [{"url": PATH}],
         "security": [{"key": []}],
         "paths": paths,
         "components": {
@@ -51,7 +51,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         },
     }
     if operation.body is not None:
-        types = (JSON, PATCH) if operation.method == "PATCH" else operation.types
+        types = (JSON, MERGE_PATCH) if operation.method == "PATCH" else operation.types
         content = {name: {"schema": operation.body} for name in types}
         found["requestBody"] = {"required": True, "content": content}
     return found

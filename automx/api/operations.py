@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any
+from urllib.parse import quote
 
 from flask import Response, request
 from werkzeug.exceptions import UnsupportedMediaType
 
 from automx import kinds
+from automx.api import PATH
 from automx.api.access import Access
 from automx.api.problem import WrongMembersError
 from automx.errors import AutomxError, BadRequestError, SeedError
@@ -24,7 +26,7 @@ from automx.seeddocument import parse
 from automx.views.http import NOSNIFF, body
 from automx.words import Role
 
-JSON, PATCH = "application/json", "application/merge-patch+json"
+JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
 
 # Texts in URLs; PostgreSQL takes no NUL.
 TEXT = kinds.text(320)
@@ -40,7 +42,6 @@ MOMENT = Kind(
     schema={"type": "string", "format": "date-time"},
 )
 _BOOLEAN = Kind("true or false", lambda value: kinds.instance(value, bool))
-_NUMBER = kinds.number(-kinds.MAX_INTEGER - 1, kinds.MAX_INTEGER)
 
 
 class ChangedError(AutomxError):
@@ -69,8 +70,7 @@ def from_query(kind: Kind) -> Kind:
     return Kind(kind.expected, normalise, schema=kind.schema)
 
 
-NUMBER = from_query(_NUMBER)
-ID = from_query(_NUMBER)
+ID = from_query(kinds.ID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def read_body(patch: bool = False) -> dict[str, Any]:
 
     Raises BadRequestError, UnsupportedMediaType and WrongMembersError.
     """
-    types = {JSON, PATCH} if patch else {JSON}
+    types = {JSON, MERGE_PATCH} if patch else {JSON}
     if request.mimetype not in types:
         raise UnsupportedMediaType
     try:
@@ -196,6 +196,11 @@ def answer(
     response = Response(f"{text}\n", status, content_type=JSON)
     response.headers.update(NOSNIFF | {"Cache-Control": "no-store"} | dict(headers or {}))
     return response
+
+
+def location(collection: str, name: object) -> str:
+    """Return the header Location of a new row: the path by which it is read."""
+    return f"{request.script_root}{PATH}/{collection}/{quote(str(name), safe='*@')}"
 
 
 def etag(document: object) -> str:

@@ -5,9 +5,8 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
-from urllib.parse import quote
 
-from flask import Response, request
+from flask import Response
 
 from automx import audit, kinds, members, references, schema
 from automx.api import schemas
@@ -15,7 +14,6 @@ from automx.api.access import Access
 from automx.api.operations import (
     FLAG,
     ID,
-    NUMBER,
     TEXT,
     Call,
     NothingHereError,
@@ -25,6 +23,7 @@ from automx.api.operations import (
     check_members,
     etag,
     from_query,
+    location,
     read_body,
 )
 from automx.changes import Change, Changes, selection, stored
@@ -50,7 +49,7 @@ MASK = "***"
 # Where the password of a directory goes, and whether in clear text.
 _PLACE = ("name", "port", "use_ssl")
 
-PAGING: dict[str, Kind] = {"cursor": NUMBER, "limit": from_query(kinds.number(1, LARGEST_PAGE))}
+PAGING: dict[str, Kind] = {"cursor": ID, "limit": from_query(kinds.number(1, LARGEST_PAGE))}
 _FILTERS: dict[str, dict[str, Kind]] = {
     "provider": {"pattern": TEXT, "unused": FLAG},
     "directory": {"pattern": TEXT, "unused": FLAG, "provider": ID},
@@ -185,10 +184,9 @@ def _add(kind: str, call: Call) -> Response:
         change = changes.add(kind, value)
         item = change.after or {}
     found = document(_item(current_session(), kind, change.id) if kind == "domain" else item)
-    at = quote(str(item["name"]), safe="*") if kind == "domain" else change.id
+    at = item["name"] if kind == "domain" else change.id
     collection = next(name for name, of in COLLECTIONS.items() if of == kind)
-    url = f"{request.script_root}/api/v1/{collection}/{at}"
-    return answer(found, 201, {"ETag": etag(found), "Location": url})
+    return answer(found, 201, {"ETag": etag(found), "Location": location(collection, at)})
 
 
 def checked(

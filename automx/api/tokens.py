@@ -6,9 +6,8 @@ Secrets are answered to those who may change tokens.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import quote
 
-from flask import Response, request
+from flask import Response
 
 from automx import changelog, kinds, schema
 from automx.accountcolumns import TOKEN
@@ -25,6 +24,7 @@ from automx.api.operations import (
     check_match,
     check_members,
     etag,
+    location,
     read_body,
     read_end,
 )
@@ -140,8 +140,7 @@ def _add(call: Call) -> Response:
     except BadRequestError as error:
         raise SeedError(f"{error}") from error
     session.commit()
-    url = f"{request.script_root}/api/v1/tokens/{quote(token.name)}"
-    return _answer(token, access, 201, Location=url)
+    return _answer(token, access, 201, Location=location("tokens", token.name))
 
 
 def _to_change(call: Call) -> Token:
