@@ -4,9 +4,10 @@ An entry has the members that were changed, before and after. Secrets are never 
 image it has the digest.
 """
 
+import base64
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from automx.moments import iso
 _AUDIT = metadata.tables["audit"]
 _MAX_DETAILS = 60_000  # characters of ASCII: what a TEXT of MariaDB holds
 
+MASK = "***"  # in place of a secret
 SECRETS = {name for name, kind in (rows.LDAPSERVER | TOKEN).items() if kind.secret}
 
 
@@ -80,21 +82,31 @@ def entry(
     return _AUDIT.insert().values({"at": now, "details": text, **values})
 
 
-def masked(value: object, key: str = "") -> Any:
-    """Return a value as the audit and people see it: JSON without secrets and images."""
+def _digest(image: bytes) -> str:
+    return f"sha256:{hashlib.sha256(image).hexdigest()}"
+
+
+def masked(value: object, key: str = "", *, image: Callable[[bytes], str] = _digest) -> Any:
+    """Return a value as the audit and people see it: JSON without secrets, images as digests."""
     if key in SECRETS:
-        return value and "***"
+        return value and MASK
     match value:
         case Mapping():
-            return {name: masked(item, name) for name, item in value.items()}
+            return {name: masked(item, name, image=image) for name, item in value.items()}
         case list() | tuple():
-            return [masked(item) for item in value]
+            return [masked(item, image=image) for item in value]
         case bytes():
-            return f"sha256:{hashlib.sha256(value).hexdigest()}"
+            return image(value)
         case str() | int() | float() | None:
             return value
         case _:
             return str(value)
+
+
+def masked_row(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row as documents hold it: JSON without secrets, images in Base64."""
+    found: dict[str, Any] = masked(item, image=lambda data: base64.b64encode(data).decode())
+    return found
 
 
 def entries(

@@ -6,10 +6,10 @@ from typing import Any
 from flask import Response, request
 from werkzeug.exceptions import UnsupportedMediaType
 
-from automx import schema, seeddocument
+from automx import audit, schema, seeddocument
 from automx.api import YAML, schemas
 from automx.api.operations import FLAG, JSON, Call, Operation, answer, check_match, etag
-from automx.api.rows import MASK, commit
+from automx.api.rows import commit
 from automx.apply import apply
 from automx.errors import BadRequestError, SeedError
 from automx.views.http import body
@@ -61,7 +61,7 @@ def _check_secrets(document: object) -> None:
     """Raise SeedError for a secret as the API answers it."""
     directories = document.get("ldapservers") if isinstance(document, dict) else None
     for index, value in enumerate(directories if isinstance(directories, list) else ()):
-        if isinstance(value, dict) and value.get("bind_password") == MASK:
+        if isinstance(value, dict) and value.get("bind_password") == audit.MASK:
             raise SeedError(f"ldapservers[{index}].bind_password: expected the secret itself")
 
 

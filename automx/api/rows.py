@@ -1,6 +1,5 @@
 """Rows by HTTP: lists, single rows, and their changes."""
 
-import base64
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -45,7 +44,6 @@ COLLECTIONS = {
     "directories": "directory",
 }
 PAGE, LARGEST_PAGE = 100, 1_000
-MASK = "***"
 # Where the password of a directory goes, and whether in clear text.
 _PLACE = ("name", "port", "use_ssl")
 
@@ -65,26 +63,6 @@ _FILTERS: dict[str, dict[str, Kind]] = {
         "directory": ID,
     },
 }
-
-
-def document(item: Item) -> dict[str, Any]:
-    """Return an item as JSON holds it: images in Base64, secrets as MASK."""
-
-    def shown(value: Any, key: str = "") -> Any:
-        if key in audit.SECRETS:
-            return value and MASK
-        match value:
-            case Mapping():
-                return {name: shown(part, name) for name, part in value.items()}
-            case list() | tuple():
-                return [shown(part) for part in value]
-            case bytes():
-                return base64.b64encode(value).decode()
-            case _:
-                return value
-
-    found: dict[str, Any] = shown(item)
-    return found
 
 
 def row_id(access: Access, kind: str, call: Call) -> int:
@@ -129,7 +107,7 @@ def _list(kind: str, call: Call) -> Response:
 def _page(found: list[tuple[int, Item]], limit: int) -> Response:
     shown = found[:limit]
     last = shown[-1][0] if len(found) > limit else None
-    return answer_page([document(item) for _, item in shown], last)
+    return answer_page([audit.masked_row(item) for _, item in shown], last)
 
 
 def answer_page(items: list[dict[str, Any]], last: int | None) -> Response:
@@ -139,7 +117,7 @@ def answer_page(items: list[dict[str, Any]], last: int | None) -> Response:
 
 def _get(kind: str, call: Call) -> Response:
     item = _item(current_session(), kind, row_id(call.access, kind, call))
-    found = document(item)
+    found = audit.masked_row(item)
     return answer(found, headers={"ETag": etag(found)})
 
 
@@ -182,9 +160,8 @@ def _add(kind: str, call: Call) -> Response:
     with changing(call.access) as changes:
         value = checked(call.access, changes.session, kind, value)
         change = changes.add(kind, value)
-        item = change.after or {}
-    found = document(_item(current_session(), kind, change.id) if kind == "domain" else item)
-    at = item["name"] if kind == "domain" else change.id
+    found = audit.masked_row(_item(current_session(), kind, change.id))
+    at = found["name"] if kind == "domain" else change.id
     collection = next(name for name, of in COLLECTIONS.items() if of == kind)
     return answer(found, 201, {"ETag": etag(found), "Location": location(collection, at)})
 
@@ -211,7 +188,7 @@ def _change(kind: str, call: Call) -> Response:
         session = changes.session
         number = row_id(call.access, kind, call)
         before = _item(session, kind, number)
-        check_match(document(before))
+        check_match(audit.masked_row(before))
         if (scope := call.access.scope) is not None:
             scope.check_change(session, kind, number)
             after = members.changed(kind, before, patch)
@@ -221,14 +198,14 @@ def _change(kind: str, call: Call) -> Response:
         change = changes.set(kind, number, patch)
         if change is not None and kind == "directory":
             _check_password_place(change, patch)
-    found = document(_item(current_session(), kind, number))
+    found = audit.masked_row(_item(current_session(), kind, number))
     return answer(found, headers={"ETag": etag(found)})
 
 
 def _delete(kind: str, call: Call) -> Response:
     with changing(call.access) as changes:
         number = row_id(call.access, kind, call)
-        check_match(document(_item(changes.session, kind, number)))
+        check_match(audit.masked_row(_item(changes.session, kind, number)))
         if call.access.scope is not None:
             call.access.scope.check_change(changes.session, kind, number)
         changes.delete(kind, number, unlink=call.query.get("unlink", False))
@@ -257,7 +234,7 @@ def _check_password_place(change: Change, patch: Mapping[str, Any]) -> None:
 
 
 def _is_masked(name: str, value: object) -> bool:
-    return name in audit.SECRETS and value == MASK
+    return name in audit.SECRETS and value == audit.MASK
 
 
 def _check_secret(value: Mapping[str, Any]) -> None:

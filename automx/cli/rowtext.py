@@ -1,6 +1,5 @@
 """Rows and their changes, as commands print them: JSON for programs, lines for people."""
 
-import base64
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -30,19 +29,7 @@ Names = Mapping[tuple[str, int], str]  # (kind, id) -> name
 
 def document(item: Item, origin: str | None) -> dict[str, Any]:
     """Return a row as JSON holds it: the members of documents, and its origin."""
-    return {**_json(item), "origin": origin}
-
-
-def _json(value: object, key: str = "") -> Any:
-    match value:
-        case Mapping():
-            return {name: _json(item, name) for name, item in value.items()}
-        case list() | tuple():
-            return [_json(item) for item in value]
-        case bytes() if key not in audit.SECRETS:
-            return base64.b64encode(value).decode()
-        case _:
-            return audit.masked(value, key)
+    return {**audit.masked_row(item), "origin": origin}
 
 
 def with_origins(
