@@ -5,7 +5,7 @@ role says what it may do:
 
 - ``read``: everything, without secrets.
 - ``write``: the same, and change rows.
-- ``accounts``: make, read and delete accounts, and read the tokens that make them.
+- ``accounts``: make, read, change and delete accounts, and read the tokens that make them.
 - ``admin``: all of it, and change tokens; without a scope, apply documents and manage keys.
 
 Its scope says where: the domains of a provider, or some domains, or both at once.
@@ -46,7 +46,7 @@ _LETTERS = string.ascii_letters + string.digits
 _PREFIX = "automx_"  # so that programs that look for published secrets know it
 FORM = re.compile(f"{_PREFIX}[A-Za-z0-9]{{40}}")
 
-# What the roles may do beyond their own; the API has a permission for each operation.
+# Role of a key -> the roles whose operations it may do.
 PERMISSIONS = {
     Role.READ: frozenset({Role.READ}),
     Role.WRITE: frozenset({Role.READ, Role.WRITE}),

@@ -145,6 +145,5 @@ def authenticate(authorization: str) -> Access:
     limits.count_use(key.name)
     if not key.is_used_on(now):
         limits.note_use(key, now)
-    has_scope = key.is_scoped
-    scope = Scope(key.provider_id, key.domains, key.actor) if has_scope else None
+    scope = Scope(key.provider_id, key.domains, key.actor) if key.is_scoped else None
     return Access(key, scope, now)
