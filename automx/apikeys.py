@@ -140,7 +140,7 @@ def add(
     checked, bad = rows.read(API_KEY, values)
     if bad:
         raise BadRequestError("; ".join(bad))
-    secret = _new_secret()
+    name, secret = checked["name"], _new_secret()
     try:
         with savepoint(session):
             row = {**checked, "digest": _digest(secret), "created_at": now}

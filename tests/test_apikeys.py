@@ -80,6 +80,11 @@ def test_a_key_is_found_by_its_secret_which_is_not_stored(session: Session) -> N
     assert secret not in repr(row)
 
 
+def test_blanks_around_the_name_of_a_key_do_not_count(session: Session) -> None:
+    key, _ = apikeys.add(session, " portal ", Role.READ, **BY)
+    assert key == apikeys.get(session, "portal")
+
+
 def test_no_other_text_finds_a_key(session: Session) -> None:
     key, secret = apikeys.add(session, "portal", Role.READ, **BY)
     [digest] = session.scalars(select(ApiKey.c.digest))
