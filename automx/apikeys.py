@@ -28,7 +28,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from automx import audit, rows
 from automx.accountcolumns import API_KEY
-from automx.database import Session, reason, savepoint
+from automx.database import Session, read_page, reason, savepoint
 from automx.errors import (
     BadRecordError,
     BadRequestError,
@@ -207,15 +207,14 @@ def page(session: Session, after: int, number: int) -> tuple[list[Key], int | No
 
     A bad row is left out and logged.
     """
-    query = _selected(ApiKey.c.id > after).order_by(ApiKey.c.id).limit(number + 1)
-    rows_ = session.execute(query).mappings().all()
+    rows_, last = read_page(session, _selected(), ApiKey.c.id, after, number)
     found = []
-    for row in rows_[:number]:
+    for row in rows_:
         try:
             found.append(_loaded(row))
         except BadRecordError as error:
             log.error("%s; this row is left out", error.cause)
-    return found, rows_[number - 1]["id"] if len(rows_) > number else None
+    return found, last
 
 
 def has_administrator(session: Session, now: datetime) -> bool:

@@ -32,7 +32,7 @@ from automx.accounts.randomwords import new_password
 from automx.accounts.tokens import Obstacle, Token
 from automx.address import EmailAddress
 from automx.backends import Backend, Backends, Owner
-from automx.database import Session, commit
+from automx.database import Session, commit, read_page
 from automx.errors import (
     AutomxError,
     BadRecordError,
@@ -280,8 +280,8 @@ def all_accounts(
 
     A bad row is left out and logged.
     """
-    query = _selected_of(token, state).execution_options(yield_per=1000)
-    found = session.execute(query).mappings()
+    query = _selected_of(token, state).order_by(AccountRow.c.id)
+    found = session.execute(query.execution_options(yield_per=1000)).mappings()
     yield from (account for _, account in readable(found))
 
 
@@ -294,18 +294,17 @@ def page(
     token: str | None = None,
     state: State | None = None,
 ) -> tuple[list[Account], int | None]:
-    """Return what tokens.page() does, of all accounts or those of a token or in a state.
+    """Return ``number`` accounts of higher ids, in their order, and the last id if more follow.
 
-    ``where`` are conditions on the tables of tokens and accounts.
+    ``where`` are conditions on the tables of tokens and accounts. A bad row is left out and logged.
     """
-    query = _selected_of(token, state).where(AccountRow.c.id > after, *where).limit(number + 1)
-    rows_ = session.execute(query).mappings().all()
-    found = [account for _, account in readable(rows_[:number])]
-    return found, rows_[number - 1]["id"] if len(rows_) > number else None
+    query = _selected_of(token, state).where(*where)
+    found, last = read_page(session, query, AccountRow.c.id, after, number)
+    return [account for _, account in readable(found)], last
 
 
 def _selected_of(token: str | None, state: State | None) -> Select[Any]:
-    query = selected().order_by(AccountRow.c.id)
+    query = selected()
     if token is not None:
         query = query.where(TokenRow.c.name == token)
     return query if state is None else query.where(AccountRow.c.state == state)

@@ -30,7 +30,7 @@ from automx import audit, lookup, references, rows
 from automx.accountcolumns import NEVER, TOKEN, TOKEN_DEFAULTS
 from automx.accounts.randomwords import new_local_part, new_token
 from automx.address import EmailAddress
-from automx.database import Session, savepoint
+from automx.database import Session, read_page, savepoint
 from automx.duration import parse_duration
 from automx.errors import (
     AddressError,
@@ -304,10 +304,8 @@ def page(
     ``where`` are conditions on the table. The tokens do not know the rows of their domains. A bad
     row is left out and logged.
     """
-    query = _ALL.where(TokenRow.c.id > after, *where).order_by(TokenRow.c.id).limit(number + 1)
-    rows_ = session.execute(query).mappings().all()
-    found = list(_readable(rows_[:number], lambda _: None))
-    return found, rows_[number - 1]["id"] if len(rows_) > number else None
+    found, last = read_page(session, _ALL.where(*where), TokenRow.c.id, after, number)
+    return list(_readable(found, lambda _: None)), last
 
 
 def without_domain(session: Session) -> list[Token]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from math import ceil
 from time import monotonic
@@ -72,6 +73,7 @@ __all__ = [
     "read_by_key",
     "read_only_uri",
     "reading_options",
+    "read_page",
     "reason",
     "report_unreadable_answers",
     "require_file",
@@ -309,6 +311,22 @@ def read_by_key(
     while found:
         yield from found
         found = session.execute(query.where(key > found[-1][key.name])).mappings().all()
+
+
+def read_page(
+    session: Session,
+    query: Select[*tuple[Any, ...]],
+    key: ColumnElement[int],
+    after: int,
+    number: int,
+) -> tuple[Sequence[RowMapping], int | None]:
+    """Return ``number`` rows of a query whose ``key`` is higher than ``after``, in its order.
+
+    With them comes the last key, None if no more rows follow.
+    """
+    query = query.where(key > after).order_by(key).limit(number + 1)
+    found = session.execute(query).mappings().all()
+    return found[:number], found[number - 1][key.name] if len(found) > number else None
 
 
 def commit(session: Session, *statements: Executable) -> list[CursorResult[Any]]:
