@@ -36,7 +36,11 @@ def env(database: Path, example: None, execute: Execute) -> dict[str, str]:
     execute(
         "INSERT INTO domain VALUES (2, 'example.net', 1, NULL), (3, 'mail.test', 1, NULL);"
         "INSERT INTO token VALUES (1, 'oneday', 's3cret', 'digest1', 'example.com', 'tmp.', NULL,"
-        " '1d', 50, 0, NULL, 0, '', 0, '2026-01-01 00:00:00.000000')"
+        " '1d', 50, 0, NULL, 0, '', 0, '2026-01-01 00:00:00.000000');"
+        "INSERT INTO account VALUES (1, 'guest@example.com', 1, 'f00d', 'none', 'active',"
+        " '2026-01-01 00:00:00.000000', NULL, '2026-01-01 00:00:00.000000', NULL);"
+        "INSERT INTO api_key VALUES (1, 'portal', 'digest1', NULL, 'read', NULL, '', '', NULL, 0,"
+        " '2026-01-01 00:00:00.000000', NULL)"
     )
     return {
         "PATH": f"{AUTOMX.parent}:{os.environ['PATH']}",
@@ -78,6 +82,10 @@ def in_bash(words: str, env: dict[str, str]) -> list[str]:
         ("automx domain list --provider e", ["Example"]),
         ("automx token show on", ["oneday"]),
         ("automx account list --token o", ["oneday"]),
+        ("automx account show gu", ["guest@example.com"]),
+        ("automx account del guest@example.com g", ["guest@example.com"]),
+        ("automx apikey revoke p", ["portal"]),
+        ("automx apikey add shop --provider e", ["Example"]),
         ("automx check mail", ["mail.test"]),
         ("automx domain show nothing", []),
     ],

@@ -20,6 +20,12 @@ WORDS = {
     "domain": "domain",
 }
 
+# Rows that only names_beginning() knows -> their table, and the column of their names.
+_OTHERS = {
+    "token": ("token", "name"),
+    "key": ("api_key", "name"),
+    "account": ("account", "address"),
+}
 _SHOWN = 10
 _TABLES = metadata.tables
 
@@ -217,12 +223,13 @@ def names(session: Session, kind: str, ids: Collection[int]) -> dict[int, str]:
 def names_beginning(session: Session, kind: str, text: str, number: int) -> list[str]:
     """Return at most ``number`` names of rows of a kind that begin with a text.
 
-    ``kind`` may also be "token". A provider has a short name as well.
+    ``kind`` may also be "token", "key" or "account". A provider has a short name as well.
     """
-    columns = _TABLES[TABLES.get(kind, kind)].c
+    table, name = _OTHERS.get(kind) or (TABLES[kind], NAMES[kind])
+    columns = _TABLES[table].c
     dialect = session.engine.dialect.name
     found: set[str] = set()
-    spellings = ("name", "short_name") if kind == "provider" else (NAMES.get(kind, "name"),)
+    spellings = (name, "short_name") if kind == "provider" else (name,)
     for column in (columns[spelling] for spelling in spellings):
         lowered: ColumnElement[Any] = func.lower(column)
         if kind == "domain":

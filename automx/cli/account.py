@@ -172,7 +172,7 @@ def list_(context: Context, name: str | None, state: str | None) -> None:
 
 
 @account.command(epilog=EXIT_STATUS)
-@click.argument("address")
+@click.argument("address", shell_complete=names.of("account"))
 @with_json
 def show(context: Context, address: str) -> None:
     """Print all fields of the account ADDRESS; its password is not stored."""
@@ -193,7 +193,7 @@ def show(context: Context, address: str) -> None:
 
 
 @account.command("set", epilog=EXIT_STATUS)
-@click.argument("address")
+@click.argument("address", shell_complete=names.of("account"))
 @click.option(
     "--expires",
     required=True,
@@ -215,7 +215,7 @@ def set_(context: Context, address: str, expires: str) -> None:
 
 
 @account.command(epilog=EXIT_STATUS)
-@click.argument("address")
+@click.argument("address", shell_complete=names.of("account"))
 @click.option(
     "--password-stdin",
     is_flag=True,
@@ -248,7 +248,13 @@ def password(context: Context, address: str, password_stdin: bool, output: QrOut
 
 
 @account.command("del", epilog=EXIT_STATUS)
-@click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS...")
+@click.argument(
+    "addresses",
+    nargs=-1,
+    required=True,
+    metavar="ADDRESS...",
+    shell_complete=names.of("account"),
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_json
 def delete(context: Context, addresses: tuple[str, ...], yes: bool) -> None:

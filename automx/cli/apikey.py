@@ -8,6 +8,7 @@ from automx import apikeys, references
 from automx.address import parse_domain
 from automx.apikeys import Key
 from automx.changes import selection
+from automx.cli import names
 from automx.cli.context import Context, with_json
 from automx.cli.ends import parse_end
 from automx.cli.subcommands import Subcommands
@@ -34,10 +35,17 @@ def apikey() -> None:
     " their tokens only; admin: everything.",
 )
 @click.option(
-    "--provider", metavar="NAME|ID", help="Only the domains of this provider, and what they use."
+    "--provider",
+    metavar="NAME|ID",
+    shell_complete=names.of("provider"),
+    help="Only the domains of this provider, and what they use.",
 )
 @click.option(
-    "--domain", "domains", multiple=True, help="Only this domain; may be given several times."
+    "--domain",
+    "domains",
+    multiple=True,
+    shell_complete=names.of("domain"),
+    help="Only this domain; may be given several times.",
 )
 @click.option(
     "--until",
@@ -104,7 +112,7 @@ def list_(context: Context) -> None:
 
 
 @apikey.command(epilog=EXIT_STATUS)
-@click.argument("name")
+@click.argument("name", shell_complete=names.of("key"))
 @click.option("--end", is_flag=True, help="Let the key before be valid no longer; make none.")
 @with_json
 def rotate(context: Context, name: str, end: bool) -> None:
@@ -124,7 +132,7 @@ def rotate(context: Context, name: str, end: bool) -> None:
 
 
 @apikey.command(epilog=EXIT_STATUS)
-@click.argument("name")
+@click.argument("name", shell_complete=names.of("key"))
 @with_json
 def revoke(context: Context, name: str) -> None:
     """Let the key NAME be valid no longer."""

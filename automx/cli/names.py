@@ -19,7 +19,7 @@ Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 def of(kind: str) -> Complete:
-    """Return the function that completes names of a kind of row, or of tokens ("token")."""
+    """Return the function that completes names; ``kind`` is one of selection.names_beginning()."""
 
     def complete(
         _context: click.Context, _parameter: click.Parameter, incomplete: str
