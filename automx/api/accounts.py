@@ -17,11 +17,15 @@ from automx.api import schemas, tokens
 from automx.api.access import Access
 from automx.api.operations import (
     MOMENT,
+    PAGE,
+    PAGING,
     TEXT,
     Call,
     NothingHereError,
     Operation,
     answer,
+    answer_nothing,
+    answer_page,
     check_match,
     check_members,
     etag,
@@ -29,7 +33,6 @@ from automx.api.operations import (
     read_body,
     read_end,
 )
-from automx.api.rows import PAGE, PAGING, answer_nothing, answer_page
 from automx.database import Session
 from automx.errors import (
     AddressError,

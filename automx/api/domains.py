@@ -8,8 +8,17 @@ from flask import Response
 from automx import audit, dns, kinds, lookup
 from automx.address import EmailAddress, is_ip, parse_domain
 from automx.api import schemas
-from automx.api.operations import TEXT, Call, NothingHereError, Operation, answer
-from automx.api.rows import PAGE, PAGING, row_id
+from automx.api.operations import (
+    PAGE,
+    PAGING,
+    TEXT,
+    Call,
+    NothingHereError,
+    Operation,
+    answer,
+    answer_page,
+)
+from automx.api.rows import row_id
 from automx.cache import FoundConfig
 from automx.errors import BusyError, ConflictError
 from automx.formats import autoconfig, autodiscover, mobileconfig, pacc
@@ -121,8 +130,8 @@ def _audit(call: Call) -> Response:
         number=limit + 1,
     )
     entries = [entry.document() for entry in found]
-    last = str(entries[limit - 1]["id"]) if len(entries) > limit else None
-    return answer({"items": entries[:limit], "next": last})
+    last = entries[limit - 1]["id"] if len(entries) > limit else None
+    return answer_page(entries[:limit], last)
 
 
 def _list_of(item: dict[str, Any]) -> dict[str, Any]:

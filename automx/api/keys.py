@@ -10,16 +10,19 @@ from automx.accountcolumns import API_KEY, NETWORK
 from automx.api import schemas
 from automx.api.operations import (
     MOMENT,
+    PAGE,
+    PAGING,
     Call,
     NothingHereError,
     Operation,
     answer,
+    answer_nothing,
+    answer_page,
     check_members,
     location,
     read_body,
     read_end,
 )
-from automx.api.rows import PAGE, PAGING, answer_nothing, answer_page
 from automx.apikeys import Key
 from automx.changes import stored
 from automx.database import Session

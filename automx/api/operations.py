@@ -71,6 +71,8 @@ def from_query(kind: Kind) -> Kind:
 
 
 ID = from_query(kinds.ID)
+PAGE, LARGEST_PAGE = 100, 1_000
+PAGING: dict[str, Kind] = {"cursor": ID, "limit": from_query(kinds.number(1, LARGEST_PAGE))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,19 @@ def answer(
     text = json.dumps(document, ensure_ascii=False)
     response = Response(f"{text}\n", status, content_type=JSON)
     response.headers.update(NOSNIFF | {"Cache-Control": "no-store"} | dict(headers or {}))
+    return response
+
+
+def answer_page(items: list[dict[str, Any]], last: int | None) -> Response:
+    """Return a page of a list; ``last`` is the id of its last row, None at the end of the list."""
+    return answer({"items": items, "next": None if last is None else str(last)})
+
+
+def answer_nothing() -> Response:
+    """Return an answer without a document."""
+    response = answer(None, 204)
+    response.data = b""
+    del response.headers["Content-Type"]
     return response
 
 

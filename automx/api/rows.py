@@ -13,15 +13,18 @@ from automx.api.access import Access
 from automx.api.operations import (
     FLAG,
     ID,
+    PAGE,
+    PAGING,
     TEXT,
     Call,
     NothingHereError,
     Operation,
     answer,
+    answer_nothing,
+    answer_page,
     check_match,
     check_members,
     etag,
-    from_query,
     location,
     read_body,
 )
@@ -43,11 +46,9 @@ COLLECTIONS = {
     "services": "service",
     "directories": "directory",
 }
-PAGE, LARGEST_PAGE = 100, 1_000
 # Where the password of a directory goes, and whether in clear text.
 _PLACE = ("name", "port", "use_ssl")
 
-PAGING: dict[str, Kind] = {"cursor": ID, "limit": from_query(kinds.number(1, LARGEST_PAGE))}
 _FILTERS: dict[str, dict[str, Kind]] = {
     "provider": {"pattern": TEXT, "unused": FLAG},
     "directory": {"pattern": TEXT, "unused": FLAG, "provider": ID},
@@ -108,11 +109,6 @@ def _page(found: list[tuple[int, Item]], limit: int) -> Response:
     shown = found[:limit]
     last = shown[-1][0] if len(found) > limit else None
     return answer_page([audit.masked_row(item) for _, item in shown], last)
-
-
-def answer_page(items: list[dict[str, Any]], last: int | None) -> Response:
-    """Return a page of a list; ``last`` is the id of its last row, None at the end of the list."""
-    return answer({"items": items, "next": None if last is None else str(last)})
 
 
 def _get(kind: str, call: Call) -> Response:
@@ -210,14 +206,6 @@ def _delete(kind: str, call: Call) -> Response:
             call.access.scope.check_change(changes.session, kind, number)
         changes.delete(kind, number, unlink=call.query.get("unlink", False))
     return answer_nothing()
-
-
-def answer_nothing() -> Response:
-    """Return an answer without a document."""
-    response = answer(None, 204)
-    response.data = b""
-    del response.headers["Content-Type"]
-    return response
 
 
 def _check_password_place(change: Change, patch: Mapping[str, Any]) -> None:

@@ -17,10 +17,14 @@ from automx.api import schemas
 from automx.api.access import Access
 from automx.api.operations import (
     MOMENT,
+    PAGE,
+    PAGING,
     Call,
     NothingHereError,
     Operation,
     answer,
+    answer_nothing,
+    answer_page,
     check_match,
     check_members,
     etag,
@@ -28,7 +32,6 @@ from automx.api.operations import (
     read_body,
     read_end,
 )
-from automx.api.rows import PAGE, PAGING, answer_nothing, answer_page
 from automx.apikeys import PERMISSIONS
 from automx.database import Session
 from automx.errors import (
