@@ -17,6 +17,14 @@ from tests.conftest import EXAMPLE_ROWS, Execute
 from tests.databases import engine_uri
 
 URL = "/api/v1/keys"
+WANTED = {
+    "name": "reseller",
+    "role": "Write",
+    "provider": 1,
+    "domains": ["EXAMPLE.com", "müller.example", "example.com"],
+    "from": ["127.0.0.0/8", "2001:db8::/32"],
+    "until": "2099-12-31",
+}
 
 
 @pytest.fixture
@@ -51,15 +59,7 @@ def test_a_key_is_made_rotated_and_revoked_on_every_database(
     root = make_key(uri, "root", "admin")
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {root}"
     assert client.post("/api/v1/providers", json={"name": "Reseller"}).status_code == 201
-    wanted = {
-        "name": "reseller",
-        "role": "Write",
-        "provider": 1,
-        "domains": ["EXAMPLE.com", "müller.example", "example.com"],
-        "from": ["127.0.0.0/8", "2001:db8::/32"],
-        "until": "2099-12-31",
-    }
-    made = client.post(URL, json=wanted)
+    made = client.post(URL, json=WANTED)
     assert made.status_code == 201, made.text
     first = secret_of(made)
     document = made.json
@@ -97,7 +97,7 @@ def test_a_key_is_made_rotated_and_revoked_on_every_database(
     assert revoked is not None
     assert revoked["revoked"] is True
     assert client.post(f"{path}/rotate").status_code == 409
-    assert client.post(URL, json=wanted).status_code == 409  # the name stays taken
+    assert client.post(URL, json=WANTED).status_code == 409  # the name stays taken
     entries = client.get("/api/v1/audit").json
     assert entries is not None
     assert [(entry["actor"], entry["action"], entry["name"]) for entry in entries["items"][2:]] == [
