@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from contextlib import contextmanager, suppress
 from itertools import islice
 from math import ceil
 from time import monotonic
