@@ -8,16 +8,19 @@ const { DNS } = load("DNS");
 const { FindConfig } = load("accountcreation/FindConfig");
 const { AccountConfig } = load("accountcreation/AccountConfig");
 
-// These records come from the system's resolver, which no preference leads elsewhere.
-DNS.mx = async domain => {
-  if (!mailExchangers[domain]) {
-    throw new Error(`no MX record of ${domain}`);
-  }
-  return [{ prio: 10, host: mailExchangers[domain] }];
-};
-DNS.srv = async name => {
-  throw new Error(`no SRV record of ${name}`);
-};
+// These records come from the system's resolver, which no preference leads elsewhere; without a map,
+// it is asked.
+if (mailExchangers) {
+  DNS.mx = async domain => {
+    if (!mailExchangers[domain]) {
+      throw new Error(`no MX record of ${domain}`);
+    }
+    return [{ prio: 10, host: mailExchangers[domain] }];
+  };
+  DNS.srv = async name => {
+    throw new Error(`no SRV record of ${name}`);
+  };
+}
 
 const nameOf = (constants, value) =>
   Object.keys(constants).find(name => constants[name] === value) ?? value;

@@ -1,13 +1,15 @@
 """A real Thunderbird without a window, asked which configuration it finds for an address.
 
-All host names lead to loopback inside Thunderbird, ports 443 and 80 to those of the front; neither
-the machine's names nor its network are touched. The profile is new and knows the test authority.
+All host names lead to loopback inside Thunderbird, or where a name server of the test says, and
+ports 443 and 80 to those of the front; neither the machine's names nor its network are touched. The
+profile is new and knows the test authority.
 """
 
 import contextlib
 import json
+import shlex
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +54,9 @@ class Configuration:
 class Thunderbird:
     """A running Thunderbird."""
 
-    def __init__(self, marionette: Marionette) -> None:
+    def __init__(self, marionette: Marionette, *, asks_name_server: bool = False) -> None:
         self._marionette = marionette
+        self._asks_name_server = asks_name_server
         self.version: str = marionette.capabilities["browserVersion"]
 
     def find(
@@ -65,9 +68,11 @@ class Thunderbird:
     ) -> Configuration | None:
         """Return what Thunderbird finds for an address, or None if it would begin to guess.
 
-        ``mail_exchangers`` gives the MX host of domains; all others have none.
+        ``mail_exchangers`` gives the MX host of domains; all others have none. A name server, if it
+        asks one, gives them itself.
         """
-        result = self._marionette.run(FIND_CONFIG, address, password, mail_exchangers or {})
+        exchangers = None if self._asks_name_server else mail_exchangers or {}
+        result = self._marionette.run(FIND_CONFIG, address, password, exchangers)
         assert "error" not in result, result["error"]
         found = json.loads(result["found"])
         if found is None:
@@ -75,6 +80,10 @@ class Thunderbird:
         for direction in ("incoming", "outgoing"):
             found[direction] = [Server(**server) for server in found[direction]]
         return Configuration(**found)
+
+    def forget_names(self) -> None:
+        """Forget what name servers have said, as it does by itself after a minute."""
+        self._marionette.run("Services.dns.clearCache(true); arguments[0]();")
 
     @contextlib.contextmanager
     def preference(self, name: str, value: str) -> Iterator[None]:
@@ -88,12 +97,18 @@ class Thunderbird:
 
 
 @contextlib.contextmanager
-def thunderbird(folder: Path, front: Front, authority: Path) -> Iterator[Thunderbird]:
-    """Run Thunderbird with its profile in ``folder``; it reaches nothing but ``front``."""
+def thunderbird(
+    folder: Path, front: Front, authority: Path, *, name_server: str = ""
+) -> Iterator[Thunderbird]:
+    """Run Thunderbird with its profile in ``folder``; it reaches nothing but ``front``.
+
+    ``name_server`` is the address, without a port, that it asks for names, which must lead to
+    ``front``; only root can arrange that. Without it, all names do.
+    """
     profile = folder / "profile"
     profile.mkdir()
     preferences: dict[str, str | int | bool] = {
-        "network.dns.forceResolve": front.address,
+        "network.dns.forceResolve": "" if name_server else front.address,
         "network.socket.forcePort": f"443={front.https_port};80={front.http_port}",
         "network.proxy.type": 0,
         "network.trr.mode": 5,
@@ -127,6 +142,8 @@ def thunderbird(folder: Path, front: Front, authority: Path) -> Iterator[Thunder
         *("--headless", "--no-remote", "--marionette", "--remote-allow-system-access"),
         *("--profile", profile),
     ]
+    if name_server:
+        command = _with_name_server(name_server, folder, command)
     environment = {"HOME": str(folder), "MOZ_CRASHREPORTER_DISABLE": "1"}
     with (
         running(
@@ -138,4 +155,14 @@ def thunderbird(folder: Path, front: Front, authority: Path) -> Iterator[Thunder
         ),
         Marionette(int(port.read_text())) as marionette,
     ):
-        yield Thunderbird(marionette)
+        yield Thunderbird(marionette, asks_name_server=bool(name_server))
+
+
+def _with_name_server(
+    address: str, folder: Path, command: Sequence[str | Path]
+) -> list[str | Path]:
+    """Return a command that runs another one with a resolv.conf that nothing else sees."""
+    file = folder / "resolv.conf"
+    file.write_text(f"nameserver {address}\noptions attempts:1\n")
+    script = f'mount --bind {shlex.quote(str(file))} /etc/resolv.conf && exec "$@"'
+    return [program("unshare", "util-linux"), "--mount", "sh", "-c", script, "sh", *command]
