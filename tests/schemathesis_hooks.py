@@ -29,7 +29,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "patch_services_id": {"path": {"id": 90001}, "body": {"user_name": None}},
     "delete_services_id": {"path": {"id": 90002}, "query": {"unlink": "true"}},
     "post_directories": {"body": {"name": "ldap.new.example", "search_base": "dc=new"}},
-    "patch_directories_id": {"path": {"id": 90001}, "body": {"port": 636}},
+    "patch_directories_id": {"path": {"id": 90001}, "body": {"attr_cn": "displayName"}},
     "delete_directories_id": {"path": {"id": 90002}, "query": {"unlink": "true"}},
     "get_domains_name": {"path": {"name": "own.example"}},
     "post_domains": {"body": {"name": "n.example", "provider": PROVIDER, "servers": [SERVER]}},

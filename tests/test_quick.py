@@ -98,7 +98,8 @@ def ask(front: Front, asked: Request, lines: list[str]) -> tuple[object, list[st
     lines.clear()
     asyncio.run(front.__rsgi__(asked, asked))
     status, headers, body = asked.answer
-    return (status, sorted(headers), timeless(body.decode())), [*lines]
+    headers = sorted((name, value) for name, value in headers if name != "Date")
+    return (status, headers, timeless(body.decode())), [*lines]
 
 
 def asked_for(address: str) -> Request:
