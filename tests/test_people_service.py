@@ -325,22 +325,15 @@ def test_the_doctor_looks_up_a_person(example: None, mail: MailDatabase, databas
 
 
 @pytest.mark.parametrize("engine", ["mariadb", "postgresql"])
-def test_the_doctor_sees_what_the_account_may_do(
+def test_the_doctor_tells_that_the_account_may_not_read_a_column(
     engine: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     found = new_database(engine, request, tmp_path)
     found.sql(PEOPLE)
-    administrator = found.uri
     found.grant("people")
     assert findings(found.uri) == []
     reader = f"reader_{found.name}"
     table = f"{found.name}.people" if engine == "mariadb" else "people"
-    found.sql(f"GRANT INSERT, UPDATE ON {table} TO {reader}")
-    text = "its account may do more than read: INSERT, UPDATE"
-    assert findings(found.uri) == [("WARNING", text, "let it SELECT only, see docs/people.md")]
-    [(level, text, _)] = findings(administrator)
-    assert level == "WARNING"
-    assert ("ALL PRIVILEGES" if engine == "mariadb" else "superuser") in text
     found.sql(f"REVOKE ALL ON {table} FROM {reader}; GRANT SELECT (login) ON {table} TO {reader}")
     [(level, text, _)] = findings(found.uri)
     assert level == "ERROR"

@@ -91,18 +91,27 @@ def _target(session: Session, domain: str) -> Target:
 
 
 def check_domains(
-    targets: Sequence[Target], network: Network, settings: Settings, *, host: str
+    targets: Sequence[Target],
+    network: Network,
+    settings: Settings,
+    *,
+    host: str,
+    further: Sequence[Check] = (),
 ) -> Iterator[tuple[str, list[Finding]]]:
-    """Yield each domain with its findings when its checks have ended; "" is that of ``host``.
+    """Yield each domain with its findings when its checks have ended.
 
-    ``host`` is the public name of this service, or "" if it is not known. All domains end within
-    (15 + their number) times the timeout of ``network``.
+    "" is that of ``host`` and of ``further`` checks, which belong to no domain. ``host`` is the
+    public name of this service, or "" if it is not known. All domains end within (15 + their
+    number) times the timeout of ``network``.
     """
     domains: dict[str, Check] = {
         target.domain: partial(_check_domain, target, network, settings, host) for target in targets
     }
+    service = list(further)
     if host and targets:
-        domains[""] = partial(web.check_service, network, host)
+        service.append(partial(web.check_service, network, host))
+    if service:
+        domains[""] = lambda: service
     return queue.run(domains, network.timeout * (15 + len(targets)))
 
 

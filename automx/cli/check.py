@@ -27,6 +27,7 @@ from automx.check.repair import repair
 from automx.check.report import Report
 from automx.check.rows import check_rows
 from automx.check.settings import check_settings
+from automx.check.sources import source_checks
 from automx.check.zones import check_states
 from automx.cli import names
 from automx.cli.context import Context, json_option, pass_context
@@ -84,7 +85,8 @@ def check(
 
     Each DOMAIN is asked by DNS, HTTPS and the protocols of mail, as mail clients ask it.
 
-    Without DOMAIN and --all, no network is used, but mailcow is asked if it makes accounts.
+    Without DOMAIN and --all, no network is used, but sources are read, and mailcow is asked if it
+    makes accounts.
 
     Exit status: 0 all is well, 1 there are warnings, 2 there are errors.
     """
@@ -136,13 +138,16 @@ def _examine(
         report.found[""] += check_states(session, settings, network.now)
         targets = load_targets(session, domains)
         report.found[""] += _accounts(session, settings.accounts, network)
-    report.domains = [target.domain for target in targets]
-    work = check_domains(targets, network, settings, host=service)
-    file = sys.stderr if sys.stderr.isatty() else io.StringIO()
-    with click.progressbar(length=len(targets), label="Checking", file=file) as bar:
-        for domain, found in work:
-            report.found[domain] += found
-            bar.update(1 if domain else 0)
+        keys = KeyStates(lambda: Session(session.engine))
+        further = source_checks(session, settings, keys, network)
+        session.commit()  # nothing is open while the network is used
+        report.domains = [target.domain for target in targets]
+        work = check_domains(targets, network, settings, host=service, further=further)
+        file = sys.stderr if sys.stderr.isatty() else io.StringIO()
+        with click.progressbar(length=len(targets), label="Checking", file=file) as bar:
+            for domain, found in work:
+                report.found[domain] += found
+                bar.update(1 if domain else 0)
 
 
 def _accounts(session: Session, settings: AccountSettings, network: Network) -> list[Finding]:
