@@ -127,6 +127,38 @@ def test_a_token_with_a_wrong_member_is_not_made(
     assert admin.get(f"{API}/tokens/party").status_code == 404
 
 
+def test_a_token_whose_addresses_the_mail_server_refuses_is_not_made(
+    make_app: Callable[..., Flask], database: Path
+) -> None:
+    """Mailcow, which takes an address with a plus for another one."""
+    settings = {"mailcow_endpoint": "https://mailcow.example.com/api/v1", "mailcow_token": "key"}
+    admin = make_app(**settings).test_client()
+    secret = make_key(f"sqlite:///{database}", "root", "admin")
+    admin.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {secret}"
+    tokens, plain = f"{API}/tokens", {"name": "plain", "domain": "example.com"}
+    assert admin.post(tokens, json={**plain, "prefix": "a+"}).status_code == 201  # backend none
+    assert admin.post(tokens, json=NEW | {"backend": "mailcow"}).status_code == 201
+    new = {"name": "new", "domain": "example.com", "backend": "mailcow"}
+    for method, path, body, member in (
+        ("POST", tokens, {**new, "prefix": "a+"}, "prefix"),
+        ("POST", tokens, {**new, "address": "a+b@example.com"}, "address"),
+        ("PATCH", f"{tokens}/party", {"prefix": "a+"}, "prefix"),
+        ("PATCH", f"{tokens}/plain", {"backend": "mailcow"}, "backend"),
+    ):
+        answer = admin.open(path, method=method, json=body)
+        assert answer.status_code == 422, answer.text
+        assert answer.json is not None
+        assert [error["path"] for error in answer.json["errors"]] == [member]
+    listed = admin.get(tokens).json
+    assert listed is not None
+    assert [(token["name"], token["prefix"], token["backend"]) for token in listed["items"]] == [
+        ("other", "tmp.", None),
+        ("plain", "a+", None),
+        ("party", "guest.", "mailcow"),
+    ]
+    assert admin.patch(f"{tokens}/party", json={"prefix": "a+", "backend": "none"}).json
+
+
 @pytest.mark.parametrize("remark", [None, "x", []])
 def test_a_remark_in_a_document_has_no_effect(api: WithKey, token: str, remark: object) -> None:
     admin = api("admin")

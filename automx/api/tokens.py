@@ -3,7 +3,8 @@
 Secrets are answered to those who may change tokens.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +12,7 @@ from flask import Response
 
 from automx import changelog, kinds, schema
 from automx.accountcolumns import TOKEN
-from automx.accounts import tokens
+from automx.accounts import fit, tokens
 from automx.accounts.tokens import Token
 from automx.api import schemas
 from automx.api.access import Access
@@ -39,6 +40,7 @@ from automx.errors import (
     BadRequestError,
     DisabledDomainError,
     SeedError,
+    UnfitAddressError,
     UnknownDomainError,
     UnknownTokenError,
 )
@@ -46,6 +48,8 @@ from automx.kinds import BadValueError, Kind
 from automx.views.http import parts
 from automx.views.session import current_session
 from automx.words import Role
+
+log = logging.getLogger(__name__)
 
 _FIELDS: dict[str, Kind] = {
     **{name: TOKEN[name] for name in ("prefix", "expiry", "maxuse", "backend", "spare_active")},
@@ -126,6 +130,18 @@ def _columns(access: Access, value: dict[str, Any], wanted: dict[str, Kind]) -> 
     return found
 
 
+@contextmanager
+def _naming_member(columns: Mapping[str, object]) -> Iterator[None]:
+    """Raise SeedError for columns of which the mail server allows no address."""
+    try:
+        yield
+    except UnfitAddressError as error:
+        log.warning("%s", error.reason)  # it may be that of a program, which is for the log
+        given = (name for name in ("address", "prefix", "backend") if columns.get(name) is not None)
+        member = next(given, "prefix")
+        raise SeedError(f"{member}: the mail server does not allow such an address") from error
+
+
 def _add(call: Call) -> Response:
     access, session = call.access, current_session()
     columns = _columns(access, read_body(), _NEW)
@@ -136,6 +152,9 @@ def _add(call: Call) -> Response:
     unknown = SeedError("domain: expected a domain that is served")
     if not sees(access, session, domain):
         raise unknown
+    session.rollback()  # the backend may take long
+    with _naming_member(columns):
+        fit.check_new(parts().backends, domain, columns)
     try:
         token = tokens.add(session, name, domain, now=access.now, actor=access.key.actor, **columns)
     except (UnknownDomainError, DisabledDomainError):
@@ -158,6 +177,10 @@ def _to_change(call: Call) -> Token:
 def _change(call: Call) -> Response:
     access, session = call.access, current_session()
     columns = _columns(access, read_body(patch=True), _CHANGED)
+    token = get(access, session, call.path["name"])
+    session.rollback()  # the backend may take long
+    with _naming_member(columns):
+        fit.check_changed(parts().backends, token, columns)
     token = _to_change(call)
     try:
         token = tokens.edit(session, token.name, columns, actor=access.key.actor, now=access.now)

@@ -2,14 +2,14 @@
 
 import shlex
 from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import datetime
 from typing import Any
 
 import click
 
 from automx import lookup
-from automx.accounts import tokens
+from automx.accounts import fit, tokens
 from automx.accounts.tokens import Obstacle, Token
 from automx.address import EmailAddress, unicode_domain
 from automx.backends import Backends
@@ -104,7 +104,9 @@ def add(
         if domain is None and "address" in fields:
             domain = EmailAddress.parse(fields["address"]).domain
         domain = domain or _only(lookup.first_domains(session, 6))
-        _check_fit(context, domain, fields)
+        session.rollback()  # the backend may take long
+        with _backends(context) as backends:
+            fit.check_new(backends, domain, fields)
         added = tokens.add(session, name, domain, now=context.now, actor=context.actor, **fields)
     _write(context, added, lambda: f"Made the token {name}.\n\n{_details(context, added)}")
 
@@ -263,24 +265,16 @@ def _only(names: list[str]) -> str:
 def _edit(context: Context, name: str, changes: dict[str, object], done: str) -> None:
     """Change a token and print it."""
     with context.session() as session:
-        if {"prefix", "backend"} & changes.keys():
-            before = tokens.get(session, name)
-            columns = {
-                column: getattr(before, column) for column in ("prefix", "address", "backend")
-            }
-            session.rollback()
-            _check_fit(context, before.domain, columns | changes)
+        before = tokens.get(session, name)
+        session.rollback()  # the backend may take long
+        with _backends(context) as backends:
+            fit.check_changed(backends, before, changes)
         edited = tokens.edit(session, name, changes, actor=context.actor, now=context.now)
     _write(context, edited, lambda: f"{done} the token {name}.\n\n{_table([edited], context.now)}")
 
 
-def _check_fit(context: Context, domain: str, columns: Mapping[str, object]) -> None:
-    """Raise UnfitAddressError if the mail server allows no address of a token of these columns."""
-    address = tokens.sample_address(domain, columns)
-    backend = str(columns.get("backend", ""))
-    with closing(Backends(context.settings.accounts)) as backends, suppress(SettingsError):
-        if address is not None:
-            backends.get(backend).check_address(address)
+def _backends(context: Context) -> closing[Backends]:
+    return closing(Backends(context.settings.accounts))
 
 
 def _write(context: Context, token: Token, text: Callable[[], str]) -> None:
