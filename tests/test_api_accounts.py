@@ -108,7 +108,7 @@ def test_the_secret_of_a_token_is_for_administrators(api: WithKey, token: str) -
         ({"domain": None}, "domain"),
         ({"name": "a b"}, "name"),
         ({"maxuse": -1}, "maxuse"),
-        ({"maxuse": None}, "maxuse"),
+        ({"name": None}, "name"),
         ({"expiry": "soon"}, "expiry"),
         ({"valid_until": "soon"}, "valid_until"),
         ({"valid_until": "2020-01-01"}, "valid_until"),
@@ -125,6 +125,42 @@ def test_a_token_with_a_wrong_member_is_not_made(
     assert answer.json is not None
     assert [error["path"] for error in answer.json["errors"]] == [path]
     assert admin.get(f"{API}/tokens/party").status_code == 404
+
+
+def test_null_gives_a_member_of_a_token_its_default(api: WithKey) -> None:
+    """What the API answers can be sent to it again."""
+    admin = api("admin")
+    names = ("prefix", "expiry", "maxuse", "backend", "spare_active", "valid_until")
+    default = {
+        "prefix": "tmp.",
+        "expiry": "1d",
+        "maxuse": 50,
+        "backend": None,
+        "spare_active": False,
+        "valid_until": None,
+    }
+    other = {
+        "prefix": "guest.",
+        "expiry": "1w",
+        "maxuse": 3,
+        "backend": "command",
+        "spare_active": True,
+        "valid_until": "2099-12-31T23:59:59Z",
+    }
+    new = {"name": "party", "domain": "example.com"}
+    made = admin.post(f"{API}/tokens", json={**new, **dict.fromkeys(names), "address": None})
+    path = made.headers["Location"]
+    for change, expected in (
+        ({}, default | {"revoked": False}),
+        (other | {"revoked": True}, other | {"revoked": True}),
+        (dict.fromkeys((*names, "revoked")), default | {"revoked": False}),
+    ):
+        changed = admin.patch(path, json=change)
+        assert changed.status_code == 200, changed.text
+        assert changed.json is not None
+        assert {name: changed.json[name] for name in expected} == expected
+        again = admin.patch(path, json={name: changed.json[name] for name in names})
+        assert again.json == changed.json
 
 
 def test_a_token_whose_addresses_the_mail_server_refuses_is_not_made(

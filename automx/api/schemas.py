@@ -46,6 +46,21 @@ def item(kind: str) -> Schema:
     }
 
 
+def with_null(found: Schema) -> Schema:
+    """Return the schema of an object in which null gives a member that is not required its default.
+
+    Members that allow null already stay as they are.
+    """
+    null: Schema = {"type": "null"}
+    properties = {
+        name: value
+        if name in found["required"] or null in value.get("anyOf", ())
+        else {"anyOf": [value, null]}
+        for name, value in found["properties"].items()
+    }
+    return {**found, "properties": properties}
+
+
 def patch(kind: str) -> Schema:
     """Return the schema of a JSON Merge Patch (RFC 7396) of a row."""
     return _patch(schema.of_item(kind))

@@ -11,7 +11,7 @@ from typing import Any
 from flask import Response
 
 from automx import changelog, kinds, schema
-from automx.accountcolumns import TOKEN
+from automx.accountcolumns import TOKEN, TOKEN_DEFAULTS
 from automx.accounts import fit, tokens
 from automx.accounts.tokens import Token
 from automx.api import schemas
@@ -116,7 +116,7 @@ def _get(call: Call) -> Response:
 
 
 def _columns(access: Access, value: dict[str, Any], wanted: dict[str, Kind]) -> dict[str, Any]:
-    """Return checked columns of a token. Raises WrongMembersError."""
+    """Return checked columns of a token; null gives the default. Raises WrongMembersError."""
     check_members(value, wanted)
     found = dict(value)
     if "valid_until" in found:
@@ -124,9 +124,8 @@ def _columns(access: Access, value: dict[str, Any], wanted: dict[str, Kind]) -> 
     if "revoked" in found:
         found["is_revoked"] = found.pop("revoked")
     for name, item in found.items():
-        if item is None and name not in {"valid_until", "address"}:
-            member = "revoked" if name == "is_revoked" else name
-            raise SeedError(f"{member}: expected {wanted[member].expected}, found null")
+        if item is None:  # a name and a domain have no default
+            found[name] = TOKEN_DEFAULTS.get(name)
     return found
 
 
@@ -146,7 +145,7 @@ def _add(call: Call) -> Response:
     access, session = call.access, current_session()
     columns = _columns(access, read_body(), _NEW)
     for name in ("name", "domain"):
-        if name not in columns:
+        if columns.get(name) is None:
             raise SeedError(f"{name}: expected {_NEW[name].expected}")
     name, domain = str(columns.pop("name")), kinds.A_LABEL.read(columns.pop("domain"))
     unknown = SeedError("domain: expected a domain that is served")
@@ -215,13 +214,13 @@ OPERATIONS = (
     ),
     Operation(
         *("POST", "/tokens", Role.ADMIN, "Add a token", _add, {201: schemas.TOKEN}),
-        body=schema.of_members(_NEW, ("name", "domain")),
+        body=schemas.with_null(schema.of_members(_NEW, ("name", "domain"))),
         errors=(409,),
     ),
     Operation(
         *("PATCH", _ONE, Role.ADMIN, "Change members of a token", _change, {200: schemas.TOKEN}),
         headers=_MATCH,
-        body=schema.of_members(_CHANGED),
+        body=schemas.with_null(schema.of_members(_CHANGED)),
         errors=(404, 409),
     ),
     Operation(
