@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from automx.autoconfigfile import MAX_SIZE
+from automx.cli import documents
 from automx.database import open_session
 from automx.migrations import upgrade
 from automx.models import metadata
@@ -332,6 +333,16 @@ def test_a_document_is_imported_from_a_url_and_others_are_refused(env: dict[str,
             assert result.stderr == f"automx: {url}{path}: {reason}\n"
         automx("import-autoconfig", f"{url}/mail/config-v1.1.xml", "--yes", env=env)
     assert [*links(env)] == ["example.com"]
+
+
+@pytest.mark.parametrize("command", ["apply", "seed", "import-csv", "import-autoconfig"])
+def test_a_file_without_end_is_refused(env: dict[str, str], command: str) -> None:
+    size = MAX_SIZE if command == "import-autoconfig" else documents.MAX_SIZE
+    result = attempt(command, "/dev/zero", env=env)
+    assert (result.returncode, result.stderr) == (
+        1,
+        f"automx: /dev/zero is larger than {size} bytes\n",
+    )
 
 
 # CSV.

@@ -226,7 +226,7 @@ def etag(document: object) -> str:
 
 def check_match(document: object) -> None:
     """Raise ChangedError if the header If-Match names another document."""
-    wanted = request.headers.get("If-Match")
-    tags = {tag.strip() for tag in (wanted or "*").split(",")}
+    wanted = request.headers.get("If-Match", "*")  # an empty one matches nothing
+    tags = {tag.strip() for tag in wanted.split(",")}
     if not tags & {"*", etag(document)}:
         raise ChangedError

@@ -9,6 +9,8 @@ from automx import seeddocument, yamldocument
 from automx.errors import SeedError
 from automx.kinds import shown
 
+MAX_SIZE = 256 * 1024 * 1024  # bytes; a million domains in JSON
+
 _SECRET = "bind_password"  # noqa: S105 - the name of a member
 _SECRET_FILE = f"{_SECRET}_file"
 
@@ -36,19 +38,24 @@ def read_document(file: str) -> Given:
     return Given(document, hashlib.sha256(data).hexdigest())
 
 
-def read_file(file: str, size: int = -1) -> tuple[str, bytes]:
-    """Return the name of a file for people, and its first octets, by default all.
+def read_file(file: str, max_size: int = MAX_SIZE) -> tuple[str, bytes]:
+    """Return the name of a file for people, and what it holds.
 
-    "-" is standard input. Raises SeedError if it cannot be read.
+    "-" is standard input. Raises SeedError if it cannot be read or is larger than ``max_size``
+    bytes.
     """
     name = "standard input" if file == "-" else file
     try:
         if file == "-":
-            return name, sys.stdin.buffer.read(size)
-        with Path(file).open("rb") as opened:
-            return name, opened.read(size)
+            data = sys.stdin.buffer.read(max_size + 1)
+        else:
+            with Path(file).open("rb") as opened:
+                data = opened.read(max_size + 1)
     except OSError as error:
         raise SeedError(f"{name} cannot be read: {error.strerror}") from error
+    if len(data) > max_size:
+        raise SeedError(f"{name} is larger than {max_size} bytes")
+    return name, data
 
 
 def _read_secrets(document: object, folder: Path) -> None:

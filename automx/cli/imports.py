@@ -112,7 +112,7 @@ def _content(source: str) -> tuple[str, bytes]:
         return source, _fetched(source)
     if "://" in source:
         raise SeedError(f"{source}: expected a URL that begins with https or http")
-    return read_file(source, MAX_SIZE + 1)
+    return read_file(source, MAX_SIZE)
 
 
 def _fetched(url: str) -> bytes:
