@@ -308,12 +308,15 @@ def test_a_backend_is_one_that_exists_or_that_of_the_settings(session: Session) 
 
 
 def test_a_token_for_one_mailbox_is_for_it_alone(session: Session) -> None:
-    token = add(session, "alice", address="Alice.Smith@Example.COM", maxuse=50, prefix="tmp.")
+    for columns in ({"maxuse": 50}, {"prefix": "tmp."}):
+        with pytest.raises(BadRequestError, match="a token for one mailbox has neither prefix nor"):
+            add(session, "alice", address="Alice.Smith@Example.COM", **columns)
+    token = add(session, "alice", address="Alice.Smith@Example.COM", maxuse=1, prefix="")
 
     assert (token.address, token.prefix, token.maxuse) == ("alice.smith@example.com", "", 1)
     assert tokens.new_address(token) == "alice.smith@example.com"
     for changes in ({"maxuse": 2}, {"prefix": "x"}):
-        with pytest.raises(BadRequestError, match="A token for one mailbox has neither prefix nor"):
+        with pytest.raises(BadRequestError, match="a token for one mailbox has neither prefix nor"):
             tokens.edit(session, "alice", changes)
 
 

@@ -53,6 +53,7 @@ from automx.texts import N_
 
 log = logging.getLogger(__name__)
 
+_ONE_MAILBOX = {"prefix": "", "maxuse": 1}  # columns of a token with an address
 _EDITABLE = TOKEN.keys() - {"name", "token", "domain", "address", "usecount"}
 
 
@@ -172,16 +173,17 @@ def add(
 
     ``actor`` is for the audit, None for no entry. ``columns`` are values of TOKEN, by default
     those of TOKEN_DEFAULTS; ``token`` is the secret, by default a new one. With ``address``,
-    the token makes this mailbox and no other: prefix and maxuse are then of no effect. Raises
+    the token makes this mailbox and no other, and has neither prefix nor maxuse. Raises
     BadRequestError for a value that a column cannot hold, AddressError for an address of another
     domain, UnknownDomainError if no row of the table ``domain`` fits, DisabledDomainError if it is
     switched off, and ConflictError if there is a token of this name or secret.
     """
     if columns.get("token") is None:
         columns["token"] = new_token()
-    if columns.get("address"):
-        columns |= {"prefix": "", "maxuse": 1}
     values = _checked({**TOKEN_DEFAULTS, **columns, "name": name, "domain": domain})
+    if values["address"] is not None:
+        _check_one_mailbox({column: values[column] for column in columns})
+        values |= _ONE_MAILBOX
     domain = values["domain"]
     row = lookup.domain_row(session, domain)
     if row is None:
@@ -222,10 +224,10 @@ def edit(
     """
     if fixed := sorted(changes.keys() - _EDITABLE):
         raise BadRequestError(f"The field {fixed[0]} of a token cannot be changed.")
-    token = get(session, name)
-    if token.address is not None and {"prefix", "maxuse"} & changes.keys():
-        raise BadRequestError("A token for one mailbox has neither prefix nor maxuse.")
-    if values := _checked(changes):
+    token, values = get(session, name), _checked(changes)
+    if token.address is not None:
+        _check_one_mailbox(values)
+    if values:
         session.execute(update(TokenRow).where(TokenRow.c.id == token.id).values(values))
     edited = get(session, name)
     before, after = token.fields(), edited.fields()
@@ -425,6 +427,14 @@ def _digest(secret: str) -> str:
 def _octets(secret: str) -> bytes:
     """Return what a secret is compared by; one that a stranger sent may hold anything."""
     return secret.encode(errors="surrogatepass")
+
+
+def _check_one_mailbox(columns: Mapping[str, object]) -> None:
+    for column, value in _ONE_MAILBOX.items():
+        if columns.get(column, value) != value:
+            raise BadRequestError(
+                f"{column}: a token for one mailbox has neither prefix nor maxuse"
+            )
 
 
 def _checked(values: Mapping[str, object]) -> dict[str, Any]:

@@ -124,8 +124,8 @@ def _columns(access: Access, value: dict[str, Any], wanted: dict[str, Kind]) -> 
     if "revoked" in found:
         found["is_revoked"] = found.pop("revoked")
     for name, item in found.items():
-        if item is None:  # a name and a domain have no default
-            found[name] = TOKEN_DEFAULTS.get(name)
+        if item is None:
+            found[name] = TOKEN_DEFAULTS[name]
     return found
 
 
@@ -143,9 +143,10 @@ def _naming_member(columns: Mapping[str, object]) -> Iterator[None]:
 
 def _add(call: Call) -> Response:
     access, session = call.access, current_session()
-    columns = _columns(access, read_body(), _NEW)
+    body = {name: item for name, item in read_body().items() if item is not None}
+    columns = _columns(access, body, _NEW)
     for name in ("name", "domain"):
-        if columns.get(name) is None:
+        if name not in columns:
             raise SeedError(f"{name}: expected {_NEW[name].expected}")
     name, domain = str(columns.pop("name")), kinds.A_LABEL.read(columns.pop("domain"))
     unknown = SeedError("domain: expected a domain that is served")

@@ -96,8 +96,6 @@ def add(
     "tmp.".
     """
     fields = _fields(options, context.now)
-    if "address" in fields and {"prefix", "maxuse"} & fields.keys():
-        raise click.UsageError("A token for one --address has neither --prefix nor --maxuse.")
     if token_stdin:
         fields["token"] = read_secret("token")
     with context.session() as session:
