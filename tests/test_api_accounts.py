@@ -114,6 +114,8 @@ def test_the_secret_of_a_token_is_for_administrators(api: WithKey, token: str) -
         ({"valid_until": "2020-01-01"}, "valid_until"),
         ({"spare_active": "yes"}, "spare_active"),
         ({"token": "s3cret"}, "token"),
+        ({"address": "a@example.com", "prefix": ""}, "maxuse"),
+        ({"address": "a@example.com", "maxuse": 1}, "prefix"),
     ],
 )
 def test_a_token_with_a_wrong_member_is_not_made(
@@ -129,7 +131,7 @@ def test_a_token_with_a_wrong_member_is_not_made(
 
 def test_null_gives_a_member_of_a_token_its_default(api: WithKey) -> None:
     """What the API answers can be sent to it again."""
-    admin = api("admin")
+    admin = api("admin", name="root")
     names = ("prefix", "expiry", "maxuse", "backend", "spare_active", "valid_until")
     default = {
         "prefix": "tmp.",
@@ -161,6 +163,12 @@ def test_null_gives_a_member_of_a_token_its_default(api: WithKey) -> None:
         assert {name: changed.json[name] for name in expected} == expected
         again = admin.patch(path, json={name: changed.json[name] for name in names})
         assert again.json == changed.json
+    new = {"name": "one", "domain": "example.com", "address": "a@example.com"}
+    one = admin.post(f"{API}/tokens", json=dict.fromkeys(names) | new)
+    assert one.json is not None
+    assert (one.json["prefix"], one.json["maxuse"]) == ("", 1)
+    again = admin.patch(one.headers["Location"], json={name: one.json[name] for name in names})
+    assert again.json == one.json
 
 
 def test_a_token_whose_addresses_the_mail_server_refuses_is_not_made(
@@ -517,9 +525,27 @@ def test_an_account_or_a_token_is_changed_only_if_it_is_what_was_seen(
         assert changed.headers["ETag"] == client.get(path).headers["ETag"] != seen["If-Match"]
         for method in ("PATCH", "DELETE"):
             body = patch if method == "PATCH" else None
-            assert client.open(path, method=method, json=body, headers=seen).status_code == 412
+            for match in (seen, {"If-Match": ""}):
+                answer = client.open(path, method=method, json=body, headers=match)
+                assert answer.status_code == 412
         assert client.get(path).headers["ETag"] == changed.headers["ETag"]
     assert BOB in server.addresses
+
+
+def test_a_mailbox_that_was_not_made_for_the_account_stays_which_is_answered(
+    portal: FlaskClient, server: MailProgram
+) -> None:
+    server.add(BOB, "another mark")
+    answer = portal.delete(ACCOUNT)
+    assert (answer.status_code, answer.json) == (
+        200,
+        {
+            "address": BOB,
+            "detail": "The account is deleted. The mailbox was not made for it, and stays.",
+        },
+    )
+    assert server.addresses == {BOB}
+    assert portal.get(ACCOUNT).status_code == 404
 
 
 def test_a_password_that_the_mail_server_refuses_is_a_wrong_member(

@@ -55,6 +55,7 @@ _NEW: dict[str, Kind] = {
     "address": kinds.ACCOUNT_ADDRESS,
     "password": _PASSWORD,
 }
+_KEPT = "The account is deleted. The mailbox was not made for it, and stays."
 _CHANGED = {"expires": kinds.or_null(MOMENT), "password": kinds.or_null(_PASSWORD)}
 
 
@@ -173,11 +174,15 @@ def _delete(call: Call) -> Response:
     access, session = call.access, current_session()
     account = _account(access, session, call.path["address"])
     check_match(account.document())
+    by: dict[str, Any] = {"actor": access.key.actor, "now": access.now}
     try:
-        accounts.remove(session, account, parts().backends, now=access.now, actor=access.key.actor)
+        is_gone = accounts.remove(session, account, parts().backends, **by)
     except MailLeftError as error:  # there is nothing left that could be tried
         log.warning("%s: %s", account.address, error.reason)
-    return answer_nothing()
+        is_gone = True
+    if is_gone:
+        return answer_nothing()
+    return answer({"address": account.address, "detail": _KEPT})
 
 
 _ONE = "/accounts/{address}"
@@ -213,7 +218,7 @@ OPERATIONS = (
     ),
     Operation(
         *("DELETE", _ONE, Role.ACCOUNTS, "Delete an account and its mailbox", _delete),
-        {204: None},
+        {204: None, 200: schemas.KEPT_MAILBOX},
         headers=_MATCH,
         errors=(404, *_BACKEND),
     ),

@@ -141,6 +141,7 @@ ACCOUNT = record(
 )
 # The password if it was changed.
 CHANGED_ACCOUNT = {**ACCOUNT, "properties": ACCOUNT["properties"] | {"password": _TEXT}}
+KEPT_MAILBOX = record(address=_TEXT, detail=_TEXT)
 KEY = record(
     name=_TEXT,
     role=_TEXT,
