@@ -16,7 +16,8 @@ import logging
 import re
 import secrets
 import string
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from hashlib import sha256
@@ -26,8 +27,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, exists, insert, or_, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from automx import audit, rows
+from automx import audit, changelog, rows
 from automx.accountcolumns import API_KEY
+from automx.changes import stored
 from automx.database import Session, read_page, reason, savepoint
 from automx.errors import (
     BadRecordError,
@@ -125,8 +127,9 @@ def add(
 ) -> tuple[Key, str]:
     """Make a key and return it with its secret, which is stored nowhere; the caller commits.
 
-    Raises BadRequestError for a value that a column cannot hold, and ConflictError if there is a
-    key of this name, a revoked one included.
+    A provider is not deleted until the caller commits: the transaction should begin here, or with
+    changelog.wait_for_turn(). Raises BadRequestError for a value that a column cannot hold and for
+    an unknown provider, and ConflictError if there is a key of this name, a revoked one included.
     """
     values: dict[str, Any] = {
         "name": name,
@@ -140,6 +143,10 @@ def add(
     checked, bad = rows.read(API_KEY, values)
     if bad:
         raise BadRequestError("; ".join(bad))
+    if provider is not None:
+        changelog.wait_for_turn(session)
+        if stored.item(session, "provider", provider) is None:
+            raise BadRequestError(f"provider: expected the id of a provider, found {provider}")
     name, secret = checked["name"], _new_secret()
     try:
         with savepoint(session):
@@ -148,7 +155,7 @@ def add(
     except IntegrityError:
         raise ConflictError(f"There is a key {name} already, perhaps a revoked one.") from None
     key = get(session, name)
-    _write(session, actor, now, "add", key)
+    _write(session, actor, now, "add", key.document())
     return key, secret
 
 
@@ -165,7 +172,7 @@ def rotate(session: Session, name: str, *, actor: str, now: datetime) -> tuple[K
     session.execute(row.values(old_digest=ApiKey.c.digest))  # MariaDB sees the new value in one
     session.execute(row.values(digest=_digest(secret)))
     key = get(session, name)
-    _write(session, actor, now, "rotate", key)
+    _write(session, actor, now, "rotate", key.document())
     return key, secret
 
 
@@ -174,32 +181,38 @@ def end_rotation(session: Session, name: str, *, actor: str, now: datetime) -> K
     get(session, name)
     session.execute(update(ApiKey).where(ApiKey.c.name == name).values(old_digest=None))
     key = get(session, name)
-    _write(session, actor, now, "set", key)
+    _write(session, actor, now, "set", key.document())
     return key
 
 
-def revoke(session: Session, name: str, *, actor: str, now: datetime) -> Key:
-    """Let a key be valid no longer; its name stays taken. Raises UnknownKeyError."""
-    get(session, name)
+def revoke(session: Session, name: str, *, actor: str, now: datetime) -> dict[str, Any]:
+    """Let a key be valid no longer, and return it for programs; its name stays taken.
+
+    Of a bad row, which is revoked as well, the name is known only. Raises UnknownKeyError.
+    """
+    if session.scalar(select(ApiKey.c.id).where(ApiKey.c.name == name)) is None:
+        raise _unknown(name)
     values = {"is_revoked": True, "old_digest": None}
     session.execute(update(ApiKey).where(ApiKey.c.name == name).values(values))
-    key = get(session, name)
-    _write(session, actor, now, "revoke", key)
-    return key
+    document: dict[str, Any] = {"name": name, "revoked": True}
+    with suppress(BadRecordError):
+        document = get(session, name).document()
+    _write(session, actor, now, "revoke", document)
+    return document
 
 
 def get(session: Session, name: str) -> Key:
     """Return the key of a name. Raises UnknownKeyError, and BadRecordError for a bad row."""
     row = session.execute(_selected(ApiKey.c.name == name)).mappings().one_or_none()
     if row is None:
-        raise UnknownKeyError(f"There is no key {name}.")
+        raise _unknown(name)
     return _loaded(row)
 
 
 def all_keys(session: Session) -> Iterator[Key]:
-    """Yield all keys in the order of their names. Raises BadRecordError for a bad row."""
+    """Yield all keys in the order of their names. A bad row is left out and logged."""
     query = _selected().order_by(ApiKey.c.name)
-    yield from map(_loaded, session.execute(query).mappings().all())
+    yield from _readable(session.execute(query).mappings().all())
 
 
 def page(session: Session, after: int, number: int) -> tuple[list[Key], int | None]:
@@ -207,14 +220,8 @@ def page(session: Session, after: int, number: int) -> tuple[list[Key], int | No
 
     A bad row is left out and logged.
     """
-    rows_, last = read_page(session, _selected(), ApiKey.c.id, after, number)
-    found = []
-    for row in rows_:
-        try:
-            found.append(_loaded(row))
-        except BadRecordError as error:
-            log.error("%s; this row is left out", error.cause)
-    return found, last
+    found, last = read_page(session, _selected(), ApiKey.c.id, after, number)
+    return list(_readable(found)), last
 
 
 def has_administrator(session: Session, now: datetime) -> bool:
@@ -278,6 +285,14 @@ def _selected(*conditions: ColumnElement[bool]) -> Any:
     return select(*columns).where(*conditions)
 
 
+def _readable(found: Iterable[rows.Values]) -> Iterator[Key]:
+    for row in found:
+        try:
+            yield _loaded(row)
+        except BadRecordError as error:
+            log.error("%s; this row is left out", error.cause)
+
+
 def _loaded(row: rows.Values) -> Key:
     values, bad = rows.read_row("api_key", row)
     if bad:
@@ -296,10 +311,16 @@ def _loaded(row: rows.Values) -> Key:
     )
 
 
-def _write(session: Session, actor: str, now: datetime, action: str, key: Key) -> None:
-    document = key.document()
+def _unknown(name: str) -> UnknownKeyError:
+    return UnknownKeyError(f"There is no key {name}.")
+
+
+def _write(
+    session: Session, actor: str, now: datetime, action: str, document: dict[str, Any]
+) -> None:
     details = {"after": {member: document[member] for member in document if member != "used"}}
-    audit.write(session, actor, now, action=action, kind="key", name=key.name, details=details)
+    name = document["name"]
+    audit.write(session, actor, now, action=action, kind="key", name=name, details=details)
 
 
 def _new_secret() -> str:

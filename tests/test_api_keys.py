@@ -193,6 +193,20 @@ def test_lists_have_pages_and_leave_out_bad_rows(
     assert admin.get(f"{URL}/b").status_code == 409
 
 
+def test_a_bad_row_of_a_key_is_revoked(admin: FlaskClient, execute: Execute) -> None:
+    secret = secret_of(admin.post(URL, json={"name": "b", "role": "read"}))
+    execute("UPDATE api_key SET networks = 'all' WHERE name = 'b'")
+    assert admin.delete(f"{URL}/b").status_code == 204
+    execute("UPDATE api_key SET networks = '' WHERE name = 'b'")
+    assert not works(admin, secret)
+    document = admin.get(f"{URL}/b").json
+    assert document is not None
+    assert document["revoked"] is True
+    entries = admin.get("/api/v1/audit").json
+    assert entries is not None
+    assert entries["items"][-1]["details"] == {"after": {"name": "b", "revoked": True}}
+
+
 def test_an_administrator_may_revoke_even_the_last_key_which_is_logged(
     admin: FlaskClient, api: WithKey, caplog: pytest.LogCaptureFixture
 ) -> None:

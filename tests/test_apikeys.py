@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from automx.seed import populate
 from automx.seeddocument import SAMPLE
 from automx.words import Role
 from tests.commandline import attempt, automx
+from tests.conftest import Execute
 from tests.databases import engine_uri
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -230,7 +232,48 @@ def test_a_key_that_does_not_exist_is_an_error(session: Session) -> None:
             act(session, "portal", **BY)
 
 
+def test_a_key_for_a_provider_that_was_deleted_meanwhile_is_not_made(session: Session) -> None:
+    """It waits until the transaction that deletes the provider has ended."""
+    provider = Changes(session, "user:alice", now=NOW).add("provider", {"name": "Reseller"}).id
+    session.commit()
+    changes = Changes(session, "user:alice", now=NOW)
+    changes.delete("provider", provider)
+    uri = session.engine.url.render_as_string(hide_password=False)
+
+    def make() -> str:
+        with open_session(uri) as other:
+            try:
+                apikeys.add(other, "reseller", Role.WRITE, provider=provider, **BY)
+            except BadRequestError as error:
+                return str(error)
+        return "made"
+
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(make)
+        with pytest.raises(TimeoutError):
+            made.result(0.3)
+        session.commit()
+        assert made.result(30) == f"provider: expected the id of a provider, found {provider}"
+
+
 # The command
+
+
+@pytest.mark.usefixtures("example")
+def test_a_bad_row_is_left_out_of_the_list_and_revoked(
+    env: dict[str, str], execute: Execute
+) -> None:
+    for name in ("bad", "good"):
+        automx("apikey", "add", name, "--role", "read", env=env)
+    execute("UPDATE api_key SET networks = 'all' WHERE name = 'bad'")
+    listed = attempt("apikey", "list", env=env)
+    assert listed.returncode == 0
+    assert "table api_key, id 1: networks" in listed.stderr
+    assert listed.stdout.splitlines()[1].startswith("good ")
+    assert json.loads(automx("apikey", "revoke", "bad", "--json", env=env)) == {
+        "name": "bad",
+        "revoked": True,
+    }
 
 
 @pytest.mark.usefixtures("example")

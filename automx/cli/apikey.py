@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from automx import apikeys, references
+from automx import apikeys, changelog, references
 from automx.address import parse_domain
 from automx.apikeys import Key
 from automx.changes import selection
@@ -71,6 +71,8 @@ def add(
         raise click.BadParameter(str(error), param_hint="'--until'") from None
     domains = tuple(map(parse_domain, lists["domains"]))
     with context.session() as session:
+        if provider is not None:
+            changelog.wait_for_turn(session)  # so that its name means the same provider until then
         key, secret = apikeys.add(
             session,
             name,
@@ -137,8 +139,8 @@ def rotate(context: Context, name: str, end: bool) -> None:
 def revoke(context: Context, name: str) -> None:
     """Let the key NAME be valid no longer."""
     with context.session() as session:
-        key = apikeys.revoke(session, name, actor=context.actor, now=context.now)
-    context.write(key.document(), lambda: f"Revoked the key {name}.")
+        document = apikeys.revoke(session, name, actor=context.actor, now=context.now)
+    context.write(document, lambda: f"Revoked the key {name}.")
 
 
 def _write_secret(context: Context, key: Key, secret: str, done: str) -> None:
