@@ -139,6 +139,28 @@ def entries(
         yield Entry(**values | {"details": json.loads(values["details"])})
 
 
+def disabled_by(session: Session, domain_id: int) -> str:
+    """Return the actor who has switched a domain off last, "" if that is not certain.
+
+    It is uncertain if the entry is deleted, or if a change of many rows came later: its entry does
+    not name them.
+    """
+    its = _AUDIT.c.details.contains(f'"id": {domain_id},', autoescape=True)
+    many = (_AUDIT.c.action == "bulk") & _AUDIT.c.details.contains('"set"', autoescape=True)
+    query = select(_AUDIT).where(or_((_AUDIT.c.kind == "domain") & its, many))
+    for row in session.execute(query.order_by(_AUDIT.c.id.desc())):
+        details = json.loads(row.details)
+        if row.action == "bulk":
+            return ""
+        if details.get("id") != domain_id:
+            continue
+        if details.get("after", {}).get("disabled"):
+            return str(row.actor)
+        if row.action != "set":  # an earlier domain of the same id
+            return ""
+    return ""
+
+
 def delete_before(session: Session, moment: datetime) -> int:
     """Delete the entries that are older than a moment; return their number. The caller commits."""
     return session.execute(_AUDIT.delete().where(_AUDIT.c.at < moment)).rowcount

@@ -327,3 +327,40 @@ def test_another_provider_does_not_get_the_id_that_a_key_is_for(
     automx("apikey", "revoke", "reseller", env=env)
     assert admin.post(f"{API}/providers", json={"id": 77, "name": "New"}).status_code == 201
     assert client.get(f"{API}/domains").status_code == 401
+
+
+def test_a_key_with_a_scope_switches_on_only_what_it_has_switched_off(api: WithKey) -> None:
+    own, other = api("write", provider=1), api("write", provider=1)
+    admin = api("admin")
+
+    def switch(client: FlaskClient, is_off: bool, name: str = "own.example") -> int:
+        path = f"{API}/domains/{name}"
+        return client.patch(path, json={"disabled": is_off}).status_code
+
+    assert [switch(own, True), switch(other, False), switch(own, False)] == [200, 403, 200]
+    assert switch(admin, True) == 200
+    assert switch(own, True) == 200  # it is off already
+    refused = own.patch(f"{API}/domains/own.example", json={"disabled": None})
+    assert (refused.status_code, "has not switched" in refused.text) == (403, True)
+    # Else the name would be free for a new domain, which is on.
+    path = f"{API}/domains/own.example"
+    assert own.patch(path, json={"name": "new.example"}).status_code == 403
+    assert own.delete(path).status_code == 403
+    assert switch(own, True, "second.example") == 200
+    path = f"{API}/domains/second.example"
+    assert own.patch(path, json={"name": "new.example"}).status_code == 200
+    assert switch(own, False, "new.example") == 200
+    assert switch(own, True, "new.example") == 200
+    assert own.delete(f"{API}/domains/new.example").status_code == 204
+
+
+def test_a_key_with_a_scope_does_not_switch_on_what_many_changes_may_have_switched_off(
+    api: WithKey, execute: Execute
+) -> None:
+    own, path = api("write", provider=1), f"{API}/domains/own.example"
+    assert own.patch(path, json={"disabled": True}).status_code == 200
+    execute(
+        "INSERT INTO audit (at, actor, action, kind, name, details) SELECT at, 'user:alice',"
+        """ 'bulk', '', '', '{"numbers": {"set": {"domain": 101}}, "digest": "d"}' FROM audit"""
+    )
+    assert own.patch(path, json={"disabled": False}).status_code == 403

@@ -32,7 +32,7 @@ from automx.changes import Change, Changes, selection, stored
 from automx.changes.bulk import NewDomain, add_domains
 from automx.changes.selection import Filter
 from automx.database import Session
-from automx.errors import AddressError, SeedError
+from automx.errors import AddressError, ForbiddenError, SeedError
 from automx.kinds import Kind
 from automx.members import Item
 from automx.views.http import parts
@@ -189,8 +189,10 @@ def _change(kind: str, call: Call) -> Response:
             scope.check_change(session, kind, number)
             after = members.changed(kind, before, patch)
             scope.check_item(session, kind, after, before)
-            if kind == "domain" and after["name"] != before["name"]:
-                scope.check_free(session, after["name"], number)
+            if kind == "domain":
+                _check_switch(call.access, session, before, after)
+                if after["name"] != before["name"]:
+                    scope.check_free(session, after["name"], number)
         change = changes.set(kind, number, patch)
         if change is not None and kind == "directory":
             _check_password_place(change, patch)
@@ -198,12 +200,30 @@ def _change(kind: str, call: Call) -> Response:
     return answer(found, headers={"ETag": etag(found)})
 
 
+def _check_switch(access: Access, session: Session, before: Item, after: Item) -> None:
+    """Raise ForbiddenError if somebody else has switched off a domain, which a key undoes.
+
+    ``after`` is {} if the key deletes it: the domain could be added again, as after another name.
+    """
+    is_undone = not after.get("disabled") or after["name"] != before["name"]
+    if not (before["disabled"] and is_undone):
+        return
+    if audit.disabled_by(session, before["id"]) != access.key.actor:
+        raise ForbiddenError(
+            "This key has not switched this domain off, and may neither switch it on nor rename or"
+            " delete it."
+        )
+
+
 def _delete(kind: str, call: Call) -> Response:
     with changing(call.access) as changes:
         number = row_id(call.access, kind, call)
-        check_match(audit.masked_row(_item(changes.session, kind, number)))
+        before = _item(changes.session, kind, number)
+        check_match(audit.masked_row(before))
         if call.access.scope is not None:
             call.access.scope.check_change(changes.session, kind, number)
+            if kind == "domain":
+                _check_switch(call.access, changes.session, before, {})
         changes.delete(kind, number, unlink=call.query.get("unlink", False))
     return answer_nothing()
 
