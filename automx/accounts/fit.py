@@ -25,4 +25,4 @@ def check_changed(backends: Backends, token: Token, changes: Mapping[str, object
     """Raise UnfitAddressError as check_new(), for a token with other values of some columns."""
     if {"prefix", "backend"} & changes.keys():
         columns = {name: getattr(token, name) for name in ("prefix", "address", "backend")}
-        check_new(backends, token.domain, columns | changes)
+        check_new(backends, token.domain, {**columns, **changes})
