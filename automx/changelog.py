@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from time import monotonic
 
 from sqlalchemy import Insert, select, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from automx.cache import EVERYTHING, ConfigCache, RowKey
-from automx.database import Session, is_closed, is_lost, reason
-from automx.errors import DatabaseError
+from automx.database import Session, is_closed, is_kept_waiting, is_lost, reason
+from automx.errors import DatabaseError, TurnError
 from automx.models import ChangeCount, ChangeLog
 
 log = logging.getLogger(__name__)
@@ -31,12 +31,20 @@ _ONLY_ROW = 1  # the id of the row of change_count
 
 
 def wait_for_turn(session: Session) -> None:
-    """Wait until no other transaction changes rows through automx; others wait until our end."""
+    """Wait until no other transaction changes rows through automx; others wait until our end.
+
+    Raises TurnError if that takes longer than the session may wait.
+    """
     if session.engine.dialect.name == "sqlite":
         # Large changes that do not fit into its memory would lock readers out until the end.
         session.connection().exec_driver_sql("PRAGMA cache_spill = OFF")
-    with _newest_rows(session):
-        session.execute(_counting(session.engine.dialect.name, 0))
+    try:
+        with _newest_rows(session):
+            session.execute(_counting(session.engine.dialect.name, 0))
+    except DBAPIError as error:
+        if not is_kept_waiting(error):
+            raise
+        raise TurnError(cause=f"database: {reason(error)}") from error
 
 
 def write(session: Session, changed: Collection[RowKey]) -> None:

@@ -151,6 +151,12 @@ class DatabaseError(UnavailableError):
     """The database cannot be reached, or does not have the schema of this program."""
 
 
+class TurnError(DatabaseError):
+    """Another transaction changes rows, longer than this one may wait."""
+
+    public = "Another change is running: send this one again later."
+
+
 class TakenError(ConflictError):
     """The mailbox exists already; nothing was changed."""
 

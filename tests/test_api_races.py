@@ -7,6 +7,8 @@ from typing import Any
 
 from flask import Flask
 
+from automx import changelog
+from automx.database import open_session
 from automx.migrations import upgrade
 from tests.apikeys import make_key
 from tests.databases import engine_uri
@@ -56,3 +58,23 @@ def test_of_requests_at_once_one_is_done(
 
     new = {"name": "portal", "role": "read", "provider": 1}
     assert at_once("POST", "keys", {}, new) == [201, 409, 409, 409]
+
+
+def test_a_change_that_waits_too_long_is_told_of_another_one(
+    make_app: Callable[..., Flask], any_database_uri: str
+) -> None:
+    uri = engine_uri(any_database_uri)
+    upgrade(uri)
+    client = make_app(db_uri=uri, db_timeout=1).test_client()
+    key = {"Authorization": f"Bearer {make_key(uri, 'root', 'admin')}"}
+    client.get(f"{API}/openapi.json", headers=key)  # its use is kept, which needs no turn later
+    with open_session(uri) as session:
+        changelog.wait_for_turn(session)
+        answer: Any = client.post(f"{API}/providers", json={"name": "New"}, headers=key)
+        session.rollback()
+    assert (answer.status_code, answer.json["detail"]) == (
+        503,
+        "Another change is running: send this one again later.",
+    )
+    assert int(answer.headers["Retry-After"]) > 0
+    assert client.post(f"{API}/providers", json={"name": "New"}, headers=key).status_code == 201

@@ -25,6 +25,7 @@ from automx import deadline
 from automx.database.outages import (
     is_closed,
     is_conflict,
+    is_kept_waiting,
     is_lost,
     outage,
     reason,
@@ -65,6 +66,7 @@ __all__ = [
     "is_closed",
     "is_conflict",
     "is_in_memory",
+    "is_kept_waiting",
     "is_lost",
     "open_session",
     "outage",

@@ -11,6 +11,8 @@ from automx.errors import AutomxError, DatabaseError
 _NO_SUCH_TABLE = {"42P01", "42703", 1146, 1054}
 # A table that may not be read.
 _FORBIDDEN = {"42501", 1142, 1143}
+# The limit of a statement, or of its wait for a lock: PostgreSQL, MariaDB, MySQL.
+_TOO_LATE = {"57014", "55P03", 1969, 1205, 3024}
 # A deadlock or a lost race: PostgreSQL's SQLSTATE, MariaDB's error number, SQLite's text.
 _CONFLICTS = {"40001", "40P01", 1020, 1213, "database is locked"}
 
@@ -79,6 +81,11 @@ def is_closed(error: exc.SQLAlchemyError) -> bool:
     if not isinstance(error, exc.DBAPIError):
         return False
     return bool(_codes(error) & (_NO_SUCH_TABLE | _FORBIDDEN)) or "no such table" in reason(error)
+
+
+def is_kept_waiting(error: exc.DBAPIError) -> bool:
+    """Return whether a statement was broken off because it waited for a lock for too long."""
+    return bool(_codes(error) & _TOO_LATE) or "database is locked" in reason(error)
 
 
 def is_locked(error: BaseException) -> bool:
