@@ -29,7 +29,6 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from automx import audit, changelog, rows
 from automx.accountcolumns import API_KEY
-from automx.changes import stored
 from automx.database import Session, read_page, reason, savepoint
 from automx.errors import (
     BadRecordError,
@@ -144,6 +143,8 @@ def add(
     if bad:
         raise BadRequestError("; ".join(bad))
     if provider is not None:
+        from automx.changes import stored  # not for workers that only look for keys
+
         changelog.wait_for_turn(session)
         if stored.item(session, "provider", provider) is None:
             raise BadRequestError(f"provider: expected the id of a provider, found {provider}")

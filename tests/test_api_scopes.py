@@ -315,7 +315,8 @@ def test_a_key_whose_provider_is_gone_sees_nothing(api: WithKey, execute: Execut
 def test_another_provider_does_not_get_the_id_that_a_key_is_for(
     api: WithKey, execute: Execute, database: Path
 ) -> None:
-    client, admin = api("read", name="reseller", provider=77), api("admin")
+    client, admin = api("read", name="reseller", provider=1), api("admin")
+    execute("UPDATE api_key SET provider_id = 77 WHERE name = 'reseller'")
     refused = admin.post(f"{API}/providers", json={"id": 77, "name": "New"})
     assert refused.status_code == 409
     made = admin.post(f"{API}/providers", json={"name": "New"})
