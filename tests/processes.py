@@ -84,7 +84,8 @@ def stopped(pid: int) -> Iterator[None]:
 
 def _is_stopped(pid: int) -> bool:
     threads = Path(f"/proc/{pid}/task").glob("*/stat")
-    return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads)
+    # One that was ending is a zombie as long as its parent is stopped.
+    return all(stat.read_text().rpartition(")")[2].split()[0] in {"T", "Z"} for stat in threads)
 
 
 @contextlib.contextmanager
@@ -108,7 +109,8 @@ def frozen(process: "subprocess.Popen[bytes]") -> Iterator[None]:
         yield
     finally:
         for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 @dataclass

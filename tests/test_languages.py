@@ -94,14 +94,14 @@ def error_classes(of: type[errors.AutomxError]) -> Iterator[type[errors.AutomxEr
 def test_the_texts_of_errors_that_people_meet_are_marked(texts: set[Any]) -> None:
     """Statuses that have one reason for all errors are not among them, nor are those of the API.
 
-    Commands tell of zones and sources; no request of a person reads them.
+    Commands and the API tell of zones, sources and waiting changes; people meet none of them.
     """
     met = {403, 409, 429, 503, 504}
     found = {
         one.public
         for one in error_classes(errors.AutomxError)
         if one.status in met
-        and not issubclass(one, errors.ZoneError)
+        and not issubclass(one, errors.ZoneError | errors.TurnError)
         and not one.__module__.startswith(("automx.api.", "automx.sources."))
     }
     assert found
