@@ -340,6 +340,18 @@ def test_documents_that_domains_share_are_those_of_each(
             assert found.document(render) == render(found.config)
 
 
+def test_each_domain_without_a_server_of_a_kind_is_named_by_its_error(session: Session) -> None:
+    insert_domains(session, "example.com", "example.org")
+    session.execute(Domain.update().values(provider_id=1))
+    session.execute(Server.update().values(type="smtp"))
+    memory = RowMemory(60, 100, lambda: 0.0)
+    for domain in ("example.com", "example.org"):
+        found = find(session, domain, memory)
+        with pytest.raises(BadRecordError) as caught:
+            found.document(autoconfig.render)
+        assert caught.value.cause == f"domain {domain}: no usable incoming mail server"
+
+
 def test_settings_are_as_old_as_their_oldest_row(session: Session) -> None:
     insert_domains(session, "example.com", "example.org")
     session.execute(Domain.update().values(provider_id=1))
