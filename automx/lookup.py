@@ -320,21 +320,33 @@ def _rows_named(session: Session, domain: str, names: Sequence[str]) -> Iterator
         yield _Row(row_id, name, provider, directory, off is not None, *others, *links)
 
 
-def _linked(session: Session, table: str, domain: int, text: str | None) -> tuple[int, ...]:
-    """Return the ids in a text of the query; MySQL may have cut off a long one."""
-    if text is None:
-        return ()
-    if len(text) <= _UNCUT:
-        return _ids(text)
-    server_id, domain_id = _TABLES[f"{table}_domain"].columns
-    found = session.scalars(select(server_id).where(domain_id == domain))
-    return tuple(each for each in found if isinstance(each, int))
+def ids_together(column: ColumnElement[int]) -> ColumnElement[str]:
+    """Return all ids of a column as one text: drivers in Python take long for a row of each."""
+    return func.aggregate_strings(cast(column, String), ",")
 
 
 @lru_cache(1_000)  # domains of one provider share it
-def _ids(text: str) -> tuple[int, ...]:
-    # SQLite lets any text into a column.
-    return tuple(int(part) for part in text.split(",") if part.removeprefix("-").isdecimal())
+def ids_in(text: str) -> tuple[int, ...] | None:
+    """Return the ids in a text of ids_together().
+
+    None if MySQL may have cut it off, or if it holds something else: SQLite lets any text into a
+    column.
+    """
+    parts = text.split(",")
+    if len(text) > _UNCUT or not all(part.removeprefix("-").isdecimal() for part in parts):
+        return None
+    return tuple(map(int, parts))
+
+
+def _linked(session: Session, table: str, domain: int, text: str | None) -> tuple[int, ...]:
+    """Return the ids in a text of the query, or ask for them once more."""
+    if text is None:
+        return ()
+    if (ids := ids_in(text)) is not None:
+        return ids
+    server_id, domain_id = _TABLES[f"{table}_domain"].columns
+    found = session.scalars(select(server_id).where(domain_id == domain))
+    return tuple(each for each in found if isinstance(each, int))
 
 
 def _best(found: Iterable[_Row], ranks: Mapping[str, int]) -> _Row | None:
@@ -391,9 +403,7 @@ def _domain_query(dialect: Dialect, number: int) -> tuple[str, tuple[str, ...] |
         names = [bindparam(f"name_{index}", "", String) for index in range(number)]
         fits = name.in_(names)
     servers, services = (
-        select(func.aggregate_strings(cast(server_id, String), ","))
-        .where(domain_id == Domain.c.id)
-        .scalar_subquery()
+        select(ids_together(server_id)).where(domain_id == Domain.c.id).scalar_subquery()
         for server_id, domain_id in (server_domain.columns, davserver_domain.columns)
     )
     is_asked = ManagedDomain.c.name == bindparam("domain", "", String)

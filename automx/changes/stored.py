@@ -4,17 +4,17 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, bindparam, cast, func, select
+from sqlalchemy import ColumnElement, bindparam, func, select
 
 from automx import members, rows
 from automx.changes.insertion import insert_rows
 from automx.database import KEYS_AT_ONCE, Session, chunks, read_by_key
+from automx.lookup import ids_in, ids_together
 from automx.members import Item
 from automx.models import ORIGINS, metadata
 from automx.seeddocument import Row, detail_rows, page_rows
 
 _ROWS_AT_ONCE = 2_000  # rows that are deleted by one statement
-_UNCUT = 1_000  # characters; MySQL cuts longer texts off at its group_concat_max_len
 _DOMAIN_MEMBERS = ("name", "provider", "ldapserver_id")  # the others are tables of their own
 _COLUMNS = {"provider": "provider_id"}  # of members with another name
 _TABLES = metadata.tables
@@ -132,10 +132,8 @@ def links(session: Session, table: str, ids: Collection[int]) -> dict[int, tuple
     Domains without any are left out, and others may be among them.
     """
     server_id, domain_id = _TABLES[f"{table}_domain"].columns
-    # One row for each domain: drivers in Python take long to read one for each link. MariaDB would
-    # read all links of a server for a join.
-    together = func.aggregate_strings(cast(server_id, String), ",")
-    query = select(domain_id, together, func.count()).group_by(domain_id)
+    # MariaDB would read all links of a server for a join.
+    query = select(domain_id, ids_together(server_id), func.count()).group_by(domain_id)
     texts: dict[int, tuple[str, int]] = {}
     for some in chunks(sorted(ids), KEYS_AT_ONCE):
         found = session.execute(query.where(_among(domain_id, some)))
@@ -153,14 +151,9 @@ def _linked(
 ) -> dict[tuple[str, int], tuple[int, ...]]:
     """Return a text of ids, and their number -> those that exist, sorted.
 
-    Texts that may be cut off, or that hold something else, are left out.
+    Texts that ids_in() cannot read are left out.
     """
-    parts = {text: text.split(",") for text in texts if len(text) <= _UNCUT}
-    numbers = {
-        text: [int(part) for part in some]
-        for text, some in parts.items()
-        if all(part.removeprefix("-").isdecimal() for part in some)
-    }
+    numbers = {text: ids for text in texts if (ids := ids_in(text)) is not None}
     key = _TABLES[table].c.id
     existing: set[int] = set()
     for some_ids in chunks({each for some in numbers.values() for each in some}, KEYS_AT_ONCE):
