@@ -373,7 +373,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         for name, key in KEYS.items()
         if key.path.startswith("zone.")
     }
-    values["zones"] = zones.read(environ, made.zone, parsers)
+    values["zones"] = zones.read(found.zones, made.zone, parsers)
     for row_id in made.directory.client_keys.keys() - made.directory.client_certificates.keys():
         raise SettingsError(f"ldap_client_certificate_file is missing for the key of {row_id}")
     if values.get("web_endpoint") and not values.get("public_host"):

@@ -7,7 +7,8 @@ Every key can be overridden by ``AUTOMX_<KEY>`` in the environment; a secret can
 file of its own, named by ``<key>_file``. A file of automx 1.x, which had ``/etc/automx.conf``, too,
 is told apart.
 
-A source has a section of its own, ``[source.NAME]``; ``AUTOMX_SOURCE_NAME_<KEY>`` overrides a key
+A zone has a section of its own, ``[zone.example.com]``, with the keys of zones without ``zone_``.
+A source has one, too, ``[source.NAME]``; ``AUTOMX_SOURCE_NAME_<KEY>`` overrides a key
 of it, with ``_`` for each ``-`` of the name, and can be all that there is of a source.
 """
 
@@ -43,17 +44,19 @@ _VARIABLE = "source_"
 
 
 class Found(NamedTuple):
-    """The texts of the settings, and of each source by its name."""
+    """The texts of the settings, and of each source and each zone by its name."""
 
     texts: _Texts
     sources: dict[str, _Texts]
+    zones: dict[str, _Texts]
 
 
 def read(environ: Mapping[str, str], names: Mapping[str, str]) -> Found:
     """Return the texts that the configuration file and the environment give.
 
-    ``names`` maps each allowed name to its key: ``db_uri`` and ``db_uri_file`` to ``db_uri``.
-    Raises SettingsError for a file that cannot be read and for an unknown name.
+    ``names`` maps each allowed name to its key: ``db_uri`` and ``db_uri_file`` to ``db_uri``. Those
+    of zones are as they stand there. Raises SettingsError for a file that cannot be read and for an
+    unknown name.
     """
     in_file, in_environment = _from_file(environ, names), _from_environment(environ)
     of_sources = _of_sources(in_environment.texts, in_file.sources)
@@ -64,7 +67,7 @@ def read(environ: Mapping[str, str], names: Mapping[str, str]) -> Found:
         | by_key(of_sources.get(name, {}), SOURCE_NAMES)
         for name in all_names
     }
-    return Found(texts, sources)
+    return Found(texts, sources, in_file.zones)
 
 
 def _of_sources(texts: _Texts, known: Mapping[str, object]) -> dict[str, _Texts]:
@@ -106,7 +109,7 @@ def fingerprint(path: str) -> tuple[int, ...] | None:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def found(environ: Mapping[str, str]) -> tuple[Path, str] | None:
+def _place(environ: Mapping[str, str]) -> tuple[Path, str] | None:
     """Return the first configuration file that exists, and the section that it must have."""
     for program in ("automx", "automx2"):
         variable = f"{program.upper()}_CONF"
@@ -128,8 +131,8 @@ def found(environ: Mapping[str, str]) -> tuple[Path, str] | None:
 
 def _from_file(environ: Mapping[str, str], names: Mapping[str, str]) -> Found:
     """Return the texts of the configuration file."""
-    file = found(environ)
-    return Found({}, {}) if file is None else _read(*file, names)
+    file = _place(environ)
+    return Found({}, {}, {}) if file is None else _read(*file, names)
 
 
 def _exists(path: Path, home: Path) -> bool:
@@ -142,7 +145,7 @@ def _exists(path: Path, home: Path) -> bool:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def parsed(path: Path, section: str) -> configparser.ConfigParser:
+def _parsed(path: Path, section: str) -> configparser.ConfigParser:
     """Return the content of a file; automx2 expands ``%(name)s``, automx does not.
 
     Raises SettingsError.
@@ -169,11 +172,12 @@ def parsed(path: Path, section: str) -> configparser.ConfigParser:
 
 def _read(path: Path, section: str, names: Mapping[str, str]) -> Found:
     """Return the texts of the section of one file."""
-    parser = parsed(path, section)
+    parser = _parsed(path, section)
     try:
         if not parser.sections() and parser.defaults():  # automx2's oldest sample
             parser.add_section(section)
         sources = _sources_of(path, parser)
+        zones = _zones_of(path, parser) if section == "automx" else {}
         others = [name for name in parser.sections() if not name.startswith(_SECTION)]
         items = {}
         if parser.has_section(section):
@@ -186,7 +190,8 @@ def _read(path: Path, section: str, names: Mapping[str, str]) -> Found:
         for name in [name for name in items if name not in names]:
             log.warning("%s: the key %s is not known and has no effect", path, name)
             del items[name]
-    return Found({name: (text, str(path)) for name, text in items.items()}, sources)
+    texts = {name: (text, str(path)) for name, text in items.items()}
+    return Found(texts, sources, zones)
 
 
 def _sources_of(path: Path, parser: configparser.ConfigParser) -> dict[str, _Texts]:
@@ -207,6 +212,20 @@ def _sources_of(path: Path, parser: configparser.ConfigParser) -> dict[str, _Tex
             for key, text in parser.items(section)
             if key in SOURCE_NAMES or key not in parser.defaults()
         }
+    return found
+
+
+def _zones_of(path: Path, parser: configparser.ConfigParser) -> dict[str, _Texts]:
+    """Return the texts of each section of a zone."""
+    found = {}
+    for section in parser.sections():
+        begin, dot, name = section.partition(".")
+        if begin != "zone":
+            continue
+        where = f"{path}, [{section}]"
+        if not dot or not name:
+            raise SettingsError(f"{where}: the section must be [zone.NAME]")
+        found[name] = {key: (text, where) for key, text in parser.items(section)}
     return found
 
 
@@ -234,7 +253,7 @@ def _from_environment(environ: Mapping[str, str]) -> Found:
         if variable.startswith("AUTOMX_") and variable != "AUTOMX_CONF"
         if not _SERVICE_LINK.fullmatch(variable)
     }
-    return Found(texts, {})
+    return Found(texts, {}, {})
 
 
 def by_key(texts: _Texts, names: Mapping[str, str]) -> _Texts:
