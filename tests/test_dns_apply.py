@@ -395,6 +395,20 @@ def test_a_wrong_key_and_a_zone_that_is_elsewhere_are_told(
     assert "1 domain passed over, whose zone is elsewhere." in every.stdout
 
 
+@one_server
+def test_a_zone_whose_section_has_another_secret_uses_it_beside_others(
+    server: ZoneServer, env: dict[str, str], domain: str, tmp_path: Path
+) -> None:
+    other = server.new_domain()
+    automx("domain", "add", other, "--like", domain, env=env)
+    (tmp_path / "automx.conf").write_text(f"[automx]\n[zone.{other}]\nsecret = AAAA\n")
+    env |= {"AUTOMX_CONF": str(tmp_path / "automx.conf")}
+    result = attempt("dns-apply", domain, other, "--yes", env=env)
+    assert result.returncode == 1
+    assert f"_imaps._tcp.{domain}. SRV" in result.stdout
+    assert result.stderr.startswith(f"automx: {other}: ")
+
+
 def test_digests_and_documents_fit_whenever_the_program_is_killed(
     server: ZoneServer, env: dict[str, str], domain: str, run: Run
 ) -> None:

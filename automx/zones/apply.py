@@ -99,7 +99,7 @@ class Domains:
         self, session: Session, settings: Settings, options: Options, *, now: Clock
     ) -> None:
         self._session, self._settings, self._options, self._now = session, settings, options, now
-        self._primaries: dict[str, Primary] = {}
+        self._primaries: dict[ZoneSettings, Primary] = {}
 
     def close(self) -> None:
         """Close the connections to name servers."""
@@ -195,11 +195,10 @@ class Domains:
         return zone
 
     def _primary(self, zone: ZoneSettings) -> Primary:
-        """Return the name server of a zone, with one connection for all zones that it has."""
-        key = f"{zone.server} {zone.key}"
-        if key not in self._primaries:
-            self._primaries[key] = Primary(zone)
-        return self._primaries[key]
+        """Return the name server of a zone; zones with the same settings share a connection."""
+        if zone not in self._primaries:
+            self._primaries[zone] = Primary(zone)
+        return self._primaries[zone]
 
     def _found(self, domain: str) -> FoundConfig | None:
         """Return the settings of a domain, None if it is switched off or unknown."""
