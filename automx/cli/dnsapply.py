@@ -147,8 +147,7 @@ def _apply(context: Context, run: _Run, domains: list[str], *, dry_run: bool, ye
     if is_asking and changed:
         if context.as_json:
             say_json(_document(found, run))
-        what = f"this would change {len(changed)} {'domain' if len(changed) == 1 else 'domains'}"
-        confirm(what, question="Apply?", yes=False)
+        confirm(f"this would change {_counted(len(changed))}", question="Apply?", yes=False)
         done = {o.domain: o for o in run.outcomes([*changed], dry_run=False, expected=changed)}
         found = [done.get(outcome.domain, outcome) for outcome in found]
     elif context.as_json:
