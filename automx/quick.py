@@ -14,7 +14,7 @@ from automx.cache import FoundConfig
 from automx.clientconfig import ClientConfig
 from automx.errors import AddressError, UnknownDomainError
 from automx.formats import autoconfig, autodiscover
-from automx.rsgi import Scope
+from automx.rsgi import Scope, client_of, variable
 from automx.views import log
 from automx.views.failure import unknown_domain
 from automx.views.http import Answer, Parts, domain_of, public_answer
@@ -29,16 +29,8 @@ _QUERY = re.compile(
 )
 # With one of these, a request is not answered here.
 _UNUSUAL = ("content-length", "transfer-encoding", "if-none-match", "expect")
-# Headers that say where a request came from, and their variables.
-_HEADERS = {
-    "host": "HTTP_HOST",
-    "x-forwarded-for": "HTTP_X_FORWARDED_FOR",
-    "x-forwarded-host": "HTTP_X_FORWARDED_HOST",
-    "x-forwarded-proto": "HTTP_X_FORWARDED_PROTO",
-    "x-forwarded-prefix": "HTTP_X_FORWARDED_PREFIX",
-}
-
-_OWN, _FORWARDED = ("host",), tuple(_HEADERS)
+# Headers that say where a request came from; without proxies, only the first.
+_ORIGIN = ("host", *(f"x-forwarded-{name}" for name in ("for", "host", "proto", "prefix")))
 
 
 class Asked(NamedTuple):
@@ -104,22 +96,20 @@ class Quick:
         """Return who asks, None if a header that tells it is there twice or is not ASCII."""
         environ: WSGIEnvironment = {
             "REQUEST_METHOD": scope.method,
-            "REMOTE_ADDR": scope.client.rpartition(":")[0].strip("[]"),
+            "REMOTE_ADDR": client_of(scope),
             "wsgi.url_scheme": scope.scheme,
         }
         headers = scope.headers
-        for name in _FORWARDED if self._proxy_count else _OWN:
+        for name in _ORIGIN if self._proxy_count else _ORIGIN[:1]:
             values = headers.get_all(name)
             if len(values) == 1:
-                environ[_HEADERS[name]] = values[0]
+                environ[variable(name)] = values[0]
             elif name in headers:
                 return None
         return edge.read(environ, self._proxy_count)
 
     def _answer(self, asked: Asked, found: FoundConfig) -> Answer | None:
-        config, directories = found.config, self._parts.directories
-        directory = directories.of(found.ldap_server, found.origin, config.domain)
-        if found.age is not None or directory is not None:
+        if found.age is not None or self._parts.directory_of(found) is not None:
             return None
         answer = self._makers[asked.path](found)
         if answer is not None:

@@ -110,7 +110,7 @@ def environment(scope: Scope) -> "WSGIEnvironment":
         "SERVER_NAME": server.strip("[]"),
         "SERVER_PORT": port,
         "SERVER_PROTOCOL": "HTTP/1.0" if scope.http_version == "1" else "HTTP/1.1",
-        "REMOTE_ADDR": scope.client.rpartition(":")[0].strip("[]"),
+        "REMOTE_ADDR": client_of(scope),
         "wsgi.url_scheme": scope.scheme,
         "wsgi.input": BytesIO(),
         "wsgi.errors": sys.stderr,
@@ -118,20 +118,25 @@ def environment(scope: Scope) -> "WSGIEnvironment":
     headers = scope.headers
     seen = set()
     for name, value in headers.items():
-        variable = _variable(name)
+        key = variable(name)
         if name in seen:
             separator = ";" if name == "cookie" else ","
-            environ[variable] = f"{environ[variable]}{separator}{value}"
+            environ[key] = f"{environ[key]}{separator}{value}"
         else:
             seen.add(name)
-            environ[variable] = value
+            environ[key] = value
     if len(seen) < len(headers):  # a header that is not ASCII is there, too
         for name in set(headers.keys()) - seen:
-            environ[_variable(name)] = ""
+            environ[variable(name)] = ""
     environ.pop("", None)
     if authority := scope.authority:
         environ["HTTP_HOST"] = authority.rpartition("@")[2]
     return environ
+
+
+def client_of(scope: Scope) -> str:
+    """Return the IP address of the client, without brackets."""
+    return scope.client.rpartition(":")[0].strip("[]")
 
 
 def bytes_of(text: str) -> str:
@@ -140,12 +145,12 @@ def bytes_of(text: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _variable(name: str) -> str:
+def variable(name: str) -> str:
     """Return the variable of a header, "" for one that has none."""
     if "_" in name:
         return ""
-    variable = name.replace("-", "_").upper()
-    return variable if variable in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{variable}"
+    word = name.replace("-", "_").upper()
+    return word if word in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{word}"
 
 
 class Body:

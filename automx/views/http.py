@@ -66,6 +66,10 @@ class Parts:
             self.follower.follow()
         return self.cache.get(domain, self._look_up)
 
+    def directory_of(self, found: FoundConfig) -> Directory | None:
+        """Return what knows the login names of a domain's people, None if nothing does."""
+        return self.directories.of(found.ldap_server, found.origin, found.config.domain)
+
     def _look_up(self, domain: str) -> FoundConfig:
         try:
             try:
@@ -224,7 +228,7 @@ def found_config(domain: str) -> FoundConfig:
 
 def directory_of(found: FoundConfig) -> Directory | None:
     """Return what knows the login names of a domain's people, None if nothing does."""
-    return parts().directories.of(found.ldap_server, found.origin, found.config.domain)
+    return parts().directory_of(found)
 
 
 def known_person(found: FoundConfig, address: EmailAddress) -> Person:
