@@ -22,6 +22,8 @@ from automx.models import ORIGINS, metadata
 
 _NAMES_AT_ONCE = 300  # of three forms each: SQLite before 3.32 allows 999 parameters
 _ROWS_AT_ONCE = 2_000
+# For more than so many names, if they are more than this part of all rows, all rows are read.
+_MANY_NAMES, _PART = 4_000, 20
 
 _TABLES = metadata.tables
 _DOMAIN = _TABLES["domain"].c
@@ -276,10 +278,27 @@ def a_label_of(name: str) -> str:
 def same_domains(session: Session, a_labels: Collection[str]) -> Iterator[tuple[int, str, str]]:
     """Yield id, name and A-label of the rows that look-ups find for some domains."""
     a_label_of = {name: a_label for a_label in a_labels for name in spellings(a_label)}
+    # A collation may find too much ("muller.de" for "müller.de").
+    for row_id, name in _rows_named(session, a_label_of):
+        if a_label := a_label_of.get(name.lower()):
+            yield row_id, name, a_label
+
+
+def _rows_named(session: Session, names: Collection[str]) -> Iterator[tuple[int, str]]:
+    """Yield id and name of the rows with some names in lower case, and perhaps of others."""
+    if len(names) > _MANY_NAMES and len(names) > _number_of_domains(session) // _PART:
+        # Without statistics, PostgreSQL would read the whole table for each part of the names.
+        lowered = func.lower(_DOMAIN.name).label("lowered")
+        query = select(_DOMAIN.id, _DOMAIN.name, lowered)
+        for row in read_by_key(session, query, _DOMAIN.id):
+            if row["lowered"] in names:
+                yield row["id"], row["name"]
+        return
     column = lookup.lower_name(session.engine.dialect.name)
-    for chunk in chunks(a_label_of, 3 * _NAMES_AT_ONCE):
-        query = select(_DOMAIN.id, _DOMAIN.name).where(column.in_(chunk))
-        for row_id, name in session.execute(query):
-            # A collation may find too much ("muller.de" for "müller.de").
-            if a_label := a_label_of.get(name.lower()):
-                yield row_id, name, a_label
+    for some in chunks(names, 3 * _NAMES_AT_ONCE):
+        query = select(_DOMAIN.id, _DOMAIN.name).where(column.in_(some))
+        yield from ((row_id, name) for row_id, name in session.execute(query))
+
+
+def _number_of_domains(session: Session) -> int:
+    return session.scalar(select(func.count()).select_from(_TABLES["domain"])) or 0

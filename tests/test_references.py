@@ -87,7 +87,10 @@ def test_blanks_around_a_name_are_reported_and_do_not_hide_it(session: Session) 
     assert found["b.test\r\n"].duplicate_of == 3
 
 
-def test_rows_for_the_same_domain_are_the_same_in_every_database(any_database_uri: str) -> None:
+@pytest.mark.parametrize("others", [0, 5_000], ids=["few-names", "many-names"])
+def test_rows_for_the_same_domain_are_the_same_in_every_database(
+    any_database_uri: str, others: int
+) -> None:
     uri = engine_uri(any_database_uri)
     upgrade(uri)
     with open_session(uri) as session:
@@ -96,6 +99,7 @@ def test_rows_for_the_same_domain_are_the_same_in_every_database(any_database_ur
         add_domains(session, "muller.example", "xn--mller-kva.example", "müllerin.example")
         session.execute(text("UPDATE domain SET name = 'MÜLLERIN.example' WHERE id = 3"))
         asked = {"xn--mller-kva.example", "xn--mllerin-n2a.example"}
+        asked |= {f"d{number}.example" for number in range(others)}
         assert sorted(same_domains(session, asked)) == [
             (2, "xn--mller-kva.example", "xn--mller-kva.example"),
             (3, "MÜLLERIN.example", "xn--mllerin-n2a.example"),
@@ -103,6 +107,17 @@ def test_rows_for_the_same_domain_are_the_same_in_every_database(any_database_ur
         assert list(non_normal_names(session)) == [
             NonNormalName(3, "MÜLLERIN.example", "xn--mllerin-n2a.example", None, is_found=True)
         ]
+
+
+@pytest.mark.parametrize("others", [0, 5_000], ids=["few-names", "many-names"])
+def test_a_name_that_look_ups_do_not_find_is_not_found_among_many(
+    session: Session, others: int
+) -> None:
+    add_domains(session, "äÖ.example", "ÄÖ.example", " xn--4ca0b.example")
+    session.execute(text("INSERT INTO domain VALUES (9, x'786e2d', 1, NULL)"))
+    asked = {"xn--4ca0b.example", *(f"d{number}.example" for number in range(others))}
+    found = [(2, "ÄÖ.example", "xn--4ca0b.example")]
+    assert list(same_domains(session, asked)) == found
 
 
 def test_duplicates_far_apart_are_found_in_memory_that_does_not_grow(session: Session) -> None:

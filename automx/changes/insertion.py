@@ -36,9 +36,8 @@ def check(session: Session, new: SeedRows) -> None:
                 f"{path}.id: rows refer to a deleted {table} {row_id}: automx check names them"
             )
     check_references(session, new)
-    for a_labels in chunks(new.domains, KEYS_AT_ONCE):
-        for _, name, _ in references.same_domains(session, a_labels):
-            raise ConflictError(f"The database holds the domain {name} already")
+    for _, name, _ in references.same_domains(session, new.domains):
+        raise ConflictError(f"The database holds the domain {name} already")
 
 
 def check_references(session: Session, new: SeedRows) -> None:
@@ -154,6 +153,8 @@ def _are(column: ColumnElement[int], ids: Sequence[int]) -> ColumnElement[bool]:
 
 def allocate(session: Session, table: str, ids: list[int | None]) -> list[int]:
     """Return the ids of new rows: where there is none, the next after all that are in use."""
+    if None not in ids:  # the highest id of some columns is found by reading all rows
+        return [row_id for row_id in ids if row_id is not None]
     highest = references.highest_id(session, table)
     highest = max(highest, *(row_id for row_id in ids if row_id is not None), 0)
     if highest + ids.count(None) > kinds.MAX_INTEGER:
