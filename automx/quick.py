@@ -6,6 +6,7 @@ byte for byte as the views would answer it; anything unusual is left to them.
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from automx import edge
@@ -13,9 +14,9 @@ from automx.address import parse_domain
 from automx.cache import FoundConfig
 from automx.clientconfig import ClientConfig
 from automx.errors import AddressError, UnknownDomainError
-from automx.formats import autoconfig, autodiscover
+from automx.formats import autoconfig, autodiscover, pacc
 from automx.rsgi import Scope, client_of, variable
-from automx.views import log
+from automx.views import log, wellknown
 from automx.views.failure import unknown_domain
 from automx.views.http import Answer, Parts, domain_of, public_answer
 
@@ -27,6 +28,11 @@ _QUERY = re.compile(
     r"emailaddress=(?=[^@%]{1,64}[@%])[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*(?:@|%40)([A-Za-z0-9.-]+)",
     re.ASCII,
 )
+_WITH_ADDRESS = {
+    autoconfig.PATH,
+    f"/.well-known/autoconfig{autoconfig.PATH}",
+    autodiscover.XML_PATH,
+}
 # With one of these, a request is not answered here.
 _UNUSUAL = ("content-length", "transfer-encoding", "if-none-match", "expect")
 # Headers that say where a request came from; without proxies, only the first.
@@ -34,10 +40,11 @@ _ORIGIN = ("host", *(f"x-forwarded-{name}" for name in ("for", "host", "proto", 
 
 
 class Asked(NamedTuple):
-    """A request that may be answered here, for the document of a domain at a path."""
+    """A request that may be answered here, for what a domain has at a path of a host."""
 
     path: str
     domain: str
+    host: str
     client: str
 
 
@@ -47,10 +54,12 @@ class Quick:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._proxy_count = parts.settings.proxy_count
-        self._makers: Mapping[str, Callable[[FoundConfig], Answer | None]] = {
+        self._makers: Mapping[str, Callable[[Asked, FoundConfig], Answer | None]] = {
             autoconfig.PATH: self._autoconfig,
             f"/.well-known/autoconfig{autoconfig.PATH}": self._autoconfig,
             autodiscover.XML_PATH: self._autodiscover,
+            pacc.PATH: self._pacc,
+            **dict.fromkeys(wellknown.SERVICES, self._redirect),
         }
 
     def asked(self, scope: Scope) -> Asked | None:
@@ -67,9 +76,11 @@ class Quick:
         query = scope.query_string
         try:
             if not query:
-                return Asked(path, domain_of(inbound), inbound.client)
+                return Asked(path, domain_of(inbound), inbound.host, inbound.client)
+            if path not in _WITH_ADDRESS:
+                return None
             found = _QUERY.fullmatch(query)
-            return found and Asked(path, parse_domain(found[1]), inbound.client)
+            return found and Asked(path, parse_domain(found[1]), inbound.host, inbound.client)
         except (AddressError, UnknownDomainError):
             return None
 
@@ -111,7 +122,7 @@ class Quick:
     def _answer(self, asked: Asked, found: FoundConfig) -> Answer | None:
         if found.age is not None or self._parts.directory_of(found) is not None:
             return None
-        answer = self._makers[asked.path](found)
+        answer = self._makers[asked.path](asked, found)
         if answer is not None:
             log.write_access(asked.path, answer.status, asked.client)
         return answer
@@ -124,20 +135,31 @@ class Quick:
         log.write_access(asked.path, answer.status, asked.client)
         return answer
 
-    def _autoconfig(self, found: FoundConfig) -> Answer | None:
+    def _autoconfig(self, _: Asked, found: FoundConfig) -> Answer | None:
         if found.value(autoconfig.is_personal):
             return None
         return self._public(found, autoconfig.render, autoconfig.CONTENT_TYPE)
 
-    def _autodiscover(self, found: FoundConfig) -> Answer:
+    def _autodiscover(self, _: Asked, found: FoundConfig) -> Answer:
         return self._public(found, autodiscover.render, autodiscover.CONTENT_TYPE)
+
+    def _pacc(self, _: Asked, found: FoundConfig) -> Answer | None:
+        with suppress(pacc.NothingToPublishError):
+            return self._public(found, pacc.render, pacc.CONTENT_TYPE)
+        return None
+
+    def _redirect(self, asked: Asked, found: FoundConfig) -> Answer | None:
+        kind = wellknown.SERVICES[asked.path]
+        with suppress(UnknownDomainError):
+            return wellknown.redirect(found.config, kind, asked.host, asked.path)
+        return None
 
     def _public(
         self, found: FoundConfig, render: Callable[[ClientConfig], bytes], content_type: str
     ) -> Answer:
         answer = found.answers.get(render)
         if answer is None:
-            body = found.document(render)
+            body = found.pacc() if render is pacc.render else found.document(render)
             answer = public_answer(body, content_type, self._parts.settings)
             found.answers[render] = answer
         return answer

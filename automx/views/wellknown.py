@@ -3,13 +3,15 @@
 from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, request
+from werkzeug.urls import iri_to_uri
 
 from automx import lookup
 from automx.address import parse_domain, shared_url
-from automx.clientconfig import ServiceType
+from automx.clientconfig import ClientConfig, ServiceType
 from automx.errors import UnknownDomainError
 from automx.formats import pacc
 from automx.views.http import (
+    Answer,
     argument,
     asked_domain,
     found_config,
@@ -22,6 +24,13 @@ from automx.views.session import current_session
 blueprint = Blueprint("wellknown", __name__)
 
 
+# Path of a service -> its type.
+SERVICES = {
+    "/.well-known/caldav": ServiceType.CALDAV,
+    "/.well-known/carddav": ServiceType.CARDDAV,
+}
+
+
 @blueprint.route("/.well-known/<any(caldav, carddav):name>", methods=["GET", "PROPFIND", "OPTIONS"])
 def service(name: str) -> Response:
     """Redirect to the first URL of a type that is the same for all people of the domain.
@@ -29,12 +38,27 @@ def service(name: str) -> Response:
     A URL that leads to this one again is skipped.
     """
     config = found_config(asked_domain()).config
+    answer = redirect(config, ServiceType(name), host_name(), request.path)
+    response = Response(answer.body, answer.status, answer.headers)
+    tell_age(response)
+    return response
+
+
+def redirect(config: ClientConfig, kind: ServiceType, host: str, path: str) -> Answer:
+    """Return the redirect to a service for a request to a path of a host.
+
+    Raises UnknownDomainError if the domain has no such service.
+    """
     for server in config.services:
-        url = shared_url(server.url, config.domain) if server.type == ServiceType(name) else None
-        if url and not _is_asked(url):
-            response = Response(status=301, headers={"Location": url, "Cache-Control": "no-store"})
-            tell_age(response)
-            return response
+        url = shared_url(server.url, config.domain) if server.type == kind else None
+        if url and not _is_asked(url, host, path):
+            headers = [
+                ("Content-Type", "text/html; charset=utf-8"),
+                ("Content-Length", "0"),
+                ("Location", iri_to_uri(url)),
+                ("Cache-Control", "no-store"),
+            ]
+            return Answer(301, headers, b"")
     raise UnknownDomainError("There is no such service for this domain.")
 
 
@@ -51,7 +75,7 @@ def logo() -> Response:
     return response
 
 
-def _is_asked(url: str) -> bool:
+def _is_asked(url: str, host: str, path: str) -> bool:
     """Return whether a URL is the one of the request."""
     parts = urlsplit(url)
-    return parts.hostname == host_name() and parts.path.rstrip("/") == request.path.rstrip("/")
+    return parts.hostname == host and parts.path.rstrip("/") == path.rstrip("/")
