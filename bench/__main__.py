@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import click
 
-from bench import accounts, administration, check, frozen, ldap, measurements
+from bench import accounts, administration, answers, check, frozen, ldap, measurements
 from bench.measurements import Bench
 from bench.report import Table
 from bench.rows import DATABASES
@@ -18,6 +18,7 @@ from tests.processes import REPOSITORY
 
 MEASUREMENTS = (
     measurements.MEASUREMENTS
+    | answers.MEASUREMENTS
     | ldap.MEASUREMENTS
     | frozen.MEASUREMENTS
     | accounts.MEASUREMENTS

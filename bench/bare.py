@@ -1,5 +1,7 @@
 """A bare Flask view that answers with the bytes of automx: the most that any Flask view can reach.
 
+``wsgi`` is a function that answers so without Flask.
+
 ``python -m bench.bare`` takes the arguments of ``automx serve`` and starts the same web server with
 the same options. The folder in $BENCH_BARE holds the answers: a JSON file for each, with the
 members path, body and content_type.
@@ -8,11 +10,14 @@ members path, body and content_type.
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, request
 
 from automx.front import Front
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
 
 
 def create_app(folder: Path) -> Flask:
@@ -36,6 +41,13 @@ def _add_view(app: Flask, file: Path) -> None:
     app.add_url_rule(answer["path"], file.stem, view, methods=["GET", "POST"])
 
 
+def wsgi(environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
+    """Answer with the file of the path."""
+    content_type, body = plain[environ["PATH_INFO"]]
+    start_response("200 OK", [("Content-Type", content_type), ("Content-Length", str(len(body)))])
+    return [body]
+
+
 def make() -> Front:
     """Return the application for granian, in the same front as automx."""
     return Front(app)
@@ -45,18 +57,21 @@ def main() -> None:
     """Run ``automx serve`` for this application instead of its own."""
     import granian.server
 
-    from automx.cli.serve import serve
+    from automx.cli import serve
 
     server = granian.server.Server
 
     def of_this_application(_: str, **options: Any) -> object:
         return server("bench.bare:make", **options)
 
-    granian.server.Server = of_this_application  # type: ignore[assignment] # what serve() calls
-    serve()
+    vars(serve)["Server"] = of_this_application  # what the command calls
+    serve.serve()
 
 
 if __name__ == "__main__":
     main()
 else:
-    app = create_app(Path(os.environ["BENCH_BARE"]))
+    folder = Path(os.environ["BENCH_BARE"])
+    app = create_app(folder)
+    found = [json.loads(file.read_text()) for file in folder.glob("*.json")]
+    plain = {each["path"]: (each["content_type"], each["body"].encode()) for each in found}

@@ -53,23 +53,53 @@ def load(
     seconds: int,
     *,
     domains: int = 0,
+    unknown: int = 0,
     people: tuple[int, str] | None = None,
 ) -> float:
     """Ask a server for a document as often as it can answer; return the requests per second.
 
-    ``domains`` asks for one of so many domains at random instead, ``people`` for one of so many
-    people of a domain. An answer that is not a success
-    is an error: it would be quicker than the document.
+    ``domains`` asks for one of so many domains at random instead, ``unknown`` for one of so many
+    that the server does not know, ``people`` for one of so many people of a domain. An answer that
+    is not a success, or is one for an unknown domain, is an error: it would not be the document.
     """
+    text = _wrk(
+        base, document, seconds, domains=domains or unknown, is_unknown=unknown > 0, people=people
+    )
+    return _value(r"^Requests/sec:\s*([\d.]+)", text)
+
+
+def latencies(
+    base: str, document: Document, seconds: int, *, connections: int, domains: int = 0
+) -> tuple[float, float]:
+    """Return the median and the 99th percentile of the times of answers, in milliseconds.
+
+    ``domains`` asks for one of so many domains at random instead of the document's.
+    """
+    text = _wrk(base, document, seconds, domains=domains, connections=connections)
+    median, high = (_milliseconds(percent, text) for percent in (50, 99))
+    return median, high
+
+
+def _wrk(
+    base: str,
+    document: Document,
+    seconds: int,
+    *,
+    domains: int = 0,
+    is_unknown: bool = False,
+    people: tuple[int, str] | None = None,
+    connections: int = CONNECTIONS,
+) -> str:
+    """Run wrk; return what it prints."""
     env = {"BENCH_BODY": document.body} if document.body else {}
     path = document.path
     if domains:
-        env["BENCH_DOMAINS"] = str(domains)
+        env |= {"BENCH_DOMAINS": str(domains), "BENCH_PREFIX": "u" if is_unknown else "d"}
         path = path.partition("?")[0]
     if people:
         env |= {"BENCH_PEOPLE": str(people[0]), "BENCH_DOMAIN": people[1]}
         path = path.partition("?")[0]
-    command = [program("wrk", "wrk"), "--threads=1", f"--connections={CONNECTIONS}"]
+    command = [program("wrk", "wrk"), "--threads=1", "--latency", f"--connections={connections}"]
     command += [f"--duration={seconds}s"]
     if env:
         command += [f"--script={Path(__file__).with_name('requests.lua')}"]
@@ -77,10 +107,28 @@ def load(
     result = subprocess.run(
         command, env={**os.environ, **env}, capture_output=True, text=True, check=True
     )
-    rate = re.search(r"^Requests/sec:\s*([\d.]+)", result.stdout, re.MULTILINE)
-    if rate is None or "Non-2xx" in result.stdout:
-        raise RuntimeError(f"{document.name}: {result.stdout}{result.stderr}")
-    return float(rate[1])
+    text = result.stdout
+    expected = _value(r"([\d]+) requests in", text) if is_unknown else 0
+    refused = _value(r"Non-2xx or 3xx responses: (\d+)", text) if "Non-2xx" in text else 0
+    # wrk counts requests that are under way at the end on one side only.
+    if abs(expected - refused) > (connections if is_unknown else 0) or "Socket errors" in text:
+        raise RuntimeError(f"{document.name}: {text}{result.stderr}")
+    return text
+
+
+def _milliseconds(percent: int, text: str) -> float:
+    """Return the time within which a part of the answers came."""
+    found = re.search(rf"^ +{percent}%\s+([\d.]+)(us|ms|s)", text, re.MULTILINE)
+    if found is None:
+        raise RuntimeError(text)
+    return float(found[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[found[2]]
+
+
+def _value(pattern: str, text: str) -> float:
+    found = re.search(pattern, text, re.MULTILINE)
+    if found is None:
+        raise RuntimeError(text)
+    return float(found[1])
 
 
 @dataclass(frozen=True)

@@ -86,17 +86,10 @@ def share(bench: Bench) -> Table:
         "Share of a bare Flask view that returns the same bytes",
         ("document", "server", "bare, requests/s", "automx, requests/s", "share", "required"),
     )
-    answers = bench.folder / "bare"
-    answers.mkdir(exist_ok=True)
     with databases("sqlite", bench.folder, 1) as [db_uri]:
         automx("seed", "-", env=env_of(db_uri), stdin=seed_document("example.com"))
         with serve(env_of(db_uri), bench.folder / "automx.log") as server:
-            for document in DOCUMENTS:
-                body, content_type = document.fetch(server.url)
-                answer = {"path": document.path.partition("?")[0], "content_type": content_type}
-                file = answers / f"{document.name}.json"
-                file.write_text(json.dumps(answer | {"body": body.decode()}))
-        env = env_of(db_uri) | {"BENCH_BARE": str(answers)}
+            env = env_of(db_uri) | bare_answers(server, bench.folder / "bare")
         with (
             serve(env, bench.folder / "bare.log", bare=True) as first,
             serve(env, bench.folder / "automx.log") as second,
@@ -108,6 +101,17 @@ def share(bench: Bench) -> Table:
         ):
             _shares(table, "gunicorn", first, second, bench.seconds, required=None)
     return table
+
+
+def bare_answers(server: Server, folder: Path) -> dict[str, str]:
+    """Keep the documents of a server for bench.bare; return the variable that names them."""
+    folder.mkdir(exist_ok=True)
+    for document in DOCUMENTS:
+        body, content_type = document.fetch(server.url)
+        answer = {"path": document.path.partition("?")[0], "content_type": content_type}
+        file = folder / f"{document.name}.json"
+        file.write_text(json.dumps(answer | {"body": body.decode()}))
+    return {"BENCH_BARE": str(folder)}
 
 
 def _shares(

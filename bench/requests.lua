@@ -1,8 +1,9 @@
 -- What wrk asks. BENCH_BODY: post this XML document. BENCH_DOMAINS: ask for one of so many domains
--- at random; their names are those of bench/rows.py. BENCH_PEOPLE: ask for one of so many people at
+-- at random; their names are those of bench/rows.py if BENCH_PREFIX is "d". BENCH_PEOPLE: ask for one of so many people at
 -- random, of the domain BENCH_DOMAIN; their names are those of tests/directory.py.
 local body = os.getenv("BENCH_BODY")
 local domains = tonumber(os.getenv("BENCH_DOMAINS"))
+local prefix = os.getenv("BENCH_PREFIX")
 local people = tonumber(os.getenv("BENCH_PEOPLE"))
 local domain = os.getenv("BENCH_DOMAIN")
 
@@ -16,7 +17,7 @@ if domains then
    math.randomseed(os.time())
    request = function()
       local number = 1000000 + math.random(0, domains - 1)
-      return wrk.format("GET", wrk.path .. "?emailaddress=alice@d" .. number .. ".example")
+      return wrk.format("GET", wrk.path .. "?emailaddress=alice@" .. prefix .. number .. ".example")
    end
 end
 

@@ -4,6 +4,7 @@ import contextlib
 import sqlite3
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -60,7 +61,18 @@ def serve(
     program = [sys.executable, "-m", "bench.bare"] if bare else [str(BIN / "automx"), "serve"]
     command = [*program, f"--port={port}", f"--workers={workers}"]
     with _serving(command, env, log, port) as server:
+        if bare:
+            _check_is_bare(server)
         yield server
+
+
+def _check_is_bare(server: Server) -> None:
+    """Raise RuntimeError if a server has more than documents, such as a page."""
+    try:
+        with urllib.request.urlopen(f"{server.url}/", timeout=30):
+            raise RuntimeError("the server beside automx is automx")
+    except urllib.error.HTTPError as error:
+        error.close()
 
 
 @contextmanager
