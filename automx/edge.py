@@ -181,7 +181,8 @@ def _client(environ: "WSGIEnvironment", proxy_count: int) -> tuple[str, str]:
     """Return address and network of the client; what is no address counts as the proxy's own."""
     for text in (_forwarded(environ, "FOR", proxy_count), environ.get("REMOTE_ADDR", "")):
         try:
-            return parse_client(text)
+            if text:
+                return parse_client(text)
         except ValueError:
             pass
     return UNKNOWN, UNKNOWN

@@ -31,7 +31,7 @@ from automx import rows
 from automx.address import names_for, parse_domain, spellings
 from automx.cache import Common, FoundConfig, RowKey, RowMemory
 from automx.clientconfig import ClientConfig
-from automx.database import Session, chunks, read_by_key
+from automx.database import Session, read_by_key
 from automx.errors import AddressError, BadRecordError, DisabledDomainError, UnknownDomainError
 from automx.models import (
     ORIGINS,
@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 
 _BEFORE = ("", " ", "  ", "\t")
 _AFTER = (*_BEFORE, "\r", "\n", "\r\n")
+_BLANKS = [(before, after) for before in _BEFORE for after in _AFTER]
+_NAMES_AT_ONCE = 900  # SQLite before 3.32 allows 999 parameters
 
 _UNCUT = 1_000  # characters; MySQL cuts longer texts off at its group_concat_max_len
 
@@ -256,10 +258,9 @@ def lower_name(dialect: str) -> ColumnElement[str]:
     return name if is_mysql else func.lower(name)
 
 
-def padded(names: Iterable[str]) -> Iterator[str]:
-    """Yield names with the blanks around them that are found in tables."""
-    for name in names:
-        yield from (f"{before}{name}{after}" for before in _BEFORE for after in _AFTER)
+def padded(names: Iterable[str]) -> list[str]:
+    """Return names with the blanks around them that are found in tables."""
+    return [before + name + after for name in names for before, after in _BLANKS]
 
 
 def day(since: object) -> str:
@@ -294,25 +295,20 @@ def _domain_row(session: Session, domain: str) -> _Row | None:
     best = _best(_rows_named(session, domain, names), ranks)
     if best is None or best.name.lower() not in spellings(domain):
         # A second query, so that usual names are found as quickly as before.
+        wider = padded(names)
         found = [
-            row for some in chunks(padded(names), 900) for row in _rows_named(session, domain, some)
+            row
+            for at in range(0, len(wider), _NAMES_AT_ONCE)
+            for row in _rows_named(session, domain, wider[at : at + _NAMES_AT_ONCE])
         ]
         best = _best([*filter(None, (best,)), *found], ranks)
     return best
 
 
 def _rows_named(session: Session, domain: str, names: Sequence[str]) -> Iterator[_Row]:
-    dialect = session.engine.dialect
-    values: dict[str, Any] = {"domain": domain}
-    if dialect.name == "postgresql":
-        values["names"] = [*names]
-    else:
-        values |= {f"name_{index}": name for index, name in enumerate(names)}
-    text, order = _domain_query(dialect, 0 if "names" in values else len(names))
-    parameters = values if order is None else tuple(map(values.__getitem__, order))
-    for row_id, name, provider, directory, off, *others, servers, services in session.rows(
-        text, parameters
-    ):
+    text, parameters = _query_for(session.engine.dialect, domain, names)
+    found = session.rows(text, parameters)
+    for row_id, name, provider, directory, off, *others, servers, services in found:
         links = (
             _linked(session, table, row_id, ids)
             for table, ids in (("server", servers), ("davserver", services))
@@ -388,19 +384,36 @@ def _made_of(
     return frozenset((table, str(key)) for table, ids in keys.items() for key in ids)
 
 
+def _query_for(dialect: Dialect, domain: str, names: Sequence[str]) -> tuple[str, Any]:
+    """Return the query for rows that have one of some names, and its parameters."""
+    if dialect.name == "postgresql":
+        return _domain_query(dialect, 0)[0], {"domain": domain, "names": [*names]}
+    text, order = _domain_query(dialect, len(names))
+    values = [domain, *names]
+    if order is None:
+        return text, dict(zip(_parameters(len(names)), values, strict=True))
+    return text, tuple([values[index] for index in order])
+
+
 @cache
-def _domain_query(dialect: Dialect, number: int) -> tuple[str, tuple[str, ...] | None]:
+def _parameters(number: int) -> tuple[str, ...]:
+    """Return the names of the parameters of a query for so many names."""
+    return ("domain", *(f"name_{index}" for index in range(number)))
+
+
+@cache
+def _domain_query(dialect: Dialect, number: int) -> tuple[str, tuple[int, ...] | None]:
     """Return the query for rows that have one of so many names, and the order of its parameters.
 
-    It has the stored PACC document of the parameter ``domain``, too. It is compiled: a query of
-    SQLAlchemy takes longer than SQLite's answer. PostgreSQL takes all names as one array, so that
-    it and its driver know the query again.
+    The order is None if they are given by name. The query has the stored PACC document of the
+    parameter ``domain``, too. It is compiled: a query of SQLAlchemy takes longer than SQLite's
+    answer. PostgreSQL takes all names as one array, so that it and its driver know the query again.
     """
     name = lower_name(dialect.name)
     if dialect.name == "postgresql":
         fits: ColumnElement[bool] = name == any_(bindparam("names", [], ARRAY(String)))
     else:
-        names = [bindparam(f"name_{index}", "", String) for index in range(number)]
+        names = [bindparam(name, "", String) for name in _parameters(number)[1:]]
         fits = name.in_(names)
     servers, services = (
         select(ids_together(server_id)).where(domain_id == Domain.c.id).scalar_subquery()
@@ -418,4 +431,5 @@ def _domain_query(dialect: Dialect, number: int) -> tuple[str, tuple[str, ...] |
     )
     compiled = query.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
     order = compiled.positiontup if isinstance(compiled, SQLCompiler) else None
-    return str(compiled), None if order is None else tuple(order)
+    places = None if order is None else tuple(map(_parameters(number).index, order))
+    return str(compiled), places

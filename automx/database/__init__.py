@@ -190,12 +190,12 @@ class Session:
     def rows(self, text: str, parameters: Any) -> Sequence[Sequence[Any]]:
         """Return the rows of a query in the words of the database, with values as its driver's."""
         connection = self.connection()
-        # SQLAlchemy takes longer than an answer from memory. A locked SQLite would be waited for
-        # twice.
-        if self._is_reading and self.engine.dialect.name != "sqlite":
+        if self._is_reading:  # SQLAlchemy takes longer than an answer from memory
             with suppress(Exception), closing(connection.connection.cursor()) as cursor:
                 cursor.execute(text, parameters)
                 return cursor.fetchall()
+            if self._turn and self.turns:
+                self.turns.end_patience(self._turn, connection)
         # This also tells errors as they are told for other statements.
         return connection.exec_driver_sql(text, parameters).all()
 

@@ -159,6 +159,18 @@ class Turns:
         event.listen(connection, "after_cursor_execute", stop)
         event.listen(connection, "commit", start)
 
+    def end_patience(self, turn: Turn, connection: Connection) -> None:
+        """Let a turn whose statement has failed wait no more for others that use a SQLite file.
+
+        Raises DatabaseError if the time of the turn is over.
+        """
+        if turn.is_expired:
+            raise self._silent()
+        if self._is_sqlite:
+            turn.is_spoiled = True
+            with contextlib.closing(connection.connection.cursor()) as cursor:
+                cursor.execute("PRAGMA busy_timeout = 0")
+
     def _take_place(self) -> Turn:
         now = began = monotonic()
         with self._lock:
