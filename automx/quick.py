@@ -1,4 +1,4 @@
-"""Answers without Flask: documents that are the same for everybody in a domain.
+"""Answers without Flask: documents that are the same for everybody in a domain, and Autoconfig.
 
 Most requests of mail clients are for these, in a few usual forms. Such a request is answered here,
 byte for byte as the views would answer it; anything unusual is left to them.
@@ -10,22 +10,24 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from automx import edge
-from automx.address import parse_domain
+from automx.address import EmailAddress, parse_domain
 from automx.cache import FoundConfig
 from automx.clientconfig import ClientConfig
 from automx.errors import AddressError, UnknownDomainError
 from automx.formats import autoconfig, autodiscover, pacc
 from automx.rsgi import Scope, client_of, variable
 from automx.views import log, wellknown
+from automx.views.autoconfig import document_of_person
 from automx.views.failure import unknown_domain
-from automx.views.http import Answer, Parts, domain_of, public_answer
+from automx.views.http import Answer, Parts, domain_of, personal_answer, public_answer
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 # A query with an address; one with other characters is read by the views.
 _QUERY = re.compile(
-    r"emailaddress=(?=[^@%]{1,64}[@%])[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*(?:@|%40)([A-Za-z0-9.-]+)",
+    r"emailaddress=(?=[^@%]{1,64}[@%])([A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*)(?:@|%40)"
+    r"([A-Za-z0-9.-]+)",
     re.ASCII,
 )
 _WITH_ADDRESS = {
@@ -40,9 +42,13 @@ _ORIGIN = ("host", *(f"x-forwarded-{name}" for name in ("for", "host", "proto", 
 
 
 class Asked(NamedTuple):
-    """A request that may be answered here, for what a domain has at a path of a host."""
+    """A request that may be answered here, for what a domain has at a path of a host.
+
+    ``local_part`` is that of the address that it names, "" if it names none.
+    """
 
     path: str
+    local_part: str
     domain: str
     host: str
     client: str
@@ -76,11 +82,14 @@ class Quick:
         query = scope.query_string
         try:
             if not query:
-                return Asked(path, domain_of(inbound), inbound.host, inbound.client)
+                return Asked(path, "", domain_of(inbound), inbound.host, inbound.client)
             if path not in _WITH_ADDRESS:
                 return None
             found = _QUERY.fullmatch(query)
-            return found and Asked(path, parse_domain(found[1]), inbound.host, inbound.client)
+            if found is None:
+                return None
+            domain = parse_domain(found[2])
+            return Asked(path, found[1], domain, inbound.host, inbound.client)
         except (AddressError, UnknownDomainError):
             return None
 
@@ -88,13 +97,14 @@ class Quick:
         """Answer from memory; None if there is no answer there that is fresh."""
         found = self._parts.cache.fresh(asked.domain)
         if isinstance(found, FoundConfig):
-            return self._answer(asked, found)
+            is_slow = asked.local_part and self._parts.directory_of(found) is not None
+            return None if is_slow else self._answer(asked, found)
         return self._refuse(asked, found) if isinstance(found, UnknownDomainError) else None
 
     def found(self, asked: Asked) -> Answer | None:
-        """Answer, from the database if need be; None if the views have to.
+        """Answer, from database and directory if need be; None if the views have to.
 
-        Raises as lookup.find, and DatabaseError.
+        Raises as lookup.find, DatabaseError, and DirectoryError.
         """
         try:
             return self._answer(asked, self._parts.find(asked.domain))
@@ -120,7 +130,7 @@ class Quick:
         return edge.read(environ, self._proxy_count)
 
     def _answer(self, asked: Asked, found: FoundConfig) -> Answer | None:
-        if found.age is not None or self._parts.directory_of(found) is not None:
+        if found.age is not None:
             return None
         answer = self._makers[asked.path](asked, found)
         if answer is not None:
@@ -135,10 +145,12 @@ class Quick:
         log.write_access(asked.path, answer.status, asked.client)
         return answer
 
-    def _autoconfig(self, _: Asked, found: FoundConfig) -> Answer | None:
-        if found.value(autoconfig.is_personal):
-            return None
-        return self._public(found, autoconfig.render, autoconfig.CONTENT_TYPE)
+    def _autoconfig(self, asked: Asked, found: FoundConfig) -> Answer:
+        address = EmailAddress(asked.local_part, asked.domain) if asked.local_part else None
+        body = document_of_person(self._parts, found, address)
+        if body is None:
+            return self._public(found, autoconfig.render, autoconfig.CONTENT_TYPE)
+        return personal_answer(body, autoconfig.CONTENT_TYPE)
 
     def _autodiscover(self, _: Asked, found: FoundConfig) -> Answer:
         return self._public(found, autodiscover.render, autodiscover.CONTENT_TYPE)

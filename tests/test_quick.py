@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from automx.front import Front, make_front
 from automx.views.log import ClientFormatter
 from tests.conftest import EXAMPLE_ROWS, Execute
+from tests.directory import Directory, insert_ldapserver
 from tests.documents import timeless
 from tests.rsgi import Headers, Request
 
@@ -60,7 +61,8 @@ DOMAINS = [
     "dav.example", "-x.example", "a..example", "127.0.0.1",
     "m\N{LATIN SMALL LETTER U WITH DIAERESIS}ller.example",
     "", "a" * 64 + ".example", "example.com&", "example.com ", "%65xample.com",
-    "autoconfig.example.com",
+    "autoconfig.example.com", ".".join(["a" * 60] * 3) + ".a.wild.example",
+    ".".join(["a" * 59] * 4) + ".wild.example",
 ]  # fmt: skip
 LOCAL_PARTS = [
     "alice", "EVOLUTIONUSER", "a.b-c_d", "a+b", "a b", "a..b", ".a", "a.", "-a", "_", "", "%20",
@@ -214,3 +216,28 @@ def test_an_answer_without_flask_is_that_of_flask(
 
     compare()
     assert {*answered} == {*PATHS[:6], ""}  # both ways are tried
+
+
+def test_a_person_of_a_directory_is_answered_without_flask_as_by_it(
+    make_app: Callable[..., Flask],
+    execute: Execute,
+    database: Path,
+    lines: list[str],
+    shared_directory: Directory,
+) -> None:
+    execute(EXAMPLE_ROWS + insert_ldapserver(shared_directory))
+    execute("UPDATE domain SET ldapserver_id = 3")
+    values = {"db_uri": f"sqlite:///{database}", "domain_cache_seconds": 10, "loglevel": "INFO"}
+    front, plain = (make_front(make_app(**values)) for _ in range(2))
+    plain.quick = None
+    assert front.quick is not None
+    for name in ("person0001", "nobody", "EVOLUTIONUSER"):
+        asked = asked_for(f"{name}@example.com")
+        expected = ask(plain, asked, lines)
+        for _ in range(2):
+            assert ask(front, asked, lines) == expected
+        found = front.quick.asked(asked)
+        assert found is not None
+        answer = front.quick.found(found)
+        assert answer is not None
+        assert (b"<username>person0001</username>" in answer.body) is (name == "person0001")

@@ -2,15 +2,15 @@
 
 from flask import Blueprint, Response, request
 
-from automx.address import parse_domain
+from automx.address import EmailAddress, parse_domain
 from automx.cache import FoundConfig
 from automx.formats import autoconfig
 from automx.views.http import (
+    Parts,
     argument,
     asked_config,
-    directory_of,
     found_config,
-    known_person,
+    parts,
     personal_document,
     public_document,
 )
@@ -26,13 +26,23 @@ _MADE_UP = "EVOLUTIONUSER"  # the local part that Evolution asks with
 def by_address_or_host() -> Response:
     """Answer for the domain of ``emailaddress``, by default for that of the host name."""
     found, address = asked_config(argument(request.args, "emailaddress"))
+    body = document_of_person(parts(), found, address)
+    return _document(found) if body is None else personal_document(body, autoconfig.CONTENT_TYPE)
+
+
+def document_of_person(
+    parts: Parts, found: FoundConfig, address: EmailAddress | None
+) -> bytes | None:
+    """Return the document for an address; None if that of its domain does for it.
+
+    Raises DirectoryError.
+    """
     if address is None or address.local_part == _MADE_UP:
-        return _document(found)
-    if directory_of(found) is None and not found.value(autoconfig.is_personal):
-        return _document(found)
-    login_name = known_person(found, address).login_name
-    body = found.rendered(autoconfig.template).fill(address, login_name)
-    return personal_document(body, autoconfig.CONTENT_TYPE)
+        return None
+    if parts.directory_of(found) is None and not found.value(autoconfig.is_personal):
+        return None
+    login_name = parts.known_person(found, address).login_name
+    return found.rendered(autoconfig.template).fill(address, login_name)
 
 
 @blueprint.get("/v1.1/<domain>")

@@ -70,6 +70,18 @@ class Parts:
         """Return what knows the login names of a domain's people, None if nothing does."""
         return self.directories.of(found.ldap_server, found.origin, found.config.domain)
 
+    def known_person(self, found: FoundConfig, address: EmailAddress) -> Person:
+        """Return what the domain's directory holds about an address.
+
+        An address that is not in the directory is treated like one without login name and display
+        name. Raises DirectoryError.
+        """
+        directory = self.directory_of(found)
+        if directory is None:
+            return NOBODY
+        person = self.directories.find(directory, address) or NOBODY
+        return replace(person, login_name=found.config.special_login(person.login_name, address))
+
     def _look_up(self, domain: str) -> FoundConfig:
         try:
             try:
@@ -232,16 +244,8 @@ def directory_of(found: FoundConfig) -> Directory | None:
 
 
 def known_person(found: FoundConfig, address: EmailAddress) -> Person:
-    """Return what the domain's directory holds about an address.
-
-    An address that is not in the directory is treated like one without login name and display name.
-    Raises DirectoryError.
-    """
-    directory = directory_of(found)
-    if directory is None:
-        return NOBODY
-    person = parts().directories.find(directory, address) or NOBODY
-    return replace(person, login_name=found.config.special_login(person.login_name, address))
+    """Return what the domain's directory holds about an address; raises DirectoryError."""
+    return parts().known_person(found, address)
 
 
 class Answer(NamedTuple):
@@ -298,6 +302,16 @@ def personal_document(
     if status < 400:
         tell_age(response)
     return response
+
+
+def personal_answer(body: bytes, content_type: str) -> Answer:
+    """Return the answer with a document about one person, as personal_document() gives it."""
+    headers = [
+        ("Content-Type", content_type),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),
+    ]
+    return Answer(200, headers, body)
 
 
 def html_page(html: str, status: int, *, policy: str, robots: str) -> Response:
