@@ -22,7 +22,7 @@ from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 from automx import api
 from automx.errors import AutomxError, SilentError, UnavailableError
 from automx.places import Places, Threads
-from automx.quick import Quick
+from automx.quick import Asked, Quick
 from automx.rsgi import Body, Exchange, Scope, answer, bytes_of, environment
 from automx.views import initdb, root
 from automx.views.failure import FOUND
@@ -124,8 +124,11 @@ class Front:
 
     async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
         """Answer a request."""
+        asked: Asked | None = None
         try:
-            if self.quick is not None and await self._is_answered(self.quick, scope, exchange):
+            if self.quick is not None:
+                asked = self.quick.asked(scope)
+            if asked and asked.method == "GET" and await self._is_answered(asked, exchange):
                 return
         except Exception as error:
             await self._tell(error, environment(scope), exchange)
@@ -141,8 +144,8 @@ class Front:
             elif limit := self._max_large(environ):
                 await self._large(environ, exchange, body, limit)
             else:
-                environ["wsgi.input"] = BytesIO(await body.read(MAX_BODY, BODY_SECONDS))
-                await self._answer(environ, exchange)
+                content = await body.read(MAX_BODY, BODY_SECONDS)
+                await self._answer_post(asked, environ, exchange, content)
         except (AutomxError, RequestTimeout, RequestEntityTooLarge) as error:
             failure = error
         if failure:
@@ -150,10 +153,29 @@ class Front:
         if body is not None:
             await body.drain(DRAIN_SECONDS)
 
-    async def _is_answered(self, quick: Quick, scope: Scope, exchange: Exchange) -> bool:
+    async def _answer_post(
+        self,
+        asked: Asked | None,
+        environ: "WSGIEnvironment",
+        exchange: Exchange,
+        content: bytes,
+    ) -> None:
+        """Answer a request with a body, which was read."""
+        try:
+            if self.quick is not None and asked is not None:
+                asked = self.quick.posted(asked, content)
+            if asked and await self._is_answered(asked, exchange):
+                return
+        except Exception as error:
+            await self._tell(error, environ, exchange)
+            return
+        environ["wsgi.input"] = BytesIO(content)
+        await self._answer(environ, exchange)
+
+    async def _is_answered(self, asked: Asked, exchange: Exchange) -> bool:
         """Answer a request without the application, and return whether that can be done."""
-        asked = quick.asked(scope)
-        if asked is None:
+        quick = self.quick
+        if quick is None:
             return False
         found = quick.known(asked) or await self._run(partial(quick.found, asked))
         if found is None:

@@ -31,7 +31,7 @@ class Headers:
 
 @dataclass
 class Request:
-    """A request without a body; ``answer`` is what it was answered."""
+    """A request; ``answer`` is what it was answered."""
 
     path: str = "/"
     query_string: str = ""
@@ -42,10 +42,11 @@ class Request:
     server: str = "127.0.0.1:4243"
     client: str = "192.0.2.100:5000"
     scheme: str = "http"
+    body: bytes = b""
     answer: tuple[int, list[tuple[str, str]], bytes] = (0, [], b"")
 
     async def __call__(self) -> bytes:
-        return b""
+        return self.body
 
     def __aiter__(self) -> "Request":
         return self

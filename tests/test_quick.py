@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from automx.front import Front, make_front
+from automx.quick import Asked, Quick
 from automx.views.log import ClientFormatter
 from tests.conftest import EXAMPLE_ROWS, Execute
 from tests.directory import Directory, insert_ldapserver
@@ -48,6 +49,8 @@ PATHS = [
     "/.well-known/user-agent-configuration.json",
     "/.well-known/caldav",
     "/.well-known/carddav",
+    "/mobileconfig/",
+    "/mobileconfig",
     "/v1.1/mail/config-v1.1.xml",
     "/Autodiscover/Autodiscover.xml",
     "/mail/config-v1.1.xml/",
@@ -73,6 +76,9 @@ HOSTS = [
     "example.com", "autoconfig.example.com", "autodiscover.parts.example", "EXAMPLE.COM:8080",
     "dav.example", "half.example", "nowhere.example", "off.example", "xn--", "[::1]",
     "127.0.0.1:4243", "evil.test:0", "", "a,b",
+]  # fmt: skip
+SCHEMAS = [
+    "outlook/responseschema/2006a", "mobilesync/responseschema/2006", "unknown/2006", "<a/>",
 ]  # fmt: skip
 HEADERS = {
     "x-forwarded-host": ["example.com", "xn--a", "a.example, autoconfig.example.com", ""],
@@ -121,15 +127,41 @@ def ask(
     return (status, headers, timeless(body.decode())), [*lines]
 
 
-def asked_for(address: str) -> Request:
-    """Return a usual request for the Autoconfig document of an address."""
-    headers = Headers([("host", "x.example")])
-    return Request("/mail/config-v1.1.xml", f"emailaddress={address}", headers)
+def meant(quick: Quick, asked: Request) -> Asked | None:
+    """Return what a request is for, if it may be answered without Flask."""
+    found = quick.asked(asked)
+    return quick.posted(found, asked.body) if found and asked.body else found
+
+
+def asked_for(address: str, path: str = PATHS[0]) -> Request:
+    """Return a usual request for the document of an address."""
+    return Request(path, f"emailaddress={address}", Headers([("host", "x.example")]))
 
 
 def asked_at(path: str, host: str) -> Request:
     """Return a usual request to a host, without an address."""
     return Request(path, headers=Headers([("host", host)]))
+
+
+def posted_document(
+    address: str,
+    schema: str = "outlook/responseschema/2006a",
+    host: str = "example.com",
+    others: Sequence[tuple[str, str]] = (),
+    query: str = "",
+    before: str = "",
+) -> Request:
+    """Return a request of Outlook."""
+    space = "http://schemas.microsoft.com/exchange/autodiscover"
+    body = (
+        f'{before}<Autodiscover xmlns="{space}/outlook/requestschema/2006"><Request>'
+        f"<EMailAddress>{address}</EMailAddress>"
+        f"<AcceptableResponseSchema>{space}/{schema}</AcceptableResponseSchema>"
+        "</Request></Autodiscover>"
+    ).encode()
+    headers = [("host", host), ("content-length", str(len(body))), ("content-type", "text/xml")]
+    others = [pair for pair in others if pair[0] != "content-length"]
+    return Request(PATHS[2], query, Headers([*headers, *others]), "POST", body=body)
 
 
 def requests() -> st.SearchStrategy[Request]:
@@ -161,19 +193,32 @@ def requests() -> st.SearchStrategy[Request]:
         lambda path, domain, host, others: Request(
             path, f"emailaddress=alice@{domain}", Headers([("host", host), *others])
         ),
-        st.sampled_from(PATHS[:6]),
+        st.sampled_from(PATHS[:8]),
         st.sampled_from(DOMAINS),
         st.sampled_from(HOSTS[:8]),
         st.lists(header, max_size=1),
     )
-    return usual | st.builds(
-        Request,
-        path=st.sampled_from(PATHS[:6] * 3 + PATHS),
-        query_string=queries,
-        headers=pairs.map(Headers),
-        method=st.sampled_from(["GET"] * 7 + ["HEAD", "POST", "get"]),
-        authority=st.sampled_from([None] * 7 + ["example.com"]),
-        http_version=st.sampled_from(["1.1", "1"]),
+    posted = st.builds(
+        posted_document,
+        addresses | st.sampled_from(DOMAINS).map("alice@{}".format),
+        st.sampled_from(SCHEMAS),
+        st.sampled_from(HOSTS[:8]),
+        st.lists(header, max_size=1),
+        st.sampled_from(["", "emailaddress=alice@example.com"]),
+        st.sampled_from(["", " " * 4000, "<!DOCTYPE a>", "</x>"]),
+    )
+    return (
+        usual
+        | posted
+        | st.builds(
+            Request,
+            path=st.sampled_from(PATHS[:8] * 3 + PATHS),
+            query_string=queries,
+            headers=pairs.map(Headers),
+            method=st.sampled_from(["GET"] * 7 + ["HEAD", "POST", "get"]),
+            authority=st.sampled_from([None] * 7 + ["example.com"]),
+            http_version=st.sampled_from(["1.1", "1"]),
+        )
     )
 
 
@@ -199,6 +244,10 @@ def test_an_answer_without_flask_is_that_of_flask(
     @example(asked_for("alice@example.com"))
     @example(asked_for("alice@dav.example"))
     @example(asked_for("alice@nowhere.example"))
+    @example(asked_for("alice@example.com", PATHS[6]))
+    @example(asked_for("alice@parts.example", PATHS[7]))
+    @example(posted_document("alice@parts.example"))
+    @example(posted_document("alice@nowhere.example"))
     @example(asked_at(PATHS[0], "dav.example"))
     @example(asked_at(PATHS[1], "dav.example"))
     @example(asked_at(PATHS[2], "example.com"))
@@ -212,10 +261,14 @@ def test_an_answer_without_flask_is_that_of_flask(
         assert front.quick is not None
         found = front.quick.asked(asked)
         is_good = expected[0][0] in {200, 301}
-        answered[found.path if is_good and found and front.quick.known(found) else ""] += 1
+        found = found and (front.quick.posted(found, asked.body) if asked.body else found)
+        answered[
+            f"{asked.method} {asked.path}" if is_good and found and front.quick.known(found) else ""
+        ] += 1
 
     compare()
-    assert {*answered} == {*PATHS[:6], ""}  # both ways are tried
+    # Both ways are tried.
+    assert {*answered} == {*(f"GET {path}" for path in PATHS[:8]), f"POST {PATHS[2]}", ""}
 
 
 def test_a_person_of_a_directory_is_answered_without_flask_as_by_it(
@@ -232,12 +285,15 @@ def test_a_person_of_a_directory_is_answered_without_flask_as_by_it(
     plain.quick = None
     assert front.quick is not None
     for name in ("person0001", "nobody", "EVOLUTIONUSER"):
-        asked = asked_for(f"{name}@example.com")
-        expected = ask(plain, asked, lines)
-        for _ in range(2):
-            assert ask(front, asked, lines) == expected
-        found = front.quick.asked(asked)
-        assert found is not None
-        answer = front.quick.found(found)
-        assert answer is not None
-        assert (b"<username>person0001</username>" in answer.body) is (name == "person0001")
+        address = f"{name}@example.com"
+        gets = (asked_for(address, path) for path in (PATHS[0], PATHS[6]))
+        for asked in (*gets, posted_document(address)):
+            expected = ask(plain, asked, lines)
+            for _ in range(2):
+                assert ask(front, asked, lines) == expected
+            found = meant(front.quick, asked)
+            assert found is not None
+            assert front.quick.known(found) is None  # it would wait in the event loop
+            answer = front.quick.found(found)
+            assert answer is not None
+            assert (b">person0001</" in answer.body.lower()) is (name == "person0001")

@@ -5,15 +5,17 @@ from datetime import UTC, datetime
 from flask import Blueprint, Response, request
 
 from automx.address import EmailAddress
+from automx.cache import FoundConfig
 from automx.errors import UnknownDomainError
 from automx.formats import autodiscover
 from automx.views.failure import Failure, handler
 from automx.views.http import (
+    Parts,
     argument,
     asked_config,
     body,
     found_config,
-    known_person,
+    parts,
     personal_document,
     public_document,
 )
@@ -27,15 +29,21 @@ def post() -> Response:
     asked = autodiscover.parse_request(body())
     address = EmailAddress.parse(asked.address)
     found = found_config(address.domain)
-    person = known_person(found, address)
+    document = document_for(parts(), found, address, asked)
+    return personal_document(document, autodiscover.CONTENT_TYPE)
+
+
+def document_for(
+    parts: Parts, found: FoundConfig, address: EmailAddress, asked: autodiscover.Request
+) -> bytes:
+    """Return the document that a request for an address asks for. Raises DirectoryError."""
+    person = parts.known_person(found, address)
     has_activesync = autodiscover.activesync_url(found.config, address) is not None
     if asked.mobilesync and (has_activesync or not asked.outlook_will_do):
         config = found.config.for_person(person.login_name, person.display_name)
-        document = autodiscover.render_mobilesync(config, address)
-        return personal_document(document, autodiscover.CONTENT_TYPE)
+        return autodiscover.render_mobilesync(config, address)
     template = found.rendered(autodiscover.template)
-    document = template.fill(address, person.login_name, person.display_name)
-    return personal_document(document, autodiscover.CONTENT_TYPE)
+    return template.fill(address, person.login_name, person.display_name)
 
 
 @blueprint.get(autodiscover.XML_PATH)

@@ -1,7 +1,7 @@
 """Parts of requests and responses that all protocols share: arguments, body, host name, caching."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -304,14 +304,12 @@ def personal_document(
     return response
 
 
-def personal_answer(body: bytes, content_type: str) -> Answer:
+def personal_answer(
+    body: bytes, content_type: str, headers: Sequence[tuple[str, str]] = ()
+) -> Answer:
     """Return the answer with a document about one person, as personal_document() gives it."""
-    headers = [
-        ("Content-Type", content_type),
-        ("Content-Length", str(len(body))),
-        ("Cache-Control", "no-store"),
-    ]
-    return Answer(200, headers, body)
+    usual = (("Content-Type", content_type), ("Content-Length", str(len(body))))
+    return Answer(200, [*headers, *usual, ("Cache-Control", "no-store")], body)
 
 
 def html_page(html: str, status: int, *, policy: str, robots: str) -> Response:

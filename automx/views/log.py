@@ -98,6 +98,6 @@ def register(app: Flask) -> None:
         return response
 
 
-def write_access(path: str, status: int, client: str) -> None:
-    """Log a GET request that was answered without Flask."""
-    access_log.info(_ACCESS, "GET", path, status, extra={"client": client})
+def write_access(method: str, path: str, status: int, client: str) -> None:
+    """Log a request that was answered without Flask."""
+    access_log.info(_ACCESS, method, path, status, extra={"client": client})

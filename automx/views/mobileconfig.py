@@ -83,8 +83,13 @@ def profile_response(body: bytes, address: EmailAddress) -> Response:
     """Answer with a profile, signed if the settings have a certificate."""
     if signer := parts().signer:
         body = signer.sign(body)
-    headers = {"Content-Disposition": f'attachment; filename="{_file_name(address)}"'}
+    headers = {"Content-Disposition": disposition(address)}
     return personal_document(body, mobileconfig.CONTENT_TYPE, headers)
+
+
+def disposition(address: EmailAddress) -> str:
+    """Return the Content-Disposition of the profile of an address."""
+    return f'attachment; filename="{_file_name(address)}"'
 
 
 def _is_mail_only(arguments: "MultiDict[str, str]") -> bool:

@@ -54,9 +54,9 @@ def redirect(config: ClientConfig, kind: ServiceType, host: str, path: str) -> A
         if url and not _is_asked(url, host, path):
             headers = [
                 ("Content-Type", "text/html; charset=utf-8"),
-                ("Content-Length", "0"),
                 ("Location", iri_to_uri(url)),
                 ("Cache-Control", "no-store"),
+                ("Content-Length", "0"),
             ]
             return Answer(301, headers, b"")
     raise UnknownDomainError("There is no such service for this domain.")
