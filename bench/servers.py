@@ -17,6 +17,7 @@ from tests.commandline import automx
 from tests.processes import REPOSITORY, Running, free_port, listens, running
 
 WORKERS = 2
+_OF_BOTH = "both.sqlite"  # the name of the database of automx2 and automx
 BIN = Path(sys.executable).parent
 
 
@@ -116,13 +117,13 @@ def automx2_and_automx(
     ``sql`` changes the rows of both.
     """
     programs = automx2_programs(folder / "automx2")
-    database = folder / "both.sqlite"
+    database = folder / _OF_BOTH
     database.unlink(missing_ok=True)
     db_uri = f"sqlite:///{database}"
     file = folder / "automx2.conf"
     file.write_text(f"[automx2]\nloglevel = WARNING\ndb_uri = {db_uri}\nproxy_count = 0\n")
     env2 = {"AUTOMX2_CONF": str(file)}
-    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": db_uri, **(settings or {})}
+    env = environment_of_both(folder, settings)
     with gunicorn("automx2.server:app", env2, folder / "automx2.log", programs) as automx2:
         _seed_automx2(automx2.url)
         with contextlib.closing(sqlite3.connect(database)) as connection:
@@ -131,6 +132,12 @@ def automx2_and_automx(
         with gunicorn("automx.server:app", env, folder / "automx.log") as our_own:
             yield automx2, our_own
     database.unlink()
+
+
+def environment_of_both(folder: Path, settings: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment in which automx uses the database of automx2_and_automx()."""
+    db_uri = f"sqlite:///{folder / _OF_BOTH}"
+    return {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": db_uri, **(settings or {})}
 
 
 def _seed_automx2(base: str) -> None:
