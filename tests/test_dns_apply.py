@@ -2,13 +2,14 @@
 
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dns.message import Message
 from flask import Flask
 
 from automx import config
@@ -18,8 +19,9 @@ from automx.formats import pacc
 from automx.lookup import find
 from automx.models import Server
 from automx.moments import this_second
+from automx.zones import plan as plans
 from automx.zones import states
-from automx.zones.apply import Domains, Options, Outcome, waits_of
+from automx.zones.apply import Options, Outcome, waits_of
 from automx.zones.primary import Primary
 from automx.zones.rollover import Step
 from tests.commandline import attempt, automx
@@ -99,6 +101,18 @@ def change_rows(env: dict[str, str], host: str) -> None:
     """Give all domains another IMAP server."""
     with open_session(env["AUTOMX_DB_URI"]) as session:
         session.execute(Server.update().values(name=host).where(Server.c.type == "imap"))
+
+
+def before_planning(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Do something once, when zone and state were read and the plan is not made yet."""
+    make = plans.make
+
+    def made(*arguments: Any, **options: Any) -> plans.Plan:
+        monkeypatch.setattr(plans, "make", make)
+        act()
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(plans, "make", made)
 
 
 def test_the_zone_gets_what_automx_dns_prints(
@@ -198,7 +212,56 @@ def test_a_new_ttl_is_that_of_all_records_then(
     wanted = expected(domain, env)
     assert in_zone(server, wanted) == wanted
     assert {ttl for key in wanted for _, ttl in server.answer(*key)} == {60}
+    assert not short.apply(now)
     assert server.answer(f"_caldavs._tcp.{domain}", "TXT") == [('"of somebody else"', 77)]
+
+
+def test_a_domain_without_changes_costs_three_questions(
+    server: ZoneServer, domain: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = settle(run)
+    asked: list[str] = []
+    exchange = Primary._send_and_receive
+
+    def counted(self: Primary, messages: Sequence[Message], end: float) -> list[Message]:
+        asked.extend(f"{message.opcode().name} {message.question[0]}" for message in messages)
+        return exchange(self, messages, end)
+
+    monkeypatch.setattr(Primary, "_send_and_receive", counted)
+    serial = server.records(PARENT, "SOA")
+    for options in ({}, {"dry_run": True}):
+        asked.clear()
+        assert not run.apply(now, **options)
+        assert asked == [
+            f"QUERY {domain}. IN SOA",
+            f"QUERY _ua-auto-config.{domain}. IN TXT",
+            f"UPDATE {PARENT}. IN SOA",
+        ]
+    assert server.records(PARENT, "SOA") == serial
+
+
+DELETED = {
+    "alias": ("autoconfig", "CNAME"),
+    "service": ("_imaps._tcp", "SRV"),
+    "digest": ("_ua-auto-config", "TXT"),
+}
+
+
+@pytest.mark.parametrize("wildcard", [False, True])
+@pytest.mark.parametrize("kind", DELETED)
+def test_a_record_that_somebody_has_deleted_is_written_again(
+    server: ZoneServer, env: dict[str, str], domain: str, run: Run, kind: str, wildcard: bool
+) -> None:
+    now = settle(run)
+    label, type_ = DELETED[kind]
+    name = f"{label}.{domain}"
+    [data] = server.records(name, type_)
+    server.delete(name, type_)
+    if wildcard:  # so that resolvers get the same answer as before
+        server.add(f"*.{name.partition('.')[2]}", type_, data, ttl=3600)
+    assert bool(run.apply(now)) != wildcard
+    wanted = expected(domain, env)
+    assert in_zone(server, wanted) == wanted
 
 
 FOREIGN = {
@@ -317,43 +380,35 @@ def test_a_domain_that_is_off_keeps_its_records_until_they_are_pruned(
 
 
 def test_what_was_changed_after_it_was_read_is_not_overwritten(
-    server: ZoneServer, env: dict[str, str], domain: str, run: Run
+    server: ZoneServer,
+    env: dict[str, str],
+    domain: str,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settle(run)
     change_rows(env, "new.example.com")
     name = f"_imaps._tcp.{domain}"
-
-    def now() -> datetime:  # it is asked when the zone was read
-        if len(server.records(name, "SRV")) == 1:
-            server.add(name, "SRV", "0 1 993 other.example.")
-        return START
-
-    with open_session(env["AUTOMX_DB_URI"]) as session:
-        work = Domains(session, run.settings, run.options, now=now)
-        with pytest.raises(ZoneChangedError):
-            work.apply(domain)
-        work.close()
+    before_planning(monkeypatch, lambda: server.add(name, "SRV", "0 1 993 other.example."))
+    with pytest.raises(ZoneChangedError):
+        run.apply(START)
     assert server.records(name, "SRV") == ["0 1 993 imap.example.com.", "0 1 993 other.example."]
 
 
 @one_server
 def test_of_two_programs_at_once_one_makes_the_step(
-    server: ZoneServer, env: dict[str, str], domain: str, run: Run
+    server: ZoneServer,
+    env: dict[str, str],
+    domain: str,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     start = settle(run)
     change_rows(env, "new.example.com")
     done: list[Outcome] = []
-
-    def now() -> datetime:  # the other one runs when this one has read zone and state
-        if not done:
-            done.append(run.apply(start))
-        return start
-
-    with open_session(env["AUTOMX_DB_URI"]) as session:
-        work = Domains(session, run.settings, run.options, now=now)
-        with pytest.raises(ConflictError):
-            work.apply(domain)
-        work.close()
+    before_planning(monkeypatch, lambda: done.append(run.apply(start)))
+    with pytest.raises(ConflictError):
+        run.apply(start)
     [outcome] = done
     assert outcome.after
     assert outcome.after.step is Step.ANNOUNCED

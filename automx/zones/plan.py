@@ -7,6 +7,7 @@ way, nothing is written: that is a conflict. It only compares; nothing is asked 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import dns.rdata
@@ -102,6 +103,18 @@ def keys(domain: str) -> list[Key]:
     return [*found, (f"{registry.LABEL}.{domain}", "TXT")]
 
 
+def settled(domain: str, wanted: Sequence[Record], *, owner: str) -> dict[Key, list[Rdata]]:
+    """Return the sets of records of a zone in which ``owner`` has written all that is wanted.
+
+    There is nothing to do for a domain whose zone holds exactly these, the registry among them.
+    """
+    sets = _by_key(wanted)
+    marks = {registry.mark(name, record) for (name, _), found in sets.items() for record in found}
+    place = f"{registry.LABEL}.{domain}"
+    sets[place, "TXT"] = [_registry_record(place, Registry(owner, frozenset(marks)))]
+    return sets
+
+
 def make(
     snapshot: Snapshot,
     domain: str,
@@ -135,10 +148,7 @@ class _Planner:
         self._marks: set[str] = set()  # of records that are the owner's afterwards
 
     def plan(self, wanted: Sequence[Record]) -> Plan:
-        by_key: dict[Key, list[Rdata]] = defaultdict(list)
-        for record in wanted:
-            data = dns.rdata.from_text("IN", record.type, record.data)
-            by_key[record.name, record.type].append(data)
+        by_key = _by_key(wanted)
         for key in keys(self._plan.domain)[:-1]:
             self._compare(key, by_key.pop(key, []))
         if by_key:
@@ -219,12 +229,28 @@ class _Planner:
         removed = (self._own_record,) if self._own_record else ()
         added: tuple[Rdata, ...] = ()
         if text:
-            added = (dns.rdata.from_text("IN", "TXT", records.txt(name, text).data),)
+            added = (_registry_record(name, after),)
         beside = found is not None and len(found) > len(removed)
         ttl = found.ttl if found and beside else self._ttl
         if self._explicit((name, "CNAME")):
             raise ZoneError(cause=f"{name} is an alias (CNAME): the registry has no place")
         self._plan.changes.append(SetChange(name, type_, found, removed, added, ttl))
+
+
+def _by_key(wanted: Sequence[Record]) -> dict[Key, list[Rdata]]:
+    found: dict[Key, list[Rdata]] = defaultdict(list)
+    for record in wanted:
+        found[record.name, record.type].append(_rdata(record.type, record.data))
+    return found
+
+
+def _registry_record(name: str, found: Registry) -> Rdata:
+    return dns.rdata.from_text("IN", "TXT", records.txt(name, found.text()).data)
+
+
+@lru_cache(1_000)  # many domains have the same servers, and reading a text takes long
+def _rdata(type_: str, data: str) -> Rdata:
+    return dns.rdata.from_text("IN", type_, data)
 
 
 def lines(plan: Plan) -> Iterator[str]:
