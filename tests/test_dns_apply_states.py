@@ -44,6 +44,7 @@ def test_a_state_is_kept_and_changed_by_one_program_only(any_database_uri: str) 
                 states.forget(session, stale)
         assert states.read(session, "example.com") == third
         assert [*states.names(session)] == ["example.com"]
+        assert [*states.read_all(session)] == [third]
         session.execute(ManagedDomain.update().values(step="other"))
         with pytest.raises(BadRecordError):
             states.read(session, "example.com")

@@ -26,10 +26,8 @@ _RUN = "see that a timer runs automx dns-apply --all --yes"
 
 def check_states(session: Session, settings: Settings, now: datetime) -> Iterator[Finding]:
     """Yield domains whose zones automx does not write any more, and rollovers that stand still."""
-    for domain in states.names(session):
-        state = states.read(session, domain)
-        if state is None:  # it was given up a moment ago
-            continue
+    for state in states.read_all(session):
+        domain = state.domain
         if settings.zone_of(domain) is None:
             text = "automx manages the digest of its PACC document, and its zone has no zone_server"
             advice = f"set zone_server, or give it up: automx dns-apply --abandon {domain}"

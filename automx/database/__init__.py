@@ -303,7 +303,7 @@ def chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
 
 
 def read_by_key(
-    session: Session, query: Select[*tuple[Any, ...]], key: ColumnElement[int]
+    session: Session, query: Select[*tuple[Any, ...]], key: ColumnElement[Any]
 ) -> Iterator[RowMapping]:
     """Yield the rows of a query in the order of ``key``, a unique column of the query.
 

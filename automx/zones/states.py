@@ -4,14 +4,15 @@ Each change names the version that was read, so that of two programs only one ma
 callers commit. A change of the served document is told to all workers by the log of changes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from sqlalchemy import Delete, Update, select
 from sqlalchemy.exc import IntegrityError
 
 from automx import changelog
-from automx.database import Session, savepoint
+from automx.database import Session, read_by_key, savepoint
 from automx.errors import BadRecordError, ConflictError
 from automx.models import ManagedDomain
 from automx.zones.rollover import State, Step
@@ -22,23 +23,32 @@ _MEANWHILE = "Meanwhile, another program has made a step for this domain."
 def read(session: Session, domain: str) -> State | None:
     """Return the state of a domain, None if automx does not manage it. Raises BadRecordError."""
     query = select(ManagedDomain).where(ManagedDomain.c.name == domain)
-    row = session.execute(query).one_or_none()
-    if row is None:
-        return None
+    row = session.execute(query).mappings().one_or_none()
+    return None if row is None else _state(row)
+
+
+def read_all(session: Session) -> Iterator[State]:
+    """Yield all states, in the order of names. Raises BadRecordError."""
+    key = ManagedDomain.c.name
+    for row in read_by_key(session, select(ManagedDomain), key):
+        yield _state(row)
+
+
+def _state(row: Mapping[Any, Any]) -> State:
     try:
-        step = Step(row.step)
+        step = Step(row["step"])
     except ValueError as error:
-        raise BadRecordError(cause=f"table managed_domain, {domain}: {error}") from error
+        raise BadRecordError(cause=f"table managed_domain, {row['name']}: {error}") from error
     return State(
-        row.name,
-        row.document,
+        row["name"],
+        row["document"],
         step,
-        row.ttl,
-        row.changed_at,
-        row.due_at,
-        row.next_document,
-        row.old_document,
-        row.version,
+        row["ttl"],
+        row["changed_at"],
+        row["due_at"],
+        row["next_document"],
+        row["old_document"],
+        row["version"],
     )
 
 
