@@ -15,7 +15,8 @@ from typing import Any
 
 from automx.api.dispatch import OPERATIONS
 from automx.api.openapi import document
-from automx.config import KEYS, SOURCE_KEYS, Key, Settings, SourceSettings
+from automx.config import KEYS, SOURCE_KEYS, Settings, SourceSettings
+from automx.config.keys import Key
 
 FOLDER = Path(__file__).parent
 REFERENCE = FOLDER.parent / "contrib" / "automx.conf"

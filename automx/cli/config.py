@@ -6,7 +6,8 @@ import click
 
 from automx.cli.context import Context, pass_context
 from automx.cli.terminal import say
-from automx.config import KEYS, SOURCE_KEYS, Key
+from automx.config import KEYS, SOURCE_KEYS
+from automx.config.keys import Key
 
 
 @click.command

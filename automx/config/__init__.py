@@ -5,18 +5,16 @@ its keys: ``make reference`` writes ``contrib/automx.conf`` and docs/configurati
 """
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from automx.config import files, mailadm, values, zones
-from automx.config.keys import Key, keys_of, names_of, setting
+from automx.config.keys import keys_of, names_of, read_texts, setting
 from automx.config.sources import SOURCE_KEYS, SourceSettings, read_sources
 from automx.duration import parse_duration
 from automx.errors import SettingsError
@@ -355,25 +353,20 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     read, an unknown key or a bad value; the text names file or variable, key, and what is allowed.
     """
     environ = os.environ if environ is None else environ
-    values: dict[str, object] = {"db_uri": default_db_uri(environ)}
-    given_by = dict.fromkeys(KEYS, "default")
     found = files.read(environ, _NAMES)
-    for name, (text, where) in found.texts.items():
-        try:
-            values[name] = _parsed(KEYS[name], text)
-        except ValueError as error:
-            raise SettingsError(f"{where}: {name} must be {error}") from None
-        given_by[name] = where
+    values = {"db_uri": default_db_uri(environ)} | read_texts(KEYS, found.texts)
+    given_by = dict.fromkeys(KEYS, "default")
+    given_by |= {name: where for name, (_, where) in found.texts.items()}
     if bool(values.get("signing_certificate")) != bool(values.get("signing_key")):
         missing = "signing_certificate" if values.get("signing_key") else "signing_key"
         raise SettingsError(f"{missing} is missing: profiles are signed with both")
     made = make(**values)
-    parsers = {
-        name.removeprefix("zone_"): partial(_parsed, key)
+    of_zone = {
+        name.removeprefix("zone_"): key
         for name, key in KEYS.items()
         if key.path.startswith("zone.")
     }
-    values["zones"] = zones.read(found.zones, made.zone, parsers)
+    values["zones"] = zones.read(found.zones, made.zone, of_zone)
     for row_id in made.directory.client_keys.keys() - made.directory.client_certificates.keys():
         raise SettingsError(f"ldap_client_certificate_file is missing for the key of {row_id}")
     if values.get("web_endpoint") and not values.get("public_host"):
@@ -383,21 +376,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         values["permit_cleartext_passwords"] = values["permit_passwords_in_urls"] = True
         given_by["permit_cleartext_passwords"] = f"environment variable {CLEARTEXT_VARIABLE}"
     mailcow = {"uri": made.accounts.mailcow_endpoint, "token": made.accounts.mailcow_token}
-    sources = read_sources(found.sources, _parsed, mailcow=mailcow)
+    sources = read_sources(found.sources, mailcow=mailcow)
     return make(**values, sources=sources, given_by=given_by)
-
-
-def _parsed(key: Key, text: str) -> object:
-    """Return the value of a text; if there is none, that of the text before a comment."""
-    if "\0" in text:  # neither a path nor a URI may hold it
-        raise ValueError("a text without NUL")
-    try:
-        return key.parse(text)
-    except ValueError:
-        before, *comment = re.split(r"\s#", text, maxsplit=1)
-        if not comment:
-            raise
-        return key.parse(before.rstrip())
 
 
 def make(**values: object) -> Settings:

@@ -1,10 +1,12 @@
-"""A key of the settings: how a field of a group is declared."""
+"""A key of the settings: how a field of a group is declared, and how its text is read."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from automx.config import values
+from automx.errors import SettingsError
 
 T = TypeVar("T")
 
@@ -57,3 +59,30 @@ def names_of(keys: Mapping[str, Key]) -> dict[str, str]:
     return {name: name for name in keys} | {
         f"{name}_file": name for name in keys if keys[name].secret
     }
+
+
+def read_texts(keys: Mapping[str, Key], texts: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
+    """Return the value of each text: name of a key -> (text, where it stands).
+
+    Raises SettingsError, which names the place, the key, and what is allowed.
+    """
+    found = {}
+    for name, (text, where) in texts.items():
+        try:
+            found[name] = _parsed(keys[name], text)
+        except ValueError as error:
+            raise SettingsError(f"{where}: {name} must be {error}") from None
+    return found
+
+
+def _parsed(key: Key, text: str) -> object:
+    """Return the value of a text; if there is none, that of the text before a comment."""
+    if "\0" in text:  # neither a path nor a URI may hold it
+        raise ValueError("a text without NUL")
+    try:
+        return key.parse(text)
+    except ValueError:
+        before, *comment = re.split(r"\s#", text, maxsplit=1)
+        if not comment:
+            raise
+        return key.parse(before.rstrip())

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from automx.config import peoplequery, values
-from automx.config.keys import keys_of, names_of, setting
+from automx.config.keys import keys_of, names_of, read_texts, setting
 from automx.errors import SettingsError
 
 TYPES = ("sql", "ldap", "command", "file", "mailcow")
@@ -176,23 +176,17 @@ _URIS: Mapping[str, Callable[[str], str]] = {"sql": values.db_uri, "mailcow": va
 
 def read_sources(
     sections: Mapping[str, Mapping[str, tuple[str, str]]],
-    parse: Callable[[Any, str], Any],
     *,
     mailcow: Mapping[str, str],
 ) -> tuple[SourceSettings, ...]:
     """Return the sources of sections: name -> key -> (text, where it stands).
 
-    ``parse`` returns the value of a text for a key. ``mailcow`` has ``uri`` and ``token`` of the
-    other settings. Raises SettingsError as config.load().
+    ``mailcow`` has ``uri`` and ``token`` of the other settings. Raises SettingsError as
+    config.load().
     """
     found = []
     for name, texts in sections.items():
-        given: dict[str, Any] = {}
-        for key_name, (text, where) in texts.items():
-            try:
-                given[key_name] = parse(SOURCE_KEYS[key_name], text)
-            except ValueError as error:
-                raise SettingsError(f"{where}: {key_name} must be {error}") from None
+        given = read_texts(SOURCE_KEYS, texts)
         by = dict.fromkeys(SOURCE_KEYS, "default") | {
             key: where for key, (_, where) in texts.items()
         }

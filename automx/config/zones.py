@@ -3,11 +3,12 @@
 A key that is left out has the value that ``[automx]`` or the environment gives.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from automx.config import files, values
+from automx.config.keys import Key, names_of, read_texts
 from automx.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -15,21 +16,18 @@ if TYPE_CHECKING:
 
 ALGORITHMS = ("hmac-sha224", "hmac-sha256", "hmac-sha384", "hmac-sha512")  # of TSIG, RFC 8945
 
-_SECRETS = {"secret"}
-
 
 def read(
     sections: Mapping[str, dict[str, tuple[str, str]]],
     default: "ZoneSettings",
-    parsers: Mapping[str, Callable[[str], object]],
+    keys: Mapping[str, Key],
 ) -> dict[str, "ZoneSettings"]:
     """Return the settings of zones by the name of their section, an A-label in lower case.
 
     ``sections`` has the texts of each section: name -> key -> (text, where it stands). ``default``
-    are those of all other zones; ``parsers`` has the keys of a section, and what reads them. Raises
+    are those of all other zones; ``keys`` are those of a section by their names there. Raises
     SettingsError.
     """
-    names = {name: name for name in parsers} | {f"{name}_file": name for name in _SECRETS}
     zones = {}
     for section, texts in sections.items():
         try:
@@ -37,11 +35,5 @@ def read(
         except ValueError:
             text = "the name of a zone must be an A-label, such as example.com"
             raise SettingsError(f"[zone.{section}]: {text}") from None
-        changed: dict[str, Any] = {}
-        for key, (text, source) in files.by_key(texts, names).items():
-            try:
-                changed[key] = parsers[key](text)
-            except ValueError as error:
-                raise SettingsError(f"{source}: {key} must be {error}") from None
-        zones[zone] = replace(default, **changed)
+        zones[zone] = replace(default, **read_texts(keys, files.by_key(texts, names_of(keys))))
     return zones
