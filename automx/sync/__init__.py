@@ -24,7 +24,7 @@ from automx.models import ORIGINS
 from automx.sources.found import Domains, SourceError
 from automx.sync import plan as plans
 from automx.sync import state
-from automx.sync.plan import SyncPlan, origin_of
+from automx.sync.plan import SyncPlan
 from automx.sync.state import Outcome, Record
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class _Run:
                 changelog.wait_for_turn(self._session)
                 return self._done(plan)
         self._session.rollback()
-        origin = origin_of(self._source)
+        origin = self._source.origin
         changes = Changes(self._session, origin, now=self._now, origin=origin)
         if self._number() != number:
             self._session.rollback()
@@ -176,7 +176,7 @@ class _Run:
 
     def _has_rows(self) -> bool:
         origin = ORIGINS["domain"].c.origin
-        query = select(origin).where(origin == origin_of(self._source)).limit(1)
+        query = select(origin).where(origin == self._source.origin).limit(1)
         return self._session.scalar(query) is not None
 
     def _number(self) -> int:

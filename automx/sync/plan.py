@@ -45,11 +45,6 @@ class SyncPlan:
         return bool(self.plan or self.kept or self.dropped)
 
 
-def origin_of(source: SourceSettings) -> str:
-    """Return the origin of the rows of a source; no document can have it."""
-    return source.origin
-
-
 def make(
     session: Session, source: SourceSettings, found: Domains, *, now: datetime, adopt: bool
 ) -> SyncPlan:
@@ -113,8 +108,7 @@ class _Planner:
 
     def _read_rows(self) -> None:
         """Read the rows of the origin, and those that have names of the source."""
-        origin = origin_of(self._source)
-        for row in rows.of_origin(self._session, origin):
+        for row in rows.of_origin(self._session, self._source.origin):
             label = row.name if row.name in self._found else a_label_of(row.name)
             self._made.on += row.off_since is None
             if label in self._found and label not in self._own:
@@ -147,7 +141,7 @@ class _Planner:
         row = self._foreign.get(label)
         if row is None:
             return None
-        return row.off_since is None and row.origin != origin_of(self._source)
+        return row.off_since is None and row.origin != self._source.origin
 
     def _plan_switches(self, wanted: Mapping[int, tuple[str, bool]]) -> dict[int, bool]:
         """Return id -> whether it is disabled, of the rows that are switched on or off."""
@@ -235,7 +229,7 @@ class _Planner:
             if label:
                 after |= self._members(label, item, models) or {}
                 if self._own[label].origin is None:
-                    before["origin"], after["origin"] = None, origin_of(self._source)
+                    before["origin"], after["origin"] = None, self._source.origin
             if after != before:
                 self._made.plan.changed.append(Change("domain", row_id, before, after))
 
