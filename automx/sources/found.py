@@ -63,13 +63,13 @@ def read(records: Iterable[Mapping[str, object]]) -> Domains:
     found = Domains()
     for record in records:
         try:
-            label, domain = _read(record)
+            domain = _read(record)
         except AddressError:
             found.problems.append(Problem(_shown(record), "it is no domain name"))
             continue
         except kinds.BadValueError as error:
             raise SourceError(cause=f"the domain {_shown(record)}: {error}") from None
-        first = found.by_label.setdefault(label, domain)
+        first = found.by_label.setdefault(domain.name, domain)
         if first != domain:
             text = "it is there twice; the first one counts"
             found.problems.append(Problem(_shown(record), text))
@@ -80,12 +80,12 @@ def _shown(record: Mapping[str, object]) -> str:
     return kinds.shown(record.get("domain")).strip('"')
 
 
-def _read(record: Mapping[str, object]) -> tuple[str, FoundDomain]:
+def _read(record: Mapping[str, object]) -> FoundDomain:
     # The A-label also where the source has a U-label: collations hold ü and u for the same letter.
     label = parse_domain(_text(record, "domain"))
     if len(label) > _LONGEST:
         raise AddressError
-    return label, FoundDomain(
+    return FoundDomain(
         label,
         _is_active(record.get("active", True)),
         _text(record, "provider"),

@@ -134,7 +134,7 @@ class _Planner:
                 self._problem(label, f"the database has {text}")
 
     def _problem(self, label: str, text: str) -> None:
-        self._made.problems.append(Problem(self._found[label].name, text))
+        self._made.problems.append(Problem(label, text))
 
     def _is_on(self, label: str) -> bool | None:
         """Return whether a domain that the source does not have is on; None if there is none."""
