@@ -335,6 +335,22 @@ def test_long_chains_are_reported(session: Session) -> None:
         assert own(session)[names[-1]] == own(session)[names[-3]] == EAST
 
 
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ("alias_of", "it leads to more than 16 aliases, one after the other"),
+        ("like", "there is no domain d1.example whose servers it could get"),
+    ],
+)
+def test_a_chain_of_sixteen_is_followed_and_no_longer_one(
+    session: Session, column: str, said: str
+) -> None:
+    names = [f"d{number}.example" for number in range(18)]
+    result = sync(session, *[{"domain": a, column: b} for a, b in pairwise(names)], names[-1])
+    assert own(session) == dict.fromkeys(sorted(names[1:]), EAST)
+    assert [text for text in problems(result) if text.startswith("d0.")] == [f"d0.example: {said}"]
+
+
 def test_names_that_a_collation_holds_for_one_are_two(any_session: Session) -> None:
     sync(any_session, "muller.example", "müller.example", "MULLER.example")
     assert list(own(any_session)) == ["muller.example", "xn--mller-kva.example"]

@@ -41,7 +41,7 @@ class Aliases:
             target = current.alias_of
             if target in chain:
                 return End("", False), Problem(domain.name, _cycle(chain[1:], domain.name))
-            if len(chain) == LONGEST_CHAIN:
+            if len(chain) > LONGEST_CHAIN:
                 text = f"it leads to more than {LONGEST_CHAIN} aliases, one after the other"
                 return End("", False), Problem(domain.name, text)
             chain.append(target)
