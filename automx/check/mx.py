@@ -60,7 +60,7 @@ class MxChecks(DomainChecks):
 
 
 def _registered(host: str) -> str:
-    """Return the domain that somebody has registered, by the usual forms; an IP address itself."""
+    """Return the registered domain of a host, by the usual forms; an IP address itself."""
     if is_ip(host):
         return host
     labels = host.split(".")

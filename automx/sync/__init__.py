@@ -1,9 +1,9 @@
 """Synchronization: the domains of a source become rows of its origin, and follow it from then on.
 
 The source is read whole, while no transaction is open; then the plan is made, and only if it
-changes anything, the turn of other changes is waited for and the plan is made again. Somebody else
-may have read the source meanwhile, and later than we: then it is read again, so that an older state
-never takes the place of a newer one.
+changes anything, the turn of other changes is waited for and the plan is made again. If another
+process has read the source meanwhile, and so perhaps later, it is read again: an older state never
+takes the place of a newer one.
 """
 
 import logging
@@ -106,7 +106,7 @@ class _Run:
         self._found = 0
 
     def once(self) -> Result | None:
-        """Return the result; None if somebody else has synchronized the source meanwhile."""
+        """Return the result; None if another process has synchronized the source meanwhile."""
         number = self._number()
         self._session.rollback()
         try:

@@ -22,7 +22,7 @@ _TEXT = re.compile(r"v=automx1; owner=([A-Za-z0-9._-]{1,64}); records=([0-9a-f,]
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """Who writes the records of a domain ("" if nobody does), and the marks of these records."""
+    """Which owner writes the records of a domain ("" for none), and the marks of these records."""
 
     owner: str = ""
     marks: frozenset[str] = frozenset()

@@ -93,7 +93,7 @@ class Waits:
 
     @property
     def documents(self) -> timedelta:
-        """The time after which nobody uses a document that is served no more."""
+        """The time after which no client gets a document that is served no more."""
         return self.caches + _INEXACT
 
 
