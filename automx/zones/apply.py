@@ -20,7 +20,7 @@ from automx.errors import AutomxError, ConflictError, SettingsError, UnknownDoma
 from automx.formats import pacc
 from automx.moments import iso
 from automx.zones import plan as plans
-from automx.zones import program, registry, rollover, states
+from automx.zones import program, rollover, states
 from automx.zones.plan import Plan, Snapshot
 from automx.zones.primary import Primary
 from automx.zones.rollover import Seen, State, Waits
@@ -159,8 +159,7 @@ class Domains:
             return None
         finally:
             self._session.rollback()
-        label = pacc.TXT_NAME if newest_document(found) else registry.LABEL
-        key = f"{label}.{domain}", "TXT"
+        key = (plans.digest_key if newest_document(found) else plans.registry_key)(domain)
         primary = self._primary(zone)
         snapshot = primary.glance(domain, key)
         state = states.read(self._session, domain)
@@ -192,14 +191,13 @@ class Domains:
                 states.forget(self._session, outcome.before)
                 self._session.commit()
             return
-        has_digests = not any(
-            each.name.startswith(f"{pacc.TXT_NAME}.") for each in outcome.plan.conflicts
-        )
+        name, _ = plans.digest_key(outcome.domain)
+        has_digests = all(conflict.name != name for conflict in outcome.plan.conflicts)
         if has_digests and not zone.command:  # what a program has done, the next run sees
             seen = Seen({pacc.digest_record(each) for each in after.published}, after.ttl)
             newest = newest_document(found)
-            advanced = rollover.advance(after, newest, seen, self._now(), waits)
-            after = self._store(after, advanced)
+            following = rollover.advance(after, newest, seen, self._now(), waits)
+            after = self._store(after, following)
         outcome.after = after
 
     def _audit(self, domain: str, details: Mapping[str, Any]) -> None:

@@ -38,7 +38,7 @@ class Snapshot:
 
     def digests(self, domain: str) -> tuple[frozenset[str], int]:
         """Return the texts of the TXT records with digests, and their TTL in seconds, else 0."""
-        found = self.sets.get((f"{pacc.TXT_NAME}.{domain}", "TXT"))
+        found = self.sets.get(digest_key(domain))
         texts = frozenset(registry.text_of(record) for record in found or ())
         return texts, found.ttl if found else 0
 
@@ -97,10 +97,19 @@ class Plan:
 
 
 def keys(domain: str) -> list[Key]:
-    """Return all names and types at which records of a domain may stand, the registry's, too."""
-    found = [(f"{label}.{domain}", "CNAME") for label in records.SERVICE_HOSTS]
-    found += [(f"{label}.{domain}", type_) for label, type_ in records.NAMES]
-    return [*found, (f"{registry.LABEL}.{domain}", "TXT")]
+    """Return all names and types at which records of a domain may stand, but for its registry."""
+    hosts = [(f"{label}.{domain}", "CNAME") for label in records.SERVICE_HOSTS]
+    return hosts + [(f"{label}.{domain}", type_) for label, type_ in records.NAMES]
+
+
+def digest_key(domain: str) -> Key:
+    """Return name and type of the digests of a domain."""
+    return f"{pacc.TXT_NAME}.{domain}", "TXT"
+
+
+def registry_key(domain: str) -> Key:
+    """Return name and type of the registry of a domain."""
+    return f"{registry.LABEL}.{domain}", "TXT"
 
 
 def settled(domain: str, wanted: Sequence[Record], *, owner: str) -> dict[Key, list[Rdata]]:
@@ -110,8 +119,8 @@ def settled(domain: str, wanted: Sequence[Record], *, owner: str) -> dict[Key, l
     """
     sets = _by_key(wanted)
     marks = {registry.mark(name, record) for (name, _), found in sets.items() for record in found}
-    place = f"{registry.LABEL}.{domain}"
-    sets[place, "TXT"] = [_registry_record(place, Registry(owner, frozenset(marks)))]
+    key = registry_key(domain)
+    sets[key] = [_registry_record(key, Registry(owner, frozenset(marks)))]
     return sets
 
 
@@ -137,7 +146,7 @@ class _Planner:
         self, snapshot: Snapshot, domain: str, owner: str, ttl: int, *, adopt: bool
     ) -> None:
         self._snapshot, self._owner, self._ttl, self._adopt = snapshot, owner, ttl, adopt
-        self._place = f"{registry.LABEL}.{domain}", "TXT"
+        self._place = registry_key(domain)
         self._registry, self._own_record = registry.read(self._explicit(self._place), owner)
         if self._registry.owner not in {"", owner}:
             raise ZoneError(
@@ -149,7 +158,7 @@ class _Planner:
 
     def plan(self, wanted: Sequence[Record]) -> Plan:
         by_key = _by_key(wanted)
-        for key in keys(self._plan.domain)[:-1]:
+        for key in keys(self._plan.domain):
             self._compare(key, by_key.pop(key, []))
         if by_key:
             raise AssertionError(f"dns.NAMES lacks {sorted(by_key)}")
@@ -195,7 +204,7 @@ class _Planner:
         """Return what keeps records from being written, None if nothing does."""
         name, type_ = key
         if type_ == "TXT":
-            if name.startswith(f"{pacc.TXT_NAME}."):
+            if key == digest_key(self._plan.domain):
                 foreign = []  # several digests may stand side by side
             begins = {registry.text_of(record).partition("=")[0] for record in missing}
             foreign = [r for r in foreign if registry.text_of(r).partition("=")[0] in begins]
@@ -229,7 +238,7 @@ class _Planner:
         removed = (self._own_record,) if self._own_record else ()
         added: tuple[Rdata, ...] = ()
         if text:
-            added = (_registry_record(name, after),)
+            added = (_registry_record(self._place, after),)
         beside = found is not None and len(found) > len(removed)
         ttl = found.ttl if found and beside else self._ttl
         if self._explicit((name, "CNAME")):
@@ -244,8 +253,9 @@ def _by_key(wanted: Sequence[Record]) -> dict[Key, list[Rdata]]:
     return found
 
 
-def _registry_record(name: str, found: Registry) -> Rdata:
-    return dns.rdata.from_text("IN", "TXT", records.txt(name, found.text()).data)
+def _registry_record(key: Key, found: Registry) -> Rdata:
+    name, type_ = key
+    return dns.rdata.from_text("IN", type_, records.txt(name, found.text()).data)
 
 
 @lru_cache(1_000)  # many domains have the same servers, and reading a text takes long

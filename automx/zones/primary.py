@@ -32,7 +32,7 @@ from automx.config import ZoneSettings
 from automx.config.values import host_and_port
 from automx.errors import ElsewhereError, SettingsError, ZoneChangedError, ZoneError
 from automx.zones import registry
-from automx.zones.plan import Key, Plan, Snapshot, keys
+from automx.zones.plan import Key, Plan, Snapshot, keys, registry_key
 
 _PASSED_OVER = {"RRSIG", "NSEC", "NSEC3", "HINFO"}  # of answers to ANY (RFC 8482)
 
@@ -63,12 +63,12 @@ class Primary:
         Raises ElsewhereError if the server does not have the zone, and ZoneError.
         """
         end = deadline.after(self._settings.timeout)
-        asked = [key for key in keys(domain) if key[1] != "CNAME"]
+        place = registry_key(domain)
+        asked = [place, *(key for key in keys(domain) if key[1] != "CNAME")]
         hosts = [name for name, type_ in keys(domain) if type_ == "CNAME"]
         # Any query but one for CNAME gives the alias as well.
         asked += [(name, type_) for name in hosts for type_ in ("A", "AAAA", "ANY")]
         zone, sets = self._look(domain, asked, end)
-        place = (f"{registry.LABEL}.{domain}", "TXT")
         own, _ = registry.read(sets.get(place), self._settings.owner)
         doubtful = [
             (name, type_)
