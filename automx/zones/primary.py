@@ -54,6 +54,8 @@ class Primary:
                 " with both, unless zone_command writes the records"
             )
         self._settings = settings
+        secrets = {settings.key: settings.secret} if settings.key else {}
+        self._keys = dns.tsigkeyring.from_text(secrets)
         self._host, self._port = host_and_port(settings.server, 53)
         self._socket: socket.socket | None = None
 
@@ -209,9 +211,8 @@ class Primary:
         first = random_id()
         for number, message in enumerate(messages):
             message.id = (first + number) % 65_536  # no two alike
-            if self._settings.key:
-                secret = dns.tsigkeyring.from_text({self._settings.key: self._settings.secret})
-                message.use_tsig(secret, algorithm=self._settings.algorithm)
+            if self._keys:
+                message.use_tsig(self._keys, algorithm=self._settings.algorithm)
         if not is_repeatable:
             self.close()
         is_used = self._socket is not None
