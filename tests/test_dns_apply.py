@@ -30,9 +30,8 @@ from tests.examples import DOCUMENT
 from tests.paccclients import Clients
 from tests.processes import wait_until
 from tests.zonekill import Run
-from tests.zoneservers import KINDS, PARENT, ZoneServer, zone_server
+from tests.zoneservers import HOST, KINDS, PARENT, ZoneServer, seeded, zone_server
 
-HOST = "automx.example.net"
 START = datetime(2026, 11, 30, 8, tzinfo=UTC)
 
 
@@ -57,15 +56,9 @@ def domain(server: ZoneServer) -> str:
 
 
 @pytest.fixture
-def env(database: Path, tmp_path: Path, server: ZoneServer, domain: str) -> dict[str, str]:
+def env(database: Path, server: ZoneServer, domain: str) -> dict[str, str]:
     """Settings of a database with the domain; caches have no time."""
-    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": f"sqlite:///{database}"}
-    env |= server.environ | {"AUTOMX_PUBLIC_HOST": HOST}
-    env |= {"AUTOMX_DOMAIN_CACHE_SECONDS": "0", "AUTOMX_STALE_SECONDS": "0"}
-    seed = tmp_path / "seed.json"
-    seed.write_text(json.dumps(DOCUMENT | {"domains": [{"name": domain}]}))
-    automx("seed", seed, env=env)
-    return env
+    return seeded(server, database, domain)
 
 
 @pytest.fixture

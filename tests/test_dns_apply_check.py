@@ -16,11 +16,8 @@ from automx.moments import this_second
 from automx.zones import states
 from automx.zones.apply import Options
 from tests.commandline import attempt, automx
-from tests.examples import DOCUMENT
 from tests.zonekill import Run
-from tests.zoneservers import PARENT, ZoneServer, zone_server
-
-HOST = "automx.example.net"
+from tests.zoneservers import HOST, PARENT, ZoneServer, seeded, zone_server
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +34,9 @@ def domain(server: ZoneServer) -> str:
 
 
 @pytest.fixture
-def env(database: Path, tmp_path: Path, server: ZoneServer, domain: str) -> dict[str, str]:
+def env(database: Path, server: ZoneServer, domain: str) -> dict[str, str]:
     """Settings of a database with the domain; caches have no time."""
-    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": f"sqlite:///{database}"}
-    env |= server.environ | {"AUTOMX_PUBLIC_HOST": HOST}
-    env |= {"AUTOMX_DOMAIN_CACHE_SECONDS": "0", "AUTOMX_STALE_SECONDS": "0"}
-    seed = tmp_path / "seed.json"
-    seed.write_text(json.dumps(DOCUMENT | {"domains": [{"name": domain}]}))
-    automx("seed", seed, env=env)
-    return env
+    return seeded(server, database, domain)
 
 
 def found(env: dict[str, str], *arguments: str) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ it is that of other programs and people.
 
 import contextlib
 import itertools
+import json
 import os
 import re
 import shutil
@@ -23,9 +24,12 @@ import dns.update
 import pytest
 
 from automx.config import ZoneSettings
+from tests.commandline import automx
+from tests.examples import DOCUMENT
 from tests.nameserver import _free_port
 from tests.processes import REPOSITORY, program, running
 
+HOST = "automx.example.net"  # the public host
 KEY = "automx"
 ADMIN, ADMIN_SECRET = "admin", "cm9sbG92ZXIgb2YgYSBkaWdlc3QsIHdyaXR0ZW4gYnkgRE5T"
 PARENT = "parent.test"  # tests have domains of their own in this zone
@@ -151,6 +155,15 @@ class ZoneServer:
 def _update(zone: str) -> dns.update.UpdateMessage:
     keyring = dns.tsigkeyring.from_text({ADMIN: ADMIN_SECRET})
     return dns.update.UpdateMessage(f"{zone}.", keyring=keyring, keyalgorithm="hmac-sha256")
+
+
+def seeded(server: ZoneServer, database: Path, domain: str) -> dict[str, str]:
+    """Return settings of a database that gets the domain; caches have no time."""
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": f"sqlite:///{database}"}
+    env |= server.environ | {"AUTOMX_PUBLIC_HOST": HOST}
+    env |= {"AUTOMX_DOMAIN_CACHE_SECONDS": "0", "AUTOMX_STALE_SECONDS": "0"}
+    automx("seed", "-", env=env, stdin=json.dumps(DOCUMENT | {"domains": [{"name": domain}]}))
+    return env
 
 
 @contextlib.contextmanager
