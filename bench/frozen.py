@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from bench import neighbours
 from bench.crowd import Answer, Line, crowd, each, get, pace
@@ -75,7 +74,7 @@ async def _beside(server: Server, neighbour: Neighbour, outcome: Outcome) -> Out
             async with _running(partial(crowd, server.port, neighbour.clients, usual)) as answers:
                 await asyncio.sleep(HEALTHY_SECONDS)
             _check(answers, neighbour, least=HEALTHY)
-        return _memory(server)
+        return server.worker_memory("Rss")
 
     outcome.memory_before = await healthy()
     with contextlib.ExitStack() as stack:
@@ -174,14 +173,6 @@ def _table(neighbour: Neighbour, outcome: Outcome) -> Table:
         ok=after <= before * MEMORY,
     )
     return table
-
-
-def _memory(server: Server) -> float:
-    """Return the resident memory of the worker in MB; Python's resource tracker has less."""
-    main = server.process.pid
-    children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
-    texts = [Path(f"/proc/{child}/smaps_rollup").read_text() for child in children]
-    return max(int(text.partition("\nRss:")[2].split()[0]) for text in texts) / 1024
 
 
 MEASUREMENTS: dict[str, Callable[[Bench], Table]] = {

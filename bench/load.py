@@ -32,9 +32,14 @@ class Document:
     path: str
     body: str = ""
 
-    def fetch(self, base: str) -> tuple[bytes, str]:
-        """Return the bytes of the document and its Content-Type."""
+    def fetch(self, base: str, host: str = "") -> tuple[bytes, str]:
+        """Return the bytes of the document and its Content-Type.
+
+        With ``host``, it is asked for at that host name.
+        """
         request = urllib.request.Request(f"{base}{self.path}", self.body.encode() or None)
+        if host:
+            request.add_header("Host", host)
         if self.body:
             request.add_header("Content-Type", "text/xml; charset=utf-8")
         with urllib.request.urlopen(request, timeout=30) as answer:
@@ -45,6 +50,13 @@ AUTOCONFIG = Document("Autoconfig", "/mail/config-v1.1.xml?emailaddress=alice@ex
 AUTODISCOVER = Document("Autodiscover", "/autodiscover/autodiscover.xml", _REQUEST)
 MOBILECONFIG = Document("Mobileconfig", "/mobileconfig/?emailaddress=alice@example.com")
 DOCUMENTS = (AUTOCONFIG, AUTODISCOVER, MOBILECONFIG)
+# All that mail clients and people ask for, at a host name of the domain.
+PROTOCOLS = (
+    *DOCUMENTS,
+    Document("Autodiscover, version 2", "/autodiscover/autodiscover.json?Protocol=AutodiscoverV1"),
+    Document("PACC", "/.well-known/user-agent-configuration.json"),
+    Document("page", "/?address=alice@example.com"),
+)
 
 
 def load(

@@ -21,6 +21,7 @@ from bench.load import (
     CONNECTIONS,
     DOCUMENTS,
     MOBILECONFIG,
+    PROTOCOLS,
     Document,
     compare,
     load,
@@ -39,8 +40,10 @@ SEED_SECONDS = 60
 SEED_GROWTH = 200  # MB, from ten domains to SEEDED
 CACHE_SECONDS = 10  # the default of domain_cache_seconds
 ROUND_TRIP = 0.1  # seconds that a request may be under way
+SERVE_MEMORY = 72  # MB of a worker of automx serve; its libraries take 58 of them
 HELP_SECONDS = 0.3
 
+HEALTH = Document("health", "/healthz")
 # A domain that small and large databases hold.
 IN_BOTH = Document("Autoconfig", "/mail/config-v1.1.xml?emailaddress=alice@d1000000.example")
 
@@ -294,6 +297,9 @@ def _seconds_until_seen(server: Server, database: Path, cache: int) -> float:
     return last_old - changed
 
 
+_MEMORY_FIELDS = {"Rss": "resident", "Pss": "its share (PSS)"}
+
+
 def memory(bench: Bench) -> Table:
     """Compare the resident memory of a worker after load with automx2's, under gunicorn."""
     table = Table(
@@ -303,15 +309,39 @@ def memory(bench: Bench) -> Table:
     with automx2_and_automx(bench.folder) as servers:
         for server, document in itertools.product(servers, DOCUMENTS):
             load(server.url, document, 1)
-        for field, is_required in (("Rss", True), ("Pss", False)):
+        for field, name in _MEMORY_FIELDS.items():
             theirs, ours = (server.worker_memory(field) for server in servers)
+            is_required = field == "Rss"
             table.add(
-                {"Rss": "resident", "Pss": "its share (PSS)"}[field],
+                name,
                 number(theirs, "MB"),
                 number(ours, "MB"),
                 number(theirs, "MB") if is_required else "",
                 ok=ours <= theirs if is_required else None,
             )
+    return table
+
+
+def serve_memory(bench: Bench) -> Table:
+    """Measure a worker of ``automx serve`` before and after each protocol was asked once."""
+    table = Table("Memory of a worker of automx serve", ("measured", "idle", "asked", "at most"))
+    with databases("sqlite", bench.folder, 1) as [db_uri]:
+        automx("seed", "-", env=env_of(db_uri), stdin=seed_document("example.com"))
+        with serve(env_of(db_uri), bench.folder / "automx.log", workers=1) as server:
+            HEALTH.fetch(server.url)
+            idle = {field: server.worker_memory(field) for field in _MEMORY_FIELDS}
+            for document in PROTOCOLS:
+                document.fetch(server.url, "example.com")
+            for field, name in _MEMORY_FIELDS.items():
+                asked = server.worker_memory(field)
+                is_required = field == "Rss"
+                table.add(
+                    name,
+                    number(idle[field], "MB"),
+                    number(asked, "MB"),
+                    number(SERVE_MEMORY, "MB") if is_required else "",
+                    ok=asked <= SERVE_MEMORY if is_required else None,
+                )
     return table
 
 
@@ -331,7 +361,7 @@ def start(bench: Bench) -> Table:
 
 MEASUREMENTS: dict[str, Callable[[Bench], Table]] = {
     function.__name__: function
-    for function in (speed, share, growth, seeding, freshness, memory, start)
+    for function in (speed, share, growth, seeding, freshness, memory, serve_memory, start)
 }
 
 

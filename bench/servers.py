@@ -35,8 +35,15 @@ class Server(Running):
     def worker_memory(self, field: str) -> float:
         """Return the mean of a field of /proc/PID/smaps_rollup over the workers, in MB."""
         main = self.process.pid
-        workers = Path(f"/proc/{main}/task/{main}/children").read_text().split()
-        texts = [Path(f"/proc/{worker}/smaps_rollup").read_text() for worker in workers]
+        children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+        folders = [Path("/proc", child) for child in children]
+        # Python starts a process beside the workers of automx serve.
+        workers = [
+            folder
+            for folder in folders
+            if b"resource_tracker" not in (folder / "cmdline").read_bytes()
+        ]
+        texts = [(worker / "smaps_rollup").read_text() for worker in workers]
         lines = [line.split() for text in texts for line in text.splitlines()]
         return sum(int(line[1]) for line in lines if line[0] == f"{field}:") / len(workers) / 1024
 
