@@ -33,7 +33,7 @@ class Server(Running):
         return f"http://127.0.0.1:{self.port}"
 
     def worker_memory(self, field: str) -> float:
-        """Return the mean of a field of /proc/PID/smaps_rollup over the workers, in MB."""
+        """Return the largest value of a field of /proc/PID/smaps_rollup of the workers, in MB."""
         main = self.process.pid
         children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
         folders = [Path("/proc", child) for child in children]
@@ -45,7 +45,7 @@ class Server(Running):
         ]
         texts = [(worker / "smaps_rollup").read_text() for worker in workers]
         lines = [line.split() for text in texts for line in text.splitlines()]
-        return sum(int(line[1]) for line in lines if line[0] == f"{field}:") / len(workers) / 1024
+        return max(int(line[1]) for line in lines if line[0] == f"{field}:") / 1024
 
 
 @contextmanager
