@@ -308,6 +308,7 @@ def memory(bench: Bench) -> Table:
     )
     with automx2_and_automx(bench.folder) as servers:
         for server, document in itertools.product(servers, DOCUMENTS):
+            document.fetch(server.url)  # a worker has started, however slow the machine is
             load(server.url, document, 1)
         for field, name in _MEMORY_FIELDS.items():
             theirs, ours = (server.worker_memory(field) for server in servers)
