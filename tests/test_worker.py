@@ -23,7 +23,6 @@ RARE = {
     "limits",
     "redis",
     "segno",
-    "sqlalchemy.orm",
     "yaml",
 }
 
