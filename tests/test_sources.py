@@ -19,6 +19,7 @@ from tests.directory import (
     Directories,
     Directory,
     MakeDirectory,
+    dripping_socket,
     silent_socket,
 )
 from tests.mailcow import Domain, FakeMailcow, Key, Reply, running_mailcow
@@ -127,6 +128,27 @@ def test_a_silent_directory_is_given_up_after_its_time() -> None:
     with silent_socket() as port:
         began = time.monotonic()
         text = error(**ldap(f"ldap://127.0.0.1:{port}", timeout=0.5))
+        assert time.monotonic() - began < 20
+    assert text == f"127.0.0.1:{port}: no answer in time"
+
+
+# A message of RFC 4511: a bind that succeeded.
+BOUND = bytes.fromhex("300c02010161070a010004000400")
+
+
+@pytest.mark.parametrize(
+    ("octets", "pause"),
+    [
+        pytest.param(b"\x30\x84\x7f\xff\xff\xff" + bytes(5_000), 0.005, id="a huge answer"),
+        pytest.param(BOUND, 0.2, id="an octet now and then"),
+    ],
+)
+def test_a_directory_that_never_ends_is_given_up_after_its_time(
+    octets: bytes, pause: float
+) -> None:
+    with dripping_socket(octets, seconds=pause) as port:
+        began = time.monotonic()
+        text = error(**ldap(f"ldap://127.0.0.1:{port}", timeout=1.0))
         assert time.monotonic() - began < 20
     assert text == f"127.0.0.1:{port}: no answer in time"
 

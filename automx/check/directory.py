@@ -1,6 +1,5 @@
 """Whether automx can log in and search at each host of a domain's directory."""
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +8,6 @@ from automx.address import EmailAddress
 from automx.check.finding import Check, DomainChecks, Finding
 from automx.check.web import UNKNOWN
 from automx.config import DirectorySettings
-from automx.deadline import left
 from automx.directory.connection import Connection, Host, HostError
 from automx.directory.pool import credentials, hosts
 from automx.directory.row import LdapServer
@@ -54,17 +52,12 @@ class DirectoryChecks(DomainChecks):
         search_filter = server.filter_for(EmailAddress(UNKNOWN, self.domain))
         connection = Connection(host, credentials(server, self.options))
         deadline = self.network.deadline()
-        # ldap3 waits anew for each byte of a slow host.
-        watch = threading.Timer(self.network.timeout, connection.close)
-        watch.daemon = True
-        watch.start()
         try:
-            connection.log_in(deadline)
-            connection.search(server.search_bases, search_filter, server.attributes, deadline)
+            with connection.ending(deadline):
+                connection.log_in(deadline)
+                connection.search(server.search_bases, search_filter, server.attributes, deadline)
         except HostError as error:
-            # After the timer has closed a connection, the error names another reason.
-            return "no answer in time" if not left(deadline) else str(error)
+            return str(error)
         finally:
-            watch.cancel()
             connection.close()
         return ""

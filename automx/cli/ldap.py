@@ -121,9 +121,12 @@ def _try(
                 step = "Search"
 
     try:
-        connection.log_in(deadline, report)
         search_filter = server.filter_for(address)
-        entries = connection.search(server.search_bases, search_filter, server.attributes, deadline)
+        with connection.ending(deadline):
+            connection.log_in(deadline, report)
+            entries = connection.search(
+                server.search_bases, search_filter, server.attributes, deadline
+            )
     except HostError as error:
         _failed(step, error)
         return None

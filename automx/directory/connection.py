@@ -3,6 +3,7 @@
 import select
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from automx.address import is_ip
-from automx.deadline import remaining
+from automx.deadline import left, remaining
 from automx.directory.row import ldap3
 
 IDLE_SECONDS = 60.0  # how long an unused connection is kept: firewalls forget them silently
@@ -128,6 +129,24 @@ class Connection:
         report("TLS", "")
         self.bind(deadline)
         report("Bind", "")
+
+    @contextmanager
+    def ending(self, deadline: float) -> Iterator[None]:
+        """Close the connection if a block takes longer: each step waits anew for each octet.
+
+        A host may send entries without end, or an octet now and then.
+        """
+        watch = threading.Timer(left(deadline), self.close)
+        watch.daemon = True
+        watch.start()
+        try:
+            yield
+        except HostError as error:
+            if left(deadline):
+                raise
+            raise BrokenError("no answer in time") from error  # closed, it says something else
+        finally:
+            watch.cancel()
 
     def connect(self, deadline: float) -> None:
         """Connect, by TLS from the beginning if the host is to be asked by LDAPS."""

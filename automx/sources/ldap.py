@@ -60,9 +60,13 @@ def _entries(source: SourceSettings, settings: DirectorySettings) -> list[Any]:
         # What is left is shared: a silent host must not use up the time of the next one.
         until = deadline.after(deadline.left(end) / (len(targets) - number))
         try:
-            connection.log_in(until)
+            with connection.ending(until):
+                connection.log_in(until)
             attributes = [*search.attributes.values()]
-            return connection.entries(server.search_bases, search.search_filter, attributes, end)
+            with connection.ending(end):
+                return connection.entries(
+                    server.search_bases, search.search_filter, attributes, end
+                )
         except HostError as error:
             troubles.append(f"{target}: {error}")
         finally:
