@@ -23,11 +23,28 @@ trap 'rm -f "$certificates"' EXIT
 # shellcheck disable=SC2086 # words of a command
 $AUTOMX names --format certbot $NAMES >"$certificates"
 
+# certbot runs as root, and has options that run programs: automx names hosts and nothing else.
+host='[a-z0-9][a-z0-9.-]*'
+if LC_ALL=C grep -Evqx -e "(--cert-name automx-[0-9]+ )?-d $host( -d $host)*" "$certificates"; then
+    echo "automx-certbot: automx has printed other things than names: nothing is done" >&2
+    exit 1
+fi
+
 status=0
 while IFS= read -r arguments; do
     # shellcheck disable=SC2086 # names, of which none has a blank
     $CERTBOT certonly --non-interactive --keep-until-expiring --renew-with-new-domains \
-        --webroot --webroot-path "$WEBROOT" --deploy-hook "$DEPLOY_HOOK" $arguments </dev/null ||
-        status=1
+        --webroot --webroot-path "$WEBROOT" --deploy-hook "$DEPLOY_HOOK" $arguments </dev/null &&
+        continue
+    status=1
+    # A name that the authority refuses must not keep the others from being renewed: what the
+    # certificate has by now is renewed when it is due, without such names.
+    case $arguments in
+    --cert-name\ *)
+        name=${arguments#* }
+        $CERTBOT renew --non-interactive --cert-name "${name%% *}" --allow-subset-of-names \
+            --deploy-hook "$DEPLOY_HOOK" </dev/null || :
+        ;;
+    esac
 done <"$certificates"
 exit "$status"

@@ -359,4 +359,47 @@ def test_a_certificate_that_fails_stops_no_other_one(certbot: Certbot) -> None:
     )
     first = "-d mail.example.com -d autoconfig.example.com -d autodiscover.example.com"
     second = "-d autoconfig.second.example -d autodiscover.second.example"
-    assert calls.read_text() == f"{options} automx-1 {first}\n{options} automx-2 {second}\n"
+    # What it has by now is renewed when it is due, without the name that fails.
+    renewal = (
+        "--quiet renew --non-interactive --cert-name automx-1 --allow-subset-of-names"
+        " --deploy-hook reload it"
+    )
+    assert calls.read_text().splitlines() == [
+        f"{options} automx-1 {first}",
+        renewal,
+        f"{options} automx-2 {second}",
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--cert-name automx-1 -d a.example --pre-hook reboot",
+        "--cert-name automx-1 -d a.example -d --pre-hook=reboot",
+        "--cert-name automx-1 --config-dir x -d a.example",
+        "--cert-name ../automx-1 -d a.example",
+        "--cert-name automx-1 -d *.example",
+        "--cert-name automx-1 -d a.example; reboot",
+        "-d $(reboot).example",
+        "--cert-name automx-1",
+        "renew",
+        "",
+    ],
+)
+def test_other_lines_than_names_never_reach_certbot(tmp_path: Path, line: str) -> None:
+    """It runs as root, and automx does not."""
+    program, lines = tmp_path / "automx", tmp_path / "lines"
+    lines.write_text(f"--cert-name automx-1 -d a.example -d b.example\n{line}\n")
+    program.write_text(f"#!/bin/sh\ncat {lines}\n")
+    program.chmod(0o755)
+    result = subprocess.run(
+        [REPOSITORY / "contrib/certbot.sh"],
+        env={**os.environ, "AUTOMX": str(program), "NAMES": "", "CERTBOT": "echo called"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        "automx-certbot: automx has printed other things than names: nothing is done\n"
+    )
