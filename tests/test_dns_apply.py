@@ -335,6 +335,31 @@ def test_a_wildcard_of_the_zone_is_no_record_of_the_domain(
     server.delete(wild, "CNAME")
 
 
+@pytest.mark.parametrize(
+    ("type_", "data"),
+    [("MX", "10 mail.example.com."), ("A", "192.0.2.1"), ("CNAME", f"ns.{PARENT}.")],
+)
+def test_a_domain_keeps_what_a_wildcard_gives_it(
+    server: ZoneServer, env: dict[str, str], domain: str, run: Run, type_: str, data: str
+) -> None:
+    wild = f"*.{PARENT}"
+    server.add(wild, type_, data)
+    result = attempt("dns-apply", domain, "--yes", env=env)
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"automx: {domain}: its {type_} is that of {wild}, which it would lose by records below it:"
+        f" give {domain} records of its own first\n"
+    )
+    assert server.records(domain, type_) == [data]
+    # A record of its own may be the same; then nothing is lost.
+    server.add(domain, type_ if type_ != "CNAME" else "TXT", data)
+    settle(run)
+    wanted = expected(domain, env)
+    assert in_zone(server, wanted) == wanted
+    assert not run.apply(START + timedelta(days=1))
+    server.delete(wild, type_)
+
+
 @one_server
 def test_the_records_of_another_installation_are_left_alone(
     server: ZoneServer, env: dict[str, str], domain: str, run: Run

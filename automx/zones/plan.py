@@ -29,12 +29,14 @@ class Snapshot:
     """What a zone holds at the names of a domain.
 
     ``sets`` has the sets of records that were answered; ``wild`` those of them that a wildcard of
-    the zone gives as well, so that nothing may stand at the name itself.
+    the zone gives as well, so that nothing may stand at the name itself. ``covering`` is the
+    wildcard that answers for the domain itself, which has no record of its own and none below it.
     """
 
     zone: str
     sets: Mapping[Key, Rdataset] = field(default_factory=dict)
     wild: Collection[Key] = frozenset()
+    covering: Key | None = None
 
     def digests(self, domain: str) -> tuple[frozenset[str], int]:
         """Return the texts of the TXT records with digests, and their TTL in seconds, else 0."""
@@ -136,7 +138,7 @@ def make(
     """Return the plan after which a zone holds ``wanted``, and nothing else that ``owner`` wrote.
 
     With ``adopt``, records that are as wanted become the owner's. Raises ZoneError if another owner
-    writes the records of the domain.
+    writes the records of the domain, or if they would take from it what a wildcard gives.
     """
     return _Planner(snapshot, domain, owner, ttl, adopt=adopt).plan(wanted)
 
@@ -157,6 +159,14 @@ class _Planner:
         self._marks: set[str] = set()  # of records that are the owner's afterwards
 
     def plan(self, wanted: Sequence[Record]) -> Plan:
+        if wanted and self._snapshot.covering:
+            # With a name below it, the domain exists, and wildcards are no more for it (RFC 4592).
+            name, type_ = self._snapshot.covering
+            domain = self._plan.domain
+            raise ZoneError(
+                cause=f"{domain}: its {type_} is that of {name}, which it would lose by records"
+                f" below it: give {domain} records of its own first"
+            )
         by_key = _by_key(wanted)
         for key in keys(self._plan.domain):
             self._compare(key, by_key.pop(key, []))

@@ -34,6 +34,9 @@ from automx.errors import ElsewhereError, SettingsError, ZoneChangedError, ZoneE
 from automx.zones import registry
 from automx.zones.plan import Key, Plan, Snapshot, keys, registry_key
 
+# Types that a wildcard may give a domain, and that mail or a web site would miss.
+_OF_DOMAINS = ("MX", "A", "AAAA", "TXT")
+
 _PASSED_OVER = {"RRSIG", "NSEC", "NSEC3", "HINFO"}  # of answers to ANY (RFC 8482)
 
 # What a server says if a prerequisite of an update does not hold (RFC 2136, section 3.2).
@@ -70,14 +73,17 @@ class Primary:
         hosts = [name for name, type_ in keys(domain) if type_ == "CNAME"]
         # Any query but one for CNAME gives the alias as well.
         asked += [(name, type_) for name in hosts for type_ in ("A", "AAAA", "ANY")]
+        asked += [(domain, type_) for type_ in _OF_DOMAINS]
         zone, sets = self._look(domain, asked, end)
+        of_domain = {key: sets.pop(key) for key in [*sets] if key[0] == domain}
         own, _ = registry.read(sets.get(place), self._settings.owner)
         doubtful = [
             (name, type_)
             for (name, type_), found in sets.items()
             if any(registry.mark(name, record) not in own.marks for record in found)
         ]
-        return Snapshot(zone, sets, self._wild(doubtful, sets, zone, end))
+        wild = self._wild(doubtful, sets, zone, end)
+        return Snapshot(zone, sets, wild, self._covering(domain, of_domain, zone, end))
 
     def glance(self, domain: str, key: Key) -> Snapshot:
         """Return what the zone of a domain holds at one name, wildcards included.
@@ -182,6 +188,25 @@ class Primary:
             for key in names
             if found.get(wildcard) == sets[key]
         }
+
+    def _covering(
+        self, domain: str, sets: dict[Key, Rdataset], zone: str, end: float
+    ) -> Key | None:
+        """Return the wildcard that answers for a domain that does not exist itself.
+
+        It answers for names below the domain, too: none of them exists. ``sets`` are what was
+        answered for the domain.
+        """
+        enclosers = [*_enclosers(domain, zone)]
+        below, _ = registry_key(domain)
+        names = [below, *(f"*.{name}" for name in enclosers)]
+        asked = [(name, type_) for _, type_ in sets for name in names] if enclosers else []
+        found = self._sets_in(self._exchange(_queries(asked), end), asked) if asked else {}
+        for (_, type_), records in sets.items():
+            for name in enclosers if found.get((below, type_)) == records else ():
+                if found.get((f"*.{name}", type_)) == records:
+                    return f"*.{name}", type_
+        return None
 
     def _sets_in(self, answers: Sequence[Message], asked: Sequence[Key]) -> dict[Key, Rdataset]:
         """Return the sets of records in answers; none for what does not exist."""
