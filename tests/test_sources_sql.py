@@ -229,6 +229,13 @@ def test_a_query_that_says_no_domains_is_an_error(sqlite: str, query: str, expec
     assert error(sqlite, query=query) == expected
 
 
+@pytest.mark.parametrize("scheme", ["mysql+pymysql", "postgresql+psycopg"])
+@pytest.mark.parametrize("user", ["u:a@b:SECRET", "u:a@[b:SECRET", "u:a@b:1:SECRET"])
+def test_a_password_that_should_be_escaped_is_not_shown(scheme: str, user: str) -> None:
+    text = error(f"{scheme}://{user}@host/mail", query="SELECT domain FROM d")
+    assert text == "uri is not the URI of a database"
+
+
 def test_a_missing_file_is_not_made(sqlite: str, tmp_path: Path) -> None:
     assert error(sqlite, query="SELECT 1 AS domain").startswith("database: unable to open")
     assert [*tmp_path.iterdir()] == []

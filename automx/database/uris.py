@@ -32,7 +32,7 @@ _PACKAGES = {
 def driver_errors(db_uri: str) -> Iterator[None]:
     """Raise SettingsError if ``db_uri`` names no database, or one whose driver is not installed."""
     try:
-        if (port := make_url(db_uri).port) is not None and not 0 < port < 65_536:
+        if (port := url_of(db_uri).port) is not None and not 0 < port < 65_536:
             raise SettingsError("db_uri has a port that is not from 1 to 65535")
         yield
     except (TypeError, ValueError) as error:
