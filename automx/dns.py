@@ -88,8 +88,11 @@ def host_names(domain: str) -> list[str]:
     """Return the host names of a domain at which clients ask this service, for certificates.
 
     ``domain`` is an A-label in lower case. Names with an underscore, or with more than 253
-    characters, are not among them: no authority certifies these.
+    characters, are not among them, nor those of IP addresses and of domains without a dot: no
+    authority certifies these.
     """
+    if "." not in domain or domain.rpartition(".")[2].isdecimal():
+        return []
     names = [f"{label}.{domain}" for label in SERVICE_HOSTS]
     return [name for name in names if "_" not in name and len(name) <= 253]
 

@@ -27,6 +27,9 @@ INSERT INTO domain VALUES (5, 'own.wild.example', 1, NULL);
 INSERT INTO domain VALUES (6, 'a_b.example', 1, NULL);
 INSERT INTO domain VALUES (7, 'bad.example', 99, NULL);
 INSERT INTO domain VALUES (8, ' Blank.example ', 1, NULL);
+INSERT INTO domain VALUES (91, '192.0.2.1', 1, NULL);
+INSERT INTO domain VALUES (92, 'localhost', 1, NULL);
+INSERT INTO domain VALUES (93, 'test', 1, NULL);
 INSERT INTO server_domain SELECT server.id, domain.id FROM server, domain WHERE domain.id > 1;
 INSERT INTO disabled_domain VALUES (3, '2026-11-21 10:00:00.000000');
 """
@@ -107,6 +110,9 @@ OTHERS = [
     "autoconfig.wild.example",
     "autoconfig.a.wild.example",  # a wildcard is there for any name that a stranger makes up
     "autoconfig.a_b.example",  # which no authority certifies
+    "autoconfig.192.0.2.1",
+    "autoconfig.localhost",
+    "autoconfig.test",
     f"x.{HOST}",
     "127.0.0.1",
     "::1",
