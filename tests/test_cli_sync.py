@@ -155,6 +155,15 @@ def test_only_sources_that_are_due_are_read_and_repeated_news_are_not_told(
     assert (result.stdout, result.stderr, result.returncode) == ("", "", 0)
 
 
+def test_a_clock_that_was_wrong_does_not_stop_synchronizations(
+    env: dict[str, str], execute: Execute, tmp_path: Path
+) -> None:
+    automx("sync", env=env)
+    execute("UPDATE source_sync SET began_at = '2037-01-01 00:00:00'")
+    (tmp_path / "domains").write_text("one.example\ntwo.example\nnew.example\n")
+    assert "+ domain new.example\n" in automx("sync", "--due", env=env)
+
+
 def test_what_is_due_is_left_to_the_process_that_has_the_lease(
     env: dict[str, str], database: Path, execute: Execute
 ) -> None:

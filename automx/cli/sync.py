@@ -102,7 +102,8 @@ def _due(
     for source in chosen:
         before = state.record(session, source.name)
         session.rollback()
-        if before is not None and context.now < before.began_at + _EARLY * source.interval:
+        # A moment to come is that of a clock that was wrong: it must not be waited for.
+        if before and timedelta(0) <= context.now - before.began_at < _EARLY * source.interval:
             continue
         until = context.now + timedelta(seconds=source.timeout) + _SPARE
         if not leases.take(session, _LEASE, holder, now=context.now, until=until):
