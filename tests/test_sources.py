@@ -1,6 +1,7 @@
 """Sources that are no databases: directories, programs, files, mailcow; and what fails there."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -254,6 +255,8 @@ def test_what_is_no_file_is_an_error(tmp_path: Path) -> None:
     )
     assert error(type="file", file=str(tmp_path)) == f"{tmp_path} is no file"
     assert error(type="file", file="/dev/zero") == "/dev/zero is no file"
+    os.mkfifo(tmp_path / "pipe")
+    assert error(type="file", file=f"{tmp_path}/pipe") == f"{tmp_path}/pipe is no file"
 
 
 def script(tmp_path: Path, text: str) -> tuple[str, ...]:
