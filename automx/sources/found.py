@@ -15,6 +15,7 @@ from automx.errors import AddressError, UnavailableError
 COLUMNS = ("domain", "active", "provider", "like", "alias_of")
 
 _LONGEST = 128  # characters of the column ``domain.name``
+_LONGEST_TEXT = 1_000
 _YES = {"1", "true", "t", "yes", "y", "on", "active", "enabled", "\x01"}
 _NO = {"0", "false", "f", "no", "n", "off", "inactive", "disabled", "\x00"}
 
@@ -52,15 +53,23 @@ class Problem(NamedTuple):
 
 @dataclass
 class Domains:
-    """The domains of a source: A-label -> domain; ``problems`` has those that are passed over."""
+    """The domains of a source: A-label -> domain; ``problems`` has those that are passed over.
+
+    ``unclear`` are A-labels of domains of which the source says something that has no meaning.
+    """
 
     by_label: dict[str, FoundDomain] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    unclear: set[str] = field(default_factory=set)
 
 
 def read(records: Iterable[Mapping[str, object]]) -> Domains:
-    """Return the domains of records. Raises SourceError for a column that has no such value."""
+    """Return the domains of records. Raises SourceError if no record has values of its columns.
+
+    A single one must not stop all others: who owns a domain may write its row.
+    """
     found = Domains()
+    first_bad: Problem | None = None
     for record in records:
         try:
             domain = _read(record)
@@ -68,16 +77,34 @@ def read(records: Iterable[Mapping[str, object]]) -> Domains:
             found.problems.append(Problem(_shown(record), "it is no domain name"))
             continue
         except kinds.BadValueError as error:
-            raise SourceError(cause=f"the domain {_shown(record)}: {error}") from None
+            problem = Problem(_shown(record), str(error))
+            first_bad = first_bad or problem
+            found.problems.append(problem)
+            found.unclear |= _labels(record)
+            continue
         first = found.by_label.setdefault(domain.name, domain)
         if first != domain:
             text = "it is there twice; the first one counts"
             found.problems.append(Problem(_shown(record), text))
+    if first_bad and not found.by_label:
+        raise SourceError(cause=f"the domain {first_bad}")
+    found.unclear -= found.by_label.keys()
     return found
 
 
+def _labels(record: Mapping[str, object]) -> set[str]:
+    """Return the A-label of the domain of a record; none if it has no such name."""
+    try:
+        return {parse_domain(_text(record, "domain"))}
+    except (AddressError, kinds.BadValueError):
+        return set()
+
+
 def _shown(record: Mapping[str, object]) -> str:
-    return kinds.shown(record.get("domain")).strip('"')
+    value = record.get("domain")
+    if isinstance(value, str | bytes):
+        value = value[:_LONGEST_TEXT]
+    return kinds.shown(value).strip('"')
 
 
 def _read(record: Mapping[str, object]) -> FoundDomain:
@@ -99,16 +126,21 @@ def _text(record: Mapping[str, object], column: str) -> str:
         case None:
             return ""
         case str() as text:
-            return _printable(text.strip())
+            return printable(_cut(text))
         case int() as number:  # the id of a provider
             return str(number)
         case bytes() as octets:
-            return _printable(octets.decode(errors="replace").strip())
+            return printable(_cut(octets.decode(errors="replace")))
         case value:
             raise kinds.BadValueError(f"{column}: expected a text, found {kinds.shown(value)}")
 
 
-def _printable(text: str) -> str:
+def _cut(text: str) -> str:
+    """Return a text without blanks around it, cut where no name is as long: reports show it."""
+    return text.strip()[:_LONGEST_TEXT]
+
+
+def printable(text: str) -> str:
     """Return a text that every database and terminal takes; no name holds what is replaced."""
     if text.isprintable():
         return text

@@ -66,6 +66,7 @@ class _Planner:
         self._session = session
         self._source = source
         self._found = found.by_label
+        self._unclear = found.unclear
         self._now = now
         self._adopts = adopt
         self._made = SyncPlan(problems=[*found.problems])
@@ -113,7 +114,7 @@ class _Planner:
             self._made.on += row.off_since is None
             if label in self._found and label not in self._own:
                 self._own[label] = row
-            else:
+            elif label not in self._unclear:  # what is unclear stays as it is
                 self._gone.append(row)
         missing = self._found.keys() - self._own.keys()
         targets = {each.alias_of for each in self._found.values()}
@@ -141,7 +142,13 @@ class _Planner:
         row = self._foreign.get(label)
         if row is None:
             return None
-        return row.off_since is None and row.origin != self._source.origin
+        is_gone = row.origin == self._source.origin and label not in self._unclear
+        return row.off_since is None and not is_gone
+
+    def _is_held(self, label: str) -> bool:
+        """Return whether an administrator has switched a domain of the source off."""
+        row = self._own.get(label)
+        return row is not None and row.off_since is not None and not row.is_off_by_sync
 
     def _plan_switches(self, wanted: Mapping[int, tuple[str, bool]]) -> dict[int, bool]:
         """Return id -> whether it is disabled, of the rows that are switched on or off."""

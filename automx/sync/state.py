@@ -12,6 +12,7 @@ from automx.changes.insertion import insert_rows
 from automx.database import KEYS_AT_ONCE, Session, chunks
 from automx.models import SourceSync, SyncedDomain
 from automx.moments import iso
+from automx.sources import found
 
 _MESSAGE = 255  # characters
 
@@ -68,7 +69,8 @@ def record(session: Session, name: str) -> Record | None:
 def write(session: Session, new: Record) -> None:
     """Write a record; the caller has its turn (see changelog), and commits."""
     values = {name: getattr(new, name) for name in new.__slots__}
-    values["message"] = new.message[:_MESSAGE]
+    # Parts of it come from strangers: some databases refuse NUL, and half a surrogate pair.
+    values["message"] = found.printable(new.message[:_MESSAGE])
     statement = SourceSync.update().where(SourceSync.c.name == new.name).values(values)
     if not session.execute(statement).rowcount:
         session.execute(SourceSync.insert().values(values))
