@@ -367,6 +367,30 @@ def test_an_alias_is_off_as_long_as_its_target_is(session: Session) -> None:
     assert {row[-1] for row in own(session).values()} == {"off"}
 
 
+def test_aliases_of_a_domain_that_an_administrator_has_switched_off_are_off(
+    session: Session,
+) -> None:
+    many = [alias(f"a{number}.example", "one.example") for number in range(5)]
+    records = ["one.example", "two.example", *many, alias("chain.example", "a0.example")]
+    sync(session, *records)
+    switch(session, "one.example", disabled=True, at=NOW + DAY)
+    assert sync(session, *records, at=NOW + 2 * DAY).outcome is Outcome.TOO_MANY
+    result = sync(session, *records, at=NOW + 2 * DAY, force=True)
+    assert "a1.example: its target one.example is not active, so it is off as well" in problems(
+        result
+    )
+    assert {name for name, row in own(session).items() if row[-1] != "off"} == {"two.example"}
+    assert not sync(session, *records, at=NOW + 3 * DAY).plan
+    switch(session, "one.example", disabled=False, at=NOW + 4 * DAY)
+    switch(session, "a0.example", disabled=False, at=NOW + 4 * DAY)
+    switch(session, "a0.example", disabled=True, at=NOW + 5 * DAY)
+    sync(session, *records, at=NOW + 6 * DAY)
+    assert {name for name, row in own(session).items() if row[-1] == "off"} == {
+        "a0.example",
+        "chain.example",
+    }
+
+
 # What is gone, off, and comes back.
 
 
@@ -531,7 +555,40 @@ def test_odd_values_of_a_source_are_reported(any_session: Session) -> None:
     assert own(any_session) == {"one.example": EAST}
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [{"active": None}, {"active": "perhaps"}, {"active": 2}, {"provider": 1.5}, {"like": ["x"]}],
+)
+def test_a_row_of_which_nothing_can_be_said_stops_no_other_and_stays_as_it_is(
+    session: Session, odd: dict[str, Any]
+) -> None:
+    sync(session, "one.example", "odd.example", alias("alias.example", "odd.example"))
+    records = ["two.example", {"domain": "Odd.example", **odd}, {"domain": "new.example", **odd}]
+    result = sync(session, *records, alias("alias.example", "odd.example"), at=NOW + DAY)
+    assert result.outcome is Outcome.DONE
+    assert [problem.name for problem in result.plan.problems] == ["Odd.example", "new.example"]
+    assert own(session) == {
+        "one.example": (*EAST, "off"),  # it is gone
+        "odd.example": EAST,
+        "alias.example": EAST,
+        "two.example": EAST,
+    }
+
+
 # Guards.
+
+
+@pytest.mark.parametrize("odd", ["\0", "\ud800", "\x1b[2J", "\u202e", "x" * 100_000])
+def test_whatever_a_neighbour_says_is_kept_as_a_text(any_session: Session, odd: str) -> None:
+    def fail() -> Domains:
+        raise SourceError(cause=f"it says {odd}")
+
+    result = synchronize(any_session, source(), fail, now=NOW)
+    assert result.outcome is Outcome.UNREADABLE
+    record = state.record(any_session, "mail")
+    assert record
+    assert record.message.startswith("it says ")
+    assert printable(record.message) == record.message
 
 
 def test_an_empty_or_unreadable_source_changes_nothing(session: Session) -> None:
@@ -555,42 +612,9 @@ def test_an_empty_or_unreadable_source_changes_nothing(session: Session) -> None
     assert record.document() == {
         "name": "mail",
         "began_at": "2026-12-01T12:00:00Z",
-@pytest.mark.parametrize(
-    "odd",
-    [{"active": None}, {"active": "perhaps"}, {"active": 2}, {"provider": 1.5}, {"like": ["x"]}],
-)
-def test_a_row_of_which_nothing_can_be_said_stops_no_other_and_stays_as_it_is(
-    session: Session, odd: dict[str, Any]
-) -> None:
-    sync(session, "one.example", "odd.example", alias("alias.example", "odd.example"))
-    records = ["two.example", {"domain": "Odd.example", **odd}, {"domain": "new.example", **odd}]
-    result = sync(session, *records, alias("alias.example", "odd.example"), at=NOW + DAY)
-    assert result.outcome is Outcome.DONE
-    assert [problem.name for problem in result.plan.problems] == ["Odd.example", "new.example"]
-    assert own(session) == {
-        "one.example": (*EAST, "off"),  # it is gone
-        "odd.example": EAST,
-        "alias.example": EAST,
-        "two.example": EAST,
-    }
-
-
         "succeeded_at": "2026-11-30T12:00:00Z",
         "outcome": "unreadable",
         "message": "database: it is away",
-@pytest.mark.parametrize("odd", ["\0", "\ud800", "\x1b[2J", "\u202e", "x" * 100_000])
-def test_whatever_a_neighbour_says_is_kept_as_a_text(any_session: Session, odd: str) -> None:
-    def fail() -> Domains:
-        raise SourceError(cause=f"it says {odd}")
-
-    result = synchronize(any_session, source(), fail, now=NOW)
-    assert result.outcome is Outcome.UNREADABLE
-    record = state.record(any_session, "mail")
-    assert record
-    assert record.message.startswith("it says ")
-    assert printable(record.message) == record.message
-
-
         "found": 0,
         "added": 0,
         "changed": 0,

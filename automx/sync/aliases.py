@@ -18,14 +18,19 @@ class End(NamedTuple):
 class Aliases:
     """The aliases of a source. ``is_on`` says of another domain of the database whether it is on.
 
-    It returns None for a domain that does not exist.
+    It returns None for a domain that does not exist. ``is_held`` says of a domain of the source
+    whether an administrator has switched it off.
     """
 
     def __init__(
-        self, found: Mapping[str, FoundDomain], is_on: Callable[[str], bool | None]
+        self,
+        found: Mapping[str, FoundDomain],
+        is_on: Callable[[str], bool | None],
+        is_held: Callable[[str], bool],
     ) -> None:
         self._found = found
         self._is_on = is_on
+        self._is_held = is_held
 
     def end_of(self, label: str) -> tuple[End, Problem | None]:
         """Return where a domain leads, itself if it is no alias, and what is odd about it."""
@@ -50,6 +55,7 @@ class Aliases:
         is_on = current.is_active if current is not None else self._is_on(end)
         if is_on is None:
             return End("", False), Problem(domain.name, f"its target {end} does not exist")
+        is_on = is_on and not any(map(self._is_held, chain[1:]))
         if not is_on and domain.is_active:
             text = f"its target {end} is not active, so it is off as well"
         elif len(chain) > 2:

@@ -74,7 +74,7 @@ class _Planner:
         self._own: dict[str, DomainRow] = {}  # A-label -> row of this origin, or that is adopted
         self._gone: list[DomainRow] = []
         self._foreign: dict[str, DomainRow] = {}
-        self._aliases = Aliases(self._found, self._is_on)
+        self._aliases = Aliases(self._found, self._is_on, self._is_held)
         self._items: dict[int, Item] = {}
         self._copies: dict[str, Item | None] = {}
 
@@ -155,14 +155,14 @@ class _Planner:
         switched: dict[int, bool] = {}
         made = self._made
         for row in self._own.values():
-            _, is_on = wanted[row.id]
+            label, is_on = wanted[row.id]
             if row.off_since is None:
                 if not is_on:
                     switched[row.id] = True
                     made.kept[row.id] = None, self._now
                 elif row.is_kept:
                     made.dropped.add(row.id)
-            elif not row.is_off_by_sync:  # an administrator has switched it off: it stays so
+            elif self._is_held(label):  # an administrator has switched it off: it stays so
                 if row.is_kept:
                     made.dropped.add(row.id)
             elif is_on:
