@@ -335,6 +335,21 @@ def test_a_wildcard_of_the_zone_is_no_record_of_the_domain(
     server.delete(wild, "CNAME")
 
 
+def test_names_that_are_delegated_get_no_records(
+    server: ZoneServer, domain: str, env: dict[str, str], run: Run
+) -> None:
+    server.add(f"_tcp.{domain}", "NS", "ns.example.com.")
+    settle(run)
+    names = {name for name, _ in expected(domain, env)}
+    outcome = run.apply(START + timedelta(days=1))
+    assert not outcome
+    assert {each.name for each in outcome.plan.conflicts} == {
+        name for name in names if name.endswith(f"._tcp.{domain}")
+    }
+    assert {each.reason for each in outcome.plan.conflicts} == {"the name is in a zone of its own"}
+    assert server.records(f"autoconfig.{domain}", "CNAME") == [f"{HOST}."]
+
+
 @pytest.mark.parametrize(
     ("type_", "data"),
     [("MX", "10 mail.example.com."), ("A", "192.0.2.1"), ("CNAME", f"ns.{PARENT}.")],

@@ -31,12 +31,14 @@ class Snapshot:
     ``sets`` has the sets of records that were answered; ``wild`` those of them that a wildcard of
     the zone gives as well, so that nothing may stand at the name itself. ``covering`` is the
     wildcard that answers for the domain itself, which has no record of its own and none below it.
+    ``delegated`` are names that lie in another zone.
     """
 
     zone: str
     sets: Mapping[Key, Rdataset] = field(default_factory=dict)
     wild: Collection[Key] = frozenset()
     covering: Key | None = None
+    delegated: Collection[str] = frozenset()
 
     def digests(self, domain: str) -> tuple[frozenset[str], int]:
         """Return the texts of the TXT records with digests, and their TTL in seconds, else 0."""
@@ -213,6 +215,8 @@ class _Planner:
     def _obstacle(self, key: Key, foreign: list[Rdata], missing: list[Rdata]) -> Conflict | None:
         """Return what keeps records from being written, None if nothing does."""
         name, type_ = key
+        if name in self._snapshot.delegated:  # nobody would see the record
+            return Conflict(name, type_, "the name is in a zone of its own")
         if type_ == "TXT":
             if key == digest_key(self._plan.domain):
                 foreign = []  # several digests may stand side by side

@@ -61,6 +61,7 @@ class Primary:
         self._keys = dns.tsigkeyring.from_text(secrets)
         self._host, self._port = host_and_port(settings.server, 53)
         self._socket: socket.socket | None = None
+        self._delegated: set[str] = set()  # names that were asked for and are in another zone
 
     def snapshot(self, domain: str) -> Snapshot:
         """Return what the zone of a domain holds at the domain's names.
@@ -74,6 +75,7 @@ class Primary:
         # Any query but one for CNAME gives the alias as well.
         asked += [(name, type_) for name in hosts for type_ in ("A", "AAAA", "ANY")]
         asked += [(domain, type_) for type_ in _OF_DOMAINS]
+        self._delegated.clear()
         zone, sets = self._look(domain, asked, end)
         of_domain = {key: sets.pop(key) for key in [*sets] if key[0] == domain}
         own, _ = registry.read(sets.get(place), self._settings.owner)
@@ -83,7 +85,8 @@ class Primary:
             if any(registry.mark(name, record) not in own.marks for record in found)
         ]
         wild = self._wild(doubtful, sets, zone, end)
-        return Snapshot(zone, sets, wild, self._covering(domain, of_domain, zone, end))
+        covering = self._covering(domain, of_domain, zone, end)
+        return Snapshot(zone, sets, wild, covering, frozenset(self._delegated))
 
     def glance(self, domain: str, key: Key) -> Snapshot:
         """Return what the zone of a domain holds at one name, wildcards included.
@@ -219,6 +222,8 @@ class Primary:
                 text = f"{self._settings.server} says {dns.rcode.to_text(code)}"
                 raise ZoneError(cause=f"{name}: {text} to a query for {type_}")
             owner = dns.name.from_text(f"{name}.")
+            if not answer.answer and not answer.flags & dns.flags.AA:  # a referral
+                self._delegated.add(name)
             for rrset in answer.answer:
                 found = dns.rdatatype.to_text(rrset.rdtype)
                 if rrset.name == owner and found not in _PASSED_OVER:
