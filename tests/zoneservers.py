@@ -44,12 +44,14 @@ $TTL 300
 ns IN A 127.0.0.1
 """
 
+# As BIND of Debian, it looks for other names elsewhere, where nothing answers.
 NAMED = """\
 options {{
     directory "{folder}"; managed-keys-directory "{folder}";
     pid-file "{folder}/named.pid"; session-keyfile "{folder}/session.key";
     listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
-    recursion no; dnssec-validation no; notify no; allow-transfer {{ none; }};
+    dnssec-validation no; notify no; allow-transfer {{ none; }};
+    forward only; forwarders {{ 127.0.0.1 port 9; }};
 }};
 controls {{ }};
 key "{admin}" {{ algorithm hmac-sha256; secret "{admin_secret}"; }};

@@ -283,8 +283,13 @@ class Primary:
 
 
 def _queries(asked: Sequence[Key]) -> list[Message]:
+    """Return queries for what the zones of the server hold.
+
+    No recursion is desired (RFC 1035, section 4.1.1): BIND of Debian would look for the target of
+    an alias elsewhere, and fail if that has no address.
+    """
     try:
-        return [dns.message.make_query(f"{name}.", type_) for name, type_ in asked]
+        return [dns.message.make_query(f"{name}.", type_, flags=0) for name, type_ in asked]
     except dns.name.NameTooLong as error:
         raise ZoneError(cause="a name would be longer than 255 octets") from error
 
