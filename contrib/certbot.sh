@@ -12,6 +12,7 @@
 # certificate. If the database does not answer, or DNS has no address of the public host, all stay as
 # they are. What is set below can be set in /etc/default/automx-certbot.
 set -eu
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # cron's has none of them
 : "${AUTOMX:=runuser -u automx -- env STATE_DIRECTORY=/var/lib/automx /srv/automx/bin/automx}"
 : "${NAMES:=--all --resolving}"              # or: --all --resolving --dns 9.9.9.9
 : "${WEBROOT:=/var/www/html}"                # the folder of nginx.conf and apache.conf

@@ -66,8 +66,8 @@ class MailDatabase:
             return
         reader = f"reader_{self.name}"
         statements = blocks[number].replace("postfixadmin.", f"{self.name}.")
-        statements = re.sub(r"\bautomx(@localhost)?\b(?!_)", reader, statements)
-        self.sql(statements.replace("change me", HIDDEN))
+        statements = re.sub(r"\bautomx_reader(@localhost)?", reader, statements)
+        self.sql(statements.replace("'PASSWORD'", f"'{HIDDEN}'"))
         root = "root@" if self.engine == "mariadb" else "postgres@"
         self.uri = self.uri.replace(root, f"{reader}:{HIDDEN}@")
 

@@ -472,3 +472,36 @@ def test_packages_and_urls_are_asked_for_with_their_extras(
         "",
     )  # fmt: skip
     assert f"pip: {wanted}\n" in result
+
+
+# cron gives commands a PATH without the folders of the administrator.
+CRON = {"PATH": "/usr/bin:/bin"}
+
+
+def test_the_script_of_certbot_works_from_cron() -> None:
+    # The default begins with "runuser", too; the first line of its version is no name.
+    env = CRON | {"AUTOMX": "runuser --version", "CERTBOT": "true"}
+    result = subprocess.run(
+        [CONTRIB / "certbot.sh"], env=env, capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_the_command_of_the_installation_works_from_cron(tmp_path: Path) -> None:
+    text = (REPOSITORY / "docs" / "install.md").read_text()
+    (script,) = re.findall(r"(?ms)^cat >/usr/local/bin/automx <<'END'\n(.*?)^END$", text)
+    command = tmp_path / "automx"
+    command.write_text(script.replace("-u automx", "-u root").replace(INSTALLED, "/bin/echo"))
+    command.chmod(0o755)
+    result = subprocess.run(
+        [command, "sync", "a b"], env=CRON, capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "sync a b\n", "")
+
+
+def test_all_units_are_uninstalled() -> None:
+    text = (REPOSITORY / "docs" / "install.md").read_text()
+    part = text[text.index("\n## Uninstall\n") :]
+    assert {name for name in TIMERS if name not in part} == set()
+    stems = {name.removesuffix(".timer") for name in TIMERS}
+    assert {stem for stem in stems if f"/etc/systemd/system/{stem}.*" not in part} == set()

@@ -388,3 +388,11 @@ def test_the_statements_that_create_a_database_fit_automx(
         assert automx("show", "alice@example.com", env=env).startswith("alice@example.com, Example")
     finally:
         instance.sql("DROP DATABASE automx;")
+
+
+@pytest.mark.parametrize("name", ["sources", "dns", "tls"])
+def test_commands_with_files_of_contrib_work_in_any_folder(name: str) -> None:
+    for block in blocks(REPOSITORY / "docs" / f"{name}.md"):
+        lines = block.text.splitlines()
+        if block.info.startswith("sh") and re.search(r"(?m)(^|\s)contrib/", block.text):
+            assert lines[0] == "cd /usr/local/src/automx", block.text

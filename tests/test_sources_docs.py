@@ -76,7 +76,7 @@ def test_each_section_on_the_page_can_be_read(tmp_path: Path) -> None:
         ("Froxlor (", "froxlor", FROXLOR, {ON, OFF, ALIAS}),
         ("ISPConfig (", "dbispconfig", ISPCONFIG, {ON, OFF}),
         ("## Modoboa", "modoboa", "", set()),
-        ("## PostfixAdmin", "postfix", "", set()),
+        ("## PostfixAdmin", "postfixadmin", "", set()),
     ],
 )
 def test_the_rights_on_the_page_are_enough_on_mariadb(
@@ -103,7 +103,7 @@ def test_the_rights_on_the_page_are_enough_on_mariadb(
         or {
             "modoboa": "CREATE TABLE admin_domain (id INT, name TEXT, type TEXT, enabled BOOLEAN);"
             "CREATE TABLE admin_domainalias (name TEXT, target_id INT, enabled BOOLEAN);",
-            "postfix": "CREATE TABLE domain (domain TEXT, backupmx BOOLEAN, active BOOLEAN);"
+            "postfixadmin": "CREATE TABLE domain (domain TEXT, backupmx BOOLEAN, active BOOLEAN);"
             "CREATE TABLE alias_domain (alias_domain TEXT, target_domain TEXT, active BOOLEAN);",
         }[database]
     )

@@ -68,6 +68,7 @@ database:
     storage: "{folder}"
 """
 KNOT_KEY = """\
+key:
   - id: {admin}
     algorithm: hmac-sha256
     secret: {admin_secret}
@@ -213,12 +214,13 @@ def _named(folder: Path, words: Mapping[str, str]) -> tuple[str, list[str | Path
 
 
 def _knot(folder: Path, words: Mapping[str, str]) -> tuple[str, list[str | Path]]:
-    printed = _run([program("keymgr", "knot"), "-t", KEY, "hmac-sha256"])
-    (secret,) = re.findall("secret: (.*)", printed)
-    text = recipe("yaml knot").replace("SECRET", secret).replace("/var/lib/knot", str(folder))
-    keys, zone = text.split("zone:\n")
-    key, acl = keys.split("acl:\n")
-    parts = [KNOT, key, KNOT_KEY, "acl:\n", acl, KNOT_ACL]
+    key = folder / "automx.key"
+    key.write_text(_run([program("keymgr", "knot"), "-t", KEY, "hmac-sha256"]))
+    (secret,) = re.findall("secret: (.*)", key.read_text())
+    text = recipe("yaml knot").replace("/etc/knot", str(folder))
+    include, rest = text.replace("/var/lib/knot", str(folder)).split("acl:\n")
+    acl, zone = rest.split("zone:\n")
+    parts = [KNOT, include, KNOT_KEY, "acl:\n", acl, KNOT_ACL]
     text = "".join(
         part.format(**words) if part in {KNOT, KNOT_KEY, KNOT_ACL} else part for part in parts
     )
