@@ -1,20 +1,23 @@
 """``automx dns-apply`` and real primary name servers: BIND, Knot and PowerDNS, with TSIG."""
 
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dns import rdata
 from dns.message import Message
 from flask import Flask
 
 from automx import config
 from automx.database import open_session
-from automx.errors import ConflictError, ElsewhereError, ZoneChangedError
+from automx.errors import ConflictError, ElsewhereError, ZoneChangedError, ZoneError
 from automx.formats import pacc
 from automx.lookup import find
 from automx.models import Server
@@ -22,6 +25,7 @@ from automx.moments import this_second
 from automx.zones import plan as plans
 from automx.zones import states
 from automx.zones.apply import Options, Outcome, waits_of
+from automx.zones.plan import Plan, SetChange
 from automx.zones.primary import Primary
 from automx.zones.rollover import Step
 from tests.commandline import attempt, automx
@@ -476,11 +480,28 @@ def test_a_wrong_key_and_a_zone_that_is_elsewhere_are_told(
     primary.close()
     automx("domain", "add", "elsewhere.example", "--provider", "Example Inc.", env=env)
     alone = attempt("dns-apply", "elsewhere.example", "--yes", env=env)
-    assert (alone.returncode, alone.stdout) == (1, "Nothing to do.\n")
+    assert (alone.returncode, alone.stdout) == (1, "")
     assert "elsewhere.example: " in alone.stderr
     every = attempt("dns-apply", "--all", "--yes", env=env)
     assert (every.returncode, every.stderr) == (3, "")
     assert "1 domain passed over, whose zone is elsewhere." in every.stdout
+
+
+@pytest.mark.parametrize("server", ["bind", "knot"], indirect=True, scope="module")
+def test_what_the_key_may_not_change_is_told_with_what_to_do(
+    server: ZoneServer, domain: str
+) -> None:
+    address = rdata.from_text("IN", "A", "192.0.2.1")
+    change = SetChange(domain, "A", None, (), (address,), 300)
+    primary = Primary(server.settings)
+    with closing(primary), pytest.raises(ZoneError) as caught:
+        primary.update(Plan(domain, PARENT, [change]))
+    said = rf"refuses (to update the zone {PARENT}: REFUSED|the update \(BADKEY\))"
+    assert re.search(
+        f" {said}; it must let zone_key change CNAME, SRV and TXT there; a frozen zone takes no"
+        " update$",
+        str(caught.value.cause),
+    )
 
 
 @one_server

@@ -9,7 +9,7 @@ from automx.address import is_ip, parse_domain
 from automx.cli import names
 from automx.cli.context import Context, pass_context
 from automx.cli.terminal import pass_on, say_json
-from automx.errors import SettingsError
+from automx.errors import AddressError, SettingsError
 from automx.lookup import find
 
 host_option = click.option(
@@ -25,10 +25,13 @@ name_server_option = click.option(
 def public_host(context: Context, option: str | None) -> str:
     """Return the public host name of automx as A-label, "" if it is not known.
 
-    Raises AddressError and SettingsError.
+    Raises SettingsError for what is no host name.
     """
     text = option or context.settings.public_host
-    name = parse_domain(text) if text else ""
+    try:
+        name = parse_domain(text) if text else ""
+    except AddressError as error:
+        raise SettingsError("--host must be a host name, such as automx.example.org") from error
     return "" if is_ip(name) else name
 
 

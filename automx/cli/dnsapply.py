@@ -181,11 +181,10 @@ def _summarize(found: list[Outcome], run: _Run, *, is_plan: bool) -> None:
             say(f"{outcome.domain}: {_waiting(outcome.after)}")
     if run.elsewhere:
         say(f"{_counted(len(run.elsewhere))} passed over, whose zone is elsewhere.")
-    number = sum(map(bool, found))
-    if not number:
-        say("Nothing to do.")
-    else:
+    if number := sum(map(bool, found)):
         say(f"{_counted(number)} {'to be changed' if is_plan else 'changed'}.")
+    elif not run.failed:
+        say("Nothing to do.")
 
 
 def _waiting(state: State) -> str:

@@ -42,6 +42,15 @@ _PASSED_OVER = {"RRSIG", "NSEC", "NSEC3", "HINFO"}  # of answers to ANY (RFC 848
 # What a server says if a prerequisite of an update does not hold (RFC 2136, section 3.2).
 _CHANGED = {dns.rcode.YXDOMAIN, dns.rcode.YXRRSET, dns.rcode.NXRRSET, dns.rcode.NXDOMAIN}
 
+# What can be done about a refused update. The key is a good one there, since the zone was read.
+_SEE_LOG = "its log says why: may it write the file of the zone and beside it?"
+_NO_RIGHT = "it must let zone_key change CNAME, SRV and TXT there; a frozen zone takes no update"
+_ADVICE = {
+    dns.rcode.REFUSED: _NO_RIGHT,
+    dns.rcode.NOTIMP: "it takes no updates: switch them on there",
+}
+_NOT_LOADED = "its log says whether the zone is loaded"
+
 
 class Primary:
     """A primary name server of the settings. Not safe for threads; close() it.
@@ -142,7 +151,7 @@ class Primary:
         if code != dns.rcode.NOERROR:
             raise ZoneError(
                 cause=f"{plan.domain}: {self._settings.server} refuses to update the zone"
-                f" {plan.zone}: {dns.rcode.to_text(code)}"
+                f" {plan.zone}: {dns.rcode.to_text(code)}; {_ADVICE.get(code, _SEE_LOG)}"
             )
 
     def close(self) -> None:
@@ -170,8 +179,8 @@ class Primary:
         if code in {dns.rcode.NOERROR, dns.rcode.NXDOMAIN, dns.rcode.REFUSED}:
             text = f"{domain}: {self._settings.server} has no zone of it"
             raise ElsewhereError(cause=f"{text} ({dns.rcode.to_text(code)})")
-        see_key = ": see zone_key and zone_secret" if code == dns.rcode.NOTAUTH else ""
-        text = f"{self._settings.server} says {dns.rcode.to_text(code)}{see_key}"
+        advice = "see zone_key and zone_secret" if code == dns.rcode.NOTAUTH else _NOT_LOADED
+        text = f"{self._settings.server} says {dns.rcode.to_text(code)}; {advice}"
         raise ZoneError(cause=f"{domain}: {text}")
 
     def _wild(
@@ -256,7 +265,10 @@ class Primary:
                 return self._send_and_receive(messages, end)
         except (OSError, EOFError, dns.exception.DNSException) as error:
             self.close()
-            raise ZoneError(cause=f"{self._settings.server}: {_reason(error)}") from error
+            text = _reason(error)
+            if isinstance(error, dns.tsig.PeerBadKey) and not is_query:  # Knot, if its acl refuses
+                text = f"refuses the update (BADKEY); {_NO_RIGHT}"
+            raise ZoneError(cause=f"{self._settings.server}: {text}") from error
 
     def _send_and_receive(self, messages: Sequence[Message], end: float) -> list[Message]:
         connection = self._connected(end)
@@ -347,9 +359,9 @@ def _reason(error: Exception) -> str:
         case OSError():
             return str(error.strerror or error)
         case dns.tsig.PeerBadKey():
-            return "does not know the key (BADKEY)"
+            return "does not know the key (BADKEY): see zone_key and zone_algorithm"
         case dns.tsig.PeerBadSignature():
-            return "the secret of the key is another one there (BADSIG)"
+            return "the secret of the key is another one there (BADSIG): see zone_secret"
         case dns.tsig.PeerBadTime():
-            return "its clock differs from the one here (BADTIME)"
+            return "its clock differs from the one here (BADTIME): set both clocks"
     return str(error) or type(error).__name__
