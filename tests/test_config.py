@@ -601,20 +601,38 @@ def test_a_bad_value_is_an_error_that_tells_what_is_allowed_and_not_the_value(
     assert "secret" not in text.replace("zone_secret", "")
 
 
+@pytest.mark.parametrize("name", ["automx2", "sorce.mail", "mail", "Zone.example.com", "zones.x"])
+@pytest.mark.parametrize("before", ["", "[automx]\nproxy_count = 1\n"])
 def test_another_section_in_our_own_file_is_an_error(
-    automx_conf: Path, environ: dict[str, str]
+    automx_conf: Path, environ: dict[str, str], before: str, name: str
 ) -> None:
-    automx_conf.write_text("[automx2]\nproxy_count = 1\n")
-    assert error(environ) == f"{automx_conf}: the section must be [automx], not [automx2]"
+    automx_conf.write_text(f"{before}[{name}]\nserver = 192.0.2.1\n")
+    assert error(environ) == (
+        f"{automx_conf}: the section [{name}] is not known; sections are [automx], [source.NAME]"
+        " and [zone.NAME]"
+    )
+
+
+def test_choices_are_told_without_the_empty_one(automx_conf: Path, environ: dict[str, str]) -> None:
+    automx_conf.write_text("[source.mail]\npreset = postfix\n")
+    assert error(environ) == (
+        f"{automx_conf}, [source.mail]: preset must be one of postfixadmin, modoboa, iredmail-ldap"
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"proxy_count = 1\n", "line 1: a section such as [automx] must come first"),
-        (b"[automx]\n\nproxy_count\n", "line 3: is neither a section nor key = value"),
+        (
+            b"[automx]\n\nproxy_count\n",
+            "line 3: is neither a section nor key = value; further lines of a value are indented",
+        ),
         (b"[automx]\nproxy_count = 1\nproxy_count = 2\n", "line 3: proxy_count stands there twice"),
-        (b"[automx]\nloglevel = INFO\n[automx]\n", "line 3: [automx] stands there twice"),
+        (
+            b"[automx]\nloglevel = INFO\n[automx]\n",
+            "line 3: [automx] stands there twice: write its keys into one section",
+        ),
         (b"[automx]\nloglevel = \xff\n", "is not UTF-8"),
     ],
 )
@@ -924,6 +942,19 @@ def test_no_error_repeats_the_password_of_a_database(uri: str) -> None:
     with pytest.raises((DatabaseError, SettingsError)) as caught:
         migrations.upgrade(uri.replace("/h", "/127.0.0.1:1").replace("@h", "@127.0.0.1:1"))
     assert "secret" not in caught.value.reason
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
+def test_a_password_with_an_at_sign_is_refused_with_how_to_write_it(
+    automx_conf: Path, environ: dict[str, str], scheme: str
+) -> None:
+    automx_conf.write_text(f"[automx]\ndb_uri = {scheme}://automx:se@cret@localhost/automx\n")
+    assert error(environ) == (
+        f"{automx_conf}: db_uri must be a URI in whose user name and password %40 stands for @"
+    )
+    rest = "://automx:se%40cret@localhost/automx?options=@"
+    automx_conf.write_text(f"[automx]\ndb_uri = {scheme}{rest}\n")
+    assert load(environ).db_uri.endswith(rest)
 
 
 def test_secrets_do_not_show_in_a_settings_object() -> None:

@@ -153,7 +153,10 @@ def test_variables_override_the_keys_of_a_section_or_are_all_that_there_is(
     ("text", "expected"),
     [
         ("[source.a]\n", "[source.a]: type or preset is missing: one of sql, ldap, command, "),
-        ("[source.a]\ntype = sql\nuri = sqlite:////x\n", "[source.a]: query is missing: the type "),
+        (
+            "[source.a]\ntype = sql\nuri = sqlite:////x\n",
+            "[source.a]: preset (postfixadmin, modoboa) or query is missing: the type sql needs it",
+        ),
         ("[source.a]\npreset = modoboa\n", "[source.a]: uri is missing: the type sql needs it"),
         (
             "[source.a]\ntype = file\nfile = x\n",
@@ -206,6 +209,18 @@ def test_a_wrong_source_stops_the_program_with_file_section_and_key(
     found = error(conf, text)
     assert found.startswith(expected.format(conf=conf))
     assert "hidden" not in found
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("preset = modoboa\nuri = sqlite:////x", "sqlite:////x"),
+        ("type = mailcow\ntoken = x\nuri = https://mail.example/api", "https://mail.example/api"),
+    ],
+)
+def test_a_comment_may_stand_behind_the_uri(conf: Path, text: str, expected: str) -> None:
+    [found] = sources(conf, f"[source.a]\n{text}  # the account that reads\n")
+    assert found.uri == expected
 
 
 def test_an_unknown_variable_of_a_source_is_an_error(conf: Path) -> None:
@@ -288,7 +303,7 @@ def test_a_source_knows_domains_or_people_or_both(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "query is missing: the type sql needs it"),
+        ("", "preset (postfixadmin, modoboa) or query is missing: the type sql needs it"),
         (
             "people = mailcow\n",
             "query or domains is missing: for which domains people are looked up",

@@ -17,7 +17,7 @@ import difflib
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +40,7 @@ _OF_AUTOMX_1 = re.compile(r"(?m)^[ \t]*(provider|domains)[ \t]*[=:]")
 _Texts = dict[str, tuple[str, str]]  # key -> (text, where it stands)
 
 _SECTION = "source."  # how the sections of sources begin
+_SECTION_OF_ZONE = "zone."
 _VARIABLE = "source_"
 
 
@@ -178,12 +179,9 @@ def _read(path: Path, section: str, names: Mapping[str, str]) -> Found:
             parser.add_section(section)
         sources = _sources_of(path, parser)
         zones = _zones_of(path, parser) if section == "automx" else {}
-        others = [name for name in parser.sections() if not name.startswith(_SECTION)]
-        items = {}
-        if parser.has_section(section):
-            items = dict(parser.items(section))
-        elif others and section == "automx":
-            raise SettingsError(f"{path}: the section must be [automx], not [{others[0]}]")
+        if section == "automx":
+            _check_sections(path, parser.sections())
+        items = dict(parser.items(section)) if parser.has_section(section) else {}
     except configparser.Error as error:
         raise SettingsError(f"{path}: {_defect(error)}") from None
     if section == "automx2":  # which passes over keys that it does not know
@@ -192,6 +190,16 @@ def _read(path: Path, section: str, names: Mapping[str, str]) -> Found:
             del items[name]
     texts = {name: (text, str(path)) for name, text in items.items()}
     return Found(texts, sources, zones)
+
+
+def _check_sections(path: Path, sections: Sequence[str]) -> None:
+    """Raise SettingsError for a section that is not known: its keys would have no effect."""
+    for name in sections:
+        if name != "automx" and not name.startswith((_SECTION, _SECTION_OF_ZONE)):
+            raise SettingsError(
+                f"{path}: the section [{name}] is not known; sections are [automx], [source.NAME]"
+                " and [zone.NAME]"
+            )
 
 
 def _sources_of(path: Path, parser: configparser.ConfigParser) -> dict[str, _Texts]:
@@ -235,11 +243,15 @@ def _defect(error: configparser.Error) -> str:
         case configparser.MissingSectionHeaderError():
             return f"line {error.lineno}: a section such as [automx] must come first"
         case configparser.ParsingError(errors=[(line, _), *_]):
-            return f"line {line}: is neither a section nor key = value"
+            return (
+                f"line {line}: is neither a section nor key = value; further lines of a value are"
+                " indented"
+            )
         case configparser.DuplicateOptionError():
             return f"line {error.lineno}: {error.option} stands there twice"
         case configparser.DuplicateSectionError():
-            return f"line {error.lineno}: [{error.section}] stands there twice"
+            twice = f"[{error.section}] stands there twice"
+            return f"line {error.lineno}: {twice}: write its keys into one section"
         case configparser.InterpolationError():
             return f"{error.option}: the % must be written %%, or name a key: %(key)s"
     return "is not a valid INI file"

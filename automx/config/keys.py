@@ -1,6 +1,5 @@
 """A key of the settings: how a field of a group is declared, and how its text is read."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
@@ -82,7 +81,6 @@ def _parsed(key: Key, text: str) -> object:
     try:
         return key.parse(text)
     except ValueError:
-        before, *comment = re.split(r"\s#", text, maxsplit=1)
-        if not comment:
+        if (before := values.without_comment(text)) == text:
             raise
-        return key.parse(before.rstrip())
+        return key.parse(before)

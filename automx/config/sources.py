@@ -217,17 +217,23 @@ def _checked(source: SourceSettings, mailcow: Mapping[str, str]) -> SourceSettin
     for name in _NEEDED[kind]:
         is_known = (of_preset and name in _OF_PRESET) or (knows_people and name == "query")
         if not getattr(source, name) and not is_known:
-            raise SettingsError(f"{here}: {name} is missing: the type {kind} needs it")
+            or_preset = f" ({', '.join(_presets_of(kind))})" if name in _OF_PRESET else ""
+            missing = f"preset{or_preset} or {name}" if or_preset else name
+            raise SettingsError(f"{here}: {missing} is missing: the type {kind} needs it")
     if kind == "ldap" and source.attributes and "domain" not in source.attributes:
         raise SettingsError(f"{here}: attributes must name that of domain, such as domain=cn")
     if knows_people:
         _check_people(source, here)
     if read := _URIS.get(kind):
         try:
-            source = replace(source, uri=read(source.uri))
+            source = replace(source, uri=read(values.without_comment(source.uri)))
         except ValueError as error:
             raise SettingsError(f"{here}: uri must be {error}") from None
     return source
+
+
+def _presets_of(kind: str) -> list[str]:
+    return [preset for preset, type_ in PRESETS.items() if type_ == kind]
 
 
 def _check_people(source: SourceSettings, here: str) -> None:

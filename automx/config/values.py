@@ -43,7 +43,8 @@ def choice(words: Mapping[str, T], allowed: str) -> Callable[[str], T]:
 
 def one_of(words: Sequence[str]) -> Callable[[str], str]:
     """Return a function that returns one of some words as it is written here, in any case."""
-    return choice({word.lower(): word for word in words}, f"one of {', '.join(words)}")
+    allowed = f"one of {', '.join(filter(None, words))}"
+    return choice({word.lower(): word for word in words}, allowed)
 
 
 _SECONDS = r"\d{1,6}(\.\d{1,3})?"
@@ -241,6 +242,11 @@ def bind_passwords(text: str) -> Mapping[int, str]:
     return {row_id: _content(path).strip() for row_id, path in files_of_rows(text).items()}
 
 
+def without_comment(text: str) -> str:
+    """Return a text without the comment that stands behind it, after a blank and ``#``."""
+    return re.split(r"\s#", text, maxsplit=1)[0].rstrip()
+
+
 def api_url(text: str) -> str:
     """Return the URL of an API, in the form of _url()."""
     return _url(text, "a URL such as https://mailcow.example.org/api/v1, without query")
@@ -306,6 +312,8 @@ def db_uri(text: str) -> str:
     known = re.fullmatch(r"(sqlite|postgres(?:ql)?|mysql|mariadb)(?:\+(\w+))?", scheme)
     if not separator or not known or re.search(r"\s#", rest):  # a comment in the line of the key
         raise ValueError("a URI such as sqlite:////path, postgresql://… or mysql://…")
+    if known[1] != "sqlite" and rest.partition("?")[0].count("@") > 1:  # its rest would be a host
+        raise ValueError("a URI in whose user name and password %40 stands for @")
     if known[2] in _ASYNCHRONOUS:
         raise ValueError(
             f"a URI of a driver that is not asynchronous: write {known[1]}:// in place of"
