@@ -204,6 +204,18 @@ def mail(request: pytest.FixtureRequest, tmp_path: Path) -> MailDatabase:
     return mail
 
 
+def test_people_who_cannot_be_looked_up_are_told_without_a_domain(
+    mail: MailDatabase, database: Path, example: None
+) -> None:
+    mail.grant("domain")
+    query = "SELECT login FROM people WHERE login = :address"
+    keys = {"TYPE": "sql", "DOMAINS": "example.com", "PEOPLE_QUERY": query, "URI": mail.uri}
+    [(level, text, _)] = found(settings(database, **keys))
+    assert level == "error"
+    assert text.startswith("people cannot be looked up: database: ")
+    assert text.endswith("; the account may not read this: it needs GRANT SELECT")
+
+
 @pytest.mark.parametrize(
     ("page", "keys"),
     [

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,9 +112,12 @@ def test_a_directory_that_gives_only_a_part_is_an_error(shared_directory: Direct
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"bind_password": "wrong"}, "the bind was refused: invalidCredentials"),
-        ({"search_base": "o=nowhere,dc=mail,dc=example,dc=org"}, "the search was refused: noSuch"),
-        ({"search_filter": "(objectClass="}, "invalid filter"),
+        ({"bind_password": "wrong"}, "invalidCredentials; see bind_user and bind_password"),
+        ({"bind_password": ""}, "bind; bind_password is missing"),
+        ({"bind_user": ""}, "noSuchObject; see search_base, and what bind_user may read"),
+        ({"search_base": "o=nowhere,dc=mail,dc=example,dc=org"}, "noSuchObject; see search_base"),
+        ({"search_base": "nowhere"}, "invalidDNSyntax; see search_base: a name such as"),
+        ({"search_filter": "(objectClass="}, "invalid filter; see search_filter: a filter such"),
     ],
 )
 def test_a_directory_that_refuses_is_named_without_the_password(
@@ -123,6 +127,18 @@ def test_a_directory_that_refuses_is_named_without_the_password(
     assert text.startswith(f"{mail_directory.host}:{mail_directory.port}: ")
     assert expected in text
     assert "wrong" not in text
+
+
+def test_an_attribute_that_no_entry_shows_is_an_error(mail_directory: Directory) -> None:
+    text = error(**ldap(mail_directory.uri, attributes={"domain": "domainNames"}))
+    assert re.fullmatch(r"none of \d+ entries shows the attribute domainNames: see .*", text)
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1", "127.0.0.1:99999", "ldap://a/b"])
+def test_what_is_no_host_of_a_directory_is_told(uri: str) -> None:
+    assert error(**ldap(uri)) == (
+        f"uri: {uri} is no host of a directory, such as ldaps://ldap.example.com"
+    )
 
 
 def test_a_silent_directory_is_given_up_after_its_time() -> None:
@@ -235,6 +251,8 @@ def test_a_file_may_have_a_name_on_each_line(tmp_path: Path) -> None:
             "expected a list of names, or of objects with a member domain",
         ),
         (b'[{"domain": "a.example", "x": 1}]', "the member x is not known; known are domain,"),
+        (b"name,active\na.example,yes\n", "CSV needs a head with a column domain, a list has one"),
+        (b"# all\na.example;yes\n", "CSV needs a head with a column domain, a list has one"),
         (b'["a.example", "b.exa', "line 1 is no JSON: "),
         (b'{"domain": "a.example"}\n{"domain"', "line 2 is no JSON: "),
         (b"[" * 100_000, "line 1 is no JSON: "),

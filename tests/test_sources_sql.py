@@ -1,6 +1,7 @@
 """Sources in databases: real schemas, read-only accounts, and databases that fail."""
 
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -19,6 +20,7 @@ from tests import postfixadmin
 from tests.databases import Instance, engine_uri
 
 SETTINGS = make(db_uri="sqlite:///unused")
+TABLE = "see preset or query, and whether uri names the right database"
 
 
 def found(uri: str, **settings: Any) -> Domains:
@@ -220,8 +222,11 @@ def test_a_source_is_not_written_even_if_the_account_may(database: Database) -> 
             "SELECT 'a.example' AS domain, NULL AS active",
             "the domain a.example: active: expected yes or no, 1 or 0, found null",
         ),
-        ("SELECT domain FROM missing", "database: no such table: missing"),
-        ("SELECT (", "database: incomplete input"),
+        (
+            "SELECT domain FROM missing",
+            f"database: no such table: missing; {TABLE}",
+        ),
+        ("SELECT domain FORM d", 'database: near "d": syntax error; see query'),
     ],
 )
 def test_a_query_that_says_no_domains_is_an_error(sqlite: str, query: str, expected: str) -> None:
@@ -258,7 +263,48 @@ def test_a_database_that_refuses_is_named_without_the_password(scheme: str) -> N
         port = server.getsockname()[1]
     text = error(f"{scheme}://reader:hidden@127.0.0.1:{port}/mail", query="SELECT 1 AS domain")
     assert "refused" in text
+    assert text.endswith("; see that the database runs, and host and port in uri")
     assert "hidden" not in text
+
+
+@pytest.mark.parametrize(
+    ("query", "advice"),
+    [
+        ("SELECT domain FROM secrets", "the account may not read this: it needs GRANT SELECT"),
+        ("SELECT name AS domain FROM d", TABLE),
+        ("SELECT domain FORM d", "see query"),
+    ],
+)
+def test_what_a_database_refuses_is_told_in_one_line_with_what_to_do(
+    database: Database, query: str, advice: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    database.sql("CREATE TABLE d (domain TEXT); CREATE TABLE secrets (domain TEXT)")
+    database.grant("d")
+    text = error(database.uri, query=query)
+    assert f"; {advice}" in text
+    assert not re.search(r"DECLARE|\^|\(\d+, ", text)
+    assert capfd.readouterr().err == ""  # it is told once
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "advice"),
+    [
+        ("/{name}", "/nowhere", "see the name of the database at the end of uri"),
+        ("reader_", "writer_", "see user name and password in uri; special characters are"),
+    ],
+)
+def test_what_is_wrong_in_a_uri_is_told_once_with_what_to_do(
+    database: Database, before: str, after: str, advice: str
+) -> None:
+    database.sql("CREATE TABLE d (domain TEXT)")
+    database.grant("d")
+    wrong = database.uri.replace(before.format(name=database.name), after)
+    assert wrong != database.uri
+    text = error(wrong, query="SELECT domain FROM d")
+    if after == "/nowhere" or database.is_mariadb:  # PostgreSQL of tests asks for no password
+        assert f"; {advice}" in text
+    assert "hidden" not in text
+    assert "Multiple connection attempts" not in text
 
 
 def test_a_source_that_ends_in_the_middle_is_an_error(database: Database) -> None:

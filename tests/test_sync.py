@@ -218,6 +218,26 @@ def test_settings_that_name_no_row_change_nothing(
     assert rows(session) == before
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"servers": ("imap.north.example",)}, "servers: There is no mail server imap.north."),
+        ({"like": "north.example"}, "like: There is no domain north.example."),
+    ],
+)
+def test_settings_that_name_no_row_are_told_before_a_new_domain_needs_them(
+    session: Session, settings: dict[str, Any], message: str
+) -> None:
+    sync(session, "one.example")
+    result = sync(session, "one.example", settings=settings)
+    assert (result.outcome, bool(result.plan)) == (Outcome.DONE, False)
+    [warning] = result.plan.plan.warnings
+    assert warning.startswith(f"new domains cannot be added: [source.mail]: {message}")
+    # What the source says itself needs no settings.
+    like = {"domain": "one.example", "like": "north.example"}
+    assert sync(session, like, settings=settings).plan.plan.warnings == []
+
+
 def test_a_source_can_say_the_provider_of_each_domain_and_change_it(session: Session) -> None:
     one, two = {"domain": "one.example", "provider": "West"}, {"domain": "two.example"}
     bad = {"domain": "bad.example", "provider": "North"}

@@ -22,9 +22,9 @@ class PeopleChecks(DomainChecks):
 
     def checks(self) -> Iterator[Check]:
         """Yield a check of the database; ``sources`` looks at what its account may do."""
-        yield self._check
+        yield self.check
 
-    def _check(self) -> Iterator[Finding]:
+    def check(self) -> Iterator[Finding]:
         """Ask the database, once for all domains of the source."""
         key = ("people", self.source.name)
         failed, advice = self.network.once(key, self._examine)
@@ -35,12 +35,12 @@ class PeopleChecks(DomainChecks):
     def _examine(self) -> tuple[str, str]:
         """Look up an address that no person has; return what failed, and advice."""
         source, network = self.source, self.network
-        address = EmailAddress(UNKNOWN, self.domain)
-        name = f"the database of the source {source.name}"
+        subject = f"source {source.name}"
+        address = EmailAddress(UNKNOWN, self.domain or "invalid")  # RFC 2606
         seconds = min(network.timeout, source.people_timeout)
-        with closing(ForeignDatabase(source.uri, seconds, name)) as database:
+        with closing(ForeignDatabase(source.uri, seconds)) as database:
             try:
-                person(name, database.ask(query(source), values(address)), address)
+                person(subject, database.ask(query(source), values(address)), address)
             except QueryError as error:
                 advice = (
                     "check people_query, the tables of the database, and what its account may read"

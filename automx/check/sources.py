@@ -9,6 +9,7 @@ from automx import sources
 from automx.backends.keys import KeyMemory
 from automx.check.finding import Check, DomainChecks, Finding, Level
 from automx.check.network import Network
+from automx.check.people import PeopleChecks
 from automx.config import Settings, SourceSettings
 from automx.database import Session
 from automx.database.foreign import ForeignDatabase
@@ -60,6 +61,8 @@ class SourceChecks(DomainChecks):
             yield finding
         if self.source.type == "sql" and outcome is not Outcome.UNREADABLE:
             yield from self._rights()
+            if self.source.finds_people:
+                yield from PeopleChecks("", self.network, self.source).check()
         if self.source.finds_domains:
             yield from self._synchronized(outcome)
 
@@ -83,9 +86,8 @@ class SourceChecks(DomainChecks):
 
     def _rights(self) -> Iterator[Finding]:
         """Yield a warning if the account of a database may do more than read."""
-        name = f"the database of the source {self.source.name}"
         seconds = min(self.network.timeout, self.source.timeout)
-        with closing(ForeignDatabase(self.source.uri, seconds, name)) as database:
+        with closing(ForeignDatabase(self.source.uri, seconds)) as database:
             try:
                 rights = database.privileges()
             except AutomxError as error:

@@ -16,7 +16,8 @@ from sqlalchemy import Connection, Engine, event, exc, text
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from automx.database import Session, engine_options
-from automx.database.outages import reason, report_unreadable_answers
+from automx.database.advice import advised_reason
+from automx.database.outages import report_unreadable_answers
 from automx.database.sqlitefile import drop_stale_connections, read_any_text
 from automx.database.turns import Turns
 from automx.database.uris import driver_errors, read_only_uri
@@ -59,10 +60,11 @@ class Answer(NamedTuple):
 class ForeignDatabase:
     """A database that is only read. Safe for threads; it is connected to when it is first asked.
 
-    ``seconds`` is how long an answer may take in all. ``name`` is that of the database in the log.
+    ``seconds`` is how long an answer may take in all. ``name`` is that of the database in the log;
+    without it, the log does not have that the database is away.
     """
 
-    def __init__(self, uri: str, seconds: float, name: str) -> None:
+    def __init__(self, uri: str, seconds: float, name: str = "") -> None:
         self._uri = uri
         self._seconds = seconds
         self._name = name
@@ -88,7 +90,7 @@ class ForeignDatabase:
         except exc.DBAPIError as error:
             raise self._error(error, values) from error
         except exc.SQLAlchemyError as error:
-            raise DatabaseError(cause=f"database: {reason(error)}") from error
+            raise DatabaseError(cause=f"database: {advised_reason(error)}") from error
         except DatabaseError as error:
             # A text in a row that is none: the next row may be a good one.
             if isinstance(error.__cause__, UnicodeError):
@@ -131,7 +133,7 @@ class ForeignDatabase:
             return self._turns
 
     def _error(self, error: exc.DBAPIError, values: Mapping[str, str]) -> AutomxError:
-        cause = f"database: {reason(error)}"
+        cause = f"database: {advised_reason(error)}"
         if self.is_away or error.connection_invalidated or not _is_of_statement(error):
             return DatabaseError(cause=cause)
         is_ascii = all(value.isascii() for value in values.values())

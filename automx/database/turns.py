@@ -62,7 +62,7 @@ class Turns:
 
     ``seconds`` is how long a transaction may wait for the database in all. Connections of the
     engine that are made outside of a turn have no limit. ``name`` is that of the database in the
-    log.
+    log; without it, the log does not have that the database is away.
     """
 
     def __init__(self, engine: Engine, seconds: float, name: str = "the database") -> None:
@@ -205,13 +205,15 @@ class Turns:
             return
         if not self._is_away:
             self._is_away = True
-            log.error("%s is away: %s", self._name, cause)
+            if self._name:
+                log.error("%s is away: %s", self._name, cause)
         self._wake_prober()
 
     def _note_answer(self) -> None:
         if self._is_away:
             self._is_away = False
-            log.warning("%s is back", self._name)
+            if self._name:
+                log.warning("%s is back", self._name)
 
     def _wake_prober(self) -> None:
         if self._prober is None or not self._prober.is_alive():  # a fork leaves it behind

@@ -16,34 +16,39 @@ from automx.errors import SettingsError
 from automx.sources import presets
 from automx.sources.found import SourceError
 
+# What directories say (RFC 4511, appendix A), and what to do about it.
+_ADVICE = {
+    "invalidCredentials": "see bind_user and bind_password",
+    "password is mandatory": "bind_password is missing",
+    "noSuchObject": "see search_base, and what bind_user may read",
+    "invalidDNSyntax": "see search_base: a name such as o=domains,dc=example,dc=com",
+    "invalid filter": "see search_filter: a filter such as (objectClass=mailDomain)",
+    "insufficientAccessRights": "let bind_user read below search_base",
+    "Connection refused": "see that the directory runs, and host and port of uri",
+    "ssl wrapping": "see uri: ldaps:// is for the port with TLS, usually 636",
+}
+
 _NO_ROW = -1  # in place of the id of a row of ``ldapserver``
 
 
 def records(source: SourceSettings, settings: DirectorySettings) -> Iterator[Mapping[str, object]]:
     """Yield the records of the entries, and those of their aliases. Raises SourceError."""
     names = presets.search(source).attributes
-    return (record for entry in _entries(source, settings) for record in _of_entry(entry, names))
+    entries = _entries(source, settings)
+    found = [record for entry in entries for record in _of_entry(entry, names)]
+    if entries and not found:
+        raise SourceError(
+            cause=f"none of {len(entries)} entries shows the attribute {names['domain']}: see"
+            " attributes, and what bind_user may read"
+        )
+    return iter(found)
 
 
 def _entries(source: SourceSettings, settings: DirectorySettings) -> list[Any]:
     """Return the entries that the first host gives that answers. Raises SourceError."""
     search = presets.search(source)
     end = deadline.after(source.timeout)
-    try:
-        server = LdapServer(
-            id=_NO_ROW,
-            hosts=read_hosts(source.uri),
-            port=0,
-            use_ssl=False,
-            search_bases=read_bases(source.search_base),
-            search_filter=search.search_filter,
-            attr_uid="",
-            attr_cn="",
-            bind_user=source.bind_user,
-            bind_password=source.bind_password,
-        )
-    except ValueError as error:
-        raise SourceError(cause="uri or search_base: expected hosts, and bases") from error
+    server = _server(source, search)
     try:
         access = credentials(server, settings, tls_context(settings))
     except SettingsError as error:
@@ -71,7 +76,41 @@ def _entries(source: SourceSettings, settings: DirectorySettings) -> list[Any]:
             troubles.append(f"{target}: {error}")
         finally:
             connection.close()
-    raise SourceError(cause="; ".join(troubles))
+    raise SourceError(cause=_advised("; ".join(troubles)))
+
+
+def _server(source: SourceSettings, search: presets.Search) -> LdapServer:
+    """Return the directory of a source as a row. Raises SourceError."""
+    try:
+        hosts_ = read_hosts(source.uri)
+    except ValueError as error:
+        raise SourceError(
+            cause=f"uri: {error} is no host of a directory, such as ldaps://ldap.example.com"
+        ) from error
+    try:
+        return LdapServer(
+            id=_NO_ROW,
+            hosts=hosts_,
+            port=0,
+            use_ssl=False,
+            search_bases=read_bases(source.search_base),
+            search_filter=search.search_filter,
+            attr_uid="",
+            attr_cn="",
+            bind_user=source.bind_user,
+            bind_password=source.bind_password,
+        )
+    except ValueError as error:
+        text = "search_base: expected a base, or several with semicolons between them"
+        raise SourceError(cause=text) from error
+
+
+def _advised(trouble: str) -> str:
+    """Return a trouble with the keys of the source that may be wrong."""
+    for word, advice in _ADVICE.items():
+        if word in trouble:
+            return f"{trouble}; {advice}"
+    return trouble
 
 
 def _of_entry(entry: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[dict[str, object]]:

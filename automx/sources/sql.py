@@ -19,9 +19,9 @@ from automx.database import (
     driver_errors,
     read_any_text,
     read_only_uri,
-    reason,
     report_unreadable_answers,
 )
+from automx.database.advice import advised_reason
 from automx.errors import AutomxError
 from automx.sources import presets
 from automx.sources.found import COLUMNS, SourceError
@@ -52,12 +52,12 @@ def _rows(source: SourceSettings) -> tuple[Sequence[str], list[Any]]:
         raise SourceError(cause=error.reason.replace("db_uri", "uri")) from error
     read_any_text(engine)
     report_unreadable_answers(engine)
-    turns = Turns(engine, source.timeout, f"the database of the source {source.name}")
+    turns = Turns(engine, source.timeout, name="")
     try:
         with closing(turns), Session(engine, turns) as session:
             return _fetch(session.connection(), presets.query(source))
     except exc.SQLAlchemyError as error:
-        raise SourceError(cause=f"database: {reason(error)}") from error
+        raise SourceError(cause=f"database: {advised_reason(error)}") from error
     except AutomxError as error:
         raise SourceError(cause=error.reason) from error
     finally:

@@ -4,6 +4,7 @@ Which of them it is, the text itself tells. In a plain list, what follows ``#`` 
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 
 from automx import csvfile
@@ -25,9 +26,12 @@ def records(data: bytes, what: str) -> Iterator[Mapping[str, object]]:
         except SeedError as error:
             raise SourceError(cause=str(error)) from error
         return
-    for line in _text(data, what).splitlines():
-        if name := line.partition("#")[0].strip():
-            yield {"domain": name}
+    lines = (line.partition("#")[0].strip() for line in _text(data, what).splitlines())
+    names = [name for name in lines if name]
+    if names and re.search("[,;\t]", names[0]):
+        text = "CSV needs a head with a column domain, a list has one name on each line"
+        raise SourceError(cause=f"{what}: {text}")
+    yield from ({"domain": name} for name in names)
 
 
 def _csv(data: bytes, what: str) -> Iterator[Mapping[str, object]]:

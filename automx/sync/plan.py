@@ -104,6 +104,8 @@ class _Planner:
         self._read_items({*changing, *(self._made.kept)}, models)
         self._plan_changes(wanted, changing, models)
         self._plan_new(new, active, models)
+        if not new:
+            self._check_defaults()
         self._made.plan.names = self._names()
         return self._made
 
@@ -276,6 +278,15 @@ class _Planner:
             made.plan.warnings.append(
                 f"{some}: no mail server; servers or like of [source.{self._source.name}] gives one"
             )
+
+    def _check_defaults(self) -> None:
+        """Warn of settings that name no row before a new domain needs them."""
+        if all(each.provider or each.like or each.alias_of for each in self._found.values()):
+            return
+        try:
+            self._defaults.of_new()
+        except AutomxError as error:
+            self._made.plan.warnings.append(f"new domains cannot be added: {error.reason}")
 
     def _copy(self, label: str, models: Mapping[str, str]) -> Item | None:
         """Return the members that a domain gets: those of its model, or of a new domain.
