@@ -55,11 +55,12 @@ def advised_reason(error: exc.SQLAlchemyError) -> str:
     Neither password nor statement are in it.
     """
     driver = getattr(error, "orig", None)
+    code: object = getattr(driver, "sqlstate", None)
     match getattr(driver, "args", ()):
-        case (int() as code, str() as said):  # PyMySQL
-            text = f"{' '.join(said.split())} ({code})"
+        case (int() as number, str() as said):  # PyMySQL
+            code, text = number, f"{' '.join(said.split())} ({number})"
         case _:
-            code, text = getattr(driver, "sqlstate", None), _LINE.sub("", reason(error))
+            text = _LINE.sub("", reason(error))
     text = text.partition(_REPEATED)[0]
     advice = _BY_CODE.get(code) or next(
         (advice for part, advice in _BY_TEXT.items() if part in text), ""
