@@ -266,7 +266,8 @@ class Primary:
         except (OSError, EOFError, dns.exception.DNSException) as error:
             self.close()
             text = _reason(error)
-            if isinstance(error, dns.tsig.PeerBadKey) and not is_query:  # Knot, if its acl refuses
+            is_update = messages[0].opcode() == dns.opcode.UPDATE
+            if isinstance(error, dns.tsig.PeerBadKey) and is_update:  # Knot, if its acl refuses
                 text = f"refuses the update (BADKEY); {_NO_RIGHT}"
             raise ZoneError(cause=f"{self._settings.server}: {text}") from error
 
