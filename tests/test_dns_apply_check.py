@@ -93,7 +93,9 @@ def test_a_name_server_that_knows_another_secret_is_told(
         )["findings"]
         if each["subject"] == f"127.0.0.1:{server.port}"
     ]
-    assert text == f"{subject}: the secret of the key is another one there (BADSIG)"
+    assert (
+        text == f"{subject}: the secret of the key is another one there (BADSIG): see zone_secret"
+    )
 
 
 @pytest.mark.parametrize("missing", ["AUTOMX_ZONE_KEY", "AUTOMX_ZONE_SECRET"])
