@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from operator import attrgetter
 from threading import Lock
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cachetools import TTLCache, cachedmethod
 
@@ -21,12 +21,14 @@ from automx import deadline
 from automx.address import EmailAddress, is_loopback, names_for
 from automx.config import DirectorySettings, SourceSettings
 from automx.directory.connection import Credentials, Host, HostError, TlsMode
-from automx.directory.database import PeopleDatabase
 from automx.directory.hoststate import Attempt, Clock, HostState, share
 from automx.directory.lookups import Lookups, Places
 from automx.directory.person import DirectoryError, Person, usable
 from automx.directory.row import LdapServer
 from automx.errors import SettingsError
+
+if TYPE_CHECKING:
+    from automx.directory.database import PeopleDatabase
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +94,7 @@ class Directories:
         self._lock = Lock()
         self._directories: dict[int, _Directory] = {}
         self._places = Places()
-        self._databases = {
-            source.name: PeopleDatabase(source, self._places, now) for source in self._sources
-        }
+        self._databases = _people_databases(self._sources, self._places, now)
         self._people: TTLCache[tuple[LdapServer, str], Person | None]
         self._people = TTLCache(settings.cache_size, settings.cache_seconds, now)
         # The system's authorities are loaded when they are needed; a wrong file is reported now.
@@ -160,6 +160,17 @@ class Directories:
         if self._context is None:
             self._context = tls_context(self.settings)
         return self._context
+
+
+def _people_databases(
+    sources: Sequence[SourceSettings], places: Places, now: Clock
+) -> dict[str, "PeopleDatabase"]:
+    """Return the people of each source by its name."""
+    if not sources:
+        return {}
+    from automx.directory.database import PeopleDatabase  # few workers need its memory
+
+    return {source.name: PeopleDatabase(source, places, now) for source in sources}
 
 
 def source_of_people(
