@@ -29,6 +29,7 @@ from automx.database import (
     file_of,
     file_to_make,
     is_in_memory,
+    poolers,
     reason,
     require_file,
     url_of,
@@ -318,7 +319,9 @@ def _connection(db_uri: str, *, lock: bool = False) -> Iterator[Connection]:
 def _engine(url: URL, *, lock: bool) -> Engine:
     """Return an engine without a time limit for statements: an index over many rows takes long."""
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5})
+        engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5})
+        poolers.without_limit(engine)
+        return engine
     engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": LOCK_SECONDS})
 
     @event.listens_for(engine, "connect")

@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.pool import QueuePool
 
 from automx import deadline
+from automx.database import poolers
 from automx.database.outages import (
     is_closed,
     is_conflict,
@@ -245,6 +246,7 @@ def create_engine(db_uri: str) -> Engine:
         engine = sqlalchemy.create_engine(existing_file_uri(db_uri), **engine_options(db_uri))
     read_any_text(engine)
     report_unreadable_answers(engine)
+    poolers.without_limit(engine)
     return engine
 
 

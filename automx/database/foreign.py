@@ -15,7 +15,7 @@ import sqlalchemy
 from sqlalchemy import Connection, Engine, event, exc, text
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from automx.database import Session, engine_options
+from automx.database import Session, engine_options, poolers
 from automx.database.advice import advised_reason
 from automx.database.outages import report_unreadable_answers
 from automx.database.sqlitefile import drop_stale_connections, read_any_text
@@ -160,8 +160,12 @@ def _engine(uri: str, seconds: float) -> Engine:
     return engine
 
 
-def _only_read(connection: Any, _: ConnectionPoolEntry) -> None:
+def _only_read(connection: Any, record: ConnectionPoolEntry) -> None:
     """Let a connection refuse to write. The file of SQLite is opened for reading only, too."""
+    if poolers.is_pooled(record):
+        connection.autocommit = False  # a SET would stay with a connection of others
+        connection.read_only = True
+        return
     if isinstance(connection, sqlite3.Connection):
         statements = ["PRAGMA query_only = ON"]
     elif type(connection).__module__.startswith(("psycopg", "pg8000", "asyncpg")):

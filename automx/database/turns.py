@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Dialect, Engine, event, exc
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from automx import deadline
+from automx.database import poolers
 from automx.database.outages import is_locked, is_of_driver, unreadable
 from automx.errors import DatabaseError
 
@@ -144,7 +145,10 @@ class Turns:
     def lengthen(self, turn: Turn, connection: Connection) -> None:
         """Let each statement of a turn take CHANGE_SECONDS, from now on."""
         statement = _limit_statement(connection.dialect, CHANGE_SECONDS)
-        if statement and not self._is_in_memory:
+        if connection.dialect.name == "postgresql" and statement:
+            # Behind a pooler, the limit would stay with a connection of others.
+            connection.exec_driver_sql(statement.replace("SET", "SET LOCAL", 1))
+        elif statement and not self._is_in_memory:
             turn.is_spoiled = True
             connection.exec_driver_sql(statement)
         turn.deadline = _NEVER
@@ -230,14 +234,20 @@ class Turns:
                 self._turns.add(turn)
                 self._wake_watchdog()
             self._local.turn = turn
+            is_answered = self._is_sqlite  # also by an error, unless the file is locked
             with contextlib.suppress(Exception), self.engine.connect() as connection:
-                if self._is_sqlite:  # to connect proves nothing
-                    connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
+                # To connect proves nothing: the file is not read, a pooler has no server.
+                query = "SELECT count(*) FROM sqlite_master" if self._is_sqlite else "SELECT 1"
+                connection.exec_driver_sql(query)
+                is_answered = True
+            if not is_answered:
+                for made in turn.sockets:
+                    made.close()
             if self._is_closed:  # meanwhile
                 self.engine.dispose()
             with self._lock:
                 self._turns.discard(turn)
-                if turn.is_away:
+                if turn.is_away or not is_answered:
                     continue
                 self._note_answer()
                 self._prober = None
@@ -326,17 +336,29 @@ class Turns:
             self._connecting.release()
 
     def _set_up(self, dialect: Dialect, connection: Any, record: ConnectionPoolEntry) -> None:
-        """Let the server itself break off a statement: it would work on after it is given up."""
+        """Let the server itself break off a statement: it would work on after it is given up.
+
+        Behind a pooler, the role has such a limit. A pooler accepts connections also while its
+        server is away: that is noticed here.
+        """
         record.info["is_checked"] = True
-        # A little earlier than the watchdog, which takes the database for silent.
-        if statement := _limit_statement(dialect, 0.9 * self.seconds):
-            has_transactions = getattr(connection, "autocommit", None) is False
-            if has_transactions:
-                connection.autocommit = True
-            with contextlib.closing(connection.cursor()) as cursor:
-                cursor.execute(statement)
-            if has_transactions:
-                connection.autocommit = False
+        has_transactions = getattr(connection, "autocommit", None) is False
+        if has_transactions:
+            connection.autocommit = True
+        try:
+            # A little earlier than the watchdog, which takes the database for silent.
+            statement = _limit_statement(dialect, 0.9 * self.seconds)
+            if statement and not poolers.recognize(connection, record):
+                with contextlib.closing(connection.cursor()) as cursor:
+                    cursor.execute(statement)
+        except Exception as error:
+            _close_socket(connection, record)
+            if (turn := self._turn()) is not None:
+                with self._lock:
+                    self._mark_away(turn, " ".join(str(error).split()))
+            raise
+        if has_transactions:
+            connection.autocommit = False
 
     def _check_out(self, connection: Any, record: ConnectionPoolEntry, _: object) -> None:
         """Watch a connection of the pool."""

@@ -64,6 +64,7 @@ def create() -> Response:
     accounts.check_usable(session, token, now)
     # All that can fail comes before the account is made.
     accounts.check_domain(session, token)
+    session.close()  # two connections at once could make requests wait for each other
     try:
         found = found_config(token.domain)
     except BadRecordError:  # the account can be used all the same, by typing the servers
