@@ -8,7 +8,7 @@ in the order of commits.
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from time import monotonic
 
@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from automx.cache import EVERYTHING, ConfigCache, RowKey
 from automx.database import Session, is_closed, is_kept_waiting, is_lost, reason
+from automx.database.reading import Reading
 from automx.errors import DatabaseError, TurnError
 from automx.models import ChangeCount, ChangeLog
 
@@ -125,13 +126,15 @@ def _newest_rows(session: Session) -> Iterator[None]:
 class Follower:
     """Lets the cache of this process forget what was changed. Safe for threads.
 
-    ``open_session`` is called by a thread of its own, once a second. While the database is away,
-    the cache is left as it is; afterwards, the log tells what was changed meanwhile.
+    A thread of its own reads the log once a second, from the database that look-ups read. While it
+    is away, the cache is left as it is; afterwards, the log tells what was changed meanwhile. A
+    replica that comes back may be behind of the log that was read instead: then all is forgotten.
     """
 
-    def __init__(self, open_session: Callable[[], Session], cache: ConfigCache) -> None:
-        self._open_session = open_session
+    def __init__(self, reading: Reading, cache: ConfigCache) -> None:
+        self._reading = reading
         self._cache = cache
+        self._returns = 0  # of the replica, at the last look
         self._number: int | None = None  # None until the log was read once
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -169,7 +172,9 @@ class Follower:
 
     def _ask(self) -> float:
         """Read what is new in the log and forget it; return the seconds until the next time."""
-        session = self._open_session()
+        returns, session = self._reading.returns, self._reading.session()
+        if returns != self._returns:
+            self._number, self._returns = None, returns
         try:
             with session:
                 number, changed = self._read(session)

@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from automx import config, create_app
 from automx.migrations import upgrade
 from automx.views.http import PARTS
-from automx.views.session import TURNS, db
+from automx.views.session import REPLICA_TURNS, TURNS, db
 
 pytest_plugins = [
     "tests.apikeys",
@@ -90,7 +90,8 @@ def make_app(database: Path) -> Iterator[Callable[..., Flask]]:
         parts = app.extensions[PARTS]
         if parts.follower:
             parts.follower.close()
-        for part in (parts.directories, parts.backends, parts.limits, app.extensions[TURNS]):
+        turns = [app.extensions[name] for name in (TURNS, REPLICA_TURNS) if name in app.extensions]
+        for part in (parts.directories, parts.backends, parts.limits, *turns):
             part.close()
         with app.app_context():
             for engine in db.engines.values():

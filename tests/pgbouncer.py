@@ -2,28 +2,35 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.processes import Running, free_port, listens, program, running
+from tests.processes import REPOSITORY, Running, free_port, listens, program, running
 
-# Each setting that differs from Debian's is told in docs/scaling.md, but for sizes and paths.
-CONFIGURATION = """\
-[databases]
-* = host={server}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = trust
-auth_file = {folder}/users
-pool_mode = transaction
-default_pool_size = {sessions}
-server_login_retry = 1
-"""
+PAGE = REPOSITORY / "docs" / "scaling.md"
+# In the file of the page: all databases, no passwords, a private port and folder.
+CHANGES = {
+    "automx = host=127.0.0.1": "* = host={server}",
+    "listen_addr = *": "listen_addr = 127.0.0.1\nunix_socket_dir =",
+    "listen_port = 6432": "listen_port = {port}",
+    "auth_type = scram-sha-256": "auth_type = trust",
+    "/etc/pgbouncer": "{folder}",
+    "default_pool_size = 20": "default_pool_size = {sessions}",
+    "max_client_conn = 2000": "max_client_conn = 200",
+}
+
+
+def configuration(**values: object) -> str:
+    """Return the file of docs/scaling.md, changed for an instance of a test."""
+    [text] = re.findall(r"```ini pgbouncer\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    for before, after in CHANGES.items():
+        assert before in text
+        text = text.replace(before, after.format(**values))
+    return text
 
 
 @contextlib.contextmanager
@@ -39,9 +46,9 @@ def running_pgbouncer(
     # Other users can reach it, unlike the folders of pytest.
     with tempfile.TemporaryDirectory(prefix="automx-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        (folder / "users").write_text('"postgres" ""\n"web" ""\n')
-        values = {"server": server, "port": port, "folder": folder, "sessions": sessions}
-        (folder / "pgbouncer.ini").write_text(CONFIGURATION.format(**values))
+        (folder / "userlist.txt").write_text('"postgres" ""\n"web" ""\n')
+        text = configuration(server=server, port=port, folder=folder, sessions=sessions)
+        (folder / "pgbouncer.ini").write_text(text)
         command = [program("pgbouncer", "pgbouncer"), str(folder / "pgbouncer.ini")]
         if os.geteuid() == 0:  # PgBouncer refuses to run as root
             shutil.chown(folder, "postgres", "postgres")

@@ -75,9 +75,9 @@ OUTAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: path.write_bytes(b"This is not a database." * 100),
         "database: file is not a database",
     ),
-    "newer": (
-        lambda path: change(path, "UPDATE automx_version SET version_num = '9999'"),
-        "the database schema belongs to a newer automx: install that version",
+    "older": (
+        lambda path: change(path, "UPDATE automx_version SET version_num = '0001'"),
+        "the database schema is older than this automx: run automx db upgrade",
     ),
     "of automx2": (
         lambda path: change(path, "DROP TABLE automx_version"),
@@ -118,8 +118,18 @@ def test_a_process_is_ready_as_soon_as_its_database_is(
     database.write_bytes(content)
     assert client.get("/readyz").status_code == 200
     assert client.get("/").status_code == 200
-    execute("UPDATE automx_version SET version_num = '0000'")
+    execute("UPDATE automx_version SET version_num = '0001'")
     assert client.get("/readyz").status_code == 503
+
+
+@pytest.mark.usefixtures("example")
+def test_a_process_goes_on_and_stays_ready_when_a_newer_automx_has_upgraded_the_database(
+    client: FlaskClient, execute: Execute
+) -> None:
+    execute("UPDATE automx_version SET version_num = '9999'; CREATE TABLE later (id INTEGER);")
+    assert client.get("/readyz").text == "ready\n"
+    assert client.get("/").status_code == 200
+    assert client.get("/v1.1/example.com").status_code == 200
 
 
 def test_probes_are_logged_at_level_debug_unless_they_fail(

@@ -21,6 +21,7 @@ from automx.accounts.keystates import KeyStates
 from automx.backends import Backends
 from automx.check import check_domains, load_targets
 from automx.check.accounts import check_accounts
+from automx.check.database import check_database
 from automx.check.finding import Finding, Level
 from automx.check.network import Network
 from automx.check.repair import repair
@@ -134,6 +135,7 @@ def _examine(
     settings = context.settings
     report.found[""] += check_settings(settings, network.now)
     with context.session() as session:
+        report.found[""] += check_database(session, settings)
         report.found[""] += check_rows(session)
         report.found[""] += check_states(session, settings, network.now)
         targets = load_targets(session, domains)

@@ -243,6 +243,10 @@ class Settings:
     `$STATE_DIRECTORY` (set by systemd), else in `$XDG_DATA_HOME/automx`, else in
     `~/.local/share/automx`.
 
+    db_read_uri: A read replica of the database, from which look-ups of domains are read; all else
+    is read from and written to `db_uri`. While the replica does not answer, look-ups are read
+    there, too. See [scaling](scaling.md#a-read-replica).
+
     db_timeout: How long a request may wait for the database, in seconds, at most 60; then the
     client is asked to try again later. Commands have no limit. See
     [a database that does not answer](database.md#a-database-that-does-not-answer).
@@ -292,6 +296,9 @@ class Settings:
     """
 
     db_uri: str = setting("db_uri", values.db_uri, secret=True, show=values.without_password)
+    db_read_uri: str = setting(
+        "db_read_uri", values.replica_uri, secret=True, show=values.without_password
+    )
     db_timeout: float = setting("db_timeout", values.call_seconds, "3")
     db_echo: bool = setting("db_echo", values.boolean, "no")
     loglevel: str = setting("loglevel", _log_level, "WARNING")
@@ -361,6 +368,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         missing = "signing_certificate" if values.get("signing_key") else "signing_key"
         raise SettingsError(f"{missing} is missing: profiles are signed with both")
     made = make(**values)
+    if made.db_read_uri and _kind(made.db_read_uri) != _kind(made.db_uri):
+        raise SettingsError("db_read_uri and db_uri name databases of two kinds")
     of_zone = {
         name.removeprefix("zone_"): key
         for name, key in KEYS.items()
@@ -395,6 +404,11 @@ def make(**values: object) -> Settings:
     own = groups.pop("")
     types: dict[str, Any] = {item.name: item.type for item in fields(Settings)}
     return Settings(**own, **{name: types[name](**group) for name, group in groups.items()})
+
+
+def _kind(db_uri: str) -> str:
+    """Return what kind of database a URI names."""
+    return db_uri.partition(":")[0].partition("+")[0].replace("mariadb", "mysql")
 
 
 def default_db_uri(environ: Mapping[str, str]) -> str:

@@ -326,6 +326,13 @@ def db_uri(text: str) -> str:
     return f"{drivers.get(scheme, scheme)}://{rest}"
 
 
+def replica_uri(text: str) -> str:
+    """Return the URI of a replica, as db_uri(); it may be empty."""
+    if text.startswith("sqlite"):
+        raise ValueError("a URI of PostgreSQL or MariaDB: a file of SQLite has no replica")
+    return db_uri(text) if text else ""
+
+
 def shown(value: object) -> str:
     """Return a value as the file would hold it."""
     if isinstance(value, bool):

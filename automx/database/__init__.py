@@ -232,6 +232,15 @@ class Session:
             if turn and self.turns:
                 self.turns.end(turn)
 
+    def refuses_to_write(self) -> bool:
+        """Return whether the server takes no changes, as a replica does."""
+        variable = {"postgresql": "transaction_read_only", "mysql": "read_only"}
+        name = variable.get(self.engine.dialect.name.replace("mariadb", "mysql"))
+        if name is None:
+            return False
+        query = f"SHOW {name}" if name.startswith("t") else f"SELECT @@{name}"
+        return self.connection().exec_driver_sql(query).scalar() in {"on", 1}
+
     def in_transaction(self) -> bool:
         """Return whether a transaction is open."""
         return self._connection is not None

@@ -63,10 +63,18 @@ class Turns:
 
     ``seconds`` is how long a transaction may wait for the database in all. Connections of the
     engine that are made outside of a turn have no limit. ``name`` is that of the database in the
-    log; without it, the log does not have that the database is away.
+    log; without it, the log does not have that the database is away. Without ``looks_first``,
+    connections are not tried before they are used.
     """
 
-    def __init__(self, engine: Engine, seconds: float, name: str = "the database") -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        seconds: float,
+        name: str = "the database",
+        *,
+        looks_first: bool = True,
+    ) -> None:
         self.seconds = seconds
         self._name = name
         self.engine = engine
@@ -85,8 +93,10 @@ class Turns:
         self._is_idle = False
         self._connecting = threading.BoundedSemaphore(_CONNECTING)
         self._local = threading.local()
+        self.returns = 0  # how often the database was away and came back
         self.watch(engine)
-        event.listen(engine, "checkout", self._look_if_alive)
+        if looks_first:
+            event.listen(engine, "checkout", self._look_if_alive)
 
     def watch(self, engine: Engine) -> None:
         """Let turns use another engine for the same kind of database as well.
@@ -215,6 +225,7 @@ class Turns:
 
     def _note_answer(self) -> None:
         if self._is_away:
+            self.returns += 1  # first: who sees the next line sees this
             self._is_away = False
             if self._name:
                 log.warning("%s is back", self._name)

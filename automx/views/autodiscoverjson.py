@@ -1,6 +1,7 @@
 """Autodiscover in JSON, which gives the URL of a protocol; no standard of it is published."""
 
 import json
+from functools import partial
 
 from flask import Blueprint, Response, request
 
@@ -10,7 +11,6 @@ from automx.errors import AddressError, BadRequestError, UnknownDomainError
 from automx.formats import autodiscover
 from automx.views.failure import Failure, handler
 from automx.views.http import asked_config, host_name, parts, personal_document
-from automx.views.session import current_session
 
 blueprint = Blueprint("autodiscoverjson", __name__)
 
@@ -49,11 +49,12 @@ def _known_host(domain: str) -> str:
 
 
 def _is_autodiscover(host: str) -> bool:
-    domain = host.removeprefix("autodiscover.")
+    name = host.removeprefix("autodiscover.")
     try:
-        return domain != host and lookup.names(current_session(), parse_domain(domain))
+        domain = parse_domain(name)
     except AddressError:
         return False
+    return name != host and parts().reading.read(partial(lookup.names, domain=domain))
 
 
 def error_document(failure: Failure) -> Response:

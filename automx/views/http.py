@@ -1,9 +1,10 @@
 """Parts of requests and responses that all protocols share: arguments, body, host name, caching."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
@@ -18,7 +19,7 @@ from automx.backends import Backends
 from automx.cache import MAX_AGE, ConfigCache, FoundConfig
 from automx.changelog import Follower
 from automx.config import Settings
-from automx.database import Session, is_lost, outage
+from automx.database.reading import Reading
 from automx.directory.person import NOBODY, Person
 from automx.directory.pool import Directories, Directory
 from automx.errors import AddressError, BadRequestError, UnknownDomainError
@@ -42,12 +43,12 @@ _HOST_PREFIX = re.compile(r"\A(?:autoconfig|autodiscover|ua-auto-config)\.")
 class Parts:
     """What an application is made of.
 
-    ``reading`` makes a session for single queries. ``follower`` is None if nothing is remembered
-    that others change, ``signer`` if profiles are not signed.
+    ``follower`` is None if nothing is remembered that others change, ``signer`` if profiles are not
+    signed.
     """
 
     settings: Settings
-    reading: Callable[[], Session]
+    reading: Reading
     cache: ConfigCache
     follower: Follower | None
     directories: Directories
@@ -83,21 +84,7 @@ class Parts:
         return replace(person, login_name=found.config.special_login(person.login_name, address))
 
     def _look_up(self, domain: str) -> FoundConfig:
-        try:
-            try:
-                return self._read(domain)
-            except Exception as error:
-                if not is_lost(error):
-                    raise
-            return self._read(domain)  # by now, the pool has no other connection that is as old
-        except Exception as error:
-            if (found := outage(error)) is not None:
-                raise found from error
-            raise
-
-    def _read(self, domain: str) -> FoundConfig:
-        with self.reading() as session:
-            return find(session, domain, self.cache.rows)
+        return self.reading.read(partial(find, domain=domain, memory=self.cache.rows))
 
 
 def parts() -> Parts:

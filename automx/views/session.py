@@ -1,6 +1,5 @@
 """The session of a request, on an engine of Flask-SQLAlchemy."""
 
-from collections.abc import Callable
 from functools import partial
 
 from flask import Flask, current_app, g, has_app_context
@@ -19,29 +18,34 @@ from automx.database import (
     reading_options,
     report_unreadable_answers,
 )
+from automx.database.reading import Reading, turns_of_replica
 from automx.migrations import create_in_memory
 from automx.models import metadata
 
 db = SQLAlchemy(metadata=metadata)
 
 TURNS = "automx.turns"  # the key of the Turns in app.extensions
-_READING = "reading"  # the name of the second engine
+REPLICA_TURNS = "automx.turns.replica"  # that of the replica's, if there is one
+_READING, _REPLICA = "reading", "replica"  # the names of further engines
 
 
-def register(app: Flask, settings: Settings) -> Callable[[], Session]:
+def register(app: Flask, settings: Settings) -> Reading:
     """Let the requests of an application use the database of the settings.
 
-    A database in memory gets its tables now. Return what makes a session for single queries, each
-    of which sees what others have committed before it. Raises SettingsError for a bad ``db_uri``.
+    A database in memory gets its tables now. Return where look-ups are read. Raises SettingsError
+    for a bad ``db_uri`` or ``db_read_uri``.
     """
     db_uri, seconds = settings.db_uri, settings.db_timeout
     app.config["SQLALCHEMY_DATABASE_URI"] = existing_file_uri(db_uri)
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(db_uri, seconds)
     app.config["SQLALCHEMY_ECHO"] = settings.db_echo
+    uris = {_REPLICA: settings.db_read_uri} if settings.db_read_uri else {}
     if not is_in_memory(db_uri):  # which has one connection only
-        options = reading_options(db_uri, seconds)
-        options |= {"url": app.config["SQLALCHEMY_DATABASE_URI"], "echo": settings.db_echo}
-        app.config["SQLALCHEMY_BINDS"] = {_READING: options}
+        uris[_READING] = app.config["SQLALCHEMY_DATABASE_URI"]
+    app.config["SQLALCHEMY_BINDS"] = {
+        name: {**reading_options(uri, seconds), "url": uri, "echo": settings.db_echo}
+        for name, uri in uris.items()
+    }
     with driver_errors(db_uri):
         db.init_app(app)
     with app.app_context():
@@ -50,16 +54,19 @@ def register(app: Flask, settings: Settings) -> Callable[[], Session]:
             drop_stale_connections(engine)
             read_any_text(engine)
             report_unreadable_answers(engine)
-            if engine is not db.engine:
-                turns.watch(engine)
         if is_in_memory(db_uri):
             with db.engine.begin() as connection:
                 create_in_memory(connection)
-        reading = db.engines.get(_READING)
+        primary = partial(_only_session, turns)
+        if _READING in uris:
+            turns.watch(db.engines[_READING])
+            primary = partial(Session, db.engines[_READING], turns, is_reading=True)
+        replica = None
+        if _REPLICA in uris:
+            replica = turns_of_replica(db.engines[_REPLICA], seconds)
+            app.extensions[REPLICA_TURNS] = replica
     app.teardown_appcontext(_close)
-    if reading is None:
-        return partial(_only_session, turns)
-    return partial(Session, reading, turns, is_reading=True)
+    return Reading(primary, replica)
 
 
 def _only_session(turns: Turns) -> Session:

@@ -1,5 +1,6 @@
 """Redirects to calendars and address books (RFC 6764, section 5), and the logo of a provider."""
 
+from functools import partial
 from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, request
@@ -16,10 +17,10 @@ from automx.views.http import (
     asked_domain,
     found_config,
     host_name,
+    parts,
     public_document,
     tell_age,
 )
-from automx.views.session import current_session
 
 blueprint = Blueprint("wellknown", __name__)
 
@@ -67,7 +68,7 @@ def logo() -> Response:
     """Answer with the logo of the provider of ``domain``, by default the one of the host name."""
     name = argument(request.args, "domain")
     domain = parse_domain(name) if name else asked_domain()
-    content_type, body = lookup.logo(current_session(), domain)
+    content_type, body = parts().reading.read(partial(lookup.logo, domain=domain))
     response = public_document(body, content_type)
     # A logo may be SVG, which may hold scripts.
     response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
@@ -77,5 +78,5 @@ def logo() -> Response:
 
 def _is_asked(url: str, host: str, path: str) -> bool:
     """Return whether a URL is the one of the request."""
-    parts = urlsplit(url)
-    return parts.hostname == host and parts.path.rstrip("/") == path.rstrip("/")
+    split = urlsplit(url)
+    return split.hostname == host and split.path.rstrip("/") == path.rstrip("/")

@@ -1,0 +1,194 @@
+"""Two machines with one database: PostgreSQL with a replica, PgBouncer, Redis, nginx in front.
+
+The machines are two ``automx serve`` on two addresses of loopback. The settings, and the lines of
+nginx and PgBouncer that matter, are those of docs/scaling.md.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.databases import Instance
+from tests.pgbouncer import running_pgbouncer
+from tests.processes import (
+    AUTOMX,
+    REPOSITORY,
+    Running,
+    free_port,
+    listens,
+    program,
+    running,
+)
+from tests.redisserver import running_redis
+
+ADDRESSES = ("127.0.0.1", "127.0.0.2")
+PAGE = REPOSITORY / "docs" / "scaling.md"
+
+NGINX = """\
+{user}
+worker_processes 1;
+daemon off;
+pid {folder}/nginx.pid;
+events {{ }}
+http {{
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+{lines}
+}}
+"""
+
+
+def lines_of_nginx(machines: dict[str, str], port: int, folder: Path) -> str:
+    """Return contrib/nginx.conf with the upstream of docs/scaling.md; plain HTTP, at one port."""
+    [upstream] = re.findall(r"```nginx\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    for before, after in machines.items():
+        assert before in upstream
+        upstream = upstream.replace(before, after)
+    text = (REPOSITORY / "contrib" / "nginx.conf").read_text()
+    text = re.sub(r"(?ms)^upstream automx \{.*?^\}\n", lambda _: upstream, text)
+    text = re.sub(r"(?ms)^server \{\n    listen 80;.*?^\}\n", "", text)  # moves all to HTTPS
+    text = re.sub(r"(?m)^ *(ssl_|listen \[::\]).*\n", "", text)
+    text = text.replace("listen 443 ssl", f"listen 127.0.0.1:{port}")
+    return text.replace("/var/log/nginx", str(folder))
+
+
+@contextlib.contextmanager
+def running_replica(primary: Instance) -> Iterator[tuple[Running, Path]]:
+    """Run a replica that follows by streaming; yield it and the folder of its socket."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
+    postgres = str(programs[-1] / "postgres")  # the primary has found it
+    with tempfile.TemporaryDirectory(prefix="automx-", ignore_cleanup_errors=True) as name:
+        folder, as_owner = Path(name), list[str]()
+        if os.geteuid() == 0:
+            shutil.chown(folder, "postgres", "postgres")
+            as_owner = [program("setpriv", "util-linux"), "--reuid=postgres", "--regid=postgres"]
+            as_owner.append("--clear-groups")
+        copy = [str(Path(postgres).with_name("pg_basebackup")), "--checkpoint=fast", "--no-sync"]
+        copy += ["--write-recovery-conf", "--username=postgres", f"--pgdata={folder}/data"]
+        copy.append(f"--host={primary.socket.parent}")
+        subprocess.run([*as_owner, *copy], check=True, capture_output=True, cwd=folder)
+        command = [*as_owner, postgres, "-D", f"{folder}/data", "-c", "fsync=off"]
+        command += ["-c", "listen_addresses=", "-c", f"unix_socket_directories={folder}"]
+        command += ["-c", "max_connections=50", "-c", "hot_standby=on"]
+
+        def ready() -> bool:
+            ask = [*primary.client, f"--host={folder}", "--command=SELECT 1", "postgres"]
+            return subprocess.run(ask, capture_output=True, check=False).returncode == 0
+
+        with running(command, folder / "log", ready=ready, cwd=folder) as started:
+            yield started, folder
+
+
+@dataclass
+class Answer:
+    """What a client got."""
+
+    status: int
+    text: str
+
+
+def ask(
+    url: str,
+    method: str = "GET",
+    *,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+) -> Answer:
+    """Ask as a client, on a connection of its own, at a name that nginx serves."""
+    named = {"Host": "autoconfig.own.example", **(headers or {})}
+    request = urllib.request.Request(url, body, named, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as found:
+            return Answer(found.status, found.read().decode())
+    except urllib.error.HTTPError as error:
+        with error:
+            return Answer(error.code, error.read().decode())
+
+
+@dataclass
+class Machines:
+    """What runs, and where it is asked."""
+
+    url: str  # of nginx
+    own: tuple[str, str]  # the URLs of the machines themselves
+    serving: tuple[Running, Running]
+    env: dict[str, str]  # settings of commands
+    primary: Instance
+    replica: Running
+    database: str
+    pgbouncer_port: int
+    _pgbouncer: contextlib.ExitStack
+
+    def restart_pgbouncer(self) -> None:
+        """Stop PgBouncer and start another one at its port."""
+        self._pgbouncer.close()
+        server = self.primary.socket.parent
+        self._pgbouncer.enter_context(running_pgbouncer(server, 10, self.pgbouncer_port))
+
+    def count(self, table: str) -> int:
+        """Return the number of rows in a table of the primary."""
+        return int(self.primary.sql(f"SELECT count(*) FROM {table}", self.database))
+
+
+@contextlib.contextmanager
+def two_machines(
+    folder: Path, primary: Instance, database: str, settings: dict[str, str]
+) -> Iterator[Machines]:
+    """Run everything for a database of the primary, which is filled; see Machines."""
+    with contextlib.ExitStack() as stack:
+        replica, socket = stack.enter_context(running_replica(primary))
+        redis_port, pgbouncer_port, port = free_port(), free_port(), free_port()
+        stack.enter_context(running_redis(folder, redis_port))
+        pgbouncer = stack.enter_context(contextlib.ExitStack())
+        server = primary.socket.parent
+        _, uri = pgbouncer.enter_context(running_pgbouncer(server, 10, pgbouncer_port))
+        env = {
+            "AUTOMX_CONF": "/dev/null",
+            "AUTOMX_DB_URI": uri.format(user="postgres", database=database),
+            "AUTOMX_DB_READ_URI": f"postgresql://postgres@/{database}?host={socket}",
+            "AUTOMX_RATE_LIMIT_STORAGE": f"redis://127.0.0.1:{redis_port}",
+            "AUTOMX_PROXY_COUNT": "1",
+            **settings,
+        }
+        serving, urls = [], {}
+        for number, address in enumerate(ADDRESSES):
+            own = free_port(address)
+            command = [AUTOMX, "serve", "--host", address, "--port", str(own), "--workers", "1"]
+            started = running(
+                command,
+                folder / f"serve{number}.log",
+                ready=lambda own=own, address=address: listens(own, address),  # type: ignore[misc]
+                env=env,
+            )
+            serving.append(stack.enter_context(started))
+            urls[f"192.0.2.{11 + number}:4243"] = f"{address}:{own}"
+        lines = lines_of_nginx(urls, port, folder)
+        user = "user root;" if os.geteuid() == 0 else ""
+        (folder / "nginx.conf").write_text(NGINX.format(user=user, folder=folder, lines=lines))
+        nginx: list[str | Path] = [program("nginx", "nginx-light"), "-p", folder]
+        nginx += ["-c", folder / "nginx.conf", "-e", "stderr"]
+        ready = running(nginx, folder / "nginx.log", ready=lambda: listens(port))
+        stack.enter_context(ready)
+        own_urls = [f"http://{where}" for where in urls.values()]
+        yield Machines(
+            f"http://127.0.0.1:{port}",
+            (own_urls[0], own_urls[1]),
+            (serving[0], serving[1]),
+            env,
+            primary,
+            replica,
+            database,
+            pgbouncer_port,
+            pgbouncer,
+        )
