@@ -26,7 +26,7 @@ CHANGES = {
 
 def configuration(**values: object) -> str:
     """Return the file of docs/scaling.md, changed for an instance of a test."""
-    [text] = re.findall(r"```ini pgbouncer\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    text: str = re.findall(r"```ini pgbouncer\n(.*?)```", PAGE.read_text(), re.DOTALL)[0]
     for before, after in CHANGES.items():
         assert before in text
         text = text.replace(before, after.format(**values))

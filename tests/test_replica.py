@@ -19,6 +19,7 @@ from automx.check.finding import Finding, Level
 from automx.database import open_session
 from automx.errors import SettingsError
 from automx.seed import populate
+from automx.seeddocument import SAMPLE
 from automx.views.http import PARTS
 from automx.views.session import REPLICA_TURNS
 from tests.databases import Instance, engine_uri
@@ -44,16 +45,10 @@ class Pair:
     def add(self, uri: str, domain: str) -> None:
         """Add a domain to one of the two, with its entry in the log of changes."""
         with open_session(uri) as session:
-            populate(session, {"version": 2, **ROWS, "domains": [{"name": domain}]})
+            populate(session, {**SAMPLE, "domains": [{"name": domain}]})
 
     def sql(self, uri: str, statements: str) -> str:
         return self.instance.sql(statements, make_url(uri).database)
-
-
-ROWS = {
-    "provider": "Other Inc.",
-    "servers": [{"name": "imap.other.example", "port": 993, "type": "imap", "socket_type": "SSL"}],
-}
 
 
 @pytest.fixture(params=["postgresql", "mariadb"])

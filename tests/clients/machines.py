@@ -51,7 +51,7 @@ http {{
 
 def lines_of_nginx(machines: dict[str, str], port: int, folder: Path) -> str:
     """Return contrib/nginx.conf with the upstream of docs/scaling.md; plain HTTP, at one port."""
-    [upstream] = re.findall(r"```nginx\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    upstream: str = re.findall(r"```nginx\n(.*?)```", PAGE.read_text(), re.DOTALL)[0]
     for before, after in machines.items():
         assert before in upstream
         upstream = upstream.replace(before, after)
@@ -164,7 +164,16 @@ def two_machines(
         serving, urls = [], {}
         for number, address in enumerate(ADDRESSES):
             own = free_port(address)
-            command = [AUTOMX, "serve", "--host", address, "--port", str(own), "--workers", "1"]
+            command: list[str | Path] = [
+                AUTOMX,
+                "serve",
+                "--host",
+                address,
+                "--port",
+                str(own),
+                "--workers",
+                "1",
+            ]
             started = running(
                 command,
                 folder / f"serve{number}.log",

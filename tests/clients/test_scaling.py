@@ -17,6 +17,7 @@ from sqlalchemy.engine import make_url
 
 from automx.accounts import tokens
 from automx.database import open_session
+from automx.seeddocument import SAMPLE
 from tests.clients.machines import Answer, Machines, ask, two_machines
 from tests.databases import engine_uri, running_postgresql
 from tests.faults.neighbours import fill
@@ -24,12 +25,7 @@ from tests.processes import AUTOMX, wait_until
 
 LIMIT = 12  # requests for accounts of a client, and of a token
 MAXUSE = 5
-SEED = {
-    "version": 2,
-    "provider": "Other Inc.",
-    "domains": [{"name": "new.example"}],
-    "servers": [{"name": "imap.new.example", "port": 993, "type": "imap"}],
-}
+SEED = {**SAMPLE, "domains": [{"name": "new.example"}]}
 DOCUMENT = "/mail/config-v1.1.xml?emailaddress=a@{}"
 SOURCE = """\
 [source.list]
@@ -51,8 +47,7 @@ def machines(tmp_path: Path) -> Iterator[Machines]:
         with open_session(uri) as session:
             for name, maxuse in (("limited", 0), ("few", MAXUSE), ("many", 0)):
                 now = datetime.now(UTC)
-                values = {"token": name, "maxuse": maxuse, "expiry": "1d"}
-                tokens.add(session, name, "own.example", now=now, **values)
+                tokens.add(session, name, "own.example", now=now, token=name, maxuse=maxuse)
         settings = {
             "AUTOMX_ACCOUNT_RATE_LIMIT": f"{LIMIT} per hour",
             "AUTOMX_DOMAIN_CACHE_SECONDS": "3600",
