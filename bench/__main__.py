@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import click
 
-from bench import accounts, administration, answers, check, frozen, ldap, measurements
+from bench import accounts, administration, answers, check, frozen, ldap, measurements, sync
 from bench.measurements import Bench
 from bench.report import Table
 from bench.rows import DATABASES
@@ -24,6 +24,7 @@ MEASUREMENTS = (
     | accounts.MEASUREMENTS
     | check.MEASUREMENTS
     | administration.MEASUREMENTS
+    | sync.MEASUREMENTS
 )
 FOLDER = REPOSITORY / "var" / "bench"
 

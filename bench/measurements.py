@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import time
 import urllib.error
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -225,14 +225,18 @@ def _seed_and_export(bench: Bench, db_uri: str, count: int) -> dict[str, tuple[f
 
 
 def resources(
-    arguments: list[str], db_uri: str, *, stdin: Path = Path(os.devnull)
+    arguments: list[str],
+    db_uri: str,
+    *,
+    stdin: Path = Path(os.devnull),
+    env: Mapping[str, str] | None = None,
 ) -> tuple[float, float]:
     """Run an automx command; return its seconds and the most memory it had, in MB."""
     started = time.monotonic()
     with stdin.open() as file:
         process = subprocess.Popen(
             [BIN / "automx", *arguments],
-            env={**os.environ, **env_of(db_uri)},
+            env={**os.environ, **env_of(db_uri), **(env or {})},
             stdin=file,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
