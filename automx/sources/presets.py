@@ -7,16 +7,18 @@ from automx.config import SourceSettings
 
 # PostfixAdmin, iRedMail and mailcow have the same tables, and booleans of three kinds: that of
 # PostgreSQL, numbers, and tinyint. In PostfixAdmin, an alias is a row of ``domain``, too.
+# PostgreSQL reads all domains for each alias if they are too many for a NOT IN, and all aliases for
+# each domain if a condition on them, beside the name, makes it expect few.
 _POSTFIXADMIN = """\
-SELECT d.domain AS domain, d.active AS active, a.target_domain AS alias_of
+SELECT d.domain AS domain, d.active AS active,
+       CASE WHEN CAST(a.active AS CHAR(5)) IN ('1', 'true') THEN a.target_domain END AS alias_of
   FROM domain d
-  LEFT JOIN alias_domain a
-    ON a.alias_domain = d.domain AND CAST(a.active AS CHAR(5)) IN ('1', 'true')
+  LEFT JOIN alias_domain a ON a.alias_domain = d.domain
  WHERE CAST(d.backupmx AS CHAR(5)) IN ('0', 'false') AND d.domain <> 'ALL'
 UNION ALL
 SELECT a.alias_domain, a.active, a.target_domain
   FROM alias_domain a
- WHERE a.alias_domain NOT IN (SELECT domain FROM domain)
+ WHERE NOT EXISTS (SELECT 1 FROM domain d WHERE d.domain = a.alias_domain)
 """
 
 _MODOBOA = """\
