@@ -29,7 +29,8 @@ MAX_ADDRESS_OCTETS = 320
 # that grows with the square of their number.
 _MAX_WRITTEN = 512
 
-_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
+_LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
 _ATEXT = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+")  # RFC 5322
 
 
@@ -49,10 +50,9 @@ def parse_domain(text: str) -> str:
             domain = idna.encode(domain, uts46=True, std3_rules=False).decode("ascii").lower()
         except (idna.IDNAError, UnicodeError) as error:
             raise AddressError("The domain name is not valid.") from error
-    labels = domain.split(".")
-    if len(domain) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+    if len(domain) > 253 or not _DOMAIN.fullmatch(domain):
         raise AddressError("The domain name is not valid.")
-    if any(label.startswith("xn--") for label in labels):
+    if "xn--" in domain:
         unicode_domain(domain)
     return domain
 

@@ -16,8 +16,10 @@ COLUMNS = ("domain", "active", "provider", "like", "alias_of")
 
 _LONGEST = 128  # characters of the column ``domain.name``
 _LONGEST_TEXT = 1_000
-_YES = {"1", "true", "t", "yes", "y", "on", "active", "enabled", "\x01"}
-_NO = {"0", "false", "f", "no", "n", "off", "inactive", "disabled", "\x00"}
+_YES = ("1", "true", "t", "yes", "y", "on", "active", "enabled", "\x01")
+_NO = ("0", "false", "f", "no", "n", "off", "inactive", "disabled", "\x00")
+_UNSAID = (None, "")
+_WORDS = dict.fromkeys(_YES, True) | dict.fromkeys(_NO, False)
 
 
 class SourceError(UnavailableError):
@@ -112,9 +114,13 @@ def _read(record: Mapping[str, object]) -> FoundDomain:
     label = parse_domain(_text(record, "domain"))
     if len(label) > _LONGEST:
         raise AddressError
+    is_active = _is_active(record.get("active", True))
+    get = record.get
+    if get("provider") in _UNSAID and get("like") in _UNSAID and get("alias_of") in _UNSAID:
+        return FoundDomain(label, is_active)  # so are most of most sources
     return FoundDomain(
         label,
-        _is_active(record.get("active", True)),
+        is_active,
         _text(record, "provider"),
         _label(record, "like"),
         _label(record, "alias_of"),
@@ -123,7 +129,7 @@ def _read(record: Mapping[str, object]) -> FoundDomain:
 
 def _text(record: Mapping[str, object], column: str) -> str:
     match record.get(column):
-        case None:
+        case None | "":
             return ""
         case str() as text:
             return printable(_cut(text))
@@ -165,8 +171,10 @@ def _label(record: Mapping[str, object], column: str) -> str:
 
 
 def _is_active(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
     text = value.decode("latin-1") if isinstance(value, bytes) else str(value)  # a BIT of MariaDB
-    word = text if text in _YES | _NO else text.strip().lower()
-    if word not in _YES | _NO:
+    word = text if text in _WORDS else text.strip().lower()
+    if word not in _WORDS:
         raise kinds.BadValueError(f"active: expected yes or no, 1 or 0, found {kinds.shown(value)}")
-    return word in _YES
+    return _WORDS[word]
