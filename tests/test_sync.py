@@ -162,6 +162,19 @@ def test_a_second_time_nothing_is_changed(session: Session) -> None:
     assert len(list(audit.entries(session))) == number
 
 
+def test_rows_of_a_source_are_all_found_in_whatever_parts_they_are_read(
+    any_session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{letter}.example" for letter in "abcdefg"]
+    records = [*names[1:], alias(names[0], names[1])]
+    sync(any_session, *records)
+    sync(any_session, *records[1:])  # one is switched off
+    monkeypatch.setattr("automx.sync.rows._ROWS_AT_ONCE", 2)
+    result = sync(any_session, *records[2:])
+    assert [each.name for each in result.plan.plan.changed] == [names[2]]
+    assert not sync(any_session, *records[2:]).plan
+
+
 def test_a_renamed_domain_is_a_new_one_and_the_old_one_is_switched_off(session: Session) -> None:
     sync(session, "old.example", "other.example")
     sync(session, "new.example", "other.example")

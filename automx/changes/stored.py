@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, func, select
+from sqlalchemy import ColumnElement, Integer, bindparam, func, select
 
 from automx import members, rows
 from automx.changes.insertion import insert_rows
@@ -14,7 +14,7 @@ from automx.members import Item
 from automx.models import ORIGINS, metadata
 from automx.seeddocument import Row, detail_rows, page_rows
 
-_ROWS_AT_ONCE = 2_000  # rows that are deleted by one statement
+_ROWS_AT_ONCE = 2_000  # rows that one statement reads or deletes
 _DOMAIN_MEMBERS = ("name", "provider", "ldapserver_id")  # the others are tables of their own
 _COLUMNS = {"provider": "provider_id"}  # of members with another name
 _TABLES = metadata.tables
@@ -42,19 +42,21 @@ def items(
             yield from _items_of(session, kind, chunk)
         return
     wanted = {*ids}
-    for some in chunks(sorted(wanted), KEYS_AT_ONCE):
-        rows_ = session.execute(query.where(_among(key, some)).order_by(key)).mappings()
+    for some in chunks(sorted(wanted), _ROWS_AT_ONCE):
+        rows_ = session.execute(query.where(among(key, some)).order_by(key)).mappings()
         yield from _items_of(session, kind, [row for row in rows_ if row["id"] in wanted])
 
 
-def _among(column: ColumnElement[Any], ids: Sequence[int]) -> ColumnElement[bool]:
+def among(column: ColumnElement[Any], ids: Sequence[int]) -> ColumnElement[bool]:
     """Return the condition for the rows of sorted ids, and perhaps for some between them.
 
-    Most rows of a document have ids in a row: without a parameter for each, queries are faster.
+    Most rows of a document have ids in a row: without naming each, queries are faster.
     """
     if ids and ids[-1] - ids[0] < 2 * len(ids):
         return column.between(ids[0], ids[-1])
-    return column.in_(ids)
+    # As numbers in the statement: a parameter for each takes ten times as long on PostgreSQL.
+    numbers = bindparam("ids", ids, Integer, expanding=True, literal_execute=True, unique=True)
+    return column.in_(numbers)
 
 
 def item(session: Session, kind: str, row_id: int) -> Item | None:
@@ -121,8 +123,8 @@ def disabled(session: Session, ids: Collection[int]) -> set[int]:
     """Return the ids of those of some domains that are off."""
     domain_id = _TABLES["disabled_domain"].c.domain_id
     found: set[int] = set()
-    for some in chunks(sorted(ids), KEYS_AT_ONCE):
-        found.update(session.scalars(select(domain_id).where(_among(domain_id, some))))
+    for some in chunks(sorted(ids), _ROWS_AT_ONCE):
+        found.update(session.scalars(select(domain_id).where(among(domain_id, some))))
     return found
 
 
@@ -135,8 +137,8 @@ def links(session: Session, table: str, ids: Collection[int]) -> dict[int, tuple
     # MariaDB would read all links of a server for a join.
     query = select(domain_id, ids_together(server_id), func.count()).group_by(domain_id)
     texts: dict[int, tuple[str, int]] = {}
-    for some in chunks(sorted(ids), KEYS_AT_ONCE):
-        found = session.execute(query.where(_among(domain_id, some)))
+    for some in chunks(sorted(ids), _ROWS_AT_ONCE):
+        found = session.execute(query.where(among(domain_id, some)))
         texts |= {domain: (text, number) for domain, text, number in found}
     known = _linked(session, table, {text for text, _ in texts.values()})
     linked = {
@@ -290,7 +292,7 @@ def origins(session: Session, kind: str, ids: Collection[int]) -> dict[int, str]
     row_id, origin = ORIGINS[members.TABLES[kind]].columns
     found: dict[int, str] = {}
     wanted = {*ids}
-    for some in chunks(sorted(wanted), KEYS_AT_ONCE):
-        query = select(row_id, origin).where(_among(row_id, some))
+    for some in chunks(sorted(wanted), _ROWS_AT_ONCE):
+        query = select(row_id, origin).where(among(row_id, some))
         found |= {row[0]: row[1] for row in session.execute(query) if row[0] in wanted}
     return found

@@ -202,14 +202,42 @@ class _Planner:
     def _read_items(self, ids: Collection[int], models: Mapping[str, str]) -> None:
         """Read the rows that are changed, or whose members others get."""
         wanted = {*ids}
-        for label, model in models.items():
-            wanted |= {row.id for one in (label, model) if (row := self._row(one))}
         wanted |= {
             row.id
             for label, row in self._own.items()
             if row.origin is None or self._has_other_provider(label, row)
         }
+        wanted |= self._unlike_their_models(wanted, models)
         self._items = dict(stored.items(self._session, "domain", wanted))
+
+    def _unlike_their_models(self, wanted: set[int], models: Mapping[str, str]) -> set[int]:
+        """Return the ids of rows that have, or may get, other members than their models.
+
+        Those of their models are with them. ``wanted`` are rows that may change.
+        """
+        chains = {label: _chain(label, models) for label in models}
+        # None is a domain without a row.
+        rows_of = {label: [*map(self._row, chain)] for label, chain in chains.items()}
+        all_rows = {row.id for some in rows_of.values() for row in some if row is not None}
+        linked = [stored.links(self._session, table, all_rows) for table in stored.LINKED.values()]
+
+        def members(row: DomainRow | None) -> tuple[object, ...]:
+            if row is None:
+                return ()
+            return row.provider, row.directory, *(of.get(row.id, ()) for of in linked)
+
+        labels = [
+            label
+            for label, some in rows_of.items()
+            if len(set(map(members, some))) > 1 or any(row and row.id in wanted for row in some)
+        ]
+        found: dict[str, list[DomainRow | None]] = {}
+        while labels:  # a model may have a model itself
+            label = labels.pop()
+            if label in models and label not in found:
+                found[label] = rows_of[label]
+                labels += chains[label]
+        return {row.id for some in found.values() for row in some if row is not None}
 
     def _has_other_provider(self, label: str, row: DomainRow) -> bool:
         """Return whether the source says another provider than the row, or one that is unknown."""
@@ -293,15 +321,9 @@ class _Planner:
 
         None, and a problem, if there is no model.
         """
-        model, chain = label, {label}
-        while model in models:
-            model = models[model]
-            if not model:  # an alias without a target
-                return None
-            if model in chain or len(chain) > LONGEST_CHAIN:
-                model = ""
-                break
-            chain.add(model)
+        *others, model = _chain(label, models)
+        if not model and not models[others[-1]]:  # an alias without a target
+            return None
         if model not in self._copies:
             self._copies[model] = self._members_of(model, models)
         if self._copies[model] is None and label in models:
@@ -332,6 +354,19 @@ class _Planner:
         if not any(set(each.difference()) & set(COPIED) for each in changed):
             return {}
         return names(self._session, [item for each in changed for item in _both(each)])
+
+
+def _chain(label: str, models: Mapping[str, str]) -> list[str]:
+    """Return a domain, its model, the model of that, and so on.
+
+    The last one is "" if there is none: no target of an alias, a cycle, or too many.
+    """
+    chain = [label]
+    while (last := chain[-1]) in models:
+        model = models[last]
+        is_bad = model in chain or len(chain) > LONGEST_CHAIN
+        chain.append("" if is_bad else model)
+    return chain
 
 
 def _both(change: Change) -> list[Item]:
