@@ -240,5 +240,9 @@ class ElsewhereError(ZoneError):
     """The name server of the settings does not have the zone of a domain."""
 
 
+class ZoneUncertainError(ZoneError):
+    """It is not known whether an update was made; another run sees what the zone holds now."""
+
+
 class ZoneChangedError(ZoneError):
     """The zone was changed while it was looked at; another run sees what it holds now."""

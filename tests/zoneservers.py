@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from automx.config import ZoneSettings
 from tests.commandline import automx
 from tests.examples import DOCUMENT
 from tests.nameserver import _free_port
-from tests.processes import REPOSITORY, program, running
+from tests.processes import REPOSITORY, Running, program, running
 
 HOST = "automx.example.net"  # the public host
 KEY = "automx"
@@ -106,7 +106,15 @@ class ZoneServer:
     kind: str
     port: int
     secret: str = ""  # of KEY
+    started: Running | None = None
+    restart: Callable[[], None] = field(init=False)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def process(self) -> "subprocess.Popen[bytes]":
+        """The running program."""
+        assert self.started is not None
+        return self.started.process
 
     def new_domain(self) -> str:
         """Return a domain in the zone PARENT that nothing has used yet."""
@@ -171,7 +179,10 @@ def seeded(server: ZoneServer, database: Path, domain: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def zone_server(kind: str, folder: Path) -> Iterator[ZoneServer]:
-    """Run a primary name server with ZONES, which takes updates that are signed by KEY."""
+    """Run a primary name server with ZONES, which takes updates that are signed by KEY.
+
+    One that was stopped runs again by restart().
+    """
     folder.mkdir()
     server = ZoneServer(kind, _free_port())
     for zone in ZONES:
@@ -186,7 +197,14 @@ def zone_server(kind: str, folder: Path) -> Iterator[ZoneServer]:
             return all(server.records(zone, "SOA") for zone in ZONES)
         return False
 
-    with running(command, folder / "log", ready=answers):
+    with contextlib.ExitStack() as stack:
+
+        def start() -> None:
+            started = running(command, folder / "log", ready=answers)
+            server.started = stack.enter_context(started)
+
+        server.restart = start
+        start()
         yield server
 
 

@@ -16,7 +16,13 @@ from automx import audit, dns, lookup
 from automx.cache import MAX_AGE, FoundConfig, RowMemory
 from automx.config import Settings, ZoneSettings
 from automx.database import Session
-from automx.errors import AutomxError, ConflictError, SettingsError, UnknownDomainError
+from automx.errors import (
+    AutomxError,
+    ConflictError,
+    SettingsError,
+    UnknownDomainError,
+    ZoneUncertainError,
+)
 from automx.formats import pacc
 from automx.moments import iso
 from automx.zones import plan as plans
@@ -179,12 +185,13 @@ class Domains:
     ) -> None:
         after = self._store(outcome.before, outcome.after)
         if outcome.plan:
-            if zone.command:
-                program.write(zone, outcome.plan)
-            else:
-                self._primary(zone).update(outcome.plan)
             changes = [change.document() for change in outcome.plan.changes]
             details = {"zone": outcome.plan.zone, "changes": changes}
+            try:
+                self._write(zone, outcome.plan)
+            except ZoneUncertainError:
+                self._audit(outcome.domain, {**details, "is_certain": False})
+                raise
             self._audit(outcome.domain, details)
         if after is None or found is None:
             if outcome.before is not None and after is None:
@@ -199,6 +206,12 @@ class Domains:
             following = rollover.advance(after, newest, seen, self._now(), waits)
             after = self._store(after, following)
         outcome.after = after
+
+    def _write(self, zone: ZoneSettings, plan: Plan) -> None:
+        if zone.command:
+            program.write(zone, plan)
+        else:
+            self._primary(zone).update(plan)
 
     def _audit(self, domain: str, details: Mapping[str, Any]) -> None:
         actor = self._options.actor

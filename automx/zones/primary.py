@@ -30,7 +30,13 @@ from dns.rdataset import Rdataset
 from automx import deadline
 from automx.config import ZoneSettings
 from automx.config.values import host_and_port
-from automx.errors import ElsewhereError, SettingsError, ZoneChangedError, ZoneError
+from automx.errors import (
+    ElsewhereError,
+    SettingsError,
+    ZoneChangedError,
+    ZoneError,
+    ZoneUncertainError,
+)
 from automx.zones import registry
 from automx.zones.plan import Key, Plan, Snapshot, keys, registry_key
 
@@ -55,7 +61,8 @@ _NOT_LOADED = "its log says whether the zone is loaded"
 class Primary:
     """A primary name server of the settings. Not safe for threads; close() it.
 
-    Raises SettingsError if there is neither a key nor a program that writes.
+    A server that has once not answered in time is not asked again: each of many domains would wait
+    for it. Raises SettingsError if there is neither a key nor a program that writes.
     """
 
     def __init__(self, settings: ZoneSettings) -> None:
@@ -71,6 +78,7 @@ class Primary:
         self._host, self._port = host_and_port(settings.server, 53)
         self._socket: socket.socket | None = None
         self._delegated: set[str] = set()  # names that were asked for and are in another zone
+        self._is_silent = False
 
     def snapshot(self, domain: str) -> Snapshot:
         """Return what the zone of a domain holds at the domain's names.
@@ -123,8 +131,8 @@ class Primary:
     def update(self, plan: Plan) -> None:
         """Make the changes of a plan, all or none of them.
 
-        Raises ZoneChangedError if the zone holds something else than the plan was made for, and
-        ZoneError.
+        Raises ZoneChangedError if the zone holds something else than the plan was made for,
+        ZoneUncertainError if the server may have made them, and ZoneError.
         """
         end = deadline.after(self._settings.timeout)
         message = dns.update.UpdateMessage(f"{plan.zone}.")
@@ -247,6 +255,9 @@ class Primary:
         A connection that the server has closed meanwhile is opened anew; messages that may not be
         repeated get a new one, so that they are never sent twice.
         """
+        if self._is_silent:
+            text = "no answer in time to an earlier domain, so it was not asked"
+            raise ZoneError(cause=f"{self._settings.server}: {text}")
         first = random_id()
         for number, message in enumerate(messages):
             message.id = (first + number) % 65_536  # no two alike
@@ -259,17 +270,24 @@ class Primary:
             try:
                 return self._send_and_receive(messages, end)
             except (ConnectionError, EOFError):
-                self.close()
                 if not is_used:
                     raise
+                self.close()
                 return self._send_and_receive(messages, end)
         except (OSError, EOFError, dns.exception.DNSException) as error:
+            self._is_silent = isinstance(error, TimeoutError | dns.exception.Timeout)
+            # It was connected, and did not refuse the key.
+            is_sent = self._socket is not None and not isinstance(error, dns.tsig.PeerError)
             self.close()
-            text = _reason(error)
             is_update = messages[0].opcode() == dns.opcode.UPDATE
+            text = _reason(error)
             if isinstance(error, dns.tsig.PeerBadKey) and is_update:  # Knot, if its acl refuses
                 text = f"refuses the update (BADKEY); {_NO_RIGHT}"
-            raise ZoneError(cause=f"{self._settings.server}: {text}") from error
+            text = f"{self._settings.server}: {text}"
+            if is_sent and not is_repeatable:
+                text += "; the records may have been written, which the next run sees"
+                raise ZoneUncertainError(cause=text) from error
+            raise ZoneError(cause=text) from error
 
     def _send_and_receive(self, messages: Sequence[Message], end: float) -> list[Message]:
         connection = self._connected(end)
