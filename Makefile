@@ -11,7 +11,7 @@ RUN_ENV := AUTOMX_CONF=$(or $(AUTOMX_CONF),/dev/null) AUTOMX_DB_URI=$(or $(AUTOM
 # Programs start often in the tests: compiled modules are kept, whatever this shell wants.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup run test coverage lint format reference translations bench fuzz lock docs clean
+.PHONY: setup run test coverage lint format reference translations bench soak fuzz lock docs clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.dev
@@ -64,6 +64,12 @@ translations: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@tests/install-packages
 	@$(BIN)/python -m bench
+
+# Mixed requests for 20 minutes, while each neighbour is restarted once; MINUTES=2 makes it shorter.
+MINUTES ?= 20
+soak: $(VENV)/.dev
+	@tests/install-packages
+	@$(BIN)/python -m bench.soak --minutes $(MINUTES)
 
 # A million inputs for all parsers, then 100,000 requests; FUZZ="--inputs 5000 row" makes it shorter.
 fuzz: $(VENV)/.fuzz

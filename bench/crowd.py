@@ -38,15 +38,21 @@ class Answer:
         return self.ended - self.asked
 
 
-def get(path: str) -> bytes:
-    """Return a GET request."""
-    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+def get(path: str, host: str = "localhost", key: str = "") -> bytes:
+    """Return a GET request; ``key`` is that of the API."""
+    return f"GET {path} HTTP/1.1\r\n{_head(host, key)}\r\n".encode()
 
 
-def post(path: str, body: str = "", content_type: str = "text/xml") -> bytes:
-    """Return a POST request."""
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
+def post(
+    path: str, body: str = "", content_type: str = "text/xml", key: str = "", method: str = "POST"
+) -> bytes:
+    """Return a request with a body, likewise."""
+    head = f"{method} {path} HTTP/1.1\r\n{_head('localhost', key)}Content-Type: {content_type}\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+def _head(host: str, key: str) -> str:
+    return f"Host: {host}\r\n" + (f"Authorization: Bearer {key}\r\n" if key else "")
 
 
 class Line:

@@ -1,6 +1,6 @@
-"""A mailcow server as a program of its own, which can be frozen: ``python -m bench.mailcow``.
+"""A mailcow server as a program of its own, which can be frozen: ``python -m bench.mailcow PORT``.
 
-It prints its URL and runs until it is ended.
+It prints its URL and runs until it is ended. The port 0 is any free one.
 """
 
 import signal
@@ -12,9 +12,10 @@ MANY = 10**9
 
 
 def main() -> None:
-    """Serve the domains of the arguments, without limits."""
-    with running_mailcow() as mailcow:
-        for name in sys.argv[1:]:
+    """Serve the domains that follow the port, without limits."""
+    _, port, *domains = sys.argv
+    with running_mailcow(port=int(port)) as mailcow:
+        for name in domains:
             mailcow.domains[name] = Domain(mailboxes=MANY, maxquota=MANY, quota=MANY)
         print(mailcow.url, flush=True)
         signal.sigwait({signal.SIGTERM, signal.SIGINT})

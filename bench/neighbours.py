@@ -178,7 +178,7 @@ _account_neighbour = partial(
 def _mailcow(folder: Path) -> Iterator[Neighbour]:
     log = folder / "mailcow.log"
     log.unlink(missing_ok=True)
-    command: list[str | Path] = [BIN / "python", "-m", "bench.mailcow", DOMAIN]
+    command: list[str | Path] = [BIN / "python", "-m", "bench.mailcow", "0", DOMAIN]
     with (
         _with_tokens() as settings,
         running(command, log, ready=lambda: b"\n" in log.read_bytes(), cwd=REPOSITORY) as mailcow,

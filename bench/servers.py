@@ -93,6 +93,12 @@ def _serving(
         yield Server(started.process, started.log, port)
 
 
+def resident(pid: int) -> float:
+    """Return the resident memory of a process in MB."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(text.partition("\nRss:")[2].split()[0]) / 1024
+
+
 def automx2_programs(folder: Path) -> Path:
     """Install automx2 from the package index, unless it is there; return its folder of programs."""
     programs = folder / "bin"

@@ -529,13 +529,13 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = False
     request_queue_size = 128
 
-    def __init__(self, mailcow: FakeMailcow, context: ssl.SSLContext | None) -> None:
+    def __init__(self, mailcow: FakeMailcow, context: ssl.SSLContext | None, port: int) -> None:
         self.mailcow = mailcow
         self.context = context
         self.ended = threading.Event()
         self.open: set[socket.socket] = set()
         self.lock = threading.Lock()
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", port), _Handler)
 
     def end(self) -> None:
         """Stop, and hang up on everybody."""
@@ -634,14 +634,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def running_mailcow(certificate: Certificate | None = None) -> Iterator[FakeMailcow]:
-    """Run a mailcow server on a free port of loopback, by TLS if there is a certificate."""
+def running_mailcow(
+    certificate: Certificate | None = None, *, port: int = 0
+) -> Iterator[FakeMailcow]:
+    """Run a mailcow server on loopback, by TLS if there is a certificate; 0 is any free port."""
     mailcow = FakeMailcow()
     context = None
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate.certificate, certificate.key)
-    server = _Server(mailcow, context)
+    server = _Server(mailcow, context, port)
     scheme = "https" if certificate else "http"
     mailcow.url = f"{scheme}://127.0.0.1:{server.server_address[1]}/api/v1"
     thread = threading.Thread(target=server.serve_forever, args=[0.02])
