@@ -18,16 +18,18 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     """
     from flask import Flask
 
-    from automx import api, backends, cache, changelog, config, views
+    from automx import api, backends, cache, changelog, config, log, views
     from automx.accounts.keystates import KeyStates
     from automx.database import is_in_memory
     from automx.directory import pool
-    from automx.views import drawings, http, limits, log, session
+    from automx.views import drawings, http, limits, session
+    from automx.views import log as requests
 
     settings = settings or config.load()
     log.write(settings)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = http.MAX_BODY
+    answered = requests.Answered(settings)
     signer = None
     if settings.signing.certificate:
         from automx import signing  # its library takes some MiB
@@ -49,7 +51,9 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
         limits.Limits(settings.limits),
         drawings.Drawings(),
         signer,
+        answered,
     )
+    requests.register(app, answered)
     api.register(app)
     views.register(app, settings)
     return app

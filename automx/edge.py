@@ -12,17 +12,22 @@ nothing else: ``REMOTE_ADDR``, ``HTTP_HOST``, ``wsgi.url_scheme`` and ``SCRIPT_N
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from random import getrandbits
+from typing import TYPE_CHECKING, Any
 
 from automx.address import is_loopback, parse_host
 from automx.errors import AddressError, BadRequestError
+from automx.trace import CURRENT, Trace
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 KEY = "automx.edge"  # the key of the Inbound in the WSGI environment
+BEGAN = "automx.began"  # of when a web server had the request, in the time of perf_counter()
+TRACE = "automx.trace"  # of a Trace that the request has already
+REQUEST_ID = "X-Request-ID"
 UNKNOWN = "unknown"  # the client's address where there is none, as for a Unix socket
 
 _MAX_ADDRESS = 100  # characters of an address with port and zone
@@ -35,6 +40,9 @@ _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([1-9][0-9]{0,
 _ABSOLUTE = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 # A path below which automx is published; "/" for none.
 _PREFIX = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._~-]+)*/?", re.ASCII)
+
+# What proxies make: a UUID, hexadecimal digits, HAProxy's addresses and ports, Amazon's Root=1-….
+_ID = re.compile(r"[A-Za-z0-9._:=/+-]{1,128}", re.ASCII)
 
 _PROXY_HEADERS = ("HTTP_FORWARDED", "HTTP_VIA")
 # Such as X-Forwarded-For, X-Real-IP, X-Original-Host, True-Client-IP, CF-Connecting-IP.
@@ -52,7 +60,8 @@ class Inbound:
     count: the address, and of IPv6 its /64, the least that a customer has. ``host`` is the name or
     IP address in lower case, without brackets, "" if the request has none; ``port`` is "" if it is
     the scheme's. ``asked`` is the host as it was sent, for the log. ``error`` says what is
-    malformed; such a request has no host.
+    malformed; such a request has no host. ``request_id`` is what the proxy calls the request, or a
+    new one.
     """
 
     client: str
@@ -61,14 +70,31 @@ class Inbound:
     port: str = ""
     asked: str = ""
     error: BadRequestError | None = None
+    request_id: str = field(default="", compare=False)
 
 
 def reading(wsgi_app: "WSGIApplication", proxy_count: int) -> "WSGIApplication":
-    """Wrap an application so that it gets requests that were read here."""
+    """Wrap an application so that it gets requests that were read here.
+
+    It has the Trace of a request meanwhile; its answers have the ID of the request.
+    """
 
     def call(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        read(environ, proxy_count)
-        return wsgi_app(environ, start_response)
+        found = read(environ, proxy_count)
+        trace: Trace | None = environ.get(TRACE)
+        if trace is None:
+            agent = environ.get("HTTP_USER_AGENT", "")
+            trace = Trace(found.client, found.request_id, agent, environ.get(BEGAN))
+        sent = (REQUEST_ID, trace.request_id)
+
+        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
+            return start_response(status, [*headers, sent], *error)
+
+        token = CURRENT.set(trace)
+        try:
+            return wsgi_app(environ, start)
+        finally:
+            CURRENT.reset(token)
 
     return call
 
@@ -174,7 +200,15 @@ def _read(environ: "WSGIEnvironment", proxy_count: int) -> Inbound:
         error = failure
     name = f"[{host}]" if ":" in host else host
     environ["HTTP_HOST"] = f"{name}:{port}" if port else name
-    return Inbound(*client, host, port, asked or "", error)
+    return Inbound(*client, host, port, asked or "", error, _request_id(environ, proxy_count))
+
+
+def _request_id(environ: "WSGIEnvironment", proxy_count: int) -> str:
+    """Return the ID that a proxy has given to a request, else a new one."""
+    given: str = environ.get("HTTP_X_REQUEST_ID", "") if proxy_count else ""
+    if given and _ID.fullmatch(given):
+        return given
+    return f"{getrandbits(128):032x}"  # it keeps no secret
 
 
 def _client(environ: "WSGIEnvironment", proxy_count: int) -> tuple[str, str]:

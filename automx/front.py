@@ -19,7 +19,7 @@ from urllib.parse import parse_qs
 from flask import Flask
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
-from automx import api
+from automx import api, edge
 from automx.errors import AutomxError, SilentError, UnavailableError
 from automx.places import Places, Threads
 from automx.quick import Asked, Quick
@@ -131,9 +131,9 @@ class Front:
             if asked and asked.method == "GET" and await self._is_answered(asked, exchange):
                 return
         except Exception as error:
-            await self._tell(error, environment(scope), exchange)
+            await self._tell(error, _environment(scope, asked), exchange)
             return
-        environ = environment(scope)
+        environ = _environment(scope, asked)
         body = Body(environ, exchange) if Body.is_in(environ) else None
         failure: Exception | None = None
         try:
@@ -268,6 +268,14 @@ def account_paths(web_endpoint: str) -> set[str]:
     They have no slash at the end.
     """
     return {bytes_of(path).rstrip("/") for path in root.paths_of_accounts(web_endpoint)}
+
+
+def _environment(scope: Scope, asked: Asked | None) -> "WSGIEnvironment":
+    """Return the environment of a request, with the Trace that it has already."""
+    environ = environment(scope)
+    if asked is not None:
+        environ[edge.TRACE] = asked
+    return environ
 
 
 def _is_post(environ: "WSGIEnvironment", paths: Container[str]) -> bool:

@@ -9,11 +9,13 @@ import sys
 from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from granian._granian import RSGIProtocolClosed, RSGIProtocolError
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
+from automx.edge import BEGAN
 from automx.errors import AutomxError, BadRequestError
 
 if TYPE_CHECKING:
@@ -114,6 +116,7 @@ def environment(scope: Scope) -> "WSGIEnvironment":
         "wsgi.url_scheme": scope.scheme,
         "wsgi.input": BytesIO(),
         "wsgi.errors": sys.stderr,
+        BEGAN: perf_counter(),
     }
     headers = scope.headers
     seen = set()
@@ -189,6 +192,7 @@ class Body:
             raise BadRequestError(cause="the body breaks off") from error
         self._is_open = False
         del self._environ[_CLOSES]
+        self._environ[BEGAN] = perf_counter()  # the client's time does not count
         return content
 
     async def _unknown(self, limit: int) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from automx import config, create_app
+from automx import config, create_app, edge
 from automx.migrations import upgrade
 from automx.views.http import PARTS
 from automx.views.session import REPLICA_TURNS, TURNS, db
@@ -96,6 +96,12 @@ def make_app(database: Path) -> Iterator[Callable[..., Flask]]:
         with app.app_context():
             for engine in db.engines.values():
                 engine.dispose()
+
+
+@pytest.fixture
+def same_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All requests have the same ID, so that whole answers can be compared."""
+    monkeypatch.setattr(edge, "getrandbits", lambda _: 1)
 
 
 @pytest.fixture

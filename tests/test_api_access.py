@@ -23,7 +23,9 @@ PATHS = ("/api/v1", "/api/v1/", "/api/v1/domains", "/api/v1/openapi.json", "/api
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"])
 @pytest.mark.parametrize("path", PATHS)
-def test_without_any_key_there_is_no_api(client: FlaskClient, method: str, path: str) -> None:
+def test_without_any_key_there_is_no_api(
+    client: FlaskClient, same_ids: None, method: str, path: str
+) -> None:
     elsewhere = client.open("/apy/v1", method=method)
     answer = client.open(path, method=method)
     assert answer.status_code == elsewhere.status_code == 404

@@ -96,7 +96,9 @@ WITH_ROW = [operation for operation in OPERATIONS if "{" in operation.path]
 
 @pytest.mark.parametrize("role", ["read", "write", "accounts", "admin"])
 @pytest.mark.parametrize("scope", SCOPES)
-def test_a_foreign_row_is_answered_as_a_missing_one(api: WithKey, role: str, scope: str) -> None:
+def test_a_foreign_row_is_answered_as_a_missing_one(
+    api: WithKey, same_ids: None, role: str, scope: str
+) -> None:
     client = api(role, **SCOPES[scope])
     api("read", name="other")
     for operation in WITH_ROW:

@@ -102,6 +102,9 @@ def test_the_defaults_are_those_of_the_documentation(environ: dict[str, str]) ->
         "zone_owner": "automx",
         "zone_ttl": 3600,
         "zone_delay": timedelta(minutes=10),
+        "log_format": "text",
+        "log_addresses": "full",
+        "access_log": "",
     }
     assert settings.permit_passwords_in_urls is False
     assert settings.given_by == dict.fromkeys(KEYS, "default")
@@ -219,6 +222,9 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         "zone_owner = Berlin\n"
         "zone_ttl = 300\n"
         "zone_delay = 1h\n"
+        "log_format = JSON\n"
+        "log_addresses = Network\n"
+        "access_log = Off\n"
     )
     settings = load(environ)
     assert settings == make(
@@ -270,6 +276,9 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         zone_owner="Berlin",
         zone_ttl=300,
         zone_delay=timedelta(hours=1),
+        log_format="json",
+        log_addresses="network",
+        access_log="off",
     )
     shown = {key: KEYS[key].show(value) for key, value in settings.values().items()}
     assert "hidden" not in str(shown)
@@ -432,6 +441,7 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
         "rate_limit_storage, signing_certificate, signing_key, signing_key_passphrase, "
         "signing_chain, zone_server, zone_key, zone_algorithm, zone_secret, zone_command, "
         "zone_timeout, zone_owner, zone_ttl, zone_delay, "
+        "log_format, log_addresses, access_log, "
         "db_uri_file, initdb_token_file, tls_ask_token_file, mailcow_token_file, "
         "rate_limit_storage_file, signing_key_passphrase_file, zone_secret_file"
     )
@@ -558,6 +568,9 @@ def test_a_key_for_a_directory_needs_a_certificate(
                 ("101y", "at most 100y"),
             )
         ),
+        ("log_format", "xml", "one of text, json"),
+        ("log_addresses", "some", "one of full, network, none"),
+        ("access_log", "access.log", "-, off, or the full path of a file"),
         ("account_rate_limit", "often", "limits such as 30 per minute; 300 per day"),
         ("account_rate_limit", "30", "limits such as 30 per minute; 300 per day"),
         ("account_rate_limit", "30 per minute;", "limits such as 30 per minute; 300 per day"),

@@ -13,7 +13,7 @@ from werkzeug.wrappers import Request
 
 from automx import edge
 from automx.errors import AddressError
-from automx.views.log import ClientFormatter, access_log
+from automx.log import TextFormatter, access_log
 from tests.conftest import Execute
 from tests.documents import golden
 
@@ -210,7 +210,7 @@ def test_the_log_has_the_address_that_limits_count(make_app: Callable[..., Flask
     client = make_app(proxy_count=1, loglevel="INFO", account_rate_limit="1 per hour").test_client()
     lines = io.StringIO()
     handler = logging.StreamHandler(lines)
-    handler.setFormatter(ClientFormatter())
+    handler.setFormatter(TextFormatter())
     access_log.addHandler(handler)
     try:
         for text in ("192.0.2.1:5001", "[::ffff:192.0.2.1]:5002", "192.0.2.1"):
@@ -234,7 +234,7 @@ def test_the_log_has_the_address_that_limits_count(make_app: Callable[..., Flask
     ],
 )
 def test_the_log_shows_what_a_client_sent_as_what_it_is(sent: str, shown: str) -> None:
-    formatter = ClientFormatter()
+    formatter = TextFormatter()
     line = formatter.format(logging.makeLogRecord({"msg": "GET %s", "args": (sent,)}))
     assert line.endswith(f"GET {shown}")
     error = ValueError(sent.replace("\n", ""))

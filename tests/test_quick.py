@@ -1,6 +1,7 @@
 """Answers without Flask: each is what the views would answer, and so is its line in the log."""
 
 import asyncio
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -12,8 +13,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from automx.front import Front, make_front
+from automx.log import JsonFormatter, TextFormatter
 from automx.quick import Asked, Quick
-from automx.views.log import ClientFormatter
 from tests.conftest import EXAMPLE_ROWS, Execute
 from tests.directory import Directory, insert_ldapserver
 from tests.documents import timeless
@@ -89,21 +90,27 @@ HEADERS = {
     "accept-language": ["de"],
     "content-length": ["0"],
     "cookie": ["a=b"],
+    "x-request-id": ["Root=1-67891233-abcdef", "a" * 129, "bad id", "", "\u00e4"],
+    "user-agent": ["Thunderbird/140.0", "okhttp/4.12.0", "zgrab/0.x", "x" * 500, ""],
 }
 
 
 class Lines(logging.Handler):
-    """Keeps the lines of the log, without their times."""
+    """Keeps the lines of the log, as text and as JSON, without their times."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[str] = []
-        self.setFormatter(ClientFormatter())
+        self.setFormatter(TextFormatter())
+        self.json = JsonFormatter("network")
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name in {"automx.lookup", "automx.records"}:  # not each request reads the rows
             return
         self.lines.append(self.format(record).split(" ", 2)[2])
+        fields = json.loads(self.json.format(record))
+        varying = ("time", "seconds", "where")  # only one way has the front
+        self.lines.append(repr({key: fields[key] for key in fields if key not in varying}))
 
 
 @pytest.fixture
@@ -228,11 +235,13 @@ def test_an_answer_without_flask_is_that_of_flask(
     execute: Execute,
     database: Path,
     lines: list[str],
+    same_ids: None,
     proxy_count: int,
 ) -> None:
     """Twice, so that it comes from the database first and then from memory."""
     execute(EXAMPLE_ROWS + ROWS)
     values = {"db_uri": f"sqlite:///{database}", "domain_cache_seconds": 10, "loglevel": "INFO"}
+    values["log_format"] = "json"
     front, plain = (make_front(make_app(**values, proxy_count=proxy_count)) for _ in range(2))
     plain.quick = None
     answered: Counter[str] = Counter()
@@ -276,6 +285,7 @@ def test_a_person_of_a_directory_is_answered_without_flask_as_by_it(
     execute: Execute,
     database: Path,
     lines: list[str],
+    same_ids: None,
     shared_directory: Directory,
 ) -> None:
     execute(EXAMPLE_ROWS + insert_ldapserver(shared_directory))
@@ -294,6 +304,6 @@ def test_a_person_of_a_directory_is_answered_without_flask_as_by_it(
             found = meant(front.quick, asked)
             assert found is not None
             assert front.quick.known(found) is None  # it would wait in the event loop
-            answer = front.quick.found(found)
-            assert answer is not None
-            assert (b">person0001</" in answer.body.lower()) is (name == "person0001")
+            sent = front.quick.found(found)
+            assert sent is not None
+            assert (b">person0001</" in sent[2].lower()) is (name == "person0001")

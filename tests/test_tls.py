@@ -12,9 +12,9 @@ from flask.testing import FlaskClient
 
 from automx import dns
 from automx.cache import ConfigCache
+from automx.log import TextFormatter
 from automx.views import tls
 from automx.views.http import NOT_LOCAL, PARTS
-from automx.views.log import ClientFormatter
 from tests.conftest import Execute
 
 PATH = "/tls/ask"
@@ -259,8 +259,8 @@ def lines() -> Iterator[Callable[[], str]]:
     [formatter] = [
         handler.formatter
         for handler in logger.handlers
-        if isinstance(handler.formatter, ClientFormatter)
-    ] or [ClientFormatter()]
+        if isinstance(handler.formatter, TextFormatter)
+    ] or [TextFormatter()]
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
     logger.addHandler(handler)

@@ -233,6 +233,25 @@ class ZoneSettings:
     delay: timedelta = setting("zone_delay", parse_duration, "10m")  # noqa: RUF009
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogSettings:
+    """The [log](monitoring.md#the-log).
+
+    log_format: The form of the lines: `text`, or `json`, an object in each line with more fields.
+
+    log_addresses: What the lines tell of the addresses of clients: `full`, `network` (the first 24
+    bits of IPv4, the first 48 of IPv6) or `none`.
+
+    access_log: Where the lines go that tell of each request: `-` (standard output), `off`, or the
+    full path of a file, which may be renamed to begin a new one. Empty: standard error, with all
+    others, if `loglevel` is `INFO` or `DEBUG`.
+    """
+
+    format: str = setting("log_format", values.one_of(("text", "json")), "text")
+    addresses: str = setting("log_addresses", values.one_of(("full", "network", "none")), "full")
+    access: str = setting("access_log", values.log_file)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """All settings.
@@ -322,6 +341,7 @@ class Settings:
     zone: ZoneSettings = field(default_factory=ZoneSettings)
     # Those of the sections [zone.NAME], by NAME.
     zones: Mapping[str, ZoneSettings] = field(default_factory=dict)
+    logs: LogSettings = field(default_factory=LogSettings)
     # Where the value of each key came from.
     given_by: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 

@@ -190,6 +190,15 @@ def host_and_port(text: str, default: int) -> tuple[str, int]:
     return host, port
 
 
+def log_file(text: str) -> str:
+    """Return where lines go: "", "-", "off", or the full path of a file."""
+    if text in {"", "-"} or text.startswith("/"):
+        return text
+    if text.lower() == "off":
+        return "off"
+    raise ValueError("-, off, or the full path of a file")
+
+
 def readable_file(text: str) -> str:
     """Return the path of a file that can be read now, or ""."""
     if text and not (_is_file(text) and os.access(text, os.R_OK)):

@@ -12,7 +12,7 @@ from time import monotonic
 
 from cachetools import TTLCache
 
-from automx import deadline
+from automx import deadline, trace
 from automx.address import EmailAddress
 from automx.config import SourceSettings
 from automx.database.foreign import Answer, ForeignDatabase, NoSuchTextError, QueryError
@@ -63,6 +63,7 @@ class PeopleDatabase:
             if key in self._people:
                 found: Person | None = self._people[key]
                 return found
+        trace.mark(trace.DIRECTORY)
         is_try = self._claim()
         try:
             found = self._find(address)

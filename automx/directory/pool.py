@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cachetools import TTLCache, cachedmethod
 
-from automx import deadline
+from automx import deadline, trace
 from automx.address import EmailAddress, is_loopback, names_for
 from automx.config import DirectorySettings, SourceSettings
 from automx.directory.connection import Credentials, Host, HostError, TlsMode
@@ -131,6 +131,7 @@ class Directories:
         lock=attrgetter("_lock"),
     )
     def _find(self, server: LdapServer, address: EmailAddress) -> Person | None:
+        trace.mark(trace.DIRECTORY)
         return self._directory(server).find(address)
 
     def close(self) -> None:

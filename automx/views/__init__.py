@@ -13,7 +13,6 @@ from automx.views import (
     http,
     initdb,
     languages,
-    log,
     mobileconfig,
     pacc,
     pagefiles,
@@ -50,7 +49,6 @@ def register(app: Flask, settings: Settings) -> None:
     app.register_error_handler(Exception, failure.handler(failure.as_text))
     app.before_request(failure.raise_found)
     languages.load()
-    log.register(app)
     # The way Flask's documentation shows.
     wsgi_app = edge.reading(paths.tolerant(app.wsgi_app), settings.proxy_count)
     app.wsgi_app = wsgi_app  # type: ignore[assignment, method-assign]

@@ -10,7 +10,9 @@ from werkzeug.exceptions import BadHost, HTTPException
 
 from automx.database import outage
 from automx.errors import AutomxError, UnavailableError, UnknownDomainError
+from automx.trace import Trace
 from automx.views.http import NOSNIFF, Answer, personal_document
+from automx.views.log import shown_path
 
 log = logging.getLogger(__name__)
 
@@ -72,19 +74,20 @@ def record(error: Exception) -> Failure:
             if isinstance(error, BadHost):
                 cause = f"Host {request.headers.get('Host')!r}"
         case _:
-            log.critical("%s %s: a bug in automx", request.method, request.path, exc_info=error)
+            line = "%s %s: a bug in automx"
+            log.critical(line, request.method, shown_path(request.path), exc_info=error)
             return Failure(500, AutomxError.public, headers, error)
     if not (isinstance(error, AutomxError) and error.is_logged):
         level = logging.ERROR if status >= 500 else logging.WARNING
         line = f"{text} ({cause})" if cause else text
-        log.log(level, _LINE, request.method, request.path, status, line)
+        log.log(level, _LINE, request.method, shown_path(request.path), status, line)
     return Failure(status, text, headers, error)
 
 
-def unknown_domain(error: UnknownDomainError, path: str, client: str) -> Answer:
+def unknown_domain(error: UnknownDomainError, path: str, trace: Trace) -> Answer:
     """Return, and log, what as_text() shows for a GET request that is answered without Flask."""
     line = f"{error} ({error.cause})" if error.cause else str(error)
-    log.warning(_LINE, "GET", path, error.status, line, extra={"client": client})
+    log.warning(_LINE, "GET", path, error.status, line, extra={"trace": trace})
     body = f"{error}\n".encode()
     headers = NOSNIFF | {"Content-Type": TEXT, "Content-Length": str(len(body))}
     return Answer(error.status, [*headers.items(), ("Cache-Control", "no-store")], body)

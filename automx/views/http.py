@@ -13,7 +13,7 @@ from flask import Response, current_app, g, request
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from automx import edge
+from automx import edge, trace
 from automx.address import EmailAddress, is_ip, parse_domain
 from automx.backends import Backends
 from automx.cache import MAX_AGE, ConfigCache, FoundConfig
@@ -26,6 +26,7 @@ from automx.errors import AddressError, BadRequestError, UnknownDomainError
 from automx.lookup import find
 from automx.views.drawings import Drawings
 from automx.views.limits import Limits
+from automx.views.log import Answered
 
 if TYPE_CHECKING:
     from automx.signing import Signer
@@ -56,6 +57,7 @@ class Parts:
     limits: Limits
     drawings: Drawings
     signer: "Signer | None"
+    answered: Answered
 
     def find(self, domain: str) -> FoundConfig:
         """Return the settings of a domain, from the cache if possible.
@@ -63,6 +65,7 @@ class Parts:
         They have an age if they are remembered from before an outage of the database. Raises as
         lookup.find, and DatabaseError.
         """
+        trace.name_domain(domain)
         if self.follower is not None:
             self.follower.follow()
         return self.cache.get(domain, self._look_up)
@@ -84,6 +87,7 @@ class Parts:
         return replace(person, login_name=found.config.special_login(person.login_name, address))
 
     def _look_up(self, domain: str) -> FoundConfig:
+        trace.mark(trace.DATABASE)
         return self.reading.read(partial(find, domain=domain, memory=self.cache.rows))
 
 

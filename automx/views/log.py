@@ -1,103 +1,83 @@
-"""The log: one line for each event, with the address of the client."""
+"""The access log: a line for each request that was answered."""
 
 import logging
 import re
-from typing import Any
 
-from flask import Flask, Response, has_request_context, request
+from flask import Flask, Response, request
 
+from automx import families
 from automx.config import Settings
+from automx.log import ACCESS, access_log, without_people
+from automx.trace import CURRENT, Trace
 
-access_log = logging.getLogger("automx.access")
-
-MAX_LINE = 2_000  # characters; a path or a host name may have many more
-
-_ACCESS = "%s %s %s"  # method, path, status
-_QUERY = re.compile(r"\?\S*")
-_TOKEN = re.compile(r"(?i)([?&]token=)[^&#\s'\"]+")  # of /tls/ask, in a URL
 _ADDRESS = re.compile(r"(?s)^(/autodiscover/autodiscover\.json/v1\.0/).+")
 
+# The protocols of the blueprints; a POST at a path of "root" is for an account.
+_PROTOCOLS = {
+    "autoconfig": "autoconfig",
+    "autodiscover": "autodiscover",
+    "autodiscoverjson": "autodiscover_json",
+    "mobileconfig": "mobileconfig",
+    "pacc": "pacc",
+    "wellknown": "wellknown",
+    "initdb": "initdb",
+    "tls": "tls",
+    "health": "health",
+    "pagefiles": "page",
+    "site": "page",
+    "root": "page",
+    "api": "api",
+}
+ACCOUNT, UNKNOWN = "account", "other"
+PROTOCOLS = (*dict.fromkeys(_PROTOCOLS.values()), ACCOUNT, UNKNOWN)
 
-class ClientFormatter(logging.Formatter):
-    """Puts the client's address before a message, and keeps the message on one line.
 
-    ``secret`` is the token of /tls/ask, "" if there is none: Caddy can send it in the URL only. It
-    is masked wherever it stands.
+class Answered:
+    """What is done with each request once it is answered: it is logged.
+
+    Safe for threads.
     """
 
-    secret = ""
+    def __init__(self, settings: Settings) -> None:
+        self.has_lines = access_log.isEnabledFor(logging.INFO)
+        # Lines of text tell neither.
+        self.names_family = settings.logs.format == "json"
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Return the line; what is not printable in a message is escaped: a client sent it.
+    def begin(self, trace: Trace, protocol: str, method: str, query: str) -> None:
+        """Note the protocol of a request and the family of the client, if they are wanted."""
+        if self.names_family:
+            trace.protocol = protocol
+            trace.family = families.family_of(trace.agent, protocol, method, query)
 
-        That is more than control characters: U+202E shows a line in another order.
+    def note(self, trace: Trace, method: str, path: str, status: int) -> None:
+        """Write the line of a request; that of a load balancer at level DEBUG.
+
+        ``path`` is without query, which may hold addresses and passwords.
         """
-        client = getattr(record, "client", "")  # of a request without Flask
-        if has_request_context():
-            client = request.remote_addr
-        message = f"{client} {record.message}" if client else record.message
-        line = f"{record.levelname} {record.name}: {self._masked(message)}"
-        return f"{self.formatTime(record)} {_printable(line[:MAX_LINE])}"
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        """Return a traceback, whose last lines may quote a client as well."""
-        text = self._masked(super().formatException(ei))
-        return "\n".join(map(_printable, text.split("\n")))
-
-    def _masked(self, text: str) -> str:
-        if self.secret:
-            text = text.replace(self.secret, "***")
-        return _TOKEN.sub(r"\1***", text) if "=" in text else text
+        if self.has_lines:
+            is_probe = status == 200 and path in {"/healthz", "/readyz"}
+            level = logging.DEBUG if is_probe else logging.INFO
+            access_log.log(level, ACCESS, method, path, status, extra={"trace": trace})
 
 
-def _printable(line: str) -> str:
-    if line.isprintable():  # nearly all are
-        return line
-    return "".join(char if char.isprintable() else _escaped(char) for char in line)
+def shown_path(path: str) -> str:
+    """Return a path as the log tells it: without the local parts of addresses."""
+    return without_people(_ADDRESS.sub(r"\1…", path), before="/")
 
 
-def _escaped(char: str) -> str:
-    return f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}"
+def register(app: Flask, answered: Answered) -> None:
+    """Note each request of an application, before all others look at it and after them."""
 
-
-def without_query(record: logging.LogRecord) -> bool:
-    """Remove the query from a line of werkzeug's log, which ``flask run`` writes. Returns True."""
-    if isinstance(record.args, tuple):
-        record.args = tuple(
-            _QUERY.sub("", text) if isinstance(text, str) else text for text in record.args
-        )
-    return True
-
-
-def write(settings: Settings) -> None:
-    """Write the log of automx to standard error, from the level of the settings on."""
-    logging.getLogger("werkzeug").addFilter(without_query)
-    logger = logging.getLogger("automx")
-    logger.setLevel(settings.loglevel)
-    if not any(isinstance(handler.formatter, ClientFormatter) for handler in logger.handlers):
-        handler = logging.StreamHandler()
-        handler.setFormatter(ClientFormatter())
-        logger.addHandler(handler)
-    for formatter in (handler.formatter for handler in logger.handlers):
-        if isinstance(formatter, ClientFormatter):
-            formatter.secret = settings.tls_ask_token
-
-
-def register(app: Flask) -> None:
-    """Log each request: method, path without query, status; a load balancer's at level DEBUG."""
-    if not access_log.isEnabledFor(logging.INFO):
-        return
+    @app.before_request
+    def begin() -> None:
+        if (trace := CURRENT.get()) is not None and answered.names_family:
+            protocol = _PROTOCOLS.get(request.blueprint or "", UNKNOWN)
+            if request.blueprint == "root" and request.method == "POST":
+                protocol = ACCOUNT
+            answered.begin(trace, protocol, request.method, request.environ["QUERY_STRING"])
 
     @app.after_request
-    def log_request(response: Response) -> Response:
-        is_probe = request.path in {"/healthz", "/readyz"} and response.status_code == 200
-        level = logging.DEBUG if is_probe else logging.INFO
-        # No query: it may hold addresses and passwords.
-        path = _ADDRESS.sub(r"\1…", request.path)
-        access_log.log(level, _ACCESS, request.method, path, response.status_code)
+    def note(response: Response) -> Response:
+        if (trace := CURRENT.get()) is not None:
+            answered.note(trace, request.method, shown_path(request.path), response.status_code)
         return response
-
-
-def write_access(method: str, path: str, status: int, client: str) -> None:
-    """Log a request that was answered without Flask."""
-    access_log.info(_ACCESS, method, path, status, extra={"client": client})

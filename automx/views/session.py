@@ -5,6 +5,7 @@ from functools import partial
 from flask import Flask, current_app, g, has_app_context
 from flask_sqlalchemy import SQLAlchemy
 
+from automx import trace
 from automx.config import Settings
 from automx.database import (
     Session,
@@ -76,6 +77,7 @@ def _only_session(turns: Turns) -> Session:
 
 def new_session() -> Session:
     """Return a session whose transactions are limited by the settings."""
+    trace.mark(trace.DATABASE)
     return Session(db.engine, current_app.extensions[TURNS])
 
 

@@ -205,11 +205,11 @@ def terminal(data: bytes) -> None:
 
 def _logged(text: str) -> Iterator[str]:
     """Yield the line of the log that holds a text."""
-    from automx.views.log import MAX_LINE, ClientFormatter
+    from automx.log import MAX_LINE, TextFormatter
 
     record = logging.LogRecord("automx", logging.ERROR, "", 0, "%s", (text,), None)
-    with patch.object(ClientFormatter, "formatTime", lambda *_: "now"):
-        line = ClientFormatter().format(record)
+    with patch.object(TextFormatter, "formatTime", lambda *_: "now"):
+        line = TextFormatter().format(record)
     keep(len(line) < 7 * MAX_LINE, "a line has a limit")
     yield line
 

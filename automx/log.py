@@ -1,0 +1,285 @@
+"""The log: one line for each event, with what is known of its request.
+
+Under systemd, each line begins with its priority, as sd-daemon(3) explains, and the journal takes
+it for a field.
+"""
+
+import ipaddress
+import json
+import logging
+import os
+import re
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import lru_cache
+from logging.handlers import WatchedFileHandler
+from time import perf_counter
+from typing import Any, TextIO
+
+from automx.config import LogSettings, Settings
+from automx.errors import SettingsError
+from automx.trace import CURRENT, Trace
+
+access_log = logging.getLogger("automx.access")
+
+ACCESS = "%s %s %s"  # method, path, status: the arguments of each line of the access log
+MAX_LINE = 2_000  # characters; a path or a host name may have many more
+
+_QUERY = re.compile(r"\?\S*")
+_TOKEN = re.compile(r"(?i)([?&]token=)[^&#\s'\"]+")  # of /tls/ask, in a URL
+_AT = re.compile("@|%40")
+_PRIORITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
+_NETWORK_BITS = {4: 24, 6: 48}
+
+
+class _Masking(logging.Formatter):
+    """Masks a secret wherever it stands, and all tokens of URLs.
+
+    ``secret`` is the token of /tls/ask, "" if there is none: Caddy can send it in the URL only.
+    """
+
+    secret = ""
+
+    def masked(self, text: str) -> str:
+        if self.secret:
+            text = text.replace(self.secret, "***")
+        return _TOKEN.sub(r"\1***", text) if "=" in text else text
+
+
+class TextFormatter(_Masking):
+    """Puts the client's address before a message, and keeps the message on one line.
+
+    ``addresses`` is the setting ``log_addresses``.
+    """
+
+    def __init__(self, addresses: str = "full") -> None:
+        super().__init__()
+        self._addresses = addresses
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the line; what is not printable in a message is escaped: a client sent it.
+
+        That is more than control characters: U+202E shows a line in another order.
+        """
+        trace = trace_of(record)
+        client = shown_client(trace.client, self._addresses) if trace else ""
+        message = f"{client} {record.message}" if client else record.message
+        line = f"{record.levelname} {record.name}: {self.masked(message)}"
+        return f"{self.formatTime(record)} {_printable(line[:MAX_LINE])}"
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """Return a traceback, whose last lines may quote a client as well."""
+        text = self.masked(super().formatException(ei))
+        return "\n".join(map(_printable, text.split("\n")))
+
+
+class JsonFormatter(_Masking):
+    """Writes each event as a JSON object in ASCII, without local parts of mail addresses."""
+
+    def __init__(self, addresses: str = "full") -> None:
+        super().__init__()
+        self._addresses = addresses
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        moment = datetime.fromtimestamp(record.created, UTC)
+        fields: dict[str, object] = {
+            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": without_people(self.masked(record.getMessage())[:MAX_LINE]),
+        }
+        if (trace := trace_of(record)) is not None:
+            known = {
+                "request_id": trace.request_id,
+                "client": shown_client(trace.client, self._addresses),
+                "family": trace.family,
+                "domain": trace.domain,
+                "protocol": trace.protocol,
+            }
+            fields |= {name: value for name, value in known.items() if value}
+        if record.msg is ACCESS and isinstance(record.args, tuple):
+            method, path, status = record.args
+            fields |= {
+                "method": method,
+                "path": self.masked(str(path))[:MAX_LINE],
+                "status": status,
+            }
+            if trace is not None:
+                fields["where"] = trace.where
+                fields["seconds"] = round(perf_counter() - trace.began, 6)
+        if record.exc_info:
+            fields["exception"] = without_people(self.masked(self.formatException(record.exc_info)))
+        return json.dumps(fields)
+
+
+class JournalFormatter(logging.Formatter):
+    """Puts its priority before each line of another formatter (sd-daemon(3))."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines."""
+        prefix = f"<{_PRIORITIES.get(record.levelname, 5)}>"
+        return "\n".join(prefix + line for line in self.inner.format(record).split("\n"))
+
+
+def trace_of(record: logging.LogRecord) -> Trace | None:
+    """Return the request of a line, None if there is none."""
+    trace: Trace | None = getattr(record, "trace", None)  # in the event loop
+    return CURRENT.get() if trace is None else trace
+
+
+@lru_cache(1000)
+def shown_client(client: str, addresses: str) -> str:
+    """Return what the log may tell of a client's address; "" if that is nothing."""
+    if addresses == "full" or not client:
+        return client
+    if addresses == "none":
+        return ""
+    try:
+        address = ipaddress.ip_address(client)
+    except ValueError:
+        return client  # "unknown"
+    return str(ipaddress.ip_network((client, _NETWORK_BITS[address.version]), strict=False))
+
+
+def without_people(text: str, before: str = " /<>(),") -> str:
+    """Return a text without the local parts of mail addresses.
+
+    ``before`` are the characters that may stand before an address. The time that it takes grows
+    with the length only: a stranger may have sent the text.
+    """
+    if "@" not in text and "%40" not in text:
+        return text
+    *parts, rest = _AT.split(text)
+    shown = []
+    for part in parts:
+        end = part.rfind('"', 0, -1) if part.endswith('"') else len(part)
+        kept = 1 + max(part.rfind(sign, 0, max(end, 0)) for sign in before)
+        shown.append(f"{part[:kept]}…@" if kept < len(part) else f"{part}@")
+    return "".join(shown) + rest
+
+
+def _printable(line: str) -> str:
+    if line.isprintable():  # nearly all are
+        return line
+    return "".join(char if char.isprintable() else _escaped(char) for char in line)
+
+
+def _escaped(char: str) -> str:
+    return f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}"
+
+
+def without_query(record: logging.LogRecord) -> bool:
+    """Remove the query from a line of werkzeug's log, which ``flask run`` writes. Returns True."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            _QUERY.sub("", text) if isinstance(text, str) else text for text in record.args
+        )
+    return True
+
+
+class _Stream(logging.StreamHandler[TextIO]):
+    """Writes to a standard stream. ``made_for`` are the settings."""
+
+    def __init__(self, stream: TextIO, made_for: LogSettings) -> None:
+        super().__init__(stream)
+        self.made_for = made_for
+        self.setFormatter(_formatter(made_for, stream))
+
+
+class _File(WatchedFileHandler):
+    """Writes to a file, and to a new one of its name once it is renamed."""
+
+    def __init__(self, made_for: LogSettings) -> None:
+        super().__init__(made_for.access, encoding="utf-8", errors="backslashreplace")
+        self.made_for = made_for
+        self.setFormatter(_formatter(made_for))
+        self._is_told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Tell once that lines are lost: a full disk must not fill the other log as well."""
+        if not self._is_told:
+            self._is_told = True
+            text = "access_log cannot be written, its lines are lost: %s"
+            logging.getLogger("automx").error(text, sys.exc_info()[1])
+
+
+def write(settings: Settings) -> None:
+    """Write the log of automx as the settings say. Raises SettingsError for a file that cannot be.
+
+    It replaces what an earlier call has set up for other settings.
+    """
+    werkzeug = logging.getLogger("werkzeug")
+    werkzeug.removeFilter(without_query)
+    werkzeug.addFilter(without_query)
+    logger = logging.getLogger("automx")
+    logger.setLevel(settings.loglevel)
+    logs = settings.logs
+    if not any(handler.made_for == logs for handler in _own(logger)):
+        _replace(logger, _Stream(sys.stderr, logs))
+    _write_access(settings)
+    for handler in (*logger.handlers, *access_log.handlers):
+        formatter = handler.formatter
+        if isinstance(formatter, JournalFormatter):
+            formatter = formatter.inner
+        if isinstance(formatter, _Masking):
+            formatter.secret = settings.tls_ask_token
+
+
+def _write_access(settings: Settings) -> None:
+    logs = settings.logs
+    access_log.propagate = not logs.access
+    if not logs.access:
+        access_log.setLevel(logging.NOTSET)
+        _replace(access_log, None)
+        return
+    level = logging.DEBUG if settings.loglevel == "DEBUG" else logging.INFO
+    access_log.setLevel(logging.CRITICAL + 1 if logs.access == "off" else level)
+    if not any(handler.made_for == logs for handler in _own(access_log)):
+        _replace(access_log, _access_handler(logs))
+
+
+def _access_handler(logs: LogSettings) -> "_Stream | _File | None":
+    if logs.access == "off":
+        return None
+    if logs.access == "-":
+        return _Stream(sys.stdout, logs)
+    try:
+        return _File(logs)
+    except OSError as error:
+        text = f"access_log: {logs.access} cannot be written: {error.strerror}"
+        raise SettingsError(text) from error
+
+
+def _own(logger: logging.Logger) -> "list[_Stream | _File]":
+    return [handler for handler in logger.handlers if isinstance(handler, _Stream | _File)]
+
+
+def _replace(logger: logging.Logger, handler: logging.Handler | None) -> None:
+    for old in _own(logger):
+        logger.removeHandler(old)
+        if isinstance(old, _File):
+            with suppress(OSError):  # the disk is full
+                old.close()
+    if handler is not None:
+        logger.addHandler(handler)
+
+
+def _formatter(logs: LogSettings, stream: TextIO | None = None) -> logging.Formatter:
+    kind = JsonFormatter if logs.format == "json" else TextFormatter
+    formatter = kind(logs.addresses)
+    return JournalFormatter(formatter) if stream and _is_journal(stream) else formatter
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Return whether what is written to a stream goes to systemd's journal (systemd.exec(5))."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
