@@ -18,7 +18,7 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     """
     from flask import Flask
 
-    from automx import api, backends, cache, changelog, config, log, views
+    from automx import api, backends, cache, changelog, config, counts, log, views
     from automx.accounts.keystates import KeyStates
     from automx.database import is_in_memory
     from automx.directory import pool
@@ -29,7 +29,8 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     log.write(settings)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = http.MAX_BODY
-    answered = requests.Answered(settings)
+    counted = counts.Counts()
+    answered = requests.Answered(settings, counted)
     signer = None
     if settings.signing.certificate:
         from automx import signing  # its library takes some MiB
@@ -46,12 +47,21 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
         reading,
         memory,
         follower,
-        pool.Directories(settings.directory, settings.sources),
-        backends.Backends(settings.accounts, KeyStates(session.new_session)),
-        limits.Limits(settings.limits),
+        pool.Directories(settings.directory, settings.sources, counts=counted),
+        backends.Backends(settings.accounts, KeyStates(session.new_session), counted),
+        limits.Limits(settings.limits, counted),
         drawings.Drawings(),
         signer,
         answered,
+        counted,
+    )
+    counted.gauges.append(app.extensions[http.PARTS].gauges)
+    turns = app.extensions[session.TURNS]
+    counted.gauges.append(
+        lambda: [
+            ("automx_database_turns", (), turns.used),
+            ("automx_database_away", (), float(turns.is_away)),
+        ]
     )
     requests.register(app, answered)
     api.register(app)

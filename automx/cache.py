@@ -276,6 +276,7 @@ class ConfigCache:
         self._lock = Lock()
         self._now = now
         self._changes = 0  # how often something was forgotten
+        self.hits = self.misses = self.stale_hits = 0  # of get() and fresh()
         self._refreshed: dict[str, float] = {}  # domains that are being read again, and since when
         self.rows = RowMemory(seconds, 5 * size, now) if seconds > 0 else None
         self._answers = _memory(size, seconds, now) if seconds > 0 else None
@@ -289,7 +290,14 @@ class ConfigCache:
             return None
         with self._lock:
             kept = self._answers.get(domain)
-        return kept and kept[0]
+            if kept is None:
+                return None
+            self.hits += 1
+        return kept[0]
+
+    def size(self) -> int:
+        """Return the number of domains that are remembered."""
+        return 0 if self._answers is None else len(self._answers)
 
     def get(self, domain: str, look_up: Callable[[str], FoundConfig]) -> FoundConfig:
         """Return or raise what ``look_up(domain)`` does, from memory if possible.
@@ -303,6 +311,7 @@ class ConfigCache:
             with self._lock:
                 kept = self._answers.get(domain)
                 answer = kept and kept[0]
+                self.hits += answer is not None
                 if answer is None and self._stale is not None and domain in self._stale:
                     answer = self._instead_of_refresh(domain)
                     is_refresh = answer is None and domain not in self._refreshed
@@ -312,6 +321,8 @@ class ConfigCache:
             raise copy(answer)
         if answer is not None:
             return answer
+        with self._lock:
+            self.misses += 1
         try:
             return self._read(domain, look_up)
         finally:
@@ -399,6 +410,7 @@ class ConfigCache:
         if kept is None:
             return None
         found, read_at = kept
+        self.stale_hits += 1
         assert isinstance(found, FoundConfig)  # noqa: S101 - for mypy: errors are not kept there
         return found.aged(self._now() - read_at)
 

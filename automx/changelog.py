@@ -140,6 +140,7 @@ class Follower:
         self._starting = threading.Lock()
         self._closed = threading.Event()
         self._has_told = False
+        self.read_at: float | None = None  # when the log was last read, in the time of monotonic()
 
     def follow(self) -> None:
         """Begin to follow the log, unless this process does; called before each look-up."""
@@ -189,6 +190,7 @@ class Follower:
         if changed:
             self._cache.forget(changed)
         self._number = number
+        self.read_at = monotonic()
         return SECONDS
 
     def _read(self, session: Session) -> tuple[int, frozenset[RowKey]]:

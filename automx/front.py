@@ -20,6 +20,7 @@ from flask import Flask
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
 from automx import api, edge
+from automx.counts import Counts
 from automx.errors import AutomxError, SilentError, UnavailableError
 from automx.places import Places, Threads
 from automx.quick import Asked, Quick
@@ -62,7 +63,7 @@ class Front:
     large, 0 for the usual limit; ``may_send`` returns whether it may be sent, and is called in a
     thread. ``asks_backend`` returns whether another request waits for a backend of accounts, as
     those at ``accounts`` do. ``may_change`` returns whether it may change rows. ``quick`` answers
-    requests without the application.
+    requests without the application. ``counts`` are what this process counts.
     """
 
     def __init__(
@@ -76,7 +77,9 @@ class Front:
         asks_backend: "Callable[[WSGIEnvironment], bool]" = lambda _: False,
         may_change: "Callable[[WSGIEnvironment], bool]" = lambda _: False,
         quick: Quick | None = None,
+        counts: Counts | None = None,
     ) -> None:
+        self.counts = counts
         self._app = app
         self.quick = quick
         self._accounts = accounts
@@ -259,6 +262,7 @@ def make_front(app: Flask) -> Front:
         asks_backend=api.asks_backend,
         may_change=api.may_change,
         quick=Quick(found),
+        counts=found.counts,
     )
 
 

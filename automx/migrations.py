@@ -167,6 +167,11 @@ def state(connection: Connection) -> SchemaState:
     return SchemaState.CURRENT if version == head() else SchemaState.OLDER
 
 
+def applied(connection: Connection) -> str | None:
+    """Return the revision of a database that is open; None if automx has made no table there."""
+    return _version(connection)
+
+
 def schema_sql(dialect: str) -> str:
     """Return the SQL that makes the schema in an empty database, version table included.
 

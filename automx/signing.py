@@ -106,6 +106,11 @@ class Signer:
         identity = self._current()
         return content if identity is None else sign(content, identity)
 
+    def end(self) -> datetime | None:
+        """Return when the certificate ends, None if there is none that can be used."""
+        identity = self._current()
+        return None if identity is None else identity.certificate.not_valid_after_utc
+
     def _current(self) -> Identity | None:
         files = self._files
         state = [fingerprint(path) for path in (files.certificate, files.key, files.chain)]

@@ -1,4 +1,4 @@
-"""Writes the references: contrib/automx.conf, the table of configuration.md, openapi.json.
+"""Writes the references: contrib/automx.conf, tables of two pages, openapi.json.
 
 ``make reference`` runs it. The texts about settings are the docstrings of the groups in
 automx/config.
@@ -17,10 +17,12 @@ from automx.api.dispatch import OPERATIONS
 from automx.api.openapi import document
 from automx.config import KEYS, SOURCE_KEYS, Settings, SourceSettings
 from automx.config.keys import Key
+from automx.counts import METRICS
 
 FOLDER = Path(__file__).parent
 REFERENCE = FOLDER.parent / "contrib" / "automx.conf"
 PAGE = FOLDER / "configuration.md"
+MONITORING = FOLDER / "monitoring.md"
 OPENAPI = FOLDER / "openapi.json"
 
 _HEAD = f"""\
@@ -89,6 +91,17 @@ def _table(keys: Mapping[str, Key], meaning_of: Callable[[str], str]) -> str:
     return "\n".join(rows)
 
 
+def monitoring(text: str) -> str:
+    """Return monitoring.md with its table of metrics written anew; ``text`` is what it holds."""
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    rows = ["| Metric | Type | Labels | Meaning |", "|---|---|---|---|"]
+    for name, metric in METRICS.items():
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        rows.append(f"| `{name}` | {metric.kind} | {labels} | {metric.meaning} |")
+    return before + begin + "\n" + "\n".join(rows) + "\n\n" + end + after
+
+
 def openapi() -> str:
     """Return the content of openapi.json."""
     return f"{json.dumps(document(OPERATIONS), indent=1, ensure_ascii=False)}\n"
@@ -120,4 +133,5 @@ def _quoted(code: re.Match[str]) -> str:
 if __name__ == "__main__":
     REFERENCE.write_text(configuration_file(), "utf-8")
     PAGE.write_text(page(PAGE.read_text("utf-8")), "utf-8")
+    MONITORING.write_text(monitoring(MONITORING.read_text("utf-8")), "utf-8")
     OPENAPI.write_text(openapi(), "utf-8")

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from automx.address import EmailAddress
 from automx.config import SourceSettings
+from automx.counts import Counts
 from automx.directory.database import PeopleDatabase
 from automx.directory.lookups import Places
 from automx.directory.person import Person
@@ -167,4 +168,4 @@ def find(people: PeopleDatabase, address: str) -> Person | None:
 
 def people_of(uri: str, **settings: Any) -> PeopleDatabase:
     """Return the people of a source; the caller closes it."""
-    return PeopleDatabase(source(uri, **settings), Places())
+    return PeopleDatabase(source(uri, **settings), Places(), Counts())

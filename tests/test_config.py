@@ -105,6 +105,8 @@ def test_the_defaults_are_those_of_the_documentation(environ: dict[str, str]) ->
         "log_format": "text",
         "log_addresses": "full",
         "access_log": "",
+        "metrics_listen": "",
+        "metrics_token": "",
     }
     assert settings.permit_passwords_in_urls is False
     assert settings.given_by == dict.fromkeys(KEYS, "default")
@@ -225,6 +227,8 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         "log_format = JSON\n"
         "log_addresses = Network\n"
         "access_log = Off\n"
+        "metrics_listen = [::0]:09324\n"
+        "metrics_token = hidden\n"
     )
     settings = load(environ)
     assert settings == make(
@@ -279,6 +283,8 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         log_format="json",
         log_addresses="network",
         access_log="off",
+        metrics_listen="[::]:9324",
+        metrics_token="hidden",
     )
     shown = {key: KEYS[key].show(value) for key, value in settings.values().items()}
     assert "hidden" not in str(shown)
@@ -359,6 +365,7 @@ def test_each_secret_can_stand_in_a_file(environ: dict[str, str], tmp_path: Path
         "rate_limit_storage": "redis://:secret@localhost:6379",
         "signing_key_passphrase": "open sesame",
         "zone_secret": "b3BlbiBzZXNhbWU=",
+        "metrics_token": "open",
     }
     assert list(values) == [key for key in KEYS if KEYS[key].secret]
     for key, value in values.items():
@@ -441,9 +448,10 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
         "rate_limit_storage, signing_certificate, signing_key, signing_key_passphrase, "
         "signing_chain, zone_server, zone_key, zone_algorithm, zone_secret, zone_command, "
         "zone_timeout, zone_owner, zone_ttl, zone_delay, "
-        "log_format, log_addresses, access_log, "
+        "log_format, log_addresses, access_log, metrics_listen, metrics_token, "
         "db_uri_file, initdb_token_file, tls_ask_token_file, mailcow_token_file, "
-        "rate_limit_storage_file, signing_key_passphrase_file, zone_secret_file"
+        "rate_limit_storage_file, signing_key_passphrase_file, zone_secret_file, "
+        "metrics_token_file"
     )
     automx_conf.write_text("")
     assert error(environ | {"AUTOMX_PROXYCOUNT": "1"}) == (
@@ -567,6 +575,10 @@ def test_a_key_for_a_directory_needs_a_certificate(
                 ("never", "a number and one of s, m, h, d, w, y, such as 12h or 2w"),
                 ("101y", "at most 100y"),
             )
+        ),
+        *(
+            ("metrics_listen", value, "an IP address and a port, such as 127.0.0.1:9324")
+            for value in ("9324", "localhost:9324", "127.0.0.1:0", "127.0.0.1:65536", "::1:x")
         ),
         ("log_format", "xml", "one of text, json"),
         ("log_addresses", "some", "one of full, network, none"),

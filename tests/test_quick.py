@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from flask import Flask
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from automx.counts import Counts
 from automx.front import Front, make_front
 from automx.log import JsonFormatter, TextFormatter
 from automx.quick import Asked, Quick
@@ -134,6 +135,14 @@ def ask(
     return (status, headers, timeless(body.decode())), [*lines]
 
 
+def counted(counts: Counts) -> dict[tuple[object, ...], float]:
+    """Return the numbers of requests by protocol, family and status."""
+    numbers: dict[tuple[object, ...], float] = defaultdict(float)
+    for *labels, _, entry in counts.document()["requests"]:
+        numbers[tuple(labels)] += sum(entry[1:])
+    return dict(numbers)
+
+
 def meant(quick: Quick, asked: Request) -> Asked | None:
     """Return what a request is for, if it may be answered without Flask."""
     found = quick.asked(asked)
@@ -241,10 +250,11 @@ def test_an_answer_without_flask_is_that_of_flask(
     """Twice, so that it comes from the database first and then from memory."""
     execute(EXAMPLE_ROWS + ROWS)
     values = {"db_uri": f"sqlite:///{database}", "domain_cache_seconds": 10, "loglevel": "INFO"}
-    values["log_format"] = "json"
+    values |= {"log_format": "json", "metrics_listen": "127.0.0.1:1"}
     front, plain = (make_front(make_app(**values, proxy_count=proxy_count)) for _ in range(2))
     plain.quick = None
     answered: Counter[str] = Counter()
+    again: dict[tuple[object, ...], float] = defaultdict(float)
 
     @settings(
         max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -271,13 +281,20 @@ def test_an_answer_without_flask_is_that_of_flask(
         found = front.quick.asked(asked)
         is_good = expected[0][0] in {200, 301}
         found = found and (front.quick.posted(found, asked.body) if asked.body else found)
-        answered[
-            f"{asked.method} {asked.path}" if is_good and found and front.quick.known(found) else ""
-        ] += 1
+        before = counted(front.counts) if front.counts else {}
+        is_known = is_good and found and front.quick.known(found)
+        for key, number in (counted(front.counts) if front.counts else {}).items():
+            again[key] += number - before.get(key, 0)
+        answered[f"{asked.method} {asked.path}" if is_known else ""] += 1
 
     compare()
     # Both ways are tried.
     assert {*answered} == {*(f"GET {path}" for path in PATHS[:8]), f"POST {PATHS[2]}", ""}
+    # The way through Flask was asked once where the other one was asked twice.
+    assert front.counts is not None
+    assert plain.counts is not None
+    numbers = {key: 2 * number for key, number in counted(plain.counts).items()}
+    assert {key: n - again[key] for key, n in counted(front.counts).items()} == numbers
 
 
 def test_a_person_of_a_directory_is_answered_without_flask_as_by_it(

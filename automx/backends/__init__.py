@@ -7,6 +7,7 @@ MisconfiguredError) it has certainly not; after UncertainError (and so SilentErr
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -14,7 +15,9 @@ from typing import Protocol
 
 from automx.backends.keys import KeyMemory, ProcessMemory
 from automx.config import BACKENDS, AccountSettings
+from automx.counts import Counts
 from automx.errors import SettingsError
+from automx.trace import BACKEND, mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +100,71 @@ class Backend(Protocol):
         """Close connections."""
 
 
+class Counted:
+    """A backend whose calls are counted."""
+
+    def __init__(self, backend: Backend, name: str, counts: Counts) -> None:
+        self._backend = backend
+        self._name = name
+        self._counts = counts
+
+    def _call(self, name: str) -> AbstractContextManager[None]:
+        if self._name != "none":  # which asks no neighbour
+            mark(BACKEND)
+        return self._counts.call(self._name, name)
+
+    def check_address(self, address: str) -> None:
+        """See Backend."""
+        with self._call("check_address"):
+            self._backend.check_address(address)
+
+    def create(self, address: str, password: str, owner: Owner) -> None:
+        """See Backend."""
+        with self._call("create"):
+            self._backend.create(address, password, owner)
+
+    def find(self, address: str, owner: Owner) -> Mailbox | None:
+        """See Backend."""
+        with self._call("find"):
+            return self._backend.find(address, owner)
+
+    def set_password(self, address: str, password: str, owner: Owner) -> None:
+        """See Backend."""
+        with self._call("set_password"):
+            self._backend.set_password(address, password, owner)
+
+    def disable(self, address: str, owner: Owner) -> None:
+        """See Backend."""
+        with self._call("disable"):
+            self._backend.disable(address, owner)
+
+    def delete(self, address: str, owner: Owner) -> None:
+        """See Backend."""
+        with self._call("delete"):
+            self._backend.delete(address, owner)
+
+    def faults(self, domains: Sequence[str]) -> Iterator[str]:
+        """See Backend."""
+        return self._backend.faults(domains)
+
+    def close(self) -> None:
+        """See Backend."""
+        self._backend.close()
+
+
 class Backends:
     """The backends of the settings, each opened when it is first used. Safe for threads.
 
     ``keys`` remembers keys for all processes; by default, this one remembers them alone.
     """
 
-    def __init__(self, settings: AccountSettings, keys: KeyMemory | None = None) -> None:
+    def __init__(
+        self,
+        settings: AccountSettings,
+        keys: KeyMemory | None = None,
+        counts: Counts | None = None,
+    ) -> None:
+        self._counts = counts
         self._settings = settings
         self._keys = keys or ProcessMemory()
         self._opened: dict[str, Backend] = {}
@@ -121,7 +182,10 @@ class Backends:
         name = self.name(name)
         with self._lock:
             if name not in self._opened:
-                self._opened[name] = _open(name, self._settings, self._keys)
+                backend = _open(name, self._settings, self._keys)
+                self._opened[name] = (
+                    Counted(backend, name, self._counts) if self._counts else backend
+                )
             return self._opened[name]
 
     def close(self) -> None:

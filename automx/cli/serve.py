@@ -8,22 +8,26 @@ import threading
 import time
 import urllib.request
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 import click
+from flask import Flask
 from granian.constants import HTTPModes, Interfaces, Loops, TaskImpl
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 from granian.server.common import AbstractServer
 
-from automx import create_app
+from automx import create_app, statistics
 from automx.backends import Backends
 from automx.cli import heartbeat, scheduler, worker
-from automx.config import load
+from automx.config import Settings, load
 from automx.database import is_in_memory
+from automx.statistics import Statistics
 from automx.views import initdb
+from automx.views.http import PARTS, Parts
 
 # Seconds that requests in flight get after SIGTERM: all but a backend answer within them.
 GRACE = 9
@@ -55,7 +59,7 @@ def serve(host: str, port: int, workers: int | None, examples: bool) -> None:
     settings = load()
     number = _number_of_workers(settings.db_uri, workers)
     # What is wrong stops the program here, and not each worker again and again.
-    create_app(settings)
+    app = create_app(settings)
     Backends(settings.accounts).get("")
     synchronizing = scheduler.of(settings)
     address = _address(host, port)
@@ -86,7 +90,23 @@ def serve(host: str, port: int, workers: int | None, examples: bool) -> None:
     if synchronizing is not None:
         server.on_startup(synchronizing.start)
         server.on_shutdown(synchronizing.stop)
-    _run(server)
+    _run(server, _serve_metrics(app, settings) if settings.metrics.listen else None)
+
+
+def _serve_metrics(app: Flask, settings: Settings) -> tuple[str, bytes]:
+    """Serve metrics, and return where workers tell their counts."""
+    from automx.cli import metrics  # noqa: PLC0415 - its library is loaded only if it is needed
+
+    found: Parts = app.extensions[PARTS]
+
+    def read(now: datetime) -> Statistics:
+        with found.reading.primary() as session:
+            return statistics.read(session, now)
+
+    def certificate_end() -> datetime | None:
+        return None if found.signer is None else found.signer.end()
+
+    return metrics.serve(settings.metrics, read, certificate_end)
 
 
 class _Interrupt(threading.Event):
@@ -102,8 +122,11 @@ class _Interrupt(threading.Event):
         return super().wait(timeout)
 
 
-def _run(server: AbstractServer[Any]) -> None:
-    """Run a server until it ends. Raises ClickException if a worker cannot start."""
+def _run(server: AbstractServer[Any], collector: tuple[str, bytes] | None) -> None:
+    """Run a server until it ends; workers tell their counts to a ``collector``.
+
+    Raises ClickException if a worker cannot start.
+    """
     receiver, sender = multiprocessing.Pipe(duplex=False)
     reasons: list[str] = []
 
@@ -118,7 +141,7 @@ def _run(server: AbstractServer[Any]) -> None:
     beats, beat = multiprocessing.Pipe(duplex=False)
     heartbeat.watch(server, beats)
     try:
-        server.serve(target_loader=partial(worker.load, sender, beat))
+        server.serve(target_loader=partial(worker.load, sender, beat, collector))
     except SystemExit:
         if not reasons:
             raise

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from automx import create_app
-from automx.cli import heartbeat
+from automx.cli import heartbeat, reporter
 from automx.front import Front, make_front
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -22,11 +22,14 @@ def make() -> Front:
     return make_front(create_app())
 
 
-def load(failures: Connection, beats: Connection, target: str) -> Any:
+def load(
+    failures: Connection, beats: Connection, collector: tuple[str, bytes] | None, target: str
+) -> Any:
     """Return what a function gives, named by module and name: ``automx.cli.worker:make``.
 
     If it fails, the main process gets the reason, one line, and this process ends. From the start
-    of the event loop, which granian has set, the main process gets ``beats``.
+    of the event loop, which granian has set, the main process gets ``beats``, and what was counted
+    at the address of its ``collector``, if there is one.
     """
     end_with_parent()
     module, _, name = target.partition(":")
@@ -36,6 +39,8 @@ def load(failures: Connection, beats: Connection, target: str) -> Any:
         reason = str(error) or type(error).__name__
         failures.send(" ".join(reason.split()))
         raise SystemExit(1) from None
+    if collector is not None and app.counts is not None:
+        reporter.report(app.counts, *collector)
     heartbeat.start(asyncio.get_event_loop(), beats)
     return app
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
+from ipaddress import ip_address
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -252,6 +253,29 @@ class LogSettings:
     access: str = setting("access_log", values.log_file)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetricsSettings:
+    """[Metrics](monitoring.md#metrics) for Prometheus.
+
+    metrics_listen: Where `automx serve` answers `/metrics`: an IP address and a port, such as
+    `127.0.0.1:9324` or `[::1]:9324`. Another address than that of this machine itself needs
+    `metrics_token`. Empty: there are no metrics.
+
+    metrics_token: If it is set, `/metrics` wants it (`Authorization: Bearer TOKEN`).
+    `/readyz?details` always does; if it is not set, there are no details.
+    """
+
+    # No key ends in _port: Kubernetes sets such variables for a service automx-metrics.
+    listen: str = setting("metrics_listen", values.listener)
+    token: str = setting("metrics_token", values.token, secret=True)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The IP address and the port of ``listen``."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """All settings.
@@ -342,6 +366,7 @@ class Settings:
     # Those of the sections [zone.NAME], by NAME.
     zones: Mapping[str, ZoneSettings] = field(default_factory=dict)
     logs: LogSettings = field(default_factory=LogSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
     # Where the value of each key came from.
     given_by: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -396,6 +421,9 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         if key.path.startswith("zone.")
     }
     values["zones"] = zones.read(found.zones, made.zone, of_zone)
+    is_open = made.metrics.listen and not ip_address(made.metrics.address[0]).is_loopback
+    if is_open and not made.metrics.token:
+        raise SettingsError("metrics_token is missing: strangers may reach metrics_listen")
     for row_id in made.directory.client_keys.keys() - made.directory.client_certificates.keys():
         raise SettingsError(f"ldap_client_certificate_file is missing for the key of {row_id}")
     if values.get("web_endpoint") and not values.get("public_host"):

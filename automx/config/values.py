@@ -190,6 +190,21 @@ def host_and_port(text: str, default: int) -> tuple[str, int]:
     return host, port
 
 
+def listener(text: str) -> str:
+    """Return an IP address and a port in their usual form, or ""."""
+    if not text:
+        return text
+    expected = "an IP address and a port, such as 127.0.0.1:9324"
+    host, _, port = text.rpartition(":")
+    if not re.fullmatch(r"0*[1-9]\d{0,4}", port, re.ASCII) or int(port) > 65535:
+        raise ValueError(expected)
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        raise ValueError(expected) from None
+    return f"[{address}]:{int(port)}" if address.version == 6 else f"{address}:{int(port)}"
+
+
 def log_file(text: str) -> str:
     """Return where lines go: "", "-", "off", or the full path of a file."""
     if text in {"", "-"} or text.startswith("/"):

@@ -115,6 +115,11 @@ class Turns:
         """Whether the database is known to be away; the log has it."""
         return self._is_away
 
+    @property
+    def used(self) -> int:
+        """How many turns there are at the moment."""
+        return len(self._turns)
+
     def begin(self, engine: Engine) -> tuple[Turn, Connection]:
         """Begin a turn, and return it with its connection of an engine; the caller ends it.
 

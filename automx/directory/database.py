@@ -12,9 +12,10 @@ from time import monotonic
 
 from cachetools import TTLCache
 
-from automx import deadline, trace
+from automx import deadline
 from automx.address import EmailAddress
 from automx.config import SourceSettings
+from automx.counts import Counts
 from automx.database.foreign import Answer, ForeignDatabase, NoSuchTextError, QueryError
 from automx.directory.lookups import Lookups, Places
 from automx.directory.person import DirectoryError, Person, usable
@@ -31,12 +32,17 @@ _REPEAT_SECONDS = 60.0  # between two lines of the log about a query that is ref
 
 
 class PeopleDatabase:
-    """The people of one source; threads share it."""
+    """The people of one source; threads share it. ``name`` is that in the log and in metrics."""
 
     def __init__(
-        self, source: SourceSettings, places: Places, now: Callable[[], float] = monotonic
+        self,
+        source: SourceSettings,
+        places: Places,
+        counts: Counts,
+        now: Callable[[], float] = monotonic,
     ) -> None:
-        self._name = f"source {source.name}"
+        self.name = f"source {source.name}"
+        self._counts = counts
         self._timeout = source.people_timeout
         self._query = query(source)
         self._now = now
@@ -49,7 +55,7 @@ class PeopleDatabase:
         self._people = TTLCache(_REMEMBERED, source.people_cache_seconds, now)
         self._lookups = Lookups(places, f"people-{source.name}")
         self._database = ForeignDatabase(
-            source.uri, source.people_timeout, f"the database of the {self._name}"
+            source.uri, source.people_timeout, f"the database of the {self.name}"
         )
 
     def find(self, address: EmailAddress) -> Person | None:
@@ -63,21 +69,28 @@ class PeopleDatabase:
             if key in self._people:
                 found: Person | None = self._people[key]
                 return found
-        trace.mark(trace.DIRECTORY)
-        is_try = self._claim()
-        try:
-            found = self._find(address)
-        finally:
-            if is_try:
-                self._is_tried = False
+        found = self._counts.look_up(self.name, lambda: self._tried(address))
         with self._lock:
             if self._people.maxsize and self._people.ttl > 0:
                 self._people[key] = found
         return found
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the last look-up was answered."""
+        return self._failed_at is None
+
     def close(self) -> None:
         """Close all connections."""
         self._database.close()
+
+    def _tried(self, address: EmailAddress) -> Person | None:
+        is_try = self._claim()
+        try:
+            return self._find(address)
+        finally:
+            if is_try:
+                self._is_tried = False
 
     def _claim(self) -> bool:
         """Return whether this look-up is the one that tries a database that had failed.
@@ -101,9 +114,9 @@ class PeopleDatabase:
             future = self._lookups.submit(self._database.ask, self._query, values(address))
             try:
                 answer = self._wait(future, end)
-                found = person(self._name, answer, address)
+                found = person(self.name, answer, address)
             except NoSuchTextError as error:
-                log.debug("%s: %s", self._name, error.cause)
+                log.debug("%s: %s", self.name, error.cause)
                 found = None
             except QueryError as error:  # another address may be answered
                 self._complain(error)
@@ -135,7 +148,7 @@ class PeopleDatabase:
             self._retry_at = self._now() + RETRY_SECONDS
         if is_news:
             why = error.reason if isinstance(error, AutomxError) else str(error)
-            log.error("%s: people cannot be looked up: %s", self._name, why)
+            log.error("%s: people cannot be looked up: %s", self.name, why)
 
     def _complain(self, error: QueryError) -> None:
         with self._lock:
@@ -145,7 +158,7 @@ class PeopleDatabase:
             if is_news:
                 self._complained_at = now
         if is_news:
-            log.error("%s: people cannot be looked up: %s", self._name, error.reason)
+            log.error("%s: people cannot be looked up: %s", self.name, error.reason)
 
     def _answered(self, began: float) -> None:
         with self._lock:
@@ -154,7 +167,7 @@ class PeopleDatabase:
             if is_news:
                 self._failed_at = None
         if is_news:
-            log.warning("%s: people are looked up again", self._name)
+            log.warning("%s: people are looked up again", self.name)
 
 
 def values(address: EmailAddress) -> dict[str, str]:

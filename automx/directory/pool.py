@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from cachetools import TTLCache, cachedmethod
 
-from automx import deadline, trace
+from automx import deadline
 from automx.address import EmailAddress, is_loopback, names_for
 from automx.config import DirectorySettings, SourceSettings
+from automx.counts import Counts
 from automx.directory.connection import Credentials, Host, HostError, TlsMode
 from automx.directory.hoststate import Attempt, Clock, HostState, share
 from automx.directory.lookups import Lookups, Places
@@ -78,7 +79,7 @@ Directory = LdapServer | SourceSettings
 class Directories:
     """All directories of a process, with their connections and what they said; threads share it.
 
-    ``sources`` are those of the settings; some of them know people.
+    ``sources`` are those of the settings; some of them know people. ``counts`` counts look-ups.
     """
 
     def __init__(
@@ -87,14 +88,16 @@ class Directories:
         sources: Sequence[SourceSettings] = (),
         *,
         now: Clock = monotonic,
+        counts: Counts | None = None,
     ) -> None:
         self.settings = settings
+        self._counts = counts or Counts()
         self._sources = tuple(source for source in sources if source.finds_people)
         self._now = now
         self._lock = Lock()
         self._directories: dict[int, _Directory] = {}
         self._places = Places()
-        self._databases = _people_databases(self._sources, self._places, now)
+        self._databases = _people_databases(self._sources, self._places, self._counts, now)
         self._people: TTLCache[tuple[LdapServer, str], Person | None]
         self._people = TTLCache(settings.cache_size, settings.cache_seconds, now)
         # The system's authorities are loaded when they are needed; a wrong file is reported now.
@@ -131,8 +134,17 @@ class Directories:
         lock=attrgetter("_lock"),
     )
     def _find(self, server: LdapServer, address: EmailAddress) -> Person | None:
-        trace.mark(trace.DIRECTORY)
-        return self._directory(server).find(address)
+        directory = self._directory(server)
+        return self._counts.look_up(str(server.id), lambda: directory.find(address))
+
+    def are_up(self) -> dict[str, bool]:
+        """Return whether each directory answers.
+
+        The names are ids of rows, of those that were asked, and ``source NAME``.
+        """
+        with self._lock:
+            rows = {str(key): directory.is_up() for key, directory in self._directories.items()}
+        return rows | {database.name: database.is_up for database in self._databases.values()}
 
     def close(self) -> None:
         """Close all connections."""
@@ -164,14 +176,14 @@ class Directories:
 
 
 def _people_databases(
-    sources: Sequence[SourceSettings], places: Places, now: Clock
+    sources: Sequence[SourceSettings], places: Places, counts: Counts, now: Clock
 ) -> dict[str, "PeopleDatabase"]:
     """Return the people of each source by its name."""
     if not sources:
         return {}
     from automx.directory.database import PeopleDatabase  # few workers need its memory
 
-    return {source.name: PeopleDatabase(source, places, now) for source in sources}
+    return {source.name: PeopleDatabase(source, places, counts, now) for source in sources}
 
 
 def source_of_people(
@@ -230,6 +242,10 @@ class _Directory:
         self._lock = Lock()
         self._states = [HostState(host, server, access, now) for host in hosts(server, settings)]
         self._lookups = Lookups(places, f"ldap-{server.id}", spare=len(server.hosts))
+
+    def is_up(self) -> bool:
+        """Return whether a host is worth asking."""
+        return any(state.is_up() for state in self._states)
 
     def find(self, address: EmailAddress) -> Person | None:
         end = deadline.after(self._timeout)

@@ -1,16 +1,24 @@
 """Health checks for load balancers: the process runs, and the database is ready."""
 
+import hmac
+import json
 from contextlib import suppress
+from datetime import UTC, datetime
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
-from automx import replica
-from automx.errors import DatabaseError
-from automx.migrations import SchemaState, state
+from automx import replica, statistics
+from automx.database import outage
+from automx.errors import DatabaseError, ForbiddenError
+from automx.migrations import SchemaState, applied, head, state
 from automx.views.http import parts, personal_document
 from automx.views.session import current_session
 
 blueprint = Blueprint("health", __name__)
+
+_USABLE = {SchemaState.CURRENT, SchemaState.NEWER}  # revisions only add to the schema
+
+_WORDS = {True: "ok", False: "away"}
 
 
 @blueprint.get("/healthz")
@@ -23,11 +31,64 @@ def healthz() -> Response:
 def readyz() -> Response:
     """Answer 200 if the database answers and its schema can be used, else 503.
 
-    What is wrong with a replica is told: look-ups do without it.
+    What is wrong with a replica is told: look-ups do without it. With the argument ``details``,
+    administrators get them as JSON.
     """
+    if "details" in request.args:
+        return _details()
     check_ready()
     trouble = _trouble_of_replica()
     return _line(f"ready; the read replica: {trouble}" if trouble else "ready")
+
+
+def _details() -> Response:
+    """Answer what this worker knows of its neighbours. Raises ForbiddenError without the token."""
+    known = parts()
+    if not _has_token(known.settings.metrics.token):
+        raise ForbiddenError
+    now = datetime.now(UTC).replace(microsecond=0)
+    document: dict[str, object] = {"ready": False, "database": "away", "schema": None}
+    document["schema_expected"] = head()
+    try:
+        document |= _of_database(now)
+    except Exception as error:
+        if not isinstance(error, DatabaseError) and outage(error) is None:
+            raise
+    document["directories"] = {
+        str(row_id): _WORDS[is_up] for row_id, is_up in known.directories.are_up().items()
+    }
+    limits = known.limits
+    document["rate_limit_storage"] = _WORDS[not limits.is_away] if limits.is_shared else "memory"
+    document["backends"] = known.counts.last_results()
+    end = known.signer and known.signer.end()
+    document["certificate_days_left"] = None if not end else (end - now).days
+    body = json.dumps(document, indent=1) + "\n"
+    return personal_document(body, "application/json", status=200 if document["ready"] else 503)
+
+
+def _of_database(now: datetime) -> dict[str, object]:
+    session = current_session()
+    found = state(session.connection())
+    revision = applied(session.connection())
+    document: dict[str, object] = {"database": "ok", "schema": revision}
+    if found in _USABLE:
+        read = statistics.read(session, now)
+        changed_at = read.changed_at
+        document |= {
+            "ready": True,
+            "change": read.change,
+            "changed_at": changed_at and changed_at.isoformat(),
+            "change_age_seconds": changed_at and int((now - changed_at).total_seconds()),
+            "accounts_overdue": read.overdue,
+        }
+    session.close()
+    return document
+
+
+def _has_token(expected: str) -> bool:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    is_equal = hmac.compare_digest(token.strip().encode(), expected.encode())
+    return bool(expected) and scheme.lower() == "bearer" and is_equal
 
 
 def check_ready() -> None:
@@ -38,7 +99,7 @@ def check_ready() -> None:
     session = current_session()
     found = state(session.connection())
     session.close()  # others need the connection while the answer is made
-    if found not in {SchemaState.CURRENT, SchemaState.NEWER}:
+    if found not in _USABLE:
         raise DatabaseError(cause=found.value)
 
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
+from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ from automx.backends import Backends
 from automx.cache import MAX_AGE, ConfigCache, FoundConfig
 from automx.changelog import Follower
 from automx.config import Settings
+from automx.counts import Counts, Sample
 from automx.database.reading import Reading
 from automx.directory.person import NOBODY, Person
 from automx.directory.pool import Directories, Directory
@@ -58,6 +60,20 @@ class Parts:
     drawings: Drawings
     signer: "Signer | None"
     answered: Answered
+    counts: Counts
+
+    def gauges(self) -> list[Sample]:
+        """Return samples of the moment, for metrics."""
+        cache = self.cache
+        lookups = {"hit": cache.hits, "miss": cache.misses, "stale": cache.stale_hits}
+        samples: list[Sample] = [
+            ("automx_cache_domains", (), cache.size()),
+            ("automx_rate_limit_storage_away", (), float(self.limits.is_away)),
+        ]
+        samples += [("automx_cache_lookups_total", (name,), lookups[name]) for name in lookups]
+        if self.follower is not None and (read_at := self.follower.read_at) is not None:
+            samples.append(("automx_changes_read_seconds", (), monotonic() - read_at))
+        return samples
 
     def find(self, domain: str) -> FoundConfig:
         """Return the settings of a domain, from the cache if possible.

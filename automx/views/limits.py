@@ -19,6 +19,7 @@ from flask import request
 
 from automx import edge
 from automx.config import LimitSettings
+from automx.counts import Counts
 from automx.errors import TooManyRequestsError
 from automx.views.sharedwindows import SharedWindows
 
@@ -74,13 +75,24 @@ class Limits:
     answer at the moment is no error.
     """
 
-    def __init__(self, settings: LimitSettings) -> None:
+    def __init__(self, settings: LimitSettings, counts: Counts | None = None) -> None:
+        self._counts = counts
         self._rate = settings.rate
         self._lock = Lock()
         self._limits: tuple[RateLimitItem, ...] = ()  # read at the first request
         self._windows: dict[tuple[RateLimitItem, str], Windows] = {}  # by limit and scope
         is_shared = settings.rate and settings.storage != _MEMORY
         self._shared = SharedWindows(settings.storage) if is_shared else None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether requests are counted in a Redis."""
+        return self._shared is not None
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the Redis of the settings is known to be away."""
+        return self._shared is not None and self._shared.is_away
 
     def count_client(self) -> None:
         """Count the request for its client. Raises TooManyRequestsError above the limit."""
@@ -108,6 +120,8 @@ class Limits:
         if seconds is None:
             seconds = self._hit(key, scope)
         if seconds:
+            if self._counts is not None:
+                self._counts.add("automx_limited_total", scope)
             raise TooManyRequestsError(retry_after=max(ceil(seconds), 1))
 
     def _hit(self, key: str, scope: str) -> float:

@@ -7,6 +7,7 @@ from flask import Flask, Response, request
 
 from automx import families
 from automx.config import Settings
+from automx.counts import Counts
 from automx.log import ACCESS, access_log, without_people
 from automx.trace import CURRENT, Trace
 
@@ -33,15 +34,16 @@ PROTOCOLS = (*dict.fromkeys(_PROTOCOLS.values()), ACCOUNT, UNKNOWN)
 
 
 class Answered:
-    """What is done with each request once it is answered: it is logged.
+    """What is done with each request once it is answered: it is logged and counted.
 
     Safe for threads.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, counts: Counts) -> None:
+        self._counts = counts if settings.metrics.listen else None
         self.has_lines = access_log.isEnabledFor(logging.INFO)
         # Lines of text tell neither.
-        self.names_family = settings.logs.format == "json"
+        self.names_family = settings.logs.format == "json" or self._counts is not None
 
     def begin(self, trace: Trace, protocol: str, method: str, query: str) -> None:
         """Note the protocol of a request and the family of the client, if they are wanted."""
@@ -50,10 +52,12 @@ class Answered:
             trace.family = families.family_of(trace.agent, protocol, method, query)
 
     def note(self, trace: Trace, method: str, path: str, status: int) -> None:
-        """Write the line of a request; that of a load balancer at level DEBUG.
+        """Count a request and write its line; that of a load balancer at level DEBUG.
 
         ``path`` is without query, which may hold addresses and passwords.
         """
+        if self._counts is not None:
+            self._counts.answered(trace, status)
         if self.has_lines:
             is_probe = status == 200 and path in {"/healthz", "/readyz"}
             level = logging.DEBUG if is_probe else logging.INFO

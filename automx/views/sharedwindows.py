@@ -53,6 +53,11 @@ class SharedWindows:
         self._closed = Event()
         self._prober: Thread | None = None  # while Redis is away
 
+    @property
+    def is_away(self) -> bool:
+        """Whether Redis is known to be away."""
+        return self._is_away
+
     def hit(self, limits: "tuple[RateLimitItem, ...]", key: str, scope: str) -> float | None:
         """Count a request in the windows of all limits, until one of them refuses it.
 

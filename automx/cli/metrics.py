@@ -1,0 +1,271 @@
+"""Metrics of ``automx serve`` for Prometheus: the main process adds up the counts of its workers.
+
+Each worker sends all its counts once a second; what a killed worker has counted since then is lost,
+and nothing else: the counts of workers that have ended stay. No file is left behind, and workers
+load no library for it.
+"""
+
+import hmac
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import accumulate
+from multiprocessing.connection import Connection, Listener
+from typing import Any
+
+import click
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.core import Metric as Family
+from prometheus_client.exposition import choose_encoder
+
+from automx import __version__
+from automx.config import MetricsSettings
+from automx.counts import BUCKETS, METRICS
+from automx.statistics import Statistics
+
+log = logging.getLogger(__name__)
+
+STATISTICS_SECONDS = 60.0  # between two looks into the database
+_CLIENT_SECONDS = 5.0  # that a client has for its request
+_CLIENTS = 8  # at once
+
+Samples = dict[tuple[str, tuple[str, ...]], float]
+Requests = dict[tuple[str, str, str, str], list[float]]
+
+
+class Collected:
+    """The counts of all workers, of those that have ended as well. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._told: dict[int, dict[str, Any]] = {}  # by the number of the connection
+        self._ended = 0
+        self._counters: Samples = {}  # of workers that have ended
+        self._requests: Requests = {}
+        self.statistics: Statistics | None = None
+        self.certificate_end: float | None = None
+
+    def receive(self, listener: Listener) -> None:
+        """Take the messages of all workers, in threads, as long as there is a listener."""
+        number = 0
+        while True:
+            try:
+                connection = listener.accept()
+            except (OSError, EOFError, ValueError):  # a worker died as it connected
+                time.sleep(0.05)
+                continue
+            except Exception:  # a stranger without the key
+                log.warning("metrics: a worker was refused")
+                continue
+            number += 1
+            arguments = (connection, number)
+            threading.Thread(target=self._follow, args=arguments, daemon=True).start()
+
+    def _follow(self, connection: Connection, number: int) -> None:
+        with suppress(OSError, EOFError, ValueError):
+            while True:
+                told = json.loads(connection.recv_bytes())
+                with self._lock:
+                    self._told[number] = told
+        with self._lock:
+            if (told := self._told.pop(number, None)) is not None:
+                self._ended += 1
+                _add(told, self._counters, self._requests)
+
+    def collect(self) -> Iterable[Family]:
+        """Return all metrics, as prometheus_client wants them."""
+        samples, requests = self._sums()
+        for (protocol, family, status, where), entry in requests.items():
+            samples["automx_requests_total", (protocol, family, status, where)] = sum(entry[1:])
+        self._add_statistics(samples)
+        return [*_families(samples), _histogram(requests)]
+
+    def _sums(self) -> tuple[Samples, Requests]:
+        with self._lock:
+            samples = dict(self._counters)
+            requests = {key: [*entry] for key, entry in self._requests.items()}
+            told = list(self._told.values())
+            samples["automx_workers_ended_total", ()] = self._ended
+        samples["automx_workers", ()] = len(told)
+        for one in told:
+            _add(one, samples, requests)
+            for name, labels, value in one["gauges"]:
+                key = name, tuple(labels)
+                is_sum = METRICS[name].combine == "sum"
+                old = samples.get(key, 0)
+                samples[key] = old + value if is_sum else max(old, value)
+        return samples, requests
+
+    def _add_statistics(self, samples: Samples) -> None:
+        python = ".".join(map(str, sys.version_info[:3]))
+        samples["automx_build_info", (__version__, python)] = 1
+        if self.certificate_end is not None:
+            samples["automx_certificate_end_timestamp_seconds", ()] = self.certificate_end
+        if (found := self.statistics) is None:
+            return
+        samples["automx_domains", ()] = found.domains
+        samples["automx_accounts_overdue", ()] = found.overdue
+        samples["automx_change_number", ()] = found.change
+        samples["automx_statistics_timestamp_seconds", ()] = found.read_at.timestamp()
+        if found.changed_at is not None:
+            moment = found.changed_at.timestamp()
+            samples["automx_last_change_timestamp_seconds", ()] = moment
+        for state, number in found.accounts.items():
+            samples["automx_accounts", (state,)] = number
+        for token, left in found.uses_left.items():
+            samples["automx_token_uses_left", (token,)] = left
+
+
+def _add(told: dict[str, Any], counters: Samples, requests: Requests) -> None:
+    for name, labels, value in told["counters"]:
+        key = name, tuple(labels)
+        counters[key] = counters.get(key, 0) + value
+    for protocol, family, status, where, entry in told["requests"]:
+        kept = requests.setdefault((protocol, family, str(status), where), [0.0] * len(entry))
+        for place, value in enumerate(entry):
+            kept[place] += value
+
+
+def _families(samples: Samples) -> Iterable[Family]:
+    for name, metric in METRICS.items():
+        if metric.kind == "histogram":
+            continue
+        kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+        made = kind(name, metric.meaning.replace("`", ""), labels=metric.labels)
+        for (sample, labels), value in samples.items():
+            if sample == name:
+                made.add_metric(labels, value)
+        yield made
+
+
+def _histogram(requests: Requests) -> Family:
+    name = "automx_request_seconds"
+    made = HistogramMetricFamily(name, METRICS[name].meaning, labels=METRICS[name].labels)
+    sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0] * (len(BUCKETS) + 2))
+    for (protocol, _, _, where), entry in requests.items():
+        for place, value in enumerate(entry):
+            sums[protocol, where][place] += value
+    for labels, entry in sums.items():
+        ends = [*map(str, BUCKETS), "+Inf"]
+        buckets = list(zip(ends, accumulate(entry[1:]), strict=True))
+        made.add_metric(labels, buckets, sum_value=entry[0])
+    return made
+
+
+class _Server(ThreadingHTTPServer):
+    """The web server of ``/metrics``."""
+
+    daemon_threads = True
+
+    def __init__(self, settings: MetricsSettings, collected: Collected) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(collected)
+        self.token = settings.token
+        self._places = threading.BoundedSemaphore(_CLIENTS)
+        if ":" in settings.address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(settings.address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread; hang up if too many clients are there."""
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer a client."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, *_: object) -> None:
+        """Keep clients that hang up out of the log."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = _CLIENT_SECONDS
+    server: _Server
+    server_version = "automx"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        """Answer /metrics; the token of the settings is wanted if there is one."""
+        if self.path.partition("?")[0] != "/metrics":
+            self._answer(404, "text/plain; charset=utf-8", b"There is nothing at this address.\n")
+        elif not self._may_read():
+            self._answer(401, "text/plain; charset=utf-8", b"The token is missing or wrong.\n")
+        else:
+            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+            self._answer(200, content_type, encode(self.server.registry))
+
+    def _may_read(self) -> bool:
+        return has_token(self.headers.get("Authorization", ""), self.server.token)
+
+    def _answer(self, status: int, content_type: str, body: bytes) -> None:
+        self.send_response(status)
+        if status == 401:
+            self.send_header("WWW-Authenticate", "Bearer")
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Log no request: Prometheus makes one every few seconds."""
+
+
+def has_token(authorization: str, expected: str) -> bool:
+    """Return whether a header has the token of the settings, or none is wanted."""
+    scheme, _, token = authorization.partition(" ")
+    is_equal = hmac.compare_digest(token.strip().encode(), expected.encode())
+    return not expected or (scheme.lower() == "bearer" and is_equal)
+
+
+def serve(
+    settings: MetricsSettings,
+    read: Callable[[datetime], Statistics],
+    certificate_end: Callable[[], datetime | None],
+) -> tuple[str, bytes]:
+    """Serve metrics in threads; return address and key of what workers report() to.
+
+    ``read`` reads the statistics; it may raise anything, and then the old ones stay. Raises
+    ClickException if the port is taken.
+    """
+    collected = Collected()
+    try:
+        server = _Server(settings, collected)
+    except OSError as error:
+        text = f"cannot listen on {settings.listen}: {error.strerror}"
+        raise click.ClickException(text) from error
+    key = os.urandom(32)
+    listener = Listener(family="AF_UNIX", authkey=key, backlog=64)
+
+    def look() -> None:
+        while True:
+            with suppress(Exception):  # an outage, which the database module has logged
+                collected.statistics = read(datetime.now(UTC).replace(microsecond=0))
+            with suppress(Exception):
+                end = certificate_end()
+                collected.certificate_end = None if end is None else end.timestamp()
+            time.sleep(STATISTICS_SECONDS)
+
+    works = (server.serve_forever, look, lambda: collected.receive(listener))
+    for work in works:
+        threading.Thread(target=work, daemon=True, name="metrics").start()
+    return str(listener.address), key

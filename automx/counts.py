@@ -1,0 +1,192 @@
+"""What a worker counts, in plain dictionaries: a request costs less than a microsecond.
+
+``automx serve`` adds up the counts of all workers, see ``cli/metrics.py``.
+"""
+
+from bisect import bisect_left as _bucket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from time import perf_counter
+from typing import Any, NamedTuple, TypeVar
+
+from automx.trace import DIRECTORY, FRONT, Trace, mark
+
+# Upper ends, in seconds; one more has all that is slower.
+BUCKETS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0,
+)  # fmt: skip
+
+
+class Metric(NamedTuple):
+    """A metric: its type for Prometheus, the names of its labels, and what it means.
+
+    ``combine`` says what becomes of the values of several workers: their sum, or the highest one.
+    """
+
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
+    combine: str = "sum"
+
+
+METRICS = {
+    "automx_requests_total": Metric(
+        "counter",
+        ("protocol", "family", "status", "where"),
+        "Requests that were answered; the labels are those of the log",
+    ),
+    "automx_request_seconds": Metric(
+        "histogram",
+        ("protocol", "where"),
+        "Seconds from the moment at which a request was there, with its body, to its answer",
+    ),
+    "automx_cache_lookups_total": Metric(
+        "counter",
+        ("result",),
+        "Domains that were looked for in the memory of workers: `hit`, `miss`, or `stale` (the"
+        " database was away or slow)",
+    ),
+    "automx_cache_domains": Metric("gauge", (), "Domains in the memory of all workers"),
+    "automx_database_turns": Metric("gauge", (), "Transactions that run, at most 16 in a worker"),
+    "automx_database_away": Metric("gauge", (), "Workers for which the database is away"),
+    "automx_changes_read_seconds": Metric(
+        "gauge", (), "Seconds since the log of changes was read, in the slowest worker", "max"
+    ),
+    "automx_directory_lookups_total": Metric(
+        "counter",
+        ("directory", "result"),
+        "Look-ups of people, by the id of the row of a directory or by `source NAME`: `found`,"
+        " `unknown`, `failed`",
+    ),
+    "automx_directory_seconds_total": Metric(
+        "counter", ("directory",), "Seconds that look-ups have taken"
+    ),
+    "automx_backend_calls_total": Metric(
+        "counter",
+        ("backend", "call", "result"),
+        "Calls of backends of accounts: `ok`, `refused` (4xx for the client), `failed` (5xx)",
+    ),
+    "automx_backend_seconds_total": Metric(
+        "counter", ("backend", "call"), "Seconds that calls of backends have taken"
+    ),
+    "automx_limited_total": Metric(
+        "counter",
+        ("scope",),
+        "Requests for accounts that a limit has refused, by `client` or by `token`",
+    ),
+    "automx_rate_limit_storage_away": Metric("gauge", (), "Workers for which Redis is away"),
+    "automx_worker_memory_bytes": Metric("gauge", (), "Resident memory of all workers"),
+    "automx_workers": Metric("gauge", (), "Workers that have told their counts"),
+    "automx_workers_ended_total": Metric("counter", (), "Workers that have ended, or were killed"),
+    "automx_build_info": Metric(
+        "gauge", ("version", "python"), "1; the labels are the versions of automx and Python"
+    ),
+    "automx_domains": Metric("gauge", (), "Domains in the database"),
+    "automx_accounts": Metric("gauge", ("state",), "Accounts, by their state"),
+    "automx_accounts_overdue": Metric(
+        "gauge", (), "Active accounts that have ended a day ago or earlier: prune does not run"
+    ),
+    "automx_token_uses_left": Metric(
+        "gauge", ("token",), "Uses of a token that are left, of the 200 that have the fewest"
+    ),
+    "automx_change_number": Metric("gauge", (), "The number of the last change of rows"),
+    "automx_last_change_timestamp_seconds": Metric("gauge", (), "When rows were changed by automx"),
+    "automx_certificate_end_timestamp_seconds": Metric(
+        "gauge", (), "When the certificate that signs Apple profiles ends"
+    ),
+    "automx_statistics_timestamp_seconds": Metric(
+        "gauge", (), "When the database was last asked for the eight metrics above, once a minute"
+    ),
+}
+
+_Found = TypeVar("_Found")
+
+_PLACES = len(BUCKETS) + 2  # of the list of a kind of requests
+Sample = tuple[str, tuple[str, ...], float]
+
+
+class Counts:
+    """The counts of a process. Safe for threads.
+
+    ``gauges`` are functions that return samples of the moment, of counters that others keep, too.
+    """
+
+    def __init__(self) -> None:
+        self.gauges: list[Callable[[], list[Sample]]] = []
+        self._lock = Lock()
+        # Seconds, then a number for each bucket. The event loop alone counts what the front
+        # answers, without a lock.
+        self._front: dict[tuple[str, str, int, str], list[float]] = {}
+        self._requests: dict[tuple[str, str, int, str], list[float]] = {}
+        self._counters: dict[tuple[str, tuple[str, ...]], float] = {}
+        self._results: dict[str, str] = {}
+
+    def answered(self, trace: Trace, status: int) -> None:
+        """Count a request."""
+        seconds = perf_counter() - trace.began
+        where = trace.where
+        key = (trace.protocol, trace.family, status, where)
+        if where is FRONT:
+            entry = self._front.get(key)
+            if entry is None:
+                entry = self._front[key] = [0.0] * _PLACES
+            entry[0] += seconds
+            entry[_bucket(BUCKETS, seconds) + 1] += 1
+            return
+        with self._lock:
+            entry = self._requests.setdefault(key, [0.0] * _PLACES)
+            entry[0] += seconds
+            entry[_bucket(BUCKETS, seconds) + 1] += 1
+
+    def add(self, name: str, *labels: str, number: float = 1) -> None:
+        """Add to a counter of METRICS."""
+        key = (name, labels)
+        with self._lock:
+            self._counters[key] = self._counters.get(key, 0) + number
+
+    def look_up(self, directory: str, find: Callable[[], _Found | None]) -> _Found | None:
+        """Return what a look-up in a directory finds; count it, and the seconds that it takes."""
+        mark(DIRECTORY)
+        began, result = perf_counter(), "failed"
+        try:
+            found = find()
+            result = "unknown" if found is None else "found"
+            return found
+        finally:
+            self.add("automx_directory_lookups_total", directory, result)
+            seconds = perf_counter() - began
+            self.add("automx_directory_seconds_total", directory, number=seconds)
+
+    @contextmanager
+    def call(self, backend: str, name: str) -> Iterator[None]:
+        """Count a call of a backend, and the seconds that it takes."""
+        began = perf_counter()
+        result = "ok"
+        try:
+            yield
+        except Exception as error:
+            result = "refused" if getattr(error, "status", 500) < 500 else "failed"
+            raise
+        finally:
+            self._results[backend] = result
+            self.add("automx_backend_calls_total", backend, name, result)
+            seconds = perf_counter() - began
+            self.add("automx_backend_seconds_total", backend, name, number=seconds)
+
+    def last_results(self) -> dict[str, str]:
+        """Return the result of the last call of each backend that was called."""
+        return dict(self._results)
+
+    def document(self) -> dict[str, Any]:
+        """Return all counts and the samples of the moment, as JSON has them."""
+        with self._lock:
+            # list() of a dictionary is one step for other threads.
+            entries = list(self._front.items()) + list(self._requests.items())
+            requests = [[*key, [*entry]] for key, entry in entries]
+            counters = [(*key, value) for key, value in self._counters.items()]
+        samples = [sample for read in self.gauges for sample in read()]
+        counters += [sample for sample in samples if METRICS[sample[0]].kind == "counter"]
+        gauges = [sample for sample in samples if METRICS[sample[0]].kind == "gauge"]
+        return {"requests": requests, "counters": counters, "gauges": gauges}

@@ -1,0 +1,50 @@
+"""What the database holds, in numbers, for metrics and for administrators."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import and_, func, select
+
+from automx.changelog import last_number
+from automx.database import Session
+from automx.models import Account, Audit, Domain, Token
+
+OVERDUE = timedelta(days=1)  # after the end of an account; prune runs more often
+_TOKENS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Numbers of rows at ``read_at`` (UTC).
+
+    ``accounts`` are numbers by state; ``overdue`` is how many active ones have ended OVERDUE ago.
+    ``uses_left`` is by the name of the token, of those that have the fewest. ``change`` is the
+    number of the last change, ``changed_at`` when automx made it, None if there was none.
+    """
+
+    read_at: datetime
+    domains: int
+    accounts: dict[str, int]
+    overdue: int
+    uses_left: dict[str, int]
+    change: int
+    changed_at: datetime | None
+
+
+def read(session: Session, now: datetime) -> Statistics:
+    """Read the statistics; each query is for few rows, or counts those of an index."""
+    states = select(Account.c.state, func.count()).group_by(Account.c.state)
+    is_overdue = and_(Account.c.state == "active", Account.c.expires_at < now - OVERDUE)
+    left = Token.c.maxuse - Token.c.usecount
+    is_open = (Token.c.maxuse > 0) & ~Token.c.is_revoked
+    is_valid = Token.c.valid_until.is_(None) | (Token.c.valid_until > now)
+    tokens = select(Token.c.name, left).where(is_open, is_valid).order_by(left).limit(_TOKENS)
+    return Statistics(
+        read_at=now,
+        domains=session.scalar(select(func.count()).select_from(Domain)),
+        accounts={str(state): number for state, number in session.execute(states)},
+        overdue=session.scalar(select(func.count()).select_from(Account).where(is_overdue)),
+        uses_left={str(name): max(0, number) for name, number in session.execute(tokens)},
+        change=last_number(session),
+        changed_at=session.scalar(select(Audit.c.at).order_by(Audit.c.id.desc()).limit(1)),
+    )
