@@ -258,7 +258,8 @@ def serve(
 
     def look() -> None:
         while True:
-            with suppress(Exception):  # an outage, which the database module has logged
+            # An outage is logged by others; the time of the last statistics is a metric.
+            with suppress(Exception):
                 collected.statistics = read(datetime.now(UTC).replace(microsecond=0))
             with suppress(Exception):
                 end = certificate_end()
