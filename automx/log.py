@@ -17,7 +17,8 @@ from logging.handlers import WatchedFileHandler
 from time import perf_counter
 from typing import Any, TextIO
 
-from automx.config import LogSettings, Settings
+from automx.config import Settings
+from automx.config.monitoring import LogSettings
 from automx.errors import SettingsError
 from automx.trace import CURRENT, Trace
 

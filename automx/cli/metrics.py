@@ -33,7 +33,7 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 
 from automx import __version__
-from automx.config import MetricsSettings
+from automx.config.monitoring import MetricsSettings
 from automx.counts import BUCKETS, METRICS
 from automx.statistics import Statistics
 
