@@ -3,7 +3,7 @@
 ``automx serve`` adds up the counts of all workers, see ``cli/metrics.py``.
 """
 
-from bisect import bisect_left as _bucket
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -12,10 +12,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from automx.trace import DIRECTORY, FRONT, Trace, mark
 
-# Upper ends, in seconds; one more has all that is slower.
+# Upper ends of buckets, in seconds; one more has all that is slower. The first bucket stays empty:
+# so the number of a bucket is its place in an Entry.
 BUCKETS = (
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-    5.0, 10.0, 30.0,
+    -1.0, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+    2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
 
 
@@ -101,9 +102,12 @@ METRICS = {
     ),
 }
 
+Entry = list[
+    float
+]  # of a kind of requests: their seconds, then a number for each bucket but the first
 _Found = TypeVar("_Found")
 
-_PLACES = len(BUCKETS) + 2  # of the list of a kind of requests
+_PLACES = len(BUCKETS) + 1
 Sample = tuple[str, tuple[str, ...], float]
 
 
@@ -116,29 +120,26 @@ class Counts:
     def __init__(self) -> None:
         self.gauges: list[Callable[[], list[Sample]]] = []
         self._lock = Lock()
-        # Seconds, then a number for each bucket. The event loop alone counts what the front
-        # answers, without a lock.
-        self._front: dict[tuple[str, str, int, str], list[float]] = {}
-        self._requests: dict[tuple[str, str, int, str], list[float]] = {}
+        self._front: dict[tuple[str, str, int, str], Entry] = {}
+        self._requests: dict[tuple[str, str, int, str], Entry] = {}
         self._counters: dict[tuple[str, tuple[str, ...]], float] = {}
         self._results: dict[str, str] = {}
 
     def answered(self, trace: Trace, status: int) -> None:
-        """Count a request."""
+        """Count a request that was not answered by the front."""
         seconds = perf_counter() - trace.began
-        where = trace.where
-        key = (trace.protocol, trace.family, status, where)
-        if where is FRONT:
-            entry = self._front.get(key)
-            if entry is None:
-                entry = self._front[key] = [0.0] * _PLACES
-            entry[0] += seconds
-            entry[_bucket(BUCKETS, seconds) + 1] += 1
-            return
+        key = (trace.protocol, trace.family, status, trace.where)
         with self._lock:
             entry = self._requests.setdefault(key, [0.0] * _PLACES)
             entry[0] += seconds
-            entry[_bucket(BUCKETS, seconds) + 1] += 1
+            entry[bisect_left(BUCKETS, seconds)] += 1
+
+    def entry_of_front(self, protocol: str, family: str, status: int) -> Entry:
+        """Return the entry of a kind of requests that the front answers.
+
+        The event loop alone counts there, without a lock.
+        """
+        return self._front.setdefault((protocol, family, status, FRONT), [0.0] * _PLACES)
 
     def add(self, name: str, *labels: str, number: float = 1) -> None:
         """Add to a counter of METRICS."""

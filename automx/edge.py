@@ -12,10 +12,9 @@ nothing else: ``REMOTE_ADDR``, ``HTTP_HOST``, ``wsgi.url_scheme`` and ``SCRIPT_N
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from random import getrandbits
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from automx.address import is_loopback, parse_host
 from automx.errors import AddressError, BadRequestError
@@ -52,16 +51,14 @@ _PROXY_HEADER = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Inbound:
+class Inbound(NamedTuple):
     """Who asks, and at which host.
 
     ``client`` is the IP address in its usual form, or UNKNOWN; ``network`` is what rate limits
     count: the address, and of IPv6 its /64, the least that a customer has. ``host`` is the name or
     IP address in lower case, without brackets, "" if the request has none; ``port`` is "" if it is
     the scheme's. ``asked`` is the host as it was sent, for the log. ``error`` says what is
-    malformed; such a request has no host. ``request_id`` is what the proxy calls the request, or a
-    new one.
+    malformed; such a request has no host.
     """
 
     client: str
@@ -70,7 +67,6 @@ class Inbound:
     port: str = ""
     asked: str = ""
     error: BadRequestError | None = None
-    request_id: str = field(default="", compare=False)
 
 
 def reading(wsgi_app: "WSGIApplication", proxy_count: int) -> "WSGIApplication":
@@ -84,7 +80,8 @@ def reading(wsgi_app: "WSGIApplication", proxy_count: int) -> "WSGIApplication":
         trace: Trace | None = environ.get(TRACE)
         if trace is None:
             agent = environ.get("HTTP_USER_AGENT", "")
-            trace = Trace(found.client, found.request_id, agent, environ.get(BEGAN))
+            request_id = request_id_of(environ, proxy_count)
+            trace = Trace(found.client, request_id, agent, environ.get(BEGAN))
         sent = (REQUEST_ID, trace.request_id)
 
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
@@ -109,6 +106,15 @@ def read(environ: "WSGIEnvironment", proxy_count: int) -> Inbound:
     if found is None:
         found = environ[KEY] = _read(environ, proxy_count)
     return found
+
+
+def request_id_of(environ: "WSGIEnvironment", proxy_count: int) -> str:
+    """Return the ID that a proxy has given to a request, else a new one of 32 digits."""
+    if proxy_count:
+        given: str = environ.get("HTTP_X_REQUEST_ID", "")
+        if _ID.fullmatch(given):
+            return given
+    return getrandbits(128).to_bytes(16).hex()  # it keeps no secret
 
 
 def of(environ: "WSGIEnvironment") -> Inbound:
@@ -200,15 +206,7 @@ def _read(environ: "WSGIEnvironment", proxy_count: int) -> Inbound:
         error = failure
     name = f"[{host}]" if ":" in host else host
     environ["HTTP_HOST"] = f"{name}:{port}" if port else name
-    return Inbound(*client, host, port, asked or "", error, _request_id(environ, proxy_count))
-
-
-def _request_id(environ: "WSGIEnvironment", proxy_count: int) -> str:
-    """Return the ID that a proxy has given to a request, else a new one."""
-    given: str = environ.get("HTTP_X_REQUEST_ID", "") if proxy_count else ""
-    if given and _ID.fullmatch(given):
-        return given
-    return f"{getrandbits(128):032x}"  # it keeps no secret
+    return Inbound(*client, host, port, asked or "", error)
 
 
 def _client(environ: "WSGIEnvironment", proxy_count: int) -> tuple[str, str]:

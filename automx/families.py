@@ -30,17 +30,17 @@ _AGENTS = [
 ]
 FAMILIES = (*(family for family, _ in _AGENTS), OTHER)
 
-_LONGEST = 300  # characters of a User-Agent that are read
-_MADE_UP = "emailaddress=EVOLUTIONUSER"
+LONGEST = 300  # characters of a User-Agent that are read
+MADE_UP = "emailaddress=EVOLUTIONUSER"  # the query of Evolution
 _BY_GET = {"autoconfig", "autodiscover"}  # what Delta Chat asks for
 
 
 def family_of(agent: str, protocol: str, method: str, query: str) -> str:
     """Return the family of the client that has sent a request."""
-    found = _of_agent(agent)
+    found = _of_agent(agent[:LONGEST])  # before it is remembered
     if found != OTHER:
         return found
-    if query.startswith(_MADE_UP):
+    if query.startswith(MADE_UP):
         return EVOLUTION
     if protocol == "autodiscover" and method == "POST":
         return OUTLOOK
@@ -49,7 +49,12 @@ def family_of(agent: str, protocol: str, method: str, query: str) -> str:
     return OTHER
 
 
+def is_known(agent: str) -> bool:
+    """Return whether a User-Agent alone says the family of its client."""
+    return _of_agent(agent[:LONGEST]) != OTHER
+
+
 @lru_cache(1000)
 def _of_agent(agent: str) -> str:
-    agent = agent[:_LONGEST].lower()
+    agent = agent.lower()
     return next((family for family, pattern in _AGENTS if pattern.search(agent)), OTHER)

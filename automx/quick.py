@@ -5,15 +5,17 @@ byte as the views would answer it; anything unusual is left to them.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from automx import edge
+from automx import edge, families
 from automx.address import EmailAddress, parse_domain
 from automx.cache import FoundConfig
 from automx.clientconfig import ClientConfig
+from automx.counts import BUCKETS, Counts, Entry
 from automx.errors import AddressError, BadRequestError, UnknownDomainError
 from automx.formats import autoconfig, autodiscover, mobileconfig, pacc
 from automx.rsgi import Headers, Scope, client_of, variable
@@ -38,6 +40,8 @@ _QUERY = re.compile(
 _OF_PROXIES = ("for", "host", "proto", "prefix")
 _ORIGIN = ("host", "x-request-id", *(f"x-forwarded-{name}" for name in _OF_PROXIES))
 _MAX_BODY = 4096  # bytes; a longer request of Autodiscover is not read in the event loop
+
+_REMEMBERED = 1_000  # kinds of requests whose entry is known at once
 
 _AUTOCONFIG = (autoconfig.PATH, f"/.well-known/autoconfig{autoconfig.PATH}")
 _MOBILECONFIG = ("/mobileconfig", "/mobileconfig/")
@@ -66,7 +70,7 @@ class Asked(Trace):
     __slots__ = ("address", "host", "method", "path", "query", "request")
 
     def __init__(self, inbound: edge.Inbound, request_id: str, scope: Scope) -> None:
-        super().__init__(inbound.client, request_id, "", 0.0)
+        super().__init__(inbound.client, request_id, "", 0)
         self.host = inbound.host
         self.method = scope.method
         self.path = scope.path
@@ -82,6 +86,10 @@ class Quick:
         self._parts = parts
         self._answered = parts.answered
         self._is_measured = parts.answered.names_family
+        self._has_lines = parts.answered.has_lines
+        self._counts = parts.answered.counts
+        # Where requests are counted whose path, User-Agent and status have been seen.
+        self._entries: dict[tuple[str, str, int], Entry] = {}
         self._proxy_count = parts.settings.proxy_count
         self._makers: Mapping[str, Callable[[Asked, FoundConfig], Answer | None]] = {
             **dict.fromkeys(_AUTOCONFIG, self._autoconfig),
@@ -113,7 +121,7 @@ class Quick:
         inbound = edge.read(environ, self._proxy_count)
         if inbound.error is not None:
             return None
-        asked = Asked(inbound, inbound.request_id, scope)
+        asked = Asked(inbound, edge.request_id_of(environ, self._proxy_count), scope)
         if not is_post:
             try:
                 named = _named(path, asked.query, inbound)
@@ -156,9 +164,17 @@ class Quick:
         if answer is None:
             return None
         status, headers, body = answer
-        asked.where = FRONT
-        self._name(asked)
-        self._answered.note(asked, asked.method, asked.path, status)
+        if self._counts is not None:
+            entry = self._entries.get((asked.path, asked.agent, status))
+            if entry is None:
+                entry = self._entry(self._counts, asked, status)
+            seconds = perf_counter() - asked.began
+            entry[0] += seconds
+            entry[bisect_left(BUCKETS, seconds)] += 1
+        if self._has_lines:
+            asked.where = FRONT
+            self._name(asked)
+            self._answered.write(asked, asked.method, asked.path, status)
         return status, [*headers, (edge.REQUEST_ID, asked.request_id)], body
 
     def found(self, asked: Asked) -> Sent | None:
@@ -183,6 +199,17 @@ class Quick:
 
     def _name(self, asked: Asked) -> None:
         self._answered.begin(asked, _PROTOCOLS[asked.path], asked.method, asked.query)
+
+    def _entry(self, counts: Counts, asked: Asked, status: int) -> Entry:
+        """Return where a request is counted; remember it if its User-Agent says its family."""
+        protocol = _PROTOCOLS[asked.path]
+        family = families.family_of(asked.agent, protocol, asked.method, asked.query)
+        entry = counts.entry_of_front(protocol, family, status)
+        if len(asked.agent) <= families.LONGEST and families.is_known(asked.agent):
+            if len(self._entries) >= _REMEMBERED:
+                self._entries.clear()
+            self._entries[asked.path, asked.agent, status] = entry
+        return entry
 
     def _environ(self, scope: Scope, headers: Headers) -> "WSGIEnvironment | None":
         """Return what tells who asks, None if a header of it is there twice or is not ASCII."""

@@ -324,3 +324,39 @@ def test_a_person_of_a_directory_is_answered_without_flask_as_by_it(
             sent = front.quick.found(found)
             assert sent is not None
             assert (b">person0001</" in sent[2].lower()) is (name == "person0001")
+
+
+AGENTS = [
+    "Thunderbird/140.0",
+    "",
+    "okhttp/4.12.0",
+    "zgrab/0.x",
+    "unheard of",
+    "x" * 500 + "Outlook",
+]
+
+
+def test_an_answer_without_flask_is_counted_as_that_of_flask(
+    make_app: Callable[..., Flask], execute: Execute, database: Path
+) -> None:
+    execute(EXAMPLE_ROWS + ROWS)
+    values = {"db_uri": f"sqlite:///{database}", "domain_cache_seconds": 10}
+    values["metrics_listen"] = "127.0.0.1:1"
+    front, plain = (make_front(make_app(**values)) for _ in range(2))
+    plain.quick = None
+    asked = [
+        Request(path, f"emailaddress={address}", Headers([("host", "x"), ("user-agent", agent)]))
+        for path in PATHS[:8]
+        for address in ("alice@half.example", "EVOLUTIONUSER@half.example", "alice@nowhere.example")
+        for agent in AGENTS
+    ]
+    found: list[dict[tuple[object, ...], float]] = []
+    for one in (front, plain):
+        for request in asked * 2:
+            asyncio.run(one.__rsgi__(request, request))
+        assert one.counts is not None
+        found.append(counted(one.counts))
+        places = {where for _, _, _, where, _ in one.counts.document()["requests"]}
+        assert ("front" in places) == (one is front)
+    assert found[0] == found[1]
+    assert sum(found[0].values()) == 2 * len(asked)

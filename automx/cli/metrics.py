@@ -155,12 +155,12 @@ def _families(samples: Samples) -> Iterable[Family]:
 def _histogram(requests: Requests) -> Family:
     name = "automx_request_seconds"
     made = HistogramMetricFamily(name, METRICS[name].meaning, labels=METRICS[name].labels)
-    sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0] * (len(BUCKETS) + 2))
+    sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0] * (len(BUCKETS) + 1))
     for (protocol, _, _, where), entry in requests.items():
         for place, value in enumerate(entry):
             sums[protocol, where][place] += value
     for labels, entry in sums.items():
-        ends = [*map(str, BUCKETS), "+Inf"]
+        ends = [*map(str, BUCKETS[1:]), "+Inf"]
         buckets = list(zip(ends, accumulate(entry[1:]), strict=True))
         made.add_metric(labels, buckets, sum_value=entry[0])
     return made

@@ -36,14 +36,14 @@ PROTOCOLS = (*dict.fromkeys(_PROTOCOLS.values()), ACCOUNT, UNKNOWN)
 class Answered:
     """What is done with each request once it is answered: it is logged and counted.
 
-    Safe for threads.
+    Safe for threads. ``counts`` is None if nothing is counted.
     """
 
     def __init__(self, settings: Settings, counts: Counts) -> None:
-        self._counts = counts if settings.metrics.listen else None
+        self.counts = counts if settings.metrics.listen else None
         self.has_lines = access_log.isEnabledFor(logging.INFO)
         # Lines of text tell neither.
-        self.names_family = settings.logs.format == "json" or self._counts is not None
+        self.names_family = settings.logs.format == "json" or self.counts is not None
 
     def begin(self, trace: Trace, protocol: str, method: str, query: str) -> None:
         """Note the protocol of a request and the family of the client, if they are wanted."""
@@ -56,12 +56,16 @@ class Answered:
 
         ``path`` is without query, which may hold addresses and passwords.
         """
-        if self._counts is not None:
-            self._counts.answered(trace, status)
+        if self.counts is not None:
+            self.counts.answered(trace, status)
         if self.has_lines:
-            is_probe = status == 200 and path in {"/healthz", "/readyz"}
-            level = logging.DEBUG if is_probe else logging.INFO
-            access_log.log(level, ACCESS, method, path, status, extra={"trace": trace})
+            self.write(trace, method, path, status)
+
+    def write(self, trace: Trace, method: str, path: str, status: int) -> None:
+        """Write the line of a request."""
+        is_probe = status == 200 and path in {"/healthz", "/readyz"}
+        level = logging.DEBUG if is_probe else logging.INFO
+        access_log.log(level, ACCESS, method, path, status, extra={"trace": trace})
 
 
 def shown_path(path: str) -> str:
