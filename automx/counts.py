@@ -92,13 +92,32 @@ METRICS = {
     "automx_token_uses_left": Metric(
         "gauge", ("token",), "Uses of a token that are left, of the 200 that have the fewest"
     ),
+    "automx_prune_timestamp_seconds": Metric("gauge", (), "When `automx prune` has ended last"),
+    "automx_prune_failed": Metric(
+        "gauge", (), "1 if the last `automx prune` could not do all that was due, else 0"
+    ),
+    "automx_source_read_timestamp_seconds": Metric(
+        "gauge", ("source",), "When the last synchronization of a source began"
+    ),
+    "automx_source_success_timestamp_seconds": Metric(
+        "gauge", ("source",), "When the last one began after which the rows are as the source says"
+    ),
+    "automx_source_failed": Metric(
+        "gauge", ("source",), "1 if the last synchronization of a source has failed, else 0"
+    ),
+    "automx_source_domains": Metric("gauge", ("source",), "Domains that were found in a source"),
+    "automx_source_problems": Metric(
+        "gauge", ("source",), "Domains of a source that were left as they are, see `automx sync`"
+    ),
     "automx_change_number": Metric("gauge", (), "The number of the last change of rows"),
     "automx_last_change_timestamp_seconds": Metric("gauge", (), "When rows were changed by automx"),
     "automx_certificate_end_timestamp_seconds": Metric(
         "gauge", (), "When the certificate that signs Apple profiles ends"
     ),
     "automx_statistics_timestamp_seconds": Metric(
-        "gauge", (), "When the database was last asked for the eight metrics above, once a minute"
+        "gauge",
+        (),
+        "When the database was last asked, once a minute: from `automx_domains` on",
     ),
 }
 

@@ -404,7 +404,7 @@ SourceSync = Table(
     Column("problems", Integer, nullable=False),
 )
 
-# The right of one process to do a work until a moment; ``leases`` explains it.
+# The right of one process to do a work until a moment, or when it ended; ``leases`` explains it.
 Lease = Table(
     "lease",
     metadata,

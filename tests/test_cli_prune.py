@@ -460,3 +460,23 @@ def test_accounts_end_on_each_database(any_database_uri: str, tmp_path: Path) ->
     assert server.addresses == set()
     assert json.loads(automx("account", "list", "--json", env=env)) == []
     assert automx("token", "del", "oneday", env=env) == "Deleted the token oneday.\n"
+
+
+def test_a_run_notes_when_and_how_it_has_ended(
+    env: dict[str, str], database: Path, add: Add, execute: Execute
+) -> None:
+    def noted() -> list[tuple[str, str]]:
+        with closing(sqlite3.connect(database)) as connection:
+            query = "SELECT holder, until FROM lease WHERE name = 'prune'"
+            return connection.execute(query).fetchall()
+
+    automx("prune", "--dry-run", env=env)
+    assert noted() == []
+    automx("prune", "--now", "2099-12-31", env=env)
+    [(outcome, first)] = noted()
+    assert (outcome, first < "2099") == ("done", True)
+    execute("UPDATE lease SET until = '2026-01-01 00:00:00'")
+    add("expired", expires="10 12:00")
+    assert attempt("prune", NOW, env=env | {"AUTOMX_ACCOUNT_COMMAND": "/bin/false"}).returncode == 1
+    [(outcome, second)] = noted()
+    assert (outcome, second >= first) == ("failed", True)

@@ -20,10 +20,11 @@ from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
 from automx.cli.metrics import Collected
-from automx.config import load
+from automx.config import SourceSettings, load
 from automx.counts import METRICS, Counts
 from automx.errors import SettingsError, TryAgainError, UnavailableError
 from automx.statistics import Statistics
+from automx.sync.state import Record
 from automx.trace import Trace
 from docs import reference
 from tests.conftest import Execute
@@ -76,7 +77,11 @@ INSERT INTO account (id, address, token_id, mark, backend, state, created_at, ex
     '2026-11-02 00:00:00', '2026-11-01 00:00:00'),
   (2, 'b@example.com', 1, 'm', 'none', 'disabled', '2026-11-01 00:00:00', NULL,
     '2026-11-01 00:00:00');
-"""
+INSERT INTO lease VALUES ('prune', 'failed', '2026-11-29 00:00:00');
+INSERT INTO source_sync VALUES ('mail', 3, '2026-11-30 00:00:00', '2026-11-29 12:00:00', 'empty', 'no domain',
+    0, 0, 0, 0, 2),
+  ('gone', 3, '2026-11-30 00:00:00', NULL, 'empty', 'no domain', 0, 0, 0, 0, 0);
+"""  # noqa: E501 - rows are easier to compare when each stands on one line
 
 
 @pytest.fixture
@@ -236,7 +241,10 @@ def test_a_stranger_cannot_tell_counts(collector: tuple[Collected, Listener]) ->
 def test_every_metric_is_there_with_the_labels_that_the_page_names() -> None:
     collected = Collected()
     moment = datetime(2026, 11, 30, tzinfo=UTC)
-    collected.statistics = Statistics(moment, 1, {"active": 1}, 0, {"fair": 1}, 7, moment)
+    source = Record("mail", 1, moment, moment, "done")
+    collected.statistics = Statistics(
+        moment, 1, {"active": 1}, 0, {"fair": 1}, 7, moment, (source,), (moment, "done")
+    )
     found = {family.name: family for family in collected.collect()}
     expected = {name.removesuffix("_total"): metric for name, metric in METRICS.items()}
     assert {name: family.type for name, family in found.items()} == {
@@ -312,7 +320,8 @@ def test_details_tell_what_is_known_of_each_neighbour(
         " VALUES (1, '2026-11-01 12:00:00', 'cli:root', 'add', 'domain', 'example.com', '{}');"
         "INSERT INTO change_count VALUES (1, 7)"
     )
-    app = make_app(metrics_token="let-me-see")
+    mail = SourceSettings(name="mail", type="file", file="/nowhere")
+    app = make_app(metrics_token="let-me-see", sources=(mail,))
     status, text = details(app)
     document = json.loads(text)
     assert document.pop("change_age_seconds") > 0
@@ -324,8 +333,18 @@ def test_details_tell_what_is_known_of_each_neighbour(
             "database": "ok",
             "schema": revision,
             "change": 7,
-            "changed_at": "2026-11-01T12:00:00+00:00",
+            "changed_at": "2026-11-01T12:00:00Z",
             "accounts_overdue": 1,
+            "sources": {
+                "mail": {
+                    "began_at": "2026-11-30T00:00:00Z",
+                    "succeeded_at": "2026-11-29T12:00:00Z",
+                    "outcome": "empty",
+                    "found": 0,
+                    "problems": 2,
+                }
+            },
+            "prune": {"ended_at": "2026-11-29T00:00:00Z", "outcome": "failed"},
             "directories": {},
             "rate_limit_storage": "memory",
             "backends": {},

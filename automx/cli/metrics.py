@@ -36,6 +36,7 @@ from automx import __version__
 from automx.config.monitoring import MetricsSettings
 from automx.counts import BUCKETS, METRICS
 from automx.statistics import Statistics
+from automx.sync.state import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +125,18 @@ class Collected:
         if found.changed_at is not None:
             moment = found.changed_at.timestamp()
             samples["automx_last_change_timestamp_seconds", ()] = moment
+        if found.pruned is not None:
+            samples["automx_prune_timestamp_seconds", ()] = found.pruned[0].timestamp()
+            samples["automx_prune_failed", ()] = found.pruned[1] == "failed"
+        for source in found.sources:
+            label = (source.name,)
+            samples["automx_source_read_timestamp_seconds", label] = source.began_at.timestamp()
+            if source.succeeded_at is not None:
+                moment = source.succeeded_at.timestamp()
+                samples["automx_source_success_timestamp_seconds", label] = moment
+            samples["automx_source_domains", label] = source.found
+            samples["automx_source_problems", label] = source.problems
+            samples["automx_source_failed", label] = source.outcome != Outcome.DONE
         for state, number in found.accounts.items():
             samples["automx_accounts", (state,)] = number
         for token, left in found.uses_left.items():

@@ -7,7 +7,7 @@ from functools import partial
 
 import click
 
-from automx import audit
+from automx import audit, leases
 from automx.accounts.accounts import Account
 from automx.accounts.keystates import KeyStates
 from automx.accounts.prune import Done, Policy, pending, run
@@ -84,6 +84,9 @@ def prune(context: Context, dry_run: bool, time: datetime | None) -> None:
                 say(_line(done, policy, now, dry_run))
     forgotten = _prune_audit(context, dry_run)
     failed = sum(1 for done in steps if done.error)
+    if not dry_run:
+        with context.session() as session:
+            leases.note_end(session, leases.PRUNE, "failed" if failed else "done", context.now)
     document: dict[str, object] = {"now": iso(now), "dry_run": dry_run, "failed": failed}
     document |= {"steps": [done.document() for done in steps], "audit_entries": forgotten}
     context.write(document, lambda: _summary(steps, dry_run))

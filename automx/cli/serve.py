@@ -101,7 +101,7 @@ def _serve_metrics(app: Flask, settings: Settings) -> tuple[str, bytes]:
 
     def read(now: datetime) -> Statistics:
         with found.reading.primary() as session:
-            return statistics.read(session, now)
+            return statistics.read(session, now, {source.name for source in settings.sources})
 
     def certificate_end() -> datetime | None:
         return None if found.signer is None else found.signer.end()

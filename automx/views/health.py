@@ -11,6 +11,8 @@ from automx import replica, statistics
 from automx.database import outage
 from automx.errors import DatabaseError, ForbiddenError
 from automx.migrations import SchemaState, applied, head, state
+from automx.moments import iso
+from automx.sync.state import Record
 from automx.views.http import parts, personal_document
 from automx.views.session import current_session
 
@@ -72,17 +74,29 @@ def _of_database(now: datetime) -> dict[str, object]:
     revision = applied(session.connection())
     document: dict[str, object] = {"database": "ok", "schema": revision}
     if found in _USABLE:
-        read = statistics.read(session, now)
+        read = statistics.read(session, now, {each.name for each in parts().settings.sources})
         changed_at = read.changed_at
         document |= {
             "ready": True,
             "change": read.change,
-            "changed_at": changed_at and changed_at.isoformat(),
+            "changed_at": iso(changed_at),
             "change_age_seconds": changed_at and int((now - changed_at).total_seconds()),
             "accounts_overdue": read.overdue,
+            "sources": {each.name: _source(each) for each in read.sources},
+            "prune": None if read.pruned is None else _prune(*read.pruned),
         }
     session.close()
     return document
+
+
+def _source(found: Record) -> dict[str, object]:
+    keys = ("began_at", "succeeded_at", "outcome", "found", "problems")
+    document = found.document()
+    return {key: document[key] for key in keys}
+
+
+def _prune(ended_at: datetime, outcome: str) -> dict[str, object]:
+    return {"ended_at": iso(ended_at), "outcome": outcome}
 
 
 def _has_token(expected: str) -> bool:
