@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -27,6 +28,7 @@ from automx.statistics import Statistics
 from automx.sync.state import Record
 from automx.trace import Trace
 from docs import reference
+from tests.alerts import expressions, metrics_of
 from tests.conftest import Execute
 from tests.processes import Server, free_port, serving, wait_until, workers_of
 
@@ -127,6 +129,11 @@ def test_metrics_are_those_of_all_workers_and_stay_when_one_is_killed(
     wait_until(lambda: answered() == 30, "counting all requests")
     wait_until(lambda: now()["automx_workers", ""] == 2, "hearing of both workers")
     wait_until(lambda: ("automx_domains", "") in now(), "reading the database")
+    named = {name for each in expressions() for name in metrics_of(each)}
+    assert (
+        named - {*re.findall(r"^# TYPE (\w+) ", scraped(metrics_port, TOKEN), re.MULTILINE)}
+        == set()
+    )
     found = now()
     labels = "family=thunderbird,protocol=autoconfig,status=200,where="
     places = {key[1].removeprefix(labels) for key in found if key[1].startswith(labels)}
