@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from automx.cli.metrics import Collected
 from automx.config import SourceSettings, load
 from automx.counts import METRICS, Counts
-from automx.errors import SettingsError, TryAgainError, UnavailableError
+from automx.errors import DatabaseError, SettingsError, TryAgainError, UnavailableError
 from automx.statistics import Statistics
 from automx.sync.state import Record
 from automx.trace import Trace
@@ -232,6 +232,29 @@ def test_gauges_go_with_their_worker_and_counters_stay(
         ("automx_workers_ended_total", ()): (0, 1),
     }
     assert {name: (both[name], one[name]) for name in names} == names
+
+
+def test_statistics_are_read_again_soon_after_they_could_not() -> None:
+    collected = Collected()
+    moment = datetime(2026, 11, 30, tzinfo=UTC)
+    answers = [DatabaseError(), ValueError(), DatabaseError(), None, DatabaseError(), None]
+    pauses = []
+
+    def read(_: datetime) -> Statistics:
+        if (error := answers.pop(0)) is not None:
+            raise error
+        return Statistics(moment, 1, {}, 0, {}, 7, moment)
+
+    def wait(seconds: float) -> None:
+        pauses.append(seconds)
+        assert (collected.statistics is not None) == (len(pauses) > 3)
+        if not answers:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collected.look(read, lambda: moment, wait)
+    assert pauses == [1, 2, 4, 60, 1, 60]
+    assert collected.certificate_end == moment.timestamp()
 
 
 def test_a_stranger_cannot_tell_counts(collector: tuple[Collected, Listener]) -> None:

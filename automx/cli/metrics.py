@@ -41,8 +41,10 @@ from automx.sync.state import Outcome
 log = logging.getLogger(__name__)
 
 STATISTICS_SECONDS = 60.0  # between two looks into the database
+_RETRY_SECONDS = 1.0  # after a look that failed; twice as long each time
 _CLIENT_SECONDS = 5.0  # that a client has for its request
 _CLIENTS = 8  # at once
+_WAITING_SECONDS = 0.1  # that another one waits: the thread of a client ends after its answer
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
 Requests = dict[tuple[str, str, str, str], list[float]]
@@ -86,6 +88,28 @@ class Collected:
             if (told := self._told.pop(number, None)) is not None:
                 self._ended += 1
                 _add(told, self._counters, self._requests)
+
+    def look(
+        self,
+        read: Callable[[datetime], Statistics],
+        certificate_end: Callable[[], datetime | None],
+        wait: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """Read statistics and the certificate again and again."""
+        pause = _RETRY_SECONDS
+        while True:
+            # An outage is logged by others; the time of the last statistics is a metric.
+            with suppress(Exception):
+                end = certificate_end()
+                self.certificate_end = None if end is None else end.timestamp()
+            try:
+                self.statistics = read(datetime.now(UTC).replace(microsecond=0))
+            except Exception:
+                wait(pause)
+                pause = min(2 * pause, STATISTICS_SECONDS)
+            else:
+                wait(STATISTICS_SECONDS)
+                pause = _RETRY_SECONDS
 
     def collect(self) -> Iterable[Family]:
         """Return all metrics, as prometheus_client wants them."""
@@ -183,6 +207,7 @@ class _Server(ThreadingHTTPServer):
     """The web server of ``/metrics``."""
 
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self, settings: MetricsSettings, collected: Collected) -> None:
         self.registry = CollectorRegistry()
@@ -194,8 +219,8 @@ class _Server(ThreadingHTTPServer):
         super().__init__(settings.address, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread; hang up if too many clients are there."""
-        if self._places.acquire(blocking=False):
+        """Answer in a thread; hang up if too many clients are there, and none is about to go."""
+        if self._places.acquire(timeout=_WAITING_SECONDS):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
@@ -269,17 +294,11 @@ def serve(
     key = os.urandom(32)
     listener = Listener(family="AF_UNIX", authkey=key, backlog=64)
 
-    def look() -> None:
-        while True:
-            # An outage is logged by others; the time of the last statistics is a metric.
-            with suppress(Exception):
-                collected.statistics = read(datetime.now(UTC).replace(microsecond=0))
-            with suppress(Exception):
-                end = certificate_end()
-                collected.certificate_end = None if end is None else end.timestamp()
-            time.sleep(STATISTICS_SECONDS)
-
-    works = (server.serve_forever, look, lambda: collected.receive(listener))
+    works = (
+        server.serve_forever,
+        lambda: collected.look(read, certificate_end),
+        lambda: collected.receive(listener),
+    )
     for work in works:
         threading.Thread(target=work, daemon=True, name="metrics").start()
     return str(listener.address), key

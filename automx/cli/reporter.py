@@ -6,7 +6,8 @@ import resource
 import threading
 import time
 from contextlib import suppress
-from multiprocessing.connection import Client
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection
 from pathlib import Path
 
 from automx.counts import Counts
@@ -17,25 +18,45 @@ SECONDS = 1.0  # between two messages
 def report(counts: Counts, address: str, key: bytes) -> None:
     """Let a thread tell the main process again and again what this worker has counted."""
     counts.gauges.append(lambda: [("automx_worker_memory_bytes", (), float(_memory()))])
-    lock = threading.Lock()
-    main = Client(address, authkey=key)
+    reporter = _Reporter(counts, address, key)
+    threading.Thread(target=reporter.work, daemon=True, name="metrics").start()
+    atexit.register(reporter.end)
 
-    def tell() -> None:
-        with lock:
-            main.send_bytes(json.dumps(counts.document()).encode())
 
-    def work() -> None:
+class _Reporter:
+    def __init__(self, counts: Counts, address: str, key: bytes) -> None:
+        self._counts = counts
+        self._address = address
+        self._key = key
+        self._lock = threading.Lock()
+        self._main: Connection | None = None
+
+    def work(self) -> None:
+        """Connect, without holding up the start of the worker, and tell all once a second."""
+        while (main := self._connect()) is None:
+            time.sleep(SECONDS)
+        self._main = main
+        # Never a second connection: what was told by the first one would count twice.
         with suppress(OSError):  # the main process ends
             while True:
-                tell()
+                self._tell(main)
                 time.sleep(SECONDS)
 
-    def end() -> None:
-        with suppress(OSError):
-            tell()
+    def end(self) -> None:
+        """Tell what was counted last."""
+        if self._main is not None:
+            with suppress(OSError):
+                self._tell(self._main)
 
-    threading.Thread(target=work, daemon=True, name="metrics").start()
-    atexit.register(end)
+    def _connect(self) -> Connection | None:
+        try:
+            return Client(self._address, authkey=self._key)
+        except (OSError, EOFError, AuthenticationError):  # the main process is busy
+            return None
+
+    def _tell(self, main: Connection) -> None:
+        with self._lock:
+            main.send_bytes(json.dumps(self._counts.document()).encode())
 
 
 def _memory() -> int:
