@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 KEY = "automx.edge"  # the key of the Inbound in the WSGI environment
-BEGAN = "automx.began"  # of when a web server had the request, in the time of perf_counter()
+BEGAN = "automx.began"  # of when a web server had the request, in the time of perf_counter_ns()
 TRACE = "automx.trace"  # of a Trace that the request has already
 REQUEST_ID = "X-Request-ID"
 UNKNOWN = "unknown"  # the client's address where there is none, as for a Unix socket

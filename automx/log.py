@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from logging.handlers import WatchedFileHandler
-from time import perf_counter
+from time import perf_counter_ns
 from typing import Any, TextIO
 
 from automx.config import Settings
@@ -109,7 +109,7 @@ class JsonFormatter(_Masking):
             }
             if trace is not None:
                 fields["where"] = trace.where
-                fields["seconds"] = round(perf_counter() - trace.began, 6)
+                fields["seconds"] = round((perf_counter_ns() - trace.began) / 1e9, 6)
         if record.exc_info:
             fields["exception"] = without_people(self.masked(self.formatException(record.exc_info)))
         return json.dumps(fields)

@@ -5,17 +5,16 @@ byte as the views would answer it; anything unusual is left to them.
 """
 
 import re
-from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from time import perf_counter
+from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from automx import edge, families
 from automx.address import EmailAddress, parse_domain
 from automx.cache import FoundConfig
 from automx.clientconfig import ClientConfig
-from automx.counts import BUCKETS, Counts, Entry
+from automx.counts import Counts, Entry
 from automx.errors import AddressError, BadRequestError, UnknownDomainError
 from automx.formats import autoconfig, autodiscover, mobileconfig, pacc
 from automx.rsgi import Headers, Scope, client_of, variable
@@ -104,7 +103,7 @@ class Quick:
 
         Of a POST, it is not known before posted() has read the body.
         """
-        began = perf_counter() if self._is_measured else 0.0
+        began = perf_counter_ns() if self._is_measured else 0
         method, path = scope.method, scope.path
         if path not in self._makers or scope.authority:
             return None
@@ -138,7 +137,7 @@ class Quick:
     def posted(self, asked: Asked, body: bytes) -> Asked | None:
         """Return what a POST with a body is for; None if it is not of the usual form."""
         if self._is_measured:  # the client's time does not count
-            asked.began = perf_counter()
+            asked.began = perf_counter_ns()
         if len(body) > _MAX_BODY:
             return None
         with suppress(AddressError, BadRequestError):
@@ -168,9 +167,9 @@ class Quick:
             entry = self._entries.get((asked.path, asked.agent, status))
             if entry is None:
                 entry = self._entry(self._counts, asked, status)
-            seconds = perf_counter() - asked.began
-            entry[0] += seconds
-            entry[bisect_left(BUCKETS, seconds)] += 1
+            duration = perf_counter_ns() - asked.began
+            entry[0] += duration
+            entry[duration.bit_length()] += 1
         if self._has_lines:
             asked.where = FRONT
             self._name(asked)

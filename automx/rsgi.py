@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
-from time import perf_counter
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
 from granian._granian import RSGIProtocolClosed, RSGIProtocolError
@@ -116,7 +116,7 @@ def environment(scope: Scope) -> "WSGIEnvironment":
         "wsgi.url_scheme": scope.scheme,
         "wsgi.input": BytesIO(),
         "wsgi.errors": sys.stderr,
-        BEGAN: perf_counter(),
+        BEGAN: perf_counter_ns(),
     }
     headers = scope.headers
     seen = set()
@@ -192,7 +192,7 @@ class Body:
             raise BadRequestError(cause="the body breaks off") from error
         self._is_open = False
         del self._environ[_CLOSES]
-        self._environ[BEGAN] = perf_counter()  # the client's time does not count
+        self._environ[BEGAN] = perf_counter_ns()  # the client's time does not count
         return content
 
     async def _unknown(self, limit: int) -> bytes:

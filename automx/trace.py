@@ -1,7 +1,7 @@
 """What is known of the request that is being answered, for its lines of the log and for metrics."""
 
 from contextvars import ContextVar
-from time import perf_counter
+from time import perf_counter_ns
 
 # Where an answer comes from, from near to far: the event loop, the memory of the worker, and
 # neighbours. The farthest counts.
@@ -19,18 +19,18 @@ class Trace:
     """A request: who asks, with which User-Agent, for which domain, and where it is answered.
 
     ``client`` is an IP address, ``domain`` "" until it is known. ``began`` is when the request was
-    there, in the time of perf_counter().
+    there, in the time of perf_counter_ns().
     """
 
     __slots__ = ("agent", "began", "client", "domain", "family", "protocol", "request_id", "where")
 
     def __init__(
-        self, client: str, request_id: str, agent: str = "", began: float | None = None
+        self, client: str, request_id: str, agent: str = "", began: int | None = None
     ) -> None:
         self.client = client
         self.request_id = request_id
         self.agent = agent
-        self.began = perf_counter() if began is None else began
+        self.began = perf_counter_ns() if began is None else began
         self.domain = ""
         self.family = ""
         self.protocol = ""

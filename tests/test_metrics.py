@@ -199,6 +199,37 @@ def values_of(collected: Collected) -> dict[tuple[str, tuple[str, ...]], float]:
     }
 
 
+def test_the_histogram_has_the_seconds_of_all_workers(
+    collector: tuple[Collected, Listener],
+) -> None:
+    collected, listener = collector
+    counts = Counts()
+    for nanoseconds in (10_000, 2**16 - 1, 2**16, 10**9, 10**11):
+        entry = counts.entry_of_front("pacc", "apple", 200)
+        entry[0] += nanoseconds
+        entry[nanoseconds.bit_length()] += 1
+    with contextlib.ExitStack() as workers:
+        for _ in range(2):
+            worker = workers.enter_context(Client(listener.address, authkey=b"key"))
+            worker.send_bytes(json.dumps(counts.document()).encode())
+    ended = ("automx_workers_ended_total", ())
+    wait_until(lambda: values_of(collected)[ended] == 2, "the end of both")
+    found = values_of(collected)
+    buckets = {
+        labels[2]: value
+        for (name, labels), value in found.items()
+        if name == "automx_request_seconds_bucket"
+    }
+    assert buckets["6.5536e-05"] == 4
+    assert buckets["0.000131072"] == buckets["0.536870912"] == 6
+    assert buckets["1.073741824"] == buckets["34.359738368"] == 8
+    assert buckets["+Inf"] == found["automx_request_seconds_count", ("pacc", "front")] == 10
+    seconds = found["automx_request_seconds_sum", ("pacc", "front")]
+    assert seconds == pytest.approx(202.000282144)
+    kind = ("pacc", "apple", "200", "front")
+    assert found["automx_requests_total", kind] == 10
+
+
 def test_gauges_go_with_their_worker_and_counters_stay(
     collector: tuple[Collected, Listener],
 ) -> None:

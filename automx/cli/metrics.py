@@ -13,13 +13,12 @@ import socket
 import sys
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import accumulate
 from multiprocessing.connection import Connection, Listener
+from operator import add
 from typing import Any
 
 import click
@@ -34,7 +33,7 @@ from prometheus_client.exposition import choose_encoder
 
 from automx import __version__
 from automx.config.monitoring import MetricsSettings
-from automx.counts import BUCKETS, METRICS
+from automx.counts import BITS, METRICS, Entry
 from automx.statistics import Statistics
 from automx.sync.state import Outcome
 
@@ -47,7 +46,7 @@ _CLIENTS = 8  # at once
 _WAITING_SECONDS = 0.1  # that another one waits: the thread of a client ends after its answer
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
-Requests = dict[tuple[str, str, str, str], list[float]]
+Requests = dict[tuple[str, str, str, str], Entry]
 
 
 class Collected:
@@ -122,7 +121,7 @@ class Collected:
     def _sums(self) -> tuple[Samples, Requests]:
         with self._lock:
             samples = dict(self._counters)
-            requests = {key: [*entry] for key, entry in self._requests.items()}
+            requests = dict(self._requests)
             told = list(self._told.values())
             samples["automx_workers_ended_total", ()] = self._ended
         samples["automx_workers", ()] = len(told)
@@ -172,9 +171,8 @@ def _add(told: dict[str, Any], counters: Samples, requests: Requests) -> None:
         key = name, tuple(labels)
         counters[key] = counters.get(key, 0) + value
     for protocol, family, status, where, entry in told["requests"]:
-        kept = requests.setdefault((protocol, family, str(status), where), [0.0] * len(entry))
-        for place, value in enumerate(entry):
-            kept[place] += value
+        kind = protocol, family, str(status), where
+        requests[kind] = [*map(add, kept, entry)] if (kept := requests.get(kind)) else entry
 
 
 def _families(samples: Samples) -> Iterable[Family]:
@@ -192,14 +190,14 @@ def _families(samples: Samples) -> Iterable[Family]:
 def _histogram(requests: Requests) -> Family:
     name = "automx_request_seconds"
     made = HistogramMetricFamily(name, METRICS[name].meaning, labels=METRICS[name].labels)
-    sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0] * (len(BUCKETS) + 1))
+    sums: dict[tuple[str, str], Entry] = {}
     for (protocol, _, _, where), entry in requests.items():
-        for place, value in enumerate(entry):
-            sums[protocol, where][place] += value
+        kept = sums.get((protocol, where))
+        sums[protocol, where] = [*map(add, kept, entry)] if kept else entry
     for labels, entry in sums.items():
-        ends = [*map(str, BUCKETS[1:]), "+Inf"]
-        buckets = list(zip(ends, accumulate(entry[1:]), strict=True))
-        made.add_metric(labels, buckets, sum_value=entry[0])
+        buckets = [(str(2**bits / 1e9), sum(entry[1 : bits + 1])) for bits in BITS]
+        buckets.append(("+Inf", sum(entry[1:])))
+        made.add_metric(labels, buckets, sum_value=entry[0] / 1e9)
     return made
 
 
