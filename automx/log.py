@@ -1,13 +1,11 @@
 """The log: one line for each event, with what is known of its request.
 
-Under systemd, each line begins with its priority, as sd-daemon(3) explains, and the journal takes
-it for a field.
+Under systemd, the journal gets that in fields.
 """
 
 import ipaddress
 import json
 import logging
-import os
 import re
 import sys
 from contextlib import suppress
@@ -20,6 +18,7 @@ from typing import Any, TextIO
 from automx.config import Settings
 from automx.config.monitoring import LogSettings
 from automx.errors import SettingsError
+from automx.journal import Journal, leads_there
 from automx.trace import CURRENT, Trace
 
 access_log = logging.getLogger("automx.access")
@@ -30,7 +29,6 @@ MAX_LINE = 2_000  # characters; a path or a host name may have many more
 _QUERY = re.compile(r"\?\S*")
 _TOKEN = re.compile(r"(?i)([?&]token=)[^&#\s'\"]+")  # of /tls/ask, in a URL
 _AT = re.compile("@|%40")
-_PRIORITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
 _NETWORK_BITS = {4: 24, 6: 48}
 
 
@@ -85,12 +83,23 @@ class JsonFormatter(_Masking):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         moment = datetime.fromtimestamp(record.created, UTC)
-        fields: dict[str, object] = {
+        first: dict[str, object] = {
             "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname,
-            "logger": record.name,
-            "message": without_people(self.masked(record.getMessage())[:MAX_LINE]),
         }
+        message = without_people(self.masked(record.getMessage())[:MAX_LINE])
+        return json.dumps(
+            first | self.fields(record) | {"message": message} | self._exception(record)
+        )
+
+    def _exception(self, record: logging.LogRecord) -> dict[str, object]:
+        if not record.exc_info:
+            return {}
+        return {"exception": without_people(self.masked(self.formatException(record.exc_info)))}
+
+    def fields(self, record: logging.LogRecord) -> dict[str, object]:
+        """Return what is known of an event beside its text."""
+        fields: dict[str, object] = {"logger": record.name}
         if (trace := trace_of(record)) is not None:
             known = {
                 "request_id": trace.request_id,
@@ -110,22 +119,7 @@ class JsonFormatter(_Masking):
             if trace is not None:
                 fields["where"] = trace.where
                 fields["seconds"] = round((perf_counter_ns() - trace.began) / 1e9, 6)
-        if record.exc_info:
-            fields["exception"] = without_people(self.masked(self.formatException(record.exc_info)))
-        return json.dumps(fields)
-
-
-class JournalFormatter(logging.Formatter):
-    """Puts its priority before each line of another formatter (sd-daemon(3))."""
-
-    def __init__(self, inner: logging.Formatter) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the lines."""
-        prefix = f"<{_PRIORITIES.get(record.levelname, 5)}>"
-        return "\n".join(prefix + line for line in self.inner.format(record).split("\n"))
+        return fields
 
 
 def trace_of(record: logging.LogRecord) -> Trace | None:
@@ -190,7 +184,17 @@ class _Stream(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO, made_for: LogSettings) -> None:
         super().__init__(stream)
         self.made_for = made_for
-        self.setFormatter(_formatter(made_for, stream))
+        self.setFormatter(_formatter(made_for))
+
+
+class _Journal(Journal):
+    """Writes to the journal of systemd."""
+
+    def __init__(self, stream: TextIO, made_for: LogSettings) -> None:
+        self.known = JsonFormatter(made_for.addresses)
+        super().__init__(stream, self.known.fields)
+        self.made_for = made_for
+        self.setFormatter(_formatter(made_for))
 
 
 class _File(WatchedFileHandler):
@@ -222,14 +226,13 @@ def write(settings: Settings) -> None:
     logger.setLevel(settings.loglevel)
     logs = settings.logs
     if not any(handler.made_for == logs for handler in _own(logger)):
-        _replace(logger, _Stream(sys.stderr, logs))
+        _replace(logger, _standard(sys.stderr, logs))
     _write_access(settings)
     for handler in (*logger.handlers, *access_log.handlers):
-        formatter = handler.formatter
-        if isinstance(formatter, JournalFormatter):
-            formatter = formatter.inner
-        if isinstance(formatter, _Masking):
-            formatter.secret = settings.tls_ask_token
+        formatters = [handler.formatter, handler.known if isinstance(handler, _Journal) else None]
+        for formatter in formatters:
+            if isinstance(formatter, _Masking):
+                formatter.secret = settings.tls_ask_token
 
 
 def _write_access(settings: Settings) -> None:
@@ -245,11 +248,20 @@ def _write_access(settings: Settings) -> None:
         _replace(access_log, _access_handler(logs))
 
 
-def _access_handler(logs: LogSettings) -> "_Stream | _File | None":
+def has_fields(settings: Settings) -> bool:
+    """Return whether the log tells the protocol and the family of clients; lines of text do not."""
+    return settings.logs.format == "json" or leads_there(sys.stderr) or leads_there(sys.stdout)
+
+
+def _standard(stream: TextIO, logs: LogSettings) -> "_Stream | _Journal":
+    return _Journal(stream, logs) if leads_there(stream) else _Stream(stream, logs)
+
+
+def _access_handler(logs: LogSettings) -> "_Handler | None":
     if logs.access == "off":
         return None
     if logs.access == "-":
-        return _Stream(sys.stdout, logs)
+        return _standard(sys.stdout, logs)
     try:
         return _File(logs)
     except OSError as error:
@@ -257,30 +269,23 @@ def _access_handler(logs: LogSettings) -> "_Stream | _File | None":
         raise SettingsError(text) from error
 
 
-def _own(logger: logging.Logger) -> "list[_Stream | _File]":
-    return [handler for handler in logger.handlers if isinstance(handler, _Stream | _File)]
+_Handler = _Stream | _Journal | _File
+
+
+def _own(logger: logging.Logger) -> list[_Handler]:
+    return [handler for handler in logger.handlers if isinstance(handler, _Handler)]
 
 
 def _replace(logger: logging.Logger, handler: logging.Handler | None) -> None:
     for old in _own(logger):
         logger.removeHandler(old)
-        if isinstance(old, _File):
+        if not isinstance(old, _Stream):  # whose stream is that of the process
             with suppress(OSError):  # the disk is full
                 old.close()
     if handler is not None:
         logger.addHandler(handler)
 
 
-def _formatter(logs: LogSettings, stream: TextIO | None = None) -> logging.Formatter:
+def _formatter(logs: LogSettings) -> logging.Formatter:
     kind = JsonFormatter if logs.format == "json" else TextFormatter
-    formatter = kind(logs.addresses)
-    return JournalFormatter(formatter) if stream and _is_journal(stream) else formatter
-
-
-def _is_journal(stream: TextIO) -> bool:
-    """Return whether what is written to a stream goes to systemd's journal (systemd.exec(5))."""
-    try:
-        found = os.fstat(stream.fileno())
-    except (OSError, ValueError):
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+    return kind(logs.addresses)

@@ -5,13 +5,14 @@ import json
 import logging
 import os
 import re
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from flask import Flask
 
-from automx import log
+from automx import journal, log
 from automx.config import make
 from automx.errors import SettingsError
 from automx.families import family_of
@@ -232,10 +233,71 @@ def test_lines_that_are_lost_are_told_once(
     assert capsys.readouterr().err.count(lost) == 1
 
 
+def entry_of(data: bytes) -> dict[str, str]:
+    """Return the fields of an entry for the journal, each with the length of its value."""
+    fields = {}
+    while data:
+        name, _, data = data.partition(b"\n")
+        length = int.from_bytes(data[:8], "little")
+        fields[name.decode()] = data[8 : 8 + length].decode()
+        assert data[8 + length : 9 + length] == b"\n"
+        data = data[9 + length :]
+    return fields
+
+
+def test_the_journal_gets_what_is_known_in_fields(
+    make_app: MakeApp, example: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "SOCKET", str(tmp_path / "socket"))
+    with (
+        (tmp_path / "journal").open("w+") as stream,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald,
+    ):
+        journald.bind(journal.SOCKET)
+        journald.settimeout(30)
+        monkeypatch.setattr("sys.stderr", stream)
+        found = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        app = make_app(
+            proxy_count=1, loglevel="INFO", tls_ask_token="tell-me", log_addresses="none"
+        )
+        path = f"{AUTOCONFIG}?emailaddress=alice@example.com"
+        app.test_client().get(path, headers=CLIENT | {"X-Request-ID": "id-1"})
+        app.test_client().get("/tell-me\n/alice@example.com", headers=CLIENT)
+        logging.getLogger("automx").critical("a bug", exc_info=ValueError("x\nPRIORITY=7"))
+        entries = [entry_of(journald.recv(100_000)) for _ in range(4)]
+        assert 0 < float(entries[0].pop("AUTOMX_SECONDS")) < 60
+        assert entries[0].pop("MESSAGE").endswith(f" INFO automx.access: GET {AUTOCONFIG} 200")
+        assert entries[0] == {
+            "PRIORITY": "6",
+            "SYSLOG_IDENTIFIER": "automx",
+            "AUTOMX_LOGGER": "automx.access",
+            "AUTOMX_REQUEST_ID": "id-1",
+            "AUTOMX_FAMILY": "thunderbird",
+            "AUTOMX_DOMAIN": "example.com",
+            "AUTOMX_PROTOCOL": "autoconfig",
+            "AUTOMX_METHOD": "GET",
+            "AUTOMX_PATH": AUTOCONFIG,
+            "AUTOMX_STATUS": "200",
+            "AUTOMX_WHERE": "database",
+        }
+        told = [value for entry in entries for value in entry.values()]
+        assert not [text for text in told if "alice" in text or "tell-me" in text]
+        assert (entries[3]["PRIORITY"], len(entries[3])) == ("2", 4)
+        assert "PRIORITY=7" in entries[3]["MESSAGE"]
+        # What is too long for a datagram goes another way.
+        logging.getLogger("automx").error("%s", "y", exc_info=ValueError("z" * 1_000_000))
+        logging.getLogger("automx").error("short again")
+        assert "short again" in entry_of(journald.recv(100_000))["MESSAGE"]
+        stream.seek(0)
+        assert "<3>ValueError: zzz" in stream.read()
+
+
 @pytest.mark.parametrize("is_ours", [True, False])
-def test_lines_for_the_journal_begin_with_their_priority(
+def test_lines_for_the_journal_begin_with_their_priority_without_its_socket(
     make_app: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_ours: bool
 ) -> None:
+    monkeypatch.setattr(journal, "SOCKET", str(tmp_path / "nothing"))
     with (tmp_path / "journal").open("w+") as stream:
         monkeypatch.setattr("sys.stderr", stream)
         found = os.fstat(stream.fileno())

@@ -8,7 +8,7 @@ from flask import Flask, Response, request
 from automx import families
 from automx.config import Settings
 from automx.counts import Counts
-from automx.log import ACCESS, access_log, without_people
+from automx.log import ACCESS, access_log, has_fields, without_people
 from automx.trace import CURRENT, Trace
 
 _ADDRESS = re.compile(r"(?s)^(/autodiscover/autodiscover\.json/v1\.0/).+")
@@ -42,8 +42,7 @@ class Answered:
     def __init__(self, settings: Settings, counts: Counts) -> None:
         self.counts = counts if settings.metrics.listen else None
         self.has_lines = access_log.isEnabledFor(logging.INFO)
-        # Lines of text tell neither.
-        self.names_family = settings.logs.format == "json" or self.counts is not None
+        self.names_family = has_fields(settings) or self.counts is not None
 
     def begin(self, trace: Trace, protocol: str, method: str, query: str) -> None:
         """Note the protocol of a request and the family of the client, if they are wanted."""
