@@ -20,12 +20,11 @@ from granian.log import LogLevels
 from granian.server import Server
 from granian.server.common import AbstractServer
 
-from automx import create_app, statistics
+from automx import create_app
 from automx.backends import Backends
 from automx.cli import heartbeat, scheduler, worker
 from automx.config import Settings, load
 from automx.database import is_in_memory
-from automx.statistics import Statistics
 from automx.views import initdb
 from automx.views.http import PARTS, Parts
 
@@ -95,11 +94,12 @@ def serve(host: str, port: int, workers: int | None, examples: bool) -> None:
 
 def _serve_metrics(app: Flask, settings: Settings) -> tuple[str, bytes]:
     """Serve metrics, and return where workers tell their counts."""
+    from automx import statistics  # noqa: PLC0415 - it is needed with metrics only
     from automx.cli import metrics  # noqa: PLC0415 - its library is loaded only if it is needed
 
     found: Parts = app.extensions[PARTS]
 
-    def read(now: datetime) -> Statistics:
+    def read(now: datetime) -> statistics.Statistics:
         with found.reading.primary() as session:
             return statistics.read(session, now, {source.name for source in settings.sources})
 

@@ -4,17 +4,20 @@ import hmac
 import json
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, request
 
-from automx import replica, statistics
+from automx import replica
 from automx.database import outage
 from automx.errors import DatabaseError, ForbiddenError
 from automx.migrations import SchemaState, applied, head, state
 from automx.moments import iso
-from automx.sync.state import Record
 from automx.views.http import parts, personal_document
 from automx.views.session import current_session
+
+if TYPE_CHECKING:
+    from automx.sync.state import Record
 
 blueprint = Blueprint("health", __name__)
 
@@ -69,6 +72,8 @@ def _details() -> Response:
 
 
 def _of_database(now: datetime) -> dict[str, object]:
+    from automx import statistics  # few workers need its memory
+
     session = current_session()
     found = state(session.connection())
     revision = applied(session.connection())
@@ -89,7 +94,7 @@ def _of_database(now: datetime) -> dict[str, object]:
     return document
 
 
-def _source(found: Record) -> dict[str, object]:
+def _source(found: "Record") -> dict[str, object]:
     keys = ("began_at", "succeeded_at", "outcome", "found", "problems")
     document = found.document()
     return {key: document[key] for key in keys}
