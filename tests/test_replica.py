@@ -115,8 +115,10 @@ def test_a_change_is_seen_when_the_replica_has_it_with_its_log(
 def test_while_the_replica_is_away_look_ups_and_changes_come_from_the_primary(
     pair: Pair, app_of: Callable[..., Flask], weather: Weather
 ) -> None:
-    app = app_of(pair, domain_cache_seconds=3600)
+    app = app_of(pair, domain_cache_seconds=3600, metrics_token="secret-2")
     client = app.test_client()
+    token = {"Authorization": "Bearer secret-2"}
+    assert client.get("/readyz?details", headers=token).get_json()["read_replica"] == "ok"
     assert status(client, OWN) == 200
     pair.network.weather = weather
     began = time.monotonic()
@@ -124,6 +126,8 @@ def test_while_the_replica_is_away_look_ups_and_changes_come_from_the_primary(
     assert time.monotonic() - began < LIMIT + 0.5
     wait_until(lambda: app.extensions[REPLICA_TURNS].is_away, "the notice")
     assert client.get("/readyz").text == "ready; the read replica: it does not answer\n"
+    details = client.get("/readyz?details", headers=token).get_json()
+    assert details["read_replica"] == "it does not answer"
     assert status(client, NEW) == 404
     pair.add(pair.primary, "new.example")
     wait_until(lambda: status(client, NEW) == 200, "the change")

@@ -62,6 +62,8 @@ def _details() -> Response:
     document["directories"] = {
         str(row_id): _WORDS[is_up] for row_id, is_up in known.directories.are_up().items()
     }
+    if known.reading.has_replica:
+        document["read_replica"] = _trouble_of_replica() or "ok"
     limits = known.limits
     document["rate_limit_storage"] = _WORDS[not limits.is_away] if limits.is_shared else "memory"
     document["backends"] = known.counts.last_results()
