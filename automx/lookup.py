@@ -18,6 +18,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Dialect,
+    Select,
     String,
     any_,
     bindparam,
@@ -58,7 +59,7 @@ _TABLES = metadata.tables
 _ORIGIN = ORIGINS["domain"]
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     """A row of ``domain``, with the ids that it refers to.
 
     ``is_off`` is whether it is disabled, ``document`` the stored PACC document of the domain that
@@ -96,15 +97,16 @@ def find(session: Session, domain: str, memory: RowMemory | None = None) -> Foun
     """
     row = _row_in_use(session, domain)
     try:
-        return _found(session, domain, row, memory)
+        return found_by(session, domain, row, memory)
     except BadRecordError:
         if memory is None:
             raise
         # The error will be remembered: what it is about must not be older.
-        return _found(session, domain, row, None)
+        return found_by(session, domain, row, None)
 
 
-def _found(session: Session, domain: str, row: _Row, memory: RowMemory | None) -> FoundConfig:
+def found_by(session: Session, domain: str, row: Row, memory: RowMemory | None) -> FoundConfig:
+    """Return the settings of a domain whose row is on; raises BadRecordError as find()."""
     key = (row.provider_id, row.ldapserver_id, row.servers, row.services)
     read_at: float | None
     if memory is not None and (kept := memory.common(key)) is not None:
@@ -131,7 +133,7 @@ def _found(session: Session, domain: str, row: _Row, memory: RowMemory | None) -
     )
 
 
-def _common(records: Records, row: _Row) -> Common:
+def _common(records: Records, row: Row) -> Common:
     """Return what is made of the rows that a row of ``domain`` refers to.
 
     Raises BadRecordError for one that is missing, and for a directory that cannot be used.
@@ -268,7 +270,7 @@ def day(since: object) -> str:
     return f"{since:%Y-%m-%d}" if isinstance(since, datetime) else repr(since)
 
 
-def _off(session: Session, domain: str, row: _Row) -> str:
+def _off(session: Session, domain: str, row: Row) -> str:
     """Return DomainRow.off of the row that decides for a domain."""
     if not row.is_off:
         return ""
@@ -278,7 +280,7 @@ def _off(session: Session, domain: str, row: _Row) -> str:
     return f"{domain} has been off since {day(session.scalar(query))}{by}"
 
 
-def _row_in_use(session: Session, domain: str) -> _Row:
+def _row_in_use(session: Session, domain: str) -> Row:
     """Return the row that decides for a domain; raises UnknownDomainError as find()."""
     row = _domain_row(session, domain)
     if row is None:
@@ -288,7 +290,7 @@ def _row_in_use(session: Session, domain: str) -> _Row:
     return row
 
 
-def _domain_row(session: Session, domain: str) -> _Row | None:
+def _domain_row(session: Session, domain: str) -> Row | None:
     """Return the row that decides for a domain, with its provider's names."""
     names = _names_in_order(domain)
     ranks = {name: rank for rank, name in enumerate(names)}
@@ -305,15 +307,20 @@ def _domain_row(session: Session, domain: str) -> _Row | None:
     return best
 
 
-def _rows_named(session: Session, domain: str, names: Sequence[str]) -> Iterator[_Row]:
+def _rows_named(session: Session, domain: str, names: Sequence[str]) -> Iterator[Row]:
     text, parameters = _query_for(session.engine.dialect, domain, names)
-    found = session.rows(text, parameters)
-    for row_id, name, provider, directory, off, *others, servers, services in found:
-        links = (
-            _linked(session, table, row_id, ids)
-            for table, ids in (("server", servers), ("davserver", services))
-        )
-        yield _Row(row_id, name, provider, directory, off is not None, *others, *links)
+    for columns in session.rows(text, parameters):
+        yield row_of(session, columns)
+
+
+def row_of(session: Session, columns: Sequence[Any]) -> Row:
+    """Return the row of a query of query_rows()."""
+    row_id, name, provider, directory, off, *others, servers, services = columns
+    links = (
+        _linked(session, table, row_id, ids)
+        for table, ids in (("server", servers), ("davserver", services))
+    )
+    return Row(row_id, name, provider, directory, off is not None, *others, *links)
 
 
 def ids_together(column: ColumnElement[int]) -> ColumnElement[str]:
@@ -345,7 +352,7 @@ def _linked(session: Session, table: str, domain: int, text: str | None) -> tupl
     return tuple(each for each in found if isinstance(each, int))
 
 
-def _best(found: Iterable[_Row], ranks: Mapping[str, int]) -> _Row | None:
+def _best(found: Iterable[Row], ranks: Mapping[str, int]) -> Row | None:
     """Return the row of the best rank; of several, one whose name has no blanks around it."""
     # A collation may find too much ("muller.de" for "müller.de"): compare once more.
     fitting = [
@@ -415,21 +422,24 @@ def _domain_query(dialect: Dialect, number: int) -> tuple[str, tuple[int, ...] |
     else:
         names = [bindparam(name, "", String) for name in _parameters(number)[1:]]
         fits = name.in_(names)
-    servers, services = (
-        select(ids_together(server_id)).where(domain_id == Domain.c.id).scalar_subquery()
-        for server_id, domain_id in (server_domain.columns, davserver_domain.columns)
-    )
-    is_asked = ManagedDomain.c.name == bindparam("domain", "", String)
-    stored = select(ManagedDomain.c.document).where(is_asked).scalar_subquery()
-    columns = (Domain.c.id, Domain.c.name, Domain.c.provider_id, Domain.c.ldapserver_id)
-    query = (
-        select(*columns, DisabledDomain.c.domain_id, stored, _ORIGIN.c.origin, servers, services)
-        .join(DisabledDomain, DisabledDomain.c.domain_id == Domain.c.id, isouter=True)
-        .join(_ORIGIN, _ORIGIN.c.domain_id == Domain.c.id, isouter=True)
-        .where(fits)
-        .order_by(Domain.c.id)
-    )
+    query = query_rows(bindparam("domain", "", String)).where(fits).order_by(Domain.c.id)
     compiled = query.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
     order = compiled.positiontup if isinstance(compiled, SQLCompiler) else None
     places = None if order is None else tuple(map(_parameters(number).index, order))
     return str(compiled), places
+
+
+def query_rows(domain: ColumnElement[str]) -> Select[*tuple[Any, ...]]:
+    """Return the query for rows of ``domain``, with the stored PACC document of ``domain``."""
+    servers, services = (
+        select(ids_together(server_id)).where(domain_id == Domain.c.id).scalar_subquery()
+        for server_id, domain_id in (server_domain.columns, davserver_domain.columns)
+    )
+    is_asked = ManagedDomain.c.name == domain
+    stored = select(ManagedDomain.c.document).where(is_asked).scalar_subquery()
+    columns = (Domain.c.id, Domain.c.name, Domain.c.provider_id, Domain.c.ldapserver_id)
+    return (
+        select(*columns, DisabledDomain.c.domain_id, stored, _ORIGIN.c.origin, servers, services)
+        .join(DisabledDomain, DisabledDomain.c.domain_id == Domain.c.id, isouter=True)
+        .join(_ORIGIN, _ORIGIN.c.domain_id == Domain.c.id, isouter=True)
+    )
