@@ -229,6 +229,10 @@ class SettingsError(AutomxError):
     """The settings are wrong; the text names file or variable, key, and what is allowed."""
 
 
+class PublishError(AutomxError):
+    """Published files cannot be written; the text says why, and is never sent to strangers."""
+
+
 class ZoneError(AutomxError):
     """A zone of DNS could not be read or written."""
 

@@ -44,6 +44,10 @@ COMMANDS = {
     "mobileconfig-qr": ("dclogin:mobileconfig_qr", "Make a QR code of the profile of ADDRESS."),
     "names": ("hostnames:names", "Print the host names that clients ask, for certificates."),
     "prune": ("prune:prune", "Warn, disable, delete and clean up accounts."),
+    "publish": (
+        "publish:publish",
+        "Write documents that are the same for everybody into DIR, for nginx.",
+    ),
     "provider": ("rows:provider", "Add, list, show, change and delete providers."),
     "purge": ("seed:purge", "Delete all providers, domains and servers."),
     "seed": ("seed:seed", "Add the rows of a seed document."),

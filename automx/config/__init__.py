@@ -270,6 +270,10 @@ class Settings:
     memory while the database does not answer, counted from the moment at which they were due to be
     read again. `0`: not at all.
 
+    publish_seconds: How many seconds [published files](publishing.md) may be behind the database:
+    the time from one run of `automx publish` to the next, and that of a run. `automx dns-apply`
+    waits as long before it relies on a new document. `0`: PACC documents are not published.
+
     audit_days: After how many days `automx prune` deletes the entries of the
     [audit](administration.md#who-changed-what), which tell who changed what. `0`: never.
 
@@ -307,6 +311,7 @@ class Settings:
     proxy_count: int = setting("proxy_count", values.proxy_count, "0")
     domain_cache_seconds: float = setting("domain_cache_seconds", values.seconds, "10")
     stale_seconds: float = setting("stale_seconds", values.seconds, "3600")
+    publish_seconds: float = setting("publish_seconds", values.seconds, "600")
     audit_days: int = setting("audit_days", values.days, "365")
     initdb_token: str = setting("initdb_token", values.token, secret=True)
     tls_ask_token: str = setting("tls_ask_token", values.token, secret=True)

@@ -286,10 +286,11 @@ def waits_of(settings: Settings, zone: ZoneSettings) -> Waits:
     """Return how long others remember, by the settings.
 
     A worker remembers a domain for domain_cache_seconds, and for stale_seconds more if the database
-    does not answer it; then caches of others may keep its answer.
+    does not answer it. A published file may be publish_seconds old. Then caches of others may keep
+    the answer.
     """
     seconds = settings.domain_cache_seconds
-    seconds += min(seconds, MAX_AGE) + settings.stale_seconds
+    seconds += min(seconds, MAX_AGE) + max(settings.stale_seconds, settings.publish_seconds)
     return Waits(zone.ttl, zone.delay, timedelta(seconds=seconds))
 
 
