@@ -17,8 +17,10 @@ from tests.processes import AUTOMX, REPOSITORY, program, running
 
 CONTRIB = REPOSITORY / "contrib"
 SCRIPTS = [*sorted(CONTRIB.glob("*.sh")), CONTRIB / "automx.openrc"]
-SERVICES = ["automx.service", "automx-prune.service", "automx-sync.service", "automx-dns.service"]
-TIMERS = ["automx-prune.timer", "automx-certbot.timer", "automx-sync.timer", "automx-dns.timer"]
+TIMED = ["automx-prune", "automx-sync", "automx-dns", "automx-publish"]
+SERVICES = ["automx.service", *(f"{name}.service" for name in TIMED)]
+TIMERS = ["automx-certbot.timer", *(f"{name}.timer" for name in TIMED)]
+PUBLISHED = "/var/cache/automx-published"
 CADDYFILES = ["Caddyfile", "Caddyfile.on-demand"]
 INSTALLED = "/srv/automx/bin/automx"  # where the services look for the program
 
@@ -74,7 +76,26 @@ def test_all_units_run_as_the_same_user_with_the_same_limits_and_settings(name: 
         for each in ("automx.service", name)
     )
     own = {"Description", "After", "Type", "ExecStart"}
-    assert {line.partition("=")[0] for line in timed - service} - {"SuccessExitStatus"} == own
+    some = {"SuccessExitStatus", "CacheDirectory", "CacheDirectoryMode"}
+    assert {line.partition("=")[0] for line in timed - service} - some == own
+
+
+def test_the_folder_of_published_files_is_the_same_for_systemd_and_nginx() -> None:
+    service = (CONTRIB / "automx-publish.service").read_text()
+    assert f"\nCacheDirectory={PUBLISHED.removeprefix('/var/cache/')}\n" in service
+    roots = re.findall(r"root (\S+);", (CONTRIB / "nginx-published.conf").read_text())
+    assert {*roots} - {"/var/www/html"} == {PUBLISHED}
+
+
+def test_nginx_with_published_files_has_all_that_nginx_has_without() -> None:
+    """Between "published:" and "end" stands what is new; the head of the file is another one."""
+    plain, published = (
+        (CONTRIB / name).read_text().partition("# What automx reads:")[2]
+        for name in ("nginx.conf", "nginx-published.conf")
+    )
+    new = re.compile(r"(?m)^ *# published:.*\n(?:.*\n)*?^ *# end\n\n?")
+    assert len(new.findall(published)) == 3
+    assert new.sub("", published) == plain
 
 
 def test_the_timer_of_dns_runs_the_command_of_the_documentation() -> None:
@@ -102,6 +123,7 @@ def test_command_of_the_timer_finds_the_database_of_the_service(tmp_path: Path) 
     [
         ("automx-prune", 10, "prune", "prune", "install.md"),
         ("automx-sync", 5, "sync", "sync --due", "sources.md"),
+        ("automx-publish", 1, f"publish {PUBLISHED}", f"publish {PUBLISHED}", "publishing.md"),
     ],
 )
 def test_cron_runs_the_same_command_as_the_timer(
