@@ -9,7 +9,17 @@ from importlib.metadata import version
 
 import click
 
-from bench import accounts, administration, answers, check, frozen, ldap, measurements, sync
+from bench import (
+    accounts,
+    administration,
+    answers,
+    check,
+    frozen,
+    ldap,
+    measurements,
+    publish,
+    sync,
+)
 from bench.measurements import Bench
 from bench.report import Table
 from bench.rows import DATABASES
@@ -25,6 +35,7 @@ MEASUREMENTS = (
     | check.MEASUREMENTS
     | administration.MEASUREMENTS
     | sync.MEASUREMENTS
+    | publish.MEASUREMENTS
 )
 FOLDER = REPOSITORY / "var" / "bench"
 

@@ -67,15 +67,18 @@ def load(
     domains: int = 0,
     unknown: int = 0,
     people: tuple[int, str] | None = None,
+    host: str = "",
 ) -> float:
     """Ask a server for a document as often as it can answer; return the requests per second.
 
     ``domains`` asks for one of so many domains at random instead, ``unknown`` for one of so many
-    that the server does not know, ``people`` for one of so many people of a domain. An answer that
-    is not a success, or is one for an unknown domain, is an error: it would not be the document.
+    that the server does not know, ``people`` for one of so many people of a domain. ``host`` is the
+    header Host. An answer that is not a success, or is one for an unknown domain, is an error: it
+    would not be the document.
     """
+    is_unknown, domains = unknown > 0, domains or unknown
     text = _wrk(
-        base, document, seconds, domains=domains or unknown, is_unknown=unknown > 0, people=people
+        base, document, seconds, domains=domains, is_unknown=is_unknown, people=people, host=host
     )
     return _value(r"^Requests/sec:\s*([\d.]+)", text)
 
@@ -101,18 +104,24 @@ def _wrk(
     is_unknown: bool = False,
     people: tuple[int, str] | None = None,
     connections: int = CONNECTIONS,
+    host: str = "",
 ) -> str:
     """Run wrk; return what it prints."""
     env = {"BENCH_BODY": document.body} if document.body else {}
     path = document.path
     if domains:
         env |= {"BENCH_DOMAINS": str(domains), "BENCH_PREFIX": "u" if is_unknown else "d"}
-        path = path.partition("?")[0]
+        path, query, _ = path.partition("?")
+        if not query:
+            env["BENCH_FILES"] = "yes"
+            path = path.rpartition("/")[0].rpartition("/")[0]
     if people:
         env |= {"BENCH_PEOPLE": str(people[0]), "BENCH_DOMAIN": people[1]}
         path = path.partition("?")[0]
     command = [program("wrk", "wrk"), "--threads=1", "--latency", f"--connections={connections}"]
     command += [f"--duration={seconds}s"]
+    if host:
+        command.append(f"--header=Host: {host}")
     if env:
         command += [f"--script={Path(__file__).with_name('requests.lua')}"]
     command.append(f"{base}{path}")
