@@ -121,7 +121,7 @@ OTHERS = {
     *("db current", "db downgrade", "db schema", "db upgrade", "dclogin", "dns", "export"),
     *(f"{kind} list" for kind in ("provider", "server", "service", "directory", "domain")),
     *(f"{kind} show" for kind in ("provider", "server", "service", "directory", "domain")),
-    *("ldap test", "mobileconfig-qr", "names", "prune", "serve", "show"),
+    *("ldap test", "mobileconfig-qr", "names", "prune", "publish", "serve", "show"),
     "dns-apply",  # tests/test_dns_apply.py looks at its entries, which need a name server
     *("token list", "token qr", "token show"),
 }

@@ -394,12 +394,11 @@ def test_a_database_that_is_gone_is_not_noticed_by_those_whose_domain_is_remembe
 
 
 @pytest.mark.usefixtures("example")
-def test_a_database_of_a_newer_schema_is_served_as_far_as_it_can_be_read_but_not_ready(
+def test_a_database_of_a_newer_schema_is_served_as_far_as_it_can_be_read(
     client: FlaskClient, execute: Execute, caplog: pytest.LogCaptureFixture
 ) -> None:
     execute("UPDATE automx_version SET version_num = '9999'")
-    assert client.get("/readyz").status_code == 503
-    assert "the database schema belongs to a newer automx" in caplog.text
+    assert client.get("/readyz").status_code == 200  # other machines may have got their version
     assert [answer.status for answer in ask_all(client, "alice@example.com")] == [200] * 6
     execute("ALTER TABLE server RENAME COLUMN prio TO rank")
     for answer in ask_all(client, "alice@example.com"):

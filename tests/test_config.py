@@ -55,12 +55,14 @@ def test_the_defaults_are_those_of_the_documentation(environ: dict[str, str]) ->
     settings = load(environ)
     assert settings.values() == {
         "db_uri": f"sqlite:///{environ['HOME']}/.local/share/automx/automx.sqlite",
+        "db_read_uri": "",
         "db_timeout": 3,
         "db_echo": False,
         "loglevel": "WARNING",
         "proxy_count": 0,
         "domain_cache_seconds": 10,
         "stale_seconds": 3600,
+        "publish_seconds": 600,
         "audit_days": 365,
         "initdb_token": "",
         "tls_ask_token": "",
@@ -183,6 +185,8 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         "proxy_count = 2\n"
         "domain_cache_seconds = 0.5\n"
         "stale_seconds = 0\n"
+        "db_read_uri = postgresql://automx:100%hidden@read.example.com/automx\n"
+        "publish_seconds = 60\n"
         "audit_days = 30\n"
         "sync_in_server = yes\n"
         "initdb_token = let-me-in\n"
@@ -239,6 +243,8 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         proxy_count=2,
         domain_cache_seconds=0.5,
         stale_seconds=0,
+        db_read_uri="postgresql+psycopg://automx:100%hidden@read.example.com/automx",
+        publish_seconds=60,
         audit_days=30,
         sync_in_server=True,
         initdb_token="let-me-in",
@@ -358,7 +364,8 @@ def test_a_secret_can_stand_in_a_file_of_its_own(
 
 def test_each_secret_can_stand_in_a_file(environ: dict[str, str], tmp_path: Path) -> None:
     values = {
-        "db_uri": "sqlite:////srv/automx.sqlite",
+        "db_uri": "postgresql+psycopg://automx@db.example.com/automx",
+        "db_read_uri": "postgresql+psycopg://automx@read.example.com/automx",
         "initdb_token": "let-me-in",
         "tls_ask_token": "0123456789abcdef",
         "mailcow_token": "0815-4711",
@@ -435,8 +442,9 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
     assert "loglevel_file is not known" in error(environ)
     automx_conf.write_text("[automx]\nxyz = 1\n")
     assert error(environ) == (
-        f"{automx_conf}: the key xyz is not known; allowed are db_uri, db_timeout, db_echo, "
-        "loglevel, proxy_count, domain_cache_seconds, stale_seconds, audit_days, "
+        f"{automx_conf}: the key xyz is not known; allowed are db_uri, db_read_uri, db_timeout, "
+        "db_echo, "
+        "loglevel, proxy_count, domain_cache_seconds, stale_seconds, publish_seconds, audit_days, "
         "initdb_token, tls_ask_token, "
         "permit_cleartext_passwords, "
         "ldap_starttls, ldap_ca_file, ldap_verify, ldap_timeout, ldap_cache_seconds, "
@@ -449,7 +457,7 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
         "signing_chain, zone_server, zone_key, zone_algorithm, zone_secret, zone_command, "
         "zone_timeout, zone_owner, zone_ttl, zone_delay, "
         "log_format, log_addresses, access_log, metrics_listen, metrics_token, "
-        "db_uri_file, initdb_token_file, tls_ask_token_file, mailcow_token_file, "
+        "db_uri_file, db_read_uri_file, initdb_token_file, tls_ask_token_file, mailcow_token_file, "
         "rate_limit_storage_file, signing_key_passphrase_file, zone_secret_file, "
         "metrics_token_file"
     )

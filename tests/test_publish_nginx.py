@@ -125,14 +125,16 @@ def request(
 def answer(text: bytes) -> tuple[bytes, list[bytes], bytes, bool]:
     """Return status line, headers, body, and whether there is an ETag.
 
-    Date differs by the second. A file has no ETag, and no other header of automx's is missing.
+    Date differs by the second. A file has no ETag and no ID of its request; no other header of
+    automx's is missing.
     """
     head, _, body = text.partition(b"\r\n\r\n")
     status, *lines = head.split(b"\r\n")
     pairs = [line.partition(b":") for line in lines]
     headers = [name.lower() + colon + value for name, colon, value in pairs]
     has_etag = any(header.startswith(b"etag:") for header in headers)
-    kept = sorted(each for each in headers if not each.startswith((b"date:", b"etag:")))
+    own = (b"date:", b"etag:", b"x-request-id:")
+    kept = sorted(each for each in headers if not each.startswith(own))
     return status, kept, re.sub(rb'Time="[^"]*" Id="[^"]*"', b"", body), has_etag
 
 

@@ -143,7 +143,7 @@ def test_the_settings_are_listed_with_their_sources_and_without_secrets(
     (tmp_path / "token").write_text("hidden\n")
     (tmp_path / "automx.conf").write_text(
         "[automx]\n"
-        "db_uri = postgresql://automx:hid:d@en@db.example.com/automx\n"
+        "db_uri = postgresql://automx:hid:d%40en@db.example.com/automx\n"
         "proxy_count = 2\n"
         "domain_cache_seconds = 0.5\n"
         f"initdb_token_file = {tmp_path}/token\n"
