@@ -9,6 +9,7 @@ The result stands in the WSGI environment (PEP 3333), so that all others find wh
 nothing else: ``REMOTE_ADDR``, ``HTTP_HOST``, ``wsgi.url_scheme`` and ``SCRIPT_NAME``.
 """
 
+import hmac
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -121,6 +122,18 @@ def of(environ: "WSGIEnvironment") -> Inbound:
     """Return the Inbound of a request that was read."""
     found: Inbound = environ[KEY]
     return found
+
+
+def bearer(authorization: str) -> str | None:
+    """Return the token of a header Authorization (RFC 6750), None if it is of another scheme."""
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def has_token(authorization: str, expected: str) -> bool:
+    """Return whether a header Authorization has a token of the settings; "" stands for none."""
+    token = bearer(authorization) or ""
+    return hmac.compare_digest(token.encode(), expected.encode()) and bool(expected)
 
 
 def is_through_proxy(environ: "WSGIEnvironment") -> bool:

@@ -52,8 +52,7 @@ def max_body(environ: "WSGIEnvironment") -> int:
 
     A web server asks before it reads the body. No database is asked: has_key() does.
     """
-    scheme, _, key = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-    is_key = scheme.lower() == "bearer" and FORM.fullmatch(key.strip())
+    is_key = FORM.fullmatch(edge.bearer(environ.get("HTTP_AUTHORIZATION", "")) or "")
     is_here = environ["REQUEST_METHOD"] == "POST" and normal(environ["PATH_INFO"]) in _LARGE
     if not (is_key and is_here):
         return 0

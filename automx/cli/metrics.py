@@ -5,7 +5,6 @@ and nothing else: the counts of workers that have ended stay. No file is left be
 load no library for it.
 """
 
-import hmac
 import json
 import logging
 import os
@@ -31,7 +30,7 @@ from prometheus_client.core import (
 from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 
-from automx import __version__
+from automx import __version__, edge
 from automx.config.monitoring import MetricsSettings
 from automx.counts import BITS, METRICS, Entry
 from automx.statistics import Statistics
@@ -251,7 +250,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, content_type, encode(self.server.registry))
 
     def _may_read(self) -> bool:
-        return has_token(self.headers.get("Authorization", ""), self.server.token)
+        authorization, expected = self.headers.get("Authorization", ""), self.server.token
+        return not expected or edge.has_token(authorization, expected)
 
     def _answer(self, status: int, content_type: str, body: bytes) -> None:
         self.send_response(status)
@@ -264,13 +264,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Log no request: Prometheus makes one every few seconds."""
-
-
-def has_token(authorization: str, expected: str) -> bool:
-    """Return whether a header has the token of the settings, or none is wanted."""
-    scheme, _, token = authorization.partition(" ")
-    is_equal = hmac.compare_digest(token.strip().encode(), expected.encode())
-    return not expected or (scheme.lower() == "bearer" and is_equal)
 
 
 def serve(

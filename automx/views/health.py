@@ -1,6 +1,5 @@
 """Health checks for load balancers: the process runs, and the database is ready."""
 
-import hmac
 import json
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, request
 
-from automx import replica
+from automx import edge, replica
 from automx.database import outage
 from automx.errors import DatabaseError, ForbiddenError
 from automx.migrations import SchemaState, applied, head, state
@@ -49,7 +48,8 @@ def readyz() -> Response:
 def _details() -> Response:
     """Answer what this worker knows of its neighbours. Raises ForbiddenError without the token."""
     known = parts()
-    if not _has_token(known.settings.metrics.token):
+    authorization = request.headers.get("Authorization", "")
+    if not edge.has_token(authorization, known.settings.metrics.token):
         raise ForbiddenError
     now = datetime.now(UTC).replace(microsecond=0)
     document: dict[str, object] = {"ready": False, "database": "away", "schema": None}
@@ -104,12 +104,6 @@ def _source(found: "Record") -> dict[str, object]:
 
 def _prune(ended_at: datetime, outcome: str) -> dict[str, object]:
     return {"ended_at": iso(ended_at), "outcome": outcome}
-
-
-def _has_token(expected: str) -> bool:
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    is_equal = hmac.compare_digest(token.strip().encode(), expected.encode())
-    return bool(expected) and scheme.lower() == "bearer" and is_equal
 
 
 def check_ready() -> None:

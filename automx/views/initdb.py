@@ -3,7 +3,6 @@
 Where the database has no tables yet, or its file is missing, they are made first.
 """
 
-import hmac
 import logging
 from typing import TYPE_CHECKING
 
@@ -60,9 +59,9 @@ def _has_token(environ: "WSGIEnvironment", settings: Settings) -> bool:
     Raises ForbiddenError if it may not even be that.
     """
     expected = settings.initdb_token
-    scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-    if expected and scheme.lower() == "bearer":
-        if hmac.compare_digest(token.strip().encode(), expected.encode()):
+    authorization = environ.get("HTTP_AUTHORIZATION", "")
+    if expected and edge.bearer(authorization) is not None:
+        if edge.has_token(authorization, expected):
             return True
         raise ForbiddenError("The token is wrong.")
     if environ["REQUEST_METHOD"] == "DELETE":
