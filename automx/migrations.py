@@ -50,6 +50,11 @@ class SchemaState(Enum):
     OLDER = "the database schema is older than this automx: run automx db upgrade"
     NEWER = "the database schema belongs to a newer automx: install that version"
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether this program can use the schema: revisions only add to it."""
+        return self in {SchemaState.CURRENT, SchemaState.NEWER}
+
 
 class Applied(NamedTuple):
     """A revision that was run; ``title`` is the first line of what it does."""

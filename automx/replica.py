@@ -1,8 +1,7 @@
 """The read replica of the settings: how far it is behind the database, and what else is wrong."""
 
 from automx.changelog import last_number
-from automx.database import Session, Turns, create_engine, outage
-from automx.errors import DatabaseError
+from automx.database import Session, Turns, create_engine, telling_outages
 from automx.migrations import SchemaState, state
 
 _SCHEMAS = {
@@ -37,12 +36,6 @@ def number_of(db_uri: str, seconds: float) -> int:
 
 def _asked(session: Session) -> tuple[SchemaState, int]:
     """Return the schema of a database, and the number of its last change, 0 without a schema."""
-    try:
-        with session:
-            found = state(session.connection())
-            is_readable = found in {SchemaState.CURRENT, SchemaState.NEWER}
-            return found, last_number(session) if is_readable else 0
-    except Exception as error:
-        if not isinstance(error, DatabaseError) and (lost := outage(error)) is not None:
-            raise lost from error
-        raise
+    with telling_outages(), session:
+        found = state(session.connection())
+        return found, last_number(session) if found.is_usable else 0

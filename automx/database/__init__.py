@@ -31,6 +31,7 @@ from automx.database.outages import (
     outage,
     reason,
     report_unreadable_answers,
+    telling_outages,
 )
 from automx.database.sqlitefile import drop_stale_connections, read_any_text
 from automx.database.turns import CHANGE_SECONDS, PLACES, Turn, Turns
@@ -80,6 +81,7 @@ __all__ = [
     "report_unreadable_answers",
     "require_file",
     "savepoint",
+    "telling_outages",
     "url_of",
 ]
 
@@ -234,11 +236,13 @@ class Session:
 
     def refuses_to_write(self) -> bool:
         """Return whether the server takes no changes, as a replica does."""
-        variable = {"postgresql": "transaction_read_only", "mysql": "read_only"}
-        name = variable.get(self.engine.dialect.name.replace("mariadb", "mysql"))
-        if name is None:
-            return False
-        query = f"SHOW {name}" if name.startswith("t") else f"SELECT @@{name}"
+        match self.engine.dialect.name:
+            case "postgresql":
+                query = "SHOW transaction_read_only"
+            case "mysql" | "mariadb":
+                query = "SELECT @@read_only"
+            case _:
+                return False
         return self.connection().exec_driver_sql(query).scalar() in {"on", 1}
 
     def in_transaction(self) -> bool:
@@ -270,13 +274,9 @@ def open_session(db_uri: str) -> Iterator[Session]:
         raise DatabaseError(cause=IN_MEMORY)
     engine = create_engine(db_uri)
     try:
-        with Session(engine) as session:
+        with telling_outages(), Session(engine) as session:
             yield session
             session.commit()
-    except exc.SQLAlchemyError as error:
-        if (found := outage(error)) is not None:
-            raise found from error
-        raise
     finally:
         engine.dispose()
 

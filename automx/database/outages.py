@@ -1,6 +1,8 @@
 """Which errors are outages, which are conflicts, and what the log says of them."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Engine, event, exc
@@ -33,6 +35,17 @@ def outage(error: Exception) -> DatabaseError | None:
     if is_unmade or _codes(error) & _NO_SUCH_TABLE:
         text += '; was "automx db upgrade" run?'
     return DatabaseError(cause=f"database: {text}")
+
+
+@contextmanager
+def telling_outages() -> Iterator[None]:
+    """Raise DatabaseError in the block for what the database is to blame for, see outage()."""
+    try:
+        yield
+    except Exception as error:
+        if (found := outage(error)) is not None:
+            raise found from error
+        raise
 
 
 def report_unreadable_answers(engine: Engine) -> None:

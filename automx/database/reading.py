@@ -6,7 +6,7 @@ from typing import TypeVar
 from sqlalchemy import Engine
 
 from automx.database import Session
-from automx.database.outages import is_lost, outage
+from automx.database.outages import is_lost, outage, telling_outages
 from automx.database.turns import Turns
 from automx.errors import DatabaseError
 
@@ -49,7 +49,7 @@ class Reading:
 
         Raises DatabaseError and what the query raises.
         """
-        try:
+        with telling_outages():
             if (session := self.replica()) is not None:
                 try:
                     return _run(query, session)
@@ -63,10 +63,6 @@ class Reading:
                     raise
             # By now, the pool has no other connection that is as old.
             return _run(query, self.primary())
-        except Exception as error:
-            if (found := outage(error)) is not None:
-                raise found from error
-            raise
 
     def _is_of_replica(self, error: Exception) -> bool:
         """Return whether the primary may answer what the replica does not.

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from flask import Blueprint, Response, request
 
 from automx import edge, replica
-from automx.database import outage
+from automx.database import telling_outages
 from automx.errors import DatabaseError, ForbiddenError
-from automx.migrations import SchemaState, applied, head, state
+from automx.migrations import applied, head, state
 from automx.moments import iso
 from automx.views.http import parts, personal_document
 from automx.views.session import current_session
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from automx.sync.state import Record
 
 blueprint = Blueprint("health", __name__)
-
-_USABLE = {SchemaState.CURRENT, SchemaState.NEWER}  # revisions only add to the schema
 
 _WORDS = {True: "ok", False: "away"}
 
@@ -54,11 +52,8 @@ def _details() -> Response:
     now = datetime.now(UTC).replace(microsecond=0)
     document: dict[str, object] = {"ready": False, "database": "away", "schema": None}
     document["schema_expected"] = head()
-    try:
+    with suppress(DatabaseError), telling_outages():
         document |= _of_database(now)
-    except Exception as error:
-        if not isinstance(error, DatabaseError) and outage(error) is None:
-            raise
     document["directories"] = {
         str(row_id): _WORDS[is_up] for row_id, is_up in known.directories.are_up().items()
     }
@@ -80,7 +75,7 @@ def _of_database(now: datetime) -> dict[str, object]:
     found = state(session.connection())
     revision = applied(session.connection())
     document: dict[str, object] = {"database": "ok", "schema": revision}
-    if found in _USABLE:
+    if found.is_usable:
         read = statistics.read(session, now, {each.name for each in parts().settings.sources})
         changed_at = read.changed_at
         document |= {
@@ -109,12 +104,12 @@ def _prune(ended_at: datetime, outcome: str) -> dict[str, object]:
 def check_ready() -> None:
     """Raise DatabaseError if the database does not answer or has no schema, or an older one.
 
-    A newer one can be used: revisions only add to it, and other machines may have got theirs.
+    A newer one can be used: other machines may have got their version.
     """
     session = current_session()
     found = state(session.connection())
     session.close()  # others need the connection while the answer is made
-    if found not in _USABLE:
+    if not found.is_usable:
         raise DatabaseError(cause=found.value)
 
 
