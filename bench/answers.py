@@ -17,7 +17,7 @@ from bench.load import (
     load,
 )
 from bench.measurements import Bench, bare_answers, env_of
-from bench.report import Table, number
+from bench.report import Table
 from bench.rows import DATABASES, databases, fill
 from bench.servers import BIN, WORKERS, Server, automx2_and_automx, serve
 from tests.processes import REPOSITORY, free_port, listens, program, running
@@ -47,15 +47,7 @@ def answers(bench: Bench) -> Table:
 
     def add(name: str, what: str, first: Rate, second: Rate, required: float | None = None) -> None:
         found = compare(first, second, seconds=bench.seconds, required=required)
-        table.add(
-            name,
-            what,
-            number(found.first),
-            number(found.second),
-            f"{found.ratio:.0%}",
-            f"{required:.0%}" if required else "",
-            ok=found.ratio >= required if required else None,
-        )
+        found.add_to(table, name, what, form=".0%")
 
     for kind in DATABASES:
         with _flask_and_automx(bench, kind) as (env, flask, server):

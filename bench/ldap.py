@@ -85,15 +85,7 @@ def ldap_speed(bench: Bench) -> Table:
                         for each in (automx2, server)
                     )
                     found = compare(first, second, seconds=bench.seconds, required=least)
-                    table.add(
-                        encryption,
-                        name,
-                        number(found.first),
-                        number(found.second),
-                        f"{found.ratio:.1f}",
-                        f"{least:.1f}",
-                        ok=found.ratio >= least,
-                    )
+                    found.add_to(table, encryption, name, form=".1f")
     return table
 
 
@@ -122,14 +114,7 @@ def ldap_cache(bench: Bench) -> Table:
             seconds=bench.seconds,
             required=SHARE_WITH_WARM_CACHE,
         )
-    table.add(
-        "automx serve",
-        number(found.first),
-        number(found.second),
-        f"{found.ratio:.0%}",
-        f"{SHARE_WITH_WARM_CACHE:.0%}",
-        ok=found.ratio >= SHARE_WITH_WARM_CACHE,
-    )
+    found.add_to(table, "automx serve", form=".0%")
     return table
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.report import Table, number
 from tests.processes import program
 
 CONNECTIONS = 8
@@ -159,6 +160,18 @@ class Comparison:
     first: float
     second: float
     ratio: float  # second to first
+    required: float | None
+
+    def add_to(self, table: Table, *cells: str, form: str) -> None:
+        """Append a row: cells, rates, ratio, and what is required of it, in a format."""
+        table.add(
+            *cells,
+            number(self.first),
+            number(self.second),
+            f"{self.ratio:{form}}",
+            f"{self.required:{form}}" if self.required else "",
+            ok=self.ratio >= self.required if self.required else None,
+        )
 
 
 def compare(
@@ -184,7 +197,7 @@ def compare(
         pairs.append((first(seconds), second(seconds)))
         ratios.append(pairs[-1][1] / pairs[-1][0])
     first_rate, second_rate = map(statistics.median, zip(*pairs, strict=True))
-    return Comparison(first_rate, second_rate, statistics.median(ratios))
+    return Comparison(first_rate, second_rate, statistics.median(ratios), required)
 
 
 def _is_clear(ratios: list[float], required: float | None) -> bool:

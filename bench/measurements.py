@@ -72,14 +72,7 @@ def speed(bench: Bench) -> Table:
                 seconds=bench.seconds,
                 required=required,
             )
-            table.add(
-                document.name,
-                number(found.first),
-                number(found.second),
-                f"{found.ratio:.2f}",
-                f"{required:.2f}",
-                ok=found.ratio >= required,
-            )
+            found.add_to(table, document.name, form=".2f")
     return table
 
 
@@ -127,15 +120,7 @@ def _shares(
             seconds=seconds,
             required=required,
         )
-        table.add(
-            document.name,
-            name,
-            number(found.first),
-            number(found.second),
-            f"{found.ratio:.0%}",
-            f"{required:.0%}" if required else "",
-            ok=found.ratio >= required if required else None,
-        )
+        found.add_to(table, document.name, name, form=".0%")
 
 
 def growth(bench: Bench) -> Table:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.load import Document, compare, load
 from bench.measurements import Bench, env_of, resources
-from bench.report import Table, number
+from bench.report import Table
 from bench.rows import databases, fill
 from bench.servers import serve
 from tests.publishednginx import nginx
@@ -82,15 +82,7 @@ def published(bench: Bench) -> Table:
                 ):
                     first = partial(load, base, document, domains=domains, host=HOST)
                     found = compare(first, second, seconds=bench.seconds, required=required)
-                    table.add(
-                        name,
-                        what,
-                        number(found.first),
-                        number(found.second),
-                        f"{found.ratio:.2f}",
-                        f"{required or ''}",
-                        ok=found.ratio >= required if required else None,
-                    )
+                    found.add_to(table, name, what, form=".2f")
     return table
 
 
