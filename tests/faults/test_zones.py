@@ -39,7 +39,10 @@ PROMISES = {
     for states, *cells in rows("The name server of a zone")
     for state in states.split(", ")
 }
-WRONG = {"another secret": {"SECRET": "AAAA"}, "another key": {"KEY": "other"}}
+WRONG = {
+    "another secret": {"AUTOMX_ZONE_SECRET": "AAAA"},
+    "another key": {"AUTOMX_ZONE_KEY": "other"},
+}
 FAULTS = [state for state in PROMISES if state not in WRONG]
 
 
@@ -113,6 +116,19 @@ def check_back(server: ZoneServer, env: dict[str, str], domains: list[str]) -> N
     assert {one for name in domains for one in holds(server, env, name)} == {True}
 
 
+def error_of(run: Run, prepare: Callable[[Primary], object]) -> ZoneError:
+    """Return the error of a step that writes records; ``prepare`` is called just before."""
+    update = Primary.update
+
+    def failing(primary: Primary, plan: Plan) -> None:
+        prepare(primary)
+        update(primary, plan)
+
+    with patch.object(Primary, "update", failing), pytest.raises(ZoneError) as caught:
+        run.apply(NOW)
+    return caught.value
+
+
 @pytest.mark.parametrize("state", FAULTS)
 def test_a_name_server_that_fails_is_waited_for_once(
     server: ZoneServer,
@@ -146,18 +162,15 @@ def test_a_zone_is_written_whole_or_not_at_all(
     _, writing, _ = PROMISES[state]
     domain = domains[0]
     run = Run(config.load(env), Options(HOST), domain)
-    update = Primary.update
     with contextlib.ExitStack() as stack:
 
-        def failing(primary: Primary, plan: Plan) -> None:
+        def fail(primary: Primary) -> None:
             primary.close()
             stack.enter_context(faults[state]())
-            update(primary, plan)
 
-        with patch.object(Primary, "update", failing), pytest.raises(ZoneError) as caught:
-            run.apply(NOW)
-    assert writing in caught.value.reason
-    is_uncertain = isinstance(caught.value, ZoneUncertainError)
+        error = error_of(run, fail)
+    assert writing in error.reason
+    is_uncertain = isinstance(error, ZoneUncertainError)
     assert is_uncertain == (writing == UNCERTAIN)
     wait_until(lambda: len(holds(server, env, domain)) == 1, "an end of the update")
     entries = json.loads(automx("audit", "list", "--domain", domain, "--json", env=env))
@@ -171,22 +184,15 @@ def test_an_update_that_another_key_has_signed_is_refused(
     server: ZoneServer, env: dict[str, str], domains: list[str], state: str
 ) -> None:
     reading, writing, _ = PROMISES[state]
-    wrong = {f"AUTOMX_ZONE_{name}": value for name, value in WRONG[state].items()}
-    result = attempt("dns-apply", "--all", "--yes", env=env | wrong)
+    wrong = env | WRONG[state]
+    result = attempt("dns-apply", "--all", "--yes", env=wrong)
     assert result.returncode == 1
     assert all(reading in line for line in result.stderr.splitlines()), result.stderr
     assert writing == "refused"
-    wrong_settings = config.load(env | wrong).zone
-    update = Primary.update
-
-    def failing(primary: Primary, plan: Plan) -> None:
-        primary._keys = Primary(wrong_settings)._keys
-        update(primary, plan)
-
+    wrong_keys = Primary(config.load(wrong).zone)._keys
     run = Run(config.load(env), Options(HOST), domains[0])
-    with patch.object(Primary, "update", failing), pytest.raises(ZoneError) as caught:
-        run.apply(NOW)
-    assert not isinstance(caught.value, ZoneUncertainError)
+    error = error_of(run, lambda primary: setattr(primary, "_keys", wrong_keys))
+    assert not isinstance(error, ZoneUncertainError)
     assert holds(server, env, domains[0]) == {False}
     check_back(server, env, domains)
 
@@ -202,10 +208,9 @@ def test_the_doctor_tells_it(
     *_, finding = PROMISES[state]
     fault: Callable[[], contextlib.AbstractContextManager[None]]
     fault = faults.get(state, contextlib.nullcontext)
-    wrong = {f"AUTOMX_ZONE_{name}": value for name, value in WRONG.get(state, {}).items()}
     words = ("--dns", f"127.0.0.1:{server.port}", "--timeout", "0.5", "--json")
     with fault():
-        result = attempt("check", domains[0], *words, env=env | wrong)
+        result = attempt("check", domains[0], *words, env=env | WRONG.get(state, {}))
     subject = env["AUTOMX_ZONE_SERVER"]
     [text] = [
         each["text"] for each in json.loads(result.stdout)["findings"] if each["subject"] == subject
