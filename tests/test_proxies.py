@@ -681,7 +681,7 @@ def test_large_body_does_not_reach_automx(
     tmp_path_factory: pytest.TempPathFactory,
     name: str,
 ) -> None:
-    """Caddy passes it on as it comes, and stops at the limit."""
+    """Caddy passes it on as it comes, and automx refuses it."""
     headers = [("Authorization", f"Bearer {TOKEN}"), ("Content-Type", "application/json")]
     with (
         chain(name, server_with_token, certificate, tmp_path_factory) as front,
