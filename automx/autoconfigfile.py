@@ -266,7 +266,7 @@ class _Reader:
         if not methods:
             raise SeedError("no authentication that is known")
         values["authentication"] = self._fitting(list(dict.fromkeys(methods)), where)
-        values["user_name"] = _text(element.find("username"))
+        values["user_name"] = self._user_name(element, where)
         group = "incoming" if type_ in {"imap", "pop"} else type_
         values["prio"] = 10 * (self._numbers[group] + 1)
         item = members.read("server", values)
@@ -324,13 +324,25 @@ class _Reader:
         for part in element.findall("authentication"):
             if not _is_usual(service, _text(part)):
                 self._lose(f"{where}: authentication {shown(_text(part))}")
-        user_name = _text(element.find("username"))
+        user_name = self._user_name(element, where)
         value = {"type": service.value, "url": url, "user_name": user_name}
         item = members.read("service", value)
         if self._is_new("service", *item.values()):
             self.found.services.append(item)
         else:
             self._lose(where, "there is the same one before it")
+
+    def _user_name(self, element: Read, where: str) -> str:
+        """Return the user name; tell if it is the address of one person.
+
+        Servers that fill in placeholders by themselves answer with that of the person who asks.
+        """
+        name = _text(element.find("username"))
+        if "@" in name and "%" not in name:
+            self.found.lost.append(
+                f"{where}: all people get the username {shown(name)}, not their own address"
+            )
+        return name
 
     def _lose_rest(
         self, element: Read, where: str, known: tuple[str, ...], once: tuple[str, ...]

@@ -138,6 +138,23 @@ def test_a_server_without_user_name_gets_the_address_and_that_is_named() -> None
     ]
 
 
+def test_a_user_name_that_is_the_address_of_one_person_is_named() -> None:
+    server = re.sub("<username>.*", "<username>alice@example.com</username>", SERVER)
+    calendar = (
+        '<calendar type="caldav"><serverURL>https://dav.example.com/</serverURL>'
+        "<username>alice@example.com</username></calendar>"
+    )
+    found = autoconfigfile.read(file_with(server, beside=calendar), "")
+    assert found.servers[0]["user_name"] == "alice@example.com"
+    assert found.lost == [
+        f'{where}: all people get the username "alice@example.com", not their own address'
+        for where in (
+            "incomingServer 1 (imap, mail.example.com)",
+            "calendar 1 (caldav, https://dav.example.com/)",
+        )
+    ]
+
+
 def test_words_of_authentication_that_have_no_room_are_named() -> None:
     words = ["TLS-client-cert", "client-IP-address", "OAuth2", "password-cleartext"]
     elements = "".join(f"<authentication>{word}</authentication>" for word in words)
