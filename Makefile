@@ -49,9 +49,10 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# Writes contrib/automx.conf, the table of docs/configuration.md and docs/openapi.json from the code.
+# Writes contrib/automx.conf and the references in docs/ from the code.
 reference: $(VENV)/.dev
 	@$(BIN)/python docs/reference.py
+	@$(BIN)/python docs/commands.py
 
 # Brings the catalogues up to date with the texts of the pages; edit the .po files, and run it again.
 translations: $(VENV)/.dev
@@ -80,13 +81,16 @@ lock: PIP := var/lock/bin/python -m pip
 lock: | $(VENV)/bin/python
 	@rm -rf var/lock && $(BIN)/python -m venv var/lock
 	@$(PIP) install --quiet --quiet --upgrade 'pip>=25.1'
-	@$(PIP) install --quiet --quiet -e '.[$(DRIVERS)]' --group dev --group fuzz
+	@$(PIP) install --quiet --quiet -e '.[$(DRIVERS)]' --group dev --group docs --group fuzz
 	@{ echo '# The releases that are tested; `make lock` renews them.'; $(PIP) freeze --exclude-editable; } >constraints.new
 	@mv constraints.new constraints.txt
 	@rm -rf var/lock
 
-docs:
-	@echo "The documentation is plain Markdown: begin with docs/install.md"
+# The manual as a site, in var/site. Each link within it is checked.
+docs: $(VENV)/.docs
+	@rm -rf var/site
+	@$(BIN)/python -m sphinx --nitpicky --fail-on-warning --keep-going --quiet -c docs . var/site
+	@echo "The manual is in var/site/index.html"
 
 clean:
 	rm -rf $(VENV) var dist
@@ -108,6 +112,12 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@for try in 1 2 3; do $(PIP) --upgrade 'pip>=25.1' \
 	  && $(PIP) --constraint constraints.txt -e '.[$(DRIVERS)]' --group dev && exit 0; sleep 5; done; exit 1
 	@touch $@ $(VENV)/.run
+
+$(VENV)/.docs: $(VENV)/.run
+	@echo "Installing Sphinx"
+	@for try in 1 2 3; do $(PIP) --upgrade 'pip>=25.1' \
+	  && $(PIP) --constraint constraints.txt --group docs && exit 0; sleep 5; done; exit 1
+	@touch $@
 
 $(VENV)/.fuzz: $(VENV)/.dev
 	@echo "Installing atheris"

@@ -18,5 +18,7 @@ html_theme = "furo"
 html_title = f"automx {release}"
 html_extra_path = ["top"]  # leads from the top of the site to the first page
 html_show_copyright = False
+html_show_sourcelink = False
+html_use_index = False
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}

@@ -23,6 +23,7 @@ from automx.words import (
     SOCKET_TYPE_SYNONYMS,
     SOCKET_TYPES,
 )
+from docs import commands
 from tests.commandline import automx
 from tests.databases import Instance
 from tests.processes import AUTOMX, REPOSITORY, program
@@ -235,6 +236,20 @@ def test_the_readme_names_the_urls_that_make_run_prints() -> None:
     assert [
         url for url in urls if url.replace("{base}", "http://127.0.0.1:4243") not in readme
     ] == []
+
+
+def test_the_page_of_commands_is_what_they_tell_by_help() -> None:
+    assert commands.PAGE.read_text() == commands.page(), "make reference writes it"
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    index = (REPOSITORY / "docs" / "index.md").read_text()
+    listed = re.findall(r"^(?:.*<)?((?:\.\./)?[\w-]+)>?$", index, re.MULTILINE)
+    assert sorted(listed) == sorted(
+        os.path.relpath(page.with_suffix(""), REPOSITORY / "docs")
+        for page in PAGES
+        if page.name != "index.md"
+    )
 
 
 def test_configuration_names_every_key_and_its_default() -> None:
