@@ -123,7 +123,7 @@ OTHERS = {
     *(f"{kind} show" for kind in ("provider", "server", "service", "directory", "domain")),
     *("ldap test", "mobileconfig-qr", "names", "prune", "publish", "serve", "show"),
     "dns-apply",  # tests/test_dns_apply.py looks at its entries, which need a name server
-    *("token list", "token qr", "token show"),
+    *("token list", "token qr", "token show", "web-server"),
 }
 
 

@@ -110,3 +110,13 @@ def test_the_schema_commands_work_from_the_wheel_in_an_empty_folder(
         schema = automx(environment, tmp_path, "db", "schema", "--dialect", dialect)
         assert schema.count("CREATE TABLE") == len(metadata.tables) + 1
     assert automx(environment, tmp_path, "db", "downgrade", "base").endswith("at base.\n")
+
+
+def test_the_configuration_of_a_web_server_is_printed_from_the_wheel(
+    environment: Path, tmp_path: Path
+) -> None:
+    automx(environment, tmp_path, "db", "upgrade")
+    automx(environment, tmp_path, "seed", "--sample")
+    for kind, sign in (("nginx", "upstream automx"), ("apache", "<Macro"), ("caddy", "(automx)")):
+        command = ["web-server", kind, "example.com", "--host", "automx.example.com"]
+        assert f"\n{sign}" in automx(environment, tmp_path, *command)

@@ -57,6 +57,10 @@ COMMANDS = {
     "show": ("show:show", "Print exactly what the client of ADDRESS would get."),
     "sync": ("sync:sync", "Add, change, disable and remove domains as sources say."),
     "token": ("token:token", "Make, print, change and withdraw tokens."),
+    "web-server": (
+        "webserver:web_server",
+        "Print the configuration of a web server in front of automx.",
+    ),
 }
 
 
