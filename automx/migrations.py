@@ -116,9 +116,9 @@ def create(db_uri: str, session: Session) -> None:
     rolled back. Raises DatabaseError as upgrade(), and the errors of the session.
     """
     if not (path := file_of(db_uri)) or path.exists():
-        existing = set(inspect(session.connection()).get_table_names())
+        is_there = has_tables(session.connection())
         session.rollback()
-        if existing & {VERSION_TABLE, *metadata.tables}:
+        if is_there:
             return
     upgrade(db_uri)
 
@@ -170,6 +170,12 @@ def state(connection: Connection) -> SchemaState:
     if version not in revisions():
         return SchemaState.NEWER
     return SchemaState.CURRENT if version == head() else SchemaState.OLDER
+
+
+def has_tables(connection: Connection) -> bool:
+    """Return whether a database that is open has a table of automx, or of automx2."""
+    existing = set(inspect(connection).get_table_names())
+    return not existing.isdisjoint({VERSION_TABLE, *metadata.tables})
 
 
 def applied(connection: Connection) -> str | None:

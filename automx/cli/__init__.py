@@ -50,6 +50,10 @@ COMMANDS = {
     ),
     "provider": ("rows:provider", "Add, list, show, change and delete providers."),
     "purge": ("seed:purge", "Delete all providers, domains and servers."),
+    "quickstart": (
+        "quickstart:quickstart",
+        "Set up DOMAIN: find its mail servers, write rows, say what is left to do.",
+    ),
     "seed": ("seed:seed", "Add the rows of a seed document."),
     "serve": ("serve:serve", "Answer mail clients until SIGTERM or Ctrl-C."),
     "server": ("rows:server", "Add, list, show, change and delete mail servers."),

@@ -104,7 +104,7 @@ def check(
     try:
         service = public_host(context, host)
         network = Network(name_server=address, port=port, **options)
-        _examine(report, context, None if all_domains else domains, service, network)
+        examine(report, context, None if all_domains else domains, service, network)
     except AutomxError as error:  # earlier findings are printed all the same
         subject = "database" if error.status == 503 else "settings"
         advice = "nothing else was looked at"
@@ -120,11 +120,11 @@ def check(
         document = {"version": __version__} | report.document()
         say_json(document, ascii_only=True)  # a text may hold anything
     else:
-        _print(report, quiet=quiet, all_domains=all_domains)
+        print_report(report, quiet=quiet, all_domains=all_domains)
     sys.exit(_INTERRUPTED if report.is_interrupted else report.status)
 
 
-def _examine(
+def examine(
     report: Report,
     context: Context,
     domains: Sequence[str] | None,
@@ -185,7 +185,7 @@ def _repair(context: Context, *, yes: bool) -> None:
             complain(f"deleted: {line}")
 
 
-def _print(report: Report, *, quiet: bool, all_domains: bool) -> None:
+def print_report(report: Report, *, quiet: bool, all_domains: bool = False) -> None:
     """Print a line for each finding, and for whatever is in order, and their numbers."""
     width = max((min(len(domain), 40) for domain in report.domains), default=1)
     for domain, found in report.by_domain().items():

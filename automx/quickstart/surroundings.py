@@ -1,0 +1,71 @@
+"""What stands around the first domain: other domains, the public host, automx as it runs here."""
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import islice
+from time import sleep
+
+from automx import dns, lookup
+from automx.check import http
+from automx.check.hosts import Hosts
+from automx.check.network import NameServerError, Network, NetworkError
+from automx.clientconfig import ClientConfig
+from automx.database import Session
+from automx.deadline import after, left
+from automx.errors import AutomxError, SettingsError
+
+MOST_DOMAINS = 33  # in one certificate, which has at most 100 names
+
+_SAMPLE = re.compile(r"(^|\.)example\.(com|net|org)$")  # RFC 2606
+_PAUSE = 0.2
+
+
+def other_domains(session: Session, domain: str) -> list[ClientConfig]:
+    """Return other domains that are on, at most MOST_DOMAINS; those of the sample do not count."""
+    names = (name for _, name in lookup.enabled_domains(session))
+    wanted = (name for name in names if name != domain and not _SAMPLE.search(name))
+    found = []
+    for name in islice(wanted, MOST_DOMAINS):
+        with suppress(AutomxError):  # the doctor names its rows
+            found.append(lookup.find(session, name).config)
+    return found
+
+
+def leading_here(
+    network: Network, host: str, others: Sequence[ClientConfig]
+) -> dict[str, list[str]]:
+    """Return domains with those of their names that lead to the public host, if there are any."""
+    names = {other.domain: dns.host_names(other.domain) for other in others}
+    every = [name for some in names.values() for name in some]
+    try:
+        faults = Hosts(host, lambda: network).faults(every) if every else {}
+    except SettingsError:  # DNS does not know the host yet
+        return {}
+    found = {domain: [name for name in some if not faults[name]] for domain, some in names.items()}
+    return {domain: some for domain, some in found.items() if some}
+
+
+def has_address(network: Network, host: str) -> bool:
+    """Return whether DNS gives an address for a host."""
+    try:
+        return bool(network.addresses(host))
+    except NameServerError:
+        return False
+
+
+def is_served(network: Network, listens: str, domain: str, seconds: float) -> bool | None:
+    """Return whether automx, which listens at HOST:PORT, answers for a domain.
+
+    None tells that nothing answers there. A server that runs gets some seconds to see a new domain.
+    """
+    url = f"http://{listens}/mail/config-v1.1.xml?emailaddress=automx-check@{domain}"
+    end = after(seconds)
+    while True:
+        try:
+            answer = http.ask(network, url)
+        except NetworkError:
+            return None
+        if answer.status == 200 or not left(end):
+            return answer.status == 200 and b"<clientConfig" in answer.body
+        sleep(_PAUSE)
