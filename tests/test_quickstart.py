@@ -75,7 +75,7 @@ class World:
         return ["--dns", self.internet.names.option, "--ca-file", str(self.authority)]
 
     def run(
-        self, *arguments: str, env: Mapping[str, str], timeout: str = "3"
+        self, *arguments: str, env: Mapping[str, str], timeout: str = "20"
     ) -> "subprocess.CompletedProcess[str]":
         """Run the command as a script does."""
         command = ["quickstart", *arguments, "--yes", "--timeout", timeout, *self.options]
@@ -334,7 +334,7 @@ def test_settings_in_a_file_are_changed_by_the_command_that_is_printed(
 def test_a_domain_without_mail_servers_is_not_written(
     world: World, env: dict[str, str], name: str, told: str
 ) -> None:
-    result = world.run(name, env=env, timeout="1")
+    result = world.run(name, env=env, timeout="1" if name == "hang.test" else "20")
     assert result.returncode == 1
     assert told in result.stdout
     assert "name it by --mail-host, or by --imap and --smtp" in result.stderr
@@ -422,7 +422,7 @@ def test_a_question_that_is_left_writes_nothing(world: World, env: dict[str, str
 def on_a_terminal(world: World, *arguments: str, env: Mapping[str, str], answers: list[str]) -> str:
     """Return what a person sees who gives answers, each to one question."""
     near, far = pty.openpty()
-    command = [str(AUTOMX), "quickstart", *arguments, *world.options, "--timeout", "3"]
+    command = [str(AUTOMX), "quickstart", *arguments, *world.options, "--timeout", "20"]
     environment = {**os.environ, **env, "NO_COLOR": "1", "COLUMNS": "80"}
     process = subprocess.Popen(
         command, stdin=far, stdout=far, stderr=far, env=environment, start_new_session=True

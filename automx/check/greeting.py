@@ -132,8 +132,9 @@ def _method(sock: socket.socket, type_: ServerType, deadline: float) -> Authenti
 
 def _mechanisms(type_: ServerType, lines: Iterable[bytes]) -> Iterator[str]:
     """Yield the mechanisms (SASL) of the lines of an answer; LOGIN for the old commands, too."""
-    capabilities = [line.decode("ascii", "replace").upper().split() for line in lines]
-    for words in capabilities:
+    begin = 4 if type_ is ServerType.SMTP else 0  # behind the status
+    for line in lines:
+        words = line[begin:].decode("ascii", "replace").upper().split()
         if type_ is ServerType.IMAP and words[:2] == ["*", "CAPABILITY"]:
             yield from (word.removeprefix("AUTH=") for word in words if word.startswith("AUTH="))
             if "LOGINDISABLED" not in words:
@@ -142,7 +143,7 @@ def _mechanisms(type_: ServerType, lines: Iterable[bytes]) -> Iterator[str]:
             yield from words[1:]
         elif type_ is ServerType.POP3 and words == ["USER"]:
             yield "LOGIN"
-        elif type_ is ServerType.SMTP and words and words[0][4:] == "AUTH":
+        elif type_ is ServerType.SMTP and words[:1] == ["AUTH"]:
             yield from words[1:]
 
 
