@@ -307,7 +307,9 @@ def test_settings_in_a_file_are_changed_by_the_command_that_is_printed(
     world: World, env: dict[str, str], tmp_path: Path
 ) -> None:
     file = tmp_path / "automx.conf"
-    file.write_text(f"[automx]\ndb_uri = {env['AUTOMX_DB_URI']}\n#proxy_count = 0\n")
+    secret = tmp_path / "db_uri"
+    secret.write_text(env["AUTOMX_DB_URI"])
+    file.write_text(f"[automx]\ndb_uri_file = {secret}\n#proxy_count = 0\n")
     at_file = {"AUTOMX_CONF": str(file)}
     document = json.loads(world.run("usual.test", "--json", env=at_file).stdout)
     [command] = document["left"][0]["commands"]
@@ -315,7 +317,7 @@ def test_settings_in_a_file_are_changed_by_the_command_that_is_printed(
     assert file.read_text().splitlines() == [
         "[automx]",
         "public_host = automx.usual.test",
-        f"db_uri = {env['AUTOMX_DB_URI']}",
+        f"db_uri_file = {secret}",
         "proxy_count = 1",
     ]
     again = json.loads(world.run("usual.test", "--json", env=at_file).stdout)

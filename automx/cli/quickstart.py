@@ -399,5 +399,9 @@ def _compare(domain: str, known: Sequence[Item], given: Mapping[ServerType, Plac
 
 
 def _settings_file(given_by: Mapping[str, str]) -> Path | None:
-    """Return the configuration file, None if no setting comes from one."""
-    return next((Path(where) for where in given_by.values() if where.startswith("/")), None)
+    """Return the configuration file, None if no setting comes from one.
+
+    Of a secret in a file of its own, both are told, the configuration file first.
+    """
+    places = (Path(where.partition(", ")[0]) for where in given_by.values() if where[:1] == "/")
+    return next((place for place in places if place.is_file()), None)
