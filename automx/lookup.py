@@ -7,7 +7,7 @@ row is, ``rows`` decides.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import cache, lru_cache
@@ -20,13 +20,15 @@ from sqlalchemy import (
     Dialect,
     Select,
     String,
-    any_,
+    and_,
     bindparam,
     cast,
     func,
+    or_,
     select,
+    text,
 )
-from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.compiler import Compiled, SQLCompiler
 
 from automx import rows
 from automx.address import names_for, parse_domain, spellings
@@ -51,7 +53,7 @@ log = logging.getLogger(__name__)
 _BEFORE = ("", " ", "  ", "\t")
 _AFTER = (*_BEFORE, "\r", "\n", "\r\n")
 _BLANKS = [(before, after) for before in _BEFORE for after in _AFTER]
-_NAMES_AT_ONCE = 900  # SQLite before 3.32 allows 999 parameters
+_NAMES_AT_ONCE = 16  # of one query: its time grows with them; most domains have fewer
 
 _UNCUT = 1_000  # characters; MySQL cuts longer texts off at its group_concat_max_len
 
@@ -291,26 +293,15 @@ def _row_in_use(session: Session, domain: str) -> Row:
 
 
 def _domain_row(session: Session, domain: str) -> Row | None:
-    """Return the row that decides for a domain, with its provider's names."""
+    """Return the row that decides for a domain."""
     names = _names_in_order(domain)
-    ranks = {name: rank for rank, name in enumerate(names)}
-    best = _best(_rows_named(session, domain, names), ranks)
-    if best is None or best.name.lower() not in spellings(domain):
-        # A second query, so that usual names are found as quickly as before.
-        wider = padded(names)
-        found = [
-            row
-            for at in range(0, len(wider), _NAMES_AT_ONCE)
-            for row in _rows_named(session, domain, wider[at : at + _NAMES_AT_ONCE])
-        ]
-        best = _best([*filter(None, (best,)), *found], ranks)
-    return best
-
-
-def _rows_named(session: Session, domain: str, names: Sequence[str]) -> Iterator[Row]:
-    text, parameters = _query_for(session.engine.dialect, domain, names)
-    for columns in session.rows(text, parameters):
-        yield row_of(session, columns)
+    found: list[Row] = []
+    for at in range(0, len(names), _NAMES_AT_ONCE):
+        text, parameters = _query_for(
+            session.engine.dialect, domain, names[at : at + _NAMES_AT_ONCE]
+        )
+        found += [row_of(session, columns) for columns in session.rows(text, parameters)]
+    return _best(found, names)
 
 
 def row_of(session: Session, columns: Sequence[Any]) -> Row:
@@ -352,15 +343,16 @@ def _linked(session: Session, table: str, domain: int, text: str | None) -> tupl
     return tuple(each for each in found if isinstance(each, int))
 
 
-def _best(found: Iterable[Row], ranks: Mapping[str, int]) -> Row | None:
-    """Return the row of the best rank; of several, one whose name has no blanks around it."""
+def _best(found: Iterable[Row], names: Sequence[str]) -> Row | None:
+    """Return the row of the first of some names; of several, one without blanks around its name."""
+    ranks = {name: rank for rank, name in enumerate(names)}
     # A collation may find too much ("muller.de" for "müller.de"): compare once more.
     fitting = [
-        (ranks[name], name != row.name.lower(), row)
+        (ranks[name], name != row.name.lower(), row.id, row)
         for row in found
         if isinstance(row.name, str) and (name := row.name.strip().lower()) in ranks
     ]
-    return min(fitting, key=lambda item: item[:2])[2] if fitting else None
+    return min(fitting)[-1] if fitting else None
 
 
 def _names_in_order(domain: str) -> list[str]:
@@ -392,41 +384,77 @@ def _made_of(
 
 
 def _query_for(dialect: Dialect, domain: str, names: Sequence[str]) -> tuple[str, Any]:
-    """Return the query for rows that have one of some names, and its parameters."""
+    """Return the query for rows that have one of some names, and its parameters.
+
+    There may be blanks around the names, as in padded(); a few other rows may be found as well.
+    """
     if dialect.name == "postgresql":
-        return _domain_query(dialect, 0)[0], {"domain": domain, "names": [*names]}
-    text, order = _domain_query(dialect, len(names))
-    values = [domain, *names]
+        return _array_query(dialect), {"domain": domain, "names": [*names]}
+    text, keys, order = _range_query(dialect, len(names))
+    values = [domain]
+    for name in names:
+        for before in _BEFORE:
+            padded_name = before + name
+            values += (padded_name, f"{padded_name}\t", f"{padded_name}!")
     if order is None:
-        return text, dict(zip(_parameters(len(names)), values, strict=True))
+        return text, dict(zip(keys, values, strict=True))
     return text, tuple([values[index] for index in order])
 
 
 @cache
-def _parameters(number: int) -> tuple[str, ...]:
-    """Return the names of the parameters of a query for so many names."""
-    return ("domain", *(f"name_{index}" for index in range(number)))
+def _range_query(
+    dialect: Dialect, number: int
+) -> tuple[str, tuple[str, ...], tuple[int, ...] | None]:
+    """Return the query for rows that have one of so many names, and the names of its parameters.
+
+    Their order comes last; it is None if they are given by name. The query has the stored PACC
+    document of the parameter ``domain``, too. It is compiled: a query of SQLAlchemy takes longer
+    than SQLite's answer.
+
+    In all collations of SQLite, MariaDB and MySQL, blanks come before "!": a name with blanks
+    behind it stands beside the name itself. To look for each by itself takes three times as long.
+    """
+    name = lower_name(dialect.name)
+    indexes = range(number * len(_BEFORE))
+    keys = [f"{kind}_{index}" for index in indexes for kind in ("name", "tab", "end")]
+    fits: list[ColumnElement[bool]] = []
+    for index in indexes:
+        same, tab, end = (bindparam(key, "", String) for key in keys[3 * index : 3 * index + 3])
+        if dialect.name == "sqlite":
+            fits.append(and_(name >= same, name < end))
+        else:  # by PAD SPACE, the name itself comes after the same with a tab behind it
+            fits += [name == same, and_(name >= tab, name < end)]
+    query = query_rows(bindparam("domain", "", String)).where(or_(*fits))
+    compiled = _compiled(query, dialect)
+    order = compiled.positiontup if isinstance(compiled, SQLCompiler) else None
+    keys = ["domain", *keys]
+    return str(compiled), (*keys,), None if order is None else tuple(map(keys.index, order))
 
 
 @cache
-def _domain_query(dialect: Dialect, number: int) -> tuple[str, tuple[int, ...] | None]:
-    """Return the query for rows that have one of so many names, and the order of its parameters.
+def _array_query(dialect: Dialect) -> str:
+    """Return PostgreSQL's query for rows that have one of some names, as _range_query().
 
-    The order is None if they are given by name. The query has the stored PACC document of the
-    parameter ``domain``, too. It is compiled: a query of SQLAlchemy takes longer than SQLite's
-    answer. PostgreSQL takes all names as one array, so that it and its driver know the query again.
+    Its collations may pass over blanks. So names with blanks are looked for one by one, unless
+    there is a row of the domain's own name. The subquery hides how many names there are: else
+    PostgreSQL would make a new plan for each query, which takes longer than the query.
     """
-    name = lower_name(dialect.name)
-    if dialect.name == "postgresql":
-        fits: ColumnElement[bool] = name == any_(bindparam("names", [], ARRAY(String)))
-    else:
-        names = [bindparam(name, "", String) for name in _parameters(number)[1:]]
-        fits = name.in_(names)
-    query = query_rows(bindparam("domain", "", String)).where(fits).order_by(Domain.c.id)
-    compiled = query.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
-    order = compiled.positiontup if isinstance(compiled, SQLCompiler) else None
-    places = None if order is None else tuple(map(_parameters(number).index, order))
-    return str(compiled), places
+    before, after = (
+        "unnest(ARRAY[" + ", ".join(f"'{blanks}'" for blanks in some) + "])"
+        for some in (_BEFORE, _AFTER)
+    )
+    names = "unnest(:names)"
+    fits = text(
+        f"lower(domain.name) = ANY (ARRAY(SELECT {names} UNION ALL"  # noqa: S608 - no input
+        f" SELECT before || name || after FROM {before} before, {names} name, {after} after"
+        " WHERE NOT EXISTS (SELECT FROM domain WHERE lower(name) = :domain)))"
+    ).bindparams(bindparam("domain", "", String), bindparam("names", [], ARRAY(String)))
+    query = query_rows(bindparam("domain", "", String)).where(fits)
+    return str(_compiled(query, dialect))
+
+
+def _compiled(query: Select[*tuple[Any, ...]], dialect: Dialect) -> Compiled:
+    return query.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
 
 
 def query_rows(domain: ColumnElement[str]) -> Select[*tuple[Any, ...]]:

@@ -39,6 +39,16 @@ from tests.databases import ENGINES, Instance
 IMAP = (1, 10, "imap.example.com", 993, "imap", "SSL", "%EMAILADDRESS%", "plain")
 SMTP = (2, 10, "smtp.example.com", 465, "smtp", "SSL", "%EMAILADDRESS%", "plain")
 
+# Of MariaDB, some of which compare blanks at the end, or tell small letters from large ones.
+COLLATIONS = (
+    "utf8mb4_general_ci",
+    "utf8mb4_general_nopad_ci",
+    "utf8mb4_unicode_520_ci",
+    "utf8mb4_uca1400_nopad_as_cs",
+    "utf8mb4_nopad_bin",
+    "latin1_german2_ci",
+)
+
 
 def client_config(session: Session, domain: str) -> ClientConfig:
     """Return the settings that a look-up of a domain finds."""
@@ -192,6 +202,39 @@ def test_a_row_is_found_in_spite_of_blanks_around_its_name(session: Session, nam
     assert found(session, "other.com") == "*.com"
 
 
+@pytest.mark.parametrize("name", ["Example.com", "*.example.com", "*", "MÜLLER.de"])
+def test_one_query_finds_a_row_whatever_blanks_are_around_its_name(
+    session: Session, name: str
+) -> None:
+    assert_found_by_one_query(session, name)
+
+
+def test_one_query_finds_a_row_with_blanks_by_each_collation_of_mariadb(mariadb: str) -> None:
+    uri = load({"AUTOMX_CONF": "/dev/null", "HOME": "/", "AUTOMX_DB_URI": mariadb}).db_uri
+    upgrade(uri)
+    with open_session(uri) as session:
+        for collation in COLLATIONS:
+            column = f"name VARCHAR(128) COLLATE {collation} NOT NULL"
+            session.execute(sqlalchemy.text(f"ALTER TABLE domain MODIFY {column}"))
+            assert_found_by_one_query(session, "example.com")
+            session.execute(Domain.delete())
+            session.execute(Provider.delete())
+
+
+def assert_found_by_one_query(session: Session, name: str) -> None:
+    """Check that each form of a name with blanks is found, alone in the table."""
+    domain = {"*": "org", "MÜLLER.de": "xn--mller-kva.de"}.get(name)
+    domain = domain or name.replace("*", "a").lower()
+    insert(session, "provider", (1, "Example Inc.", "Example"))
+    for padded in lookup.padded([name]):
+        session.execute(Domain.delete())
+        insert(session, "domain", (1, padded, 1, None))
+        with statements(session) as asked:
+            row = lookup.domain_row(session, domain)
+        assert row is not None, repr(padded)
+        assert (row.name.strip(), len(asked)) == (name, 1)
+
+
 def test_a_row_without_blanks_is_preferred(session: Session) -> None:
     insert_domains(session, " example.com", "example.com")
     assert found(session, "example.com") == "example.com"
@@ -302,6 +345,14 @@ def statements(session: Session) -> Iterator[list[str]]:
 
 def ports(found: FoundConfig) -> list[int]:
     return [server.port for server in found.config.mail_servers]
+
+
+@pytest.mark.parametrize("domain", ["example.com", "a.b.example.com", "xn--mller-kva.de", "com"])
+def test_an_unknown_domain_costs_one_query(session: Session, domain: str) -> None:
+    insert_domains(session, "example.org", "*.example.net", " example.net")
+    with statements(session) as asked, pytest.raises(UnknownDomainError):
+        find(session, domain)
+    assert len(asked) == 1
 
 
 def test_domains_share_the_rows_that_are_remembered(session: Session) -> None:
