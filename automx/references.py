@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Integer, cast, func, or_, select
 
-from automx import lookup
+from automx import domainrows, lookup
 from automx.address import spellings
 from automx.database import Session, chunks, read_by_key
 from automx.errors import AddressError
@@ -101,7 +101,7 @@ class NonNormalName:
     def is_padded(self) -> bool:
         """Whether look-ups find this row in spite of blanks around its name."""
         has_blanks = bool(self.a_label) and self.name != self.name.strip()
-        return has_blanks and self.name.lower() in lookup.padded(spellings(self.a_label))
+        return has_blanks and self.name.lower() in domainrows.padded(spellings(self.a_label))
 
 
 def unused_rows(session: Session) -> Iterator[tuple[str, int]]:
@@ -294,7 +294,7 @@ def _rows_named(session: Session, names: Collection[str]) -> Iterator[tuple[int,
             if row["lowered"] in names:
                 yield row["id"], row["name"]
         return
-    column = lookup.lower_name(session.engine.dialect.name)
+    column = domainrows.lower_name(session.engine.dialect.name)
     for some in chunks(names, 3 * _NAMES_AT_ONCE):
         query = select(_DOMAIN.id, _DOMAIN.name).where(column.in_(some))
         yield from ((row_id, name) for row_id, name in session.execute(query))

@@ -23,7 +23,7 @@ from sqlalchemy import (
     select,
 )
 
-from automx import kinds, lookup, references
+from automx import domainrows, kinds, references
 from automx.database import KEYS_AT_ONCE, Session, chunks
 from automx.errors import AddressError, ConflictError, ForbiddenError, SeedError
 from automx.members import TABLES, Item
@@ -97,7 +97,7 @@ class Scope:
         SQL compares names that are A-labels; tokens of other names are few.
         """
         dialect = session.engine.dialect.name
-        is_its = lookup.lower_name(dialect) == Token.c.domain
+        is_its = domainrows.lower_name(dialect) == Token.c.domain
         if dialect in {"mysql", "mariadb"}:
             # By the index of names, whose collation may find too much.
             is_its = _DOMAIN.name == Token.c.domain.collate("utf8mb4_general_ci")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from automx import lookup
+from automx import domainrows, lookup
 from automx.cache import FoundConfig, RowMemory
 from automx.clientconfig import (
     Authentication,
@@ -226,7 +226,7 @@ def assert_found_by_one_query(session: Session, name: str) -> None:
     domain = {"*": "org", "MÜLLER.de": "xn--mller-kva.de"}.get(name)
     domain = domain or name.replace("*", "a").lower()
     insert(session, "provider", (1, "Example Inc.", "Example"))
-    for padded in lookup.padded([name]):
+    for padded in domainrows.padded([name]):
         session.execute(Domain.delete())
         insert(session, "domain", (1, padded, 1, None))
         with statements(session) as asked:

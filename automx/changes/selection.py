@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, func, select
 
-from automx import kinds, lookup, members, references
+from automx import domainrows, kinds, members, references
 from automx.changes import NAMES, stored
 from automx.database import KEYS_AT_ONCE, Session, chunks
 from automx.errors import AddressError, ConflictError, UnknownRowError
@@ -137,7 +137,7 @@ def conditions(session: Session, kind: str, wanted: Filter) -> list[ColumnElemen
     found: list[ColumnElement[bool]] = []
     if wanted.pattern:
         name = columns[NAMES[kind]]
-        lowered = lookup.lower_name(session.engine.dialect.name) if kind == "domain" else None
+        lowered = domainrows.lower_name(session.engine.dialect.name) if kind == "domain" else None
         column = func.lower(name) if lowered is None else lowered
         found.append(column.like(_like(wanted.pattern.lower()), escape="\\"))
     if wanted.unused and kind == "domain":
@@ -233,7 +233,7 @@ def names_beginning(session: Session, kind: str, text: str, number: int) -> list
     for column in (columns[spelling] for spelling in spellings):
         lowered: ColumnElement[Any] = func.lower(column)
         if kind == "domain":
-            lowered = lookup.lower_name(dialect)
+            lowered = domainrows.lower_name(dialect)
         query = select(column).where(lowered.startswith(text.lower(), autoescape=True))
         if dialect == "sqlite":  # its LIKE uses no index
             query = query.where(lowered >= text.lower(), lowered < f"{text.lower()}\U0010ffff")

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Integer, bindparam, func, select
 from automx import members, rows
 from automx.changes.insertion import insert_rows
 from automx.database import KEYS_AT_ONCE, Session, chunks, read_by_key
-from automx.lookup import ids_in, ids_together
+from automx.domainrows import ids_in, ids_together
 from automx.members import Item
 from automx.models import ORIGINS, metadata
 from automx.seeddocument import Row, detail_rows, page_rows

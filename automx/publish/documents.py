@@ -10,16 +10,16 @@ from time import monotonic
 
 from sqlalchemy import ColumnElement, RowMapping, func, select
 
-from automx import lookup
+from automx import domainrows, lookup
 from automx.address import parse_domain
 from automx.cache import FoundConfig, RowMemory
 from automx.clientconfig import ClientConfig
 from automx.config import Settings
 from automx.database import KEYS_AT_ONCE, Session, chunks, read_by_key
 from automx.directory.pool import source_of_people
+from automx.domainrows import Row
 from automx.errors import AddressError, BadRecordError, UnknownDomainError
 from automx.formats import autoconfig, pacc
-from automx.lookup import Row
 from automx.models import Domain
 from automx.publish.folder import KINDS
 from automx.records import Records
@@ -52,7 +52,7 @@ class Reader:
 
         Wildcards are left out: nobody knows the domains below them.
         """
-        query = lookup.query_rows(Domain.c.name)
+        query = domainrows.query_rows(Domain.c.name)
         if condition is not None:
             query = query.where(condition)
         for some in chunks(read_by_key(self._session, query, Domain.c.id), _AT_ONCE):
@@ -68,7 +68,7 @@ class Reader:
     def without_row(self, names: Sequence[str]) -> Iterator[str]:
         """Yield those of some A-labels that no row has as its name in this form."""
         for some in chunks(names, KEYS_AT_ONCE):
-            column = lookup.lower_name(self._session.engine.dialect.name)
+            column = domainrows.lower_name(self._session.engine.dialect.name)
             query = select(Domain.c.name).where(column.in_(some))
             found = {str(name).lower() for name in self._session.scalars(query).all()}
             self._session.rollback()
@@ -77,7 +77,7 @@ class Reader:
     def _of_some(self, columns: Sequence[RowMapping]) -> Iterator[tuple[str, Documents]]:
         if self._twins is None:
             self._twins = self._names_twice()
-        rows = [lookup.row_of(self._session, [*each.values()]) for each in columns]
+        rows = [domainrows.row_of(self._session, [*each.values()]) for each in columns]
         self._read_records(rows)
         found = [*self._of_each(rows)]
         self._session.rollback()
@@ -124,7 +124,7 @@ class Reader:
 
     def _names_twice(self) -> frozenset[str]:
         """Return the names in lower case that several rows have."""
-        name = lookup.lower_name(self._session.engine.dialect.name)
+        name = domainrows.lower_name(self._session.engine.dialect.name)
         query = select(name).group_by(name).having(func.count() > 1)
         return frozenset(str(each).lower() for each in self._session.scalars(query))
 
