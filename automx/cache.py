@@ -4,7 +4,6 @@ While the database is away, the settings of domains that were found before are u
 """
 
 from collections.abc import Callable, Collection, Hashable, Mapping
-from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from itertools import islice
@@ -12,13 +11,12 @@ from threading import Lock
 from time import monotonic
 from typing import Any, TypeVar, cast
 
-from cachetools import Cache, TLRUCache
-
 from automx.address import EmailAddress, names_for
 from automx.clientconfig import ClientConfig
 from automx.directory.row import LdapServer
 from automx.errors import AutomxError, BadRecordError, DatabaseError, UnknownDomainError
 from automx.formats import pacc
+from automx.memory import Memory
 
 _Rendered = TypeVar("_Rendered")
 
@@ -26,12 +24,12 @@ _Rendered = TypeVar("_Rendered")
 # so many seconds, or so many others are, then further requests use what was remembered.
 SLOW_SECONDS, REFRESHES = 0.25, 8
 
+INVENTED = 1_000  # domains without a row of their own that are remembered
+
 MAX_AGE = 60  # seconds that caches of others keep a document: they learn of no change
 
 # In place of a domain: a private character, which no checked row holds (clientconfig.FORBIDDEN).
 _DOMAIN = "\ue004"
-
-_Answers = TLRUCache[str, tuple["FoundConfig | AutomxError", float]]
 
 RowKey = tuple[str, str]  # table and key of a row, as changelog explains them
 EVERYTHING: frozenset[RowKey] = frozenset({("*", "*")})
@@ -253,12 +251,19 @@ class RowMemory:
                     self._records.pop((table, int(key)), None)
 
 
+_Answers = Memory[FoundConfig | AutomxError]
+_Settings = Memory[FoundConfig]
+
+
 class ConfigCache:
     """Remembers what look-ups gave. Safe for threads.
 
     ``seconds`` is how long an answer is kept; 0 keeps none. Unknown domains and unusable rows are
     remembered as well, an unreachable database is not. While it cannot be reached, settings are
     used for ``stale_seconds`` longer: those of the ``stale_size`` domains that were read last.
+
+    Domains without a row of their own, unknown or by a wildcard, have memories for themselves:
+    strangers can invent any number of them, which must not push others out.
 
     ``rows`` is the memory of rows that look-ups may use, None if nothing is kept. Settings are due
     when the oldest of their rows is.
@@ -279,25 +284,28 @@ class ConfigCache:
         self.hits = self.misses = self.stale_hits = 0  # of get() and fresh()
         self._refreshed: dict[str, float] = {}  # domains that are being read again, and since when
         self.rows = RowMemory(seconds, 5 * size, now) if seconds > 0 else None
-        self._answers = _memory(size, seconds, now) if seconds > 0 else None
-        self._stale = (
-            _memory(stale_size, seconds + stale_seconds, now) if stale_seconds > 0 else None
-        )
+        # Those of domains with a row of their own, and those of others.
+        self._answers: list[_Answers] = []
+        self._stale: list[_Settings] = []
+        for at_most in (size, stale_size), (min(INVENTED, size), min(INVENTED, stale_size)):
+            if seconds > 0:
+                self._answers.append(Memory(at_most[0], seconds, now))
+            if stale_seconds > 0:
+                self._stale.append(Memory(at_most[1], seconds + stale_seconds, now))
 
     def fresh(self, domain: str) -> FoundConfig | AutomxError | None:
         """Return what get() would from memory; None if a look-up is due."""
-        if self._answers is None:
-            return None
         with self._lock:
-            kept = self._answers.get(domain)
-            if kept is None:
-                return None
-            self.hits += 1
-        return kept[0]
+            for memory in self._answers:
+                if (kept := memory.get(domain)) is not None:
+                    self.hits += 1
+                    return kept[0]
+        return None
 
     def size(self) -> int:
         """Return the number of domains that are remembered."""
-        return 0 if self._answers is None else len(self._answers)
+        with self._lock:
+            return sum(1 for memory in self._answers for _ in memory.answers())
 
     def get(self, domain: str, look_up: Callable[[str], FoundConfig]) -> FoundConfig:
         """Return or raise what ``look_up(domain)`` does, from memory if possible.
@@ -305,14 +313,11 @@ class ConfigCache:
         Settings from memory take the place of a DatabaseError, and of waiting for a slow look-up
         that another thread makes already; they have an ``age``.
         """
-        answer: FoundConfig | AutomxError | None = None
+        answer = self.fresh(domain)
         is_refresh = False
-        if self._answers is not None:
+        if answer is None and self._answers and self._stale:
             with self._lock:
-                kept = self._answers.get(domain)
-                answer = kept and kept[0]
-                self.hits += answer is not None
-                if answer is None and self._stale is not None and domain in self._stale:
+                if any(memory.get(domain) for memory in self._stale):
                     answer = self._instead_of_refresh(domain)
                     is_refresh = answer is None and domain not in self._refreshed
                     if is_refresh:
@@ -340,24 +345,21 @@ class ConfigCache:
         return self._stale_one(domain)
 
     def _read(self, domain: str, look_up: Callable[[str], FoundConfig]) -> FoundConfig:
-        answer: FoundConfig | AutomxError
         changes, read_at = self._changes, self._now()
         try:
-            answer = look_up(domain)
+            found = look_up(domain)
         except (UnknownDomainError, BadRecordError) as error:
-            answer = copy(error)  # without the traceback, whose frames hold the whole request
+            # Without the traceback, whose frames hold the whole request.
+            self._keep(domain, copy(error), read_at, changes)
+            raise
         except DatabaseError:
             with self._lock:
                 stale = self._stale_one(domain)
             if stale is None:
                 raise
             return stale
-        with self._lock:
-            if changes == self._changes:  # else it may have been read before
-                self._keep(domain, answer, read_at)
-        if isinstance(answer, AutomxError):
-            raise copy(answer)
-        return answer
+        self._keep(domain, found, read_at, changes)
+        return found
 
     def clear(self) -> None:
         """Forget everything."""
@@ -365,9 +367,8 @@ class ConfigCache:
             self.rows.clear()  # first: what is looked up after the next line finds no old row
         with self._lock:
             self._changes += 1
-            for memory in (self._answers, self._stale):
-                if memory is not None:
-                    memory.clear()
+            for memory in (*self._answers, *self._stale):
+                memory.clear()
 
     def forget(self, changed: Collection[RowKey]) -> None:
         """Forget what is made of rows that were changed, for outages as well.
@@ -387,47 +388,47 @@ class ConfigCache:
             self.rows.forget(wider)  # first: what is looked up after the next line finds no old row
         with self._lock:
             self._changes += 1
-            for memory in (self._answers, self._stale):
-                if memory is not None:
-                    for domain in (*domains, *_changed_domains(memory, wider)):
-                        with suppress(KeyError):  # it is not there, or its time is over
-                            del memory[domain]
+            for memory in (*self._answers, *self._stale):
+                for domain in (*domains, *_changed_domains(memory, wider)):
+                    memory.forget(domain)
 
-    def _keep(self, domain: str, answer: FoundConfig | AutomxError, read_at: float) -> None:
-        if isinstance(answer, FoundConfig) and answer.read_at is not None:
+    def _keep(
+        self, domain: str, answer: FoundConfig | AutomxError, read_at: float, changes: int
+    ) -> None:
+        """Remember an answer, unless something was forgotten since ``changes``: it may be older."""
+        is_found = isinstance(answer, FoundConfig)
+        if is_found and answer.read_at is not None:
             read_at = min(read_at, answer.read_at)
-        if self._answers is not None:
-            self._answers[domain] = answer, read_at
-        if self._stale is not None:
-            if isinstance(answer, FoundConfig):
-                self._stale[domain] = answer, read_at
-            else:
-                self._stale.pop(domain, None)
+        is_invented = not is_found or answer.is_by_wildcard
+        with self._lock:
+            if changes != self._changes:
+                return
+            for number, memory in enumerate(self._answers):
+                if number == is_invented:
+                    memory.keep(domain, answer, read_at)
+                else:
+                    memory.forget(domain)
+            for number, settings in enumerate(self._stale):
+                if is_found and number == is_invented:
+                    settings.keep(domain, answer, read_at)
+                else:
+                    settings.forget(domain)
 
     def _stale_one(self, domain: str) -> FoundConfig | None:
         """Return old settings of a domain, if there are any; the caller has the lock."""
-        kept = None if self._stale is None else self._stale.get(domain)
-        if kept is None:
-            return None
-        found, read_at = kept
-        self.stale_hits += 1
-        assert isinstance(found, FoundConfig)  # noqa: S101 - for mypy: errors are not kept there
-        return found.aged(self._now() - read_at)
+        for memory in self._stale:
+            if (kept := memory.get(domain)) is not None:
+                found, read_at = kept
+                self.stale_hits += 1
+                return found.aged(self._now() - read_at)
+        return None
 
 
-def _memory(size: int, seconds: float, now: Callable[[], float]) -> "_Answers":
-    """Return a memory of answers, each with when it was read, from which it is kept."""
-    return TLRUCache(size, lambda _, kept, __: kept[1] + seconds, now)
-
-
-def _changed_domains(memory: "_Answers", changes: frozenset[RowKey]) -> list[str]:
+def _changed_domains(memory: "_Answers | _Settings", changes: frozenset[RowKey]) -> list[str]:
     """Return the remembered domains whose answer may be another one after some changes."""
     if not changes:
         return []
-    # What TTLCache itself has in place of these would count as a use of each, and take longer.
-    read: Callable[[Cache[str, Any], str], Any] = Cache.__getitem__
-    domains: list[str] = list(Cache.__iter__(memory))
-    return [domain for domain in domains if _is_changed(domain, read(memory, domain)[0], changes)]
+    return [domain for domain, answer in memory.answers() if _is_changed(domain, answer, changes)]
 
 
 def _is_changed(domain: str, answer: FoundConfig | AutomxError, changes: frozenset[RowKey]) -> bool:

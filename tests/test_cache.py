@@ -1,8 +1,10 @@
 """Tests of automx.cache: for how long, and of how many domains, look-ups are remembered."""
 
+import contextlib
 import gc
 import threading
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -112,6 +114,49 @@ def test_a_domain_that_is_used_stays_longest_whatever_is_forgotten() -> None:
     for domain in ("d", "a"):
         cache.get(domain, look_up)
     assert look_up.asked == ["a", "b", "c", "d"]
+
+
+def invented(domain: str) -> FoundConfig:
+    """Look up a domain without a row of its own, which a wildcard decides for."""
+    return FoundConfig(config_of(domain), names=("*",))
+
+
+def unknown(domain: str) -> FoundConfig:
+    raise UnknownDomainError(cause=domain)
+
+
+def unusable(domain: str) -> FoundConfig:
+    raise BadRecordError(cause=domain)
+
+
+@pytest.mark.parametrize("answer", [invented, unknown, unusable])
+def test_names_that_strangers_invent_push_out_no_domain_with_a_row(
+    answer: Callable[[str], FoundConfig],
+) -> None:
+    clock, database = Clock(), Database()
+    cache = ConfigCache(10, stale_seconds=100, size=4, stale_size=4, now=clock)
+    known = cache.get("a", database)
+    for number in range(9):
+        with contextlib.suppress(UnknownDomainError, BadRecordError):
+            cache.get(f"{number}.example", answer)
+    assert cache.size() == 1 + 4
+    assert cache.fresh("a") is known
+    clock.time += 10
+    database.is_away = True
+    assert cache.get("a", database).age == 10
+
+
+def test_a_domain_that_gets_a_row_of_its_own_leaves_the_memory_of_the_others() -> None:
+    clock, database = Clock(), Database()
+    cache = ConfigCache(10, stale_seconds=100, now=clock)
+    for answer in (unknown, invented, database, invented, unknown):
+        with contextlib.suppress(UnknownDomainError):
+            cache.get("a", answer)
+        assert cache.size() == 1
+        clock.time += 10
+    database.is_away = True
+    with pytest.raises(DatabaseError):
+        cache.get("a", database)
 
 
 @pytest.mark.parametrize("stale_seconds", [0, 100])
