@@ -124,18 +124,26 @@ def engine_options(db_uri: str, seconds: float | None = None) -> dict[str, Any]:
         case _:
             options["pool_timeout"] = wait
     if seconds is not None:
-        # One more than places: a thread looks whether a database that was away is back.
-        options |= {"pool_size": 5, "max_overflow": PLACES - 4}
+        options |= _pool_of(5)
     return options
+
+
+def _pool_of(idle: int) -> dict[str, int]:
+    """Return the options of a pool that keeps so many connections for later.
+
+    It has one more than places: a thread looks whether a database that was away is back.
+    """
+    return {"pool_size": idle, "max_overflow": PLACES + 1 - idle}
 
 
 def reading_options(db_uri: str, seconds: float) -> dict[str, Any]:
     """Return the options of an engine for single queries, whose transactions Turns limits.
 
     They run in autocommit: BEGIN and ROLLBACK would cost a round trip each. No connection is tried
-    before it is used: who asks has to ask again once if it is lost.
+    before it is used: who asks has to ask again once if it is lost. More of them are kept, since
+    look-ups come in crowds, and to connect takes longer than many look-ups.
     """
-    options = engine_options(db_uri, seconds)
+    options = engine_options(db_uri, seconds) | _pool_of(8)
     return options | {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
 
 
