@@ -153,7 +153,7 @@ def _query_for(dialect: Dialect, domain: str, names: Sequence[str]) -> tuple[str
     There may be blanks around the names, as in padded(); a few other rows may be found as well.
     """
     if dialect.name == "postgresql":
-        return _array_query(dialect), {"domain": domain, "names": [*names]}
+        return _lateral_query(dialect), {"domain": domain, "names": [*names]}
     query, keys, order = _range_query(dialect, len(names))
     values = [domain]
     for name in names:
@@ -196,25 +196,32 @@ def _range_query(
 
 
 @cache
-def _array_query(dialect: Dialect) -> str:
+def _lateral_query(dialect: Dialect) -> str:
     """Return PostgreSQL's query for rows that have one of some names, as _range_query().
 
-    Its collations may pass over blanks. So names with blanks are looked for one by one, unless
-    there is a row of the domain's own name. The subquery hides how many names there are: else
-    PostgreSQL would make a new plan for each query, which takes longer than the query.
+    The order of its collation is not known, which may pass over blanks: PostgreSQL itself finds the
+    first and the last of a name's forms with blanks behind it. It looks for them only if there is
+    no row of the domain's own name. The inmost query hides how many names there are: else each
+    query would be planned anew, because a plan for the very names seems cheaper. The limit says
+    that few rows stand between; they are names with blanks.
     """
-    before, after = (
-        "unnest(ARRAY[" + ", ".join(f"'{blanks}'" for blanks in some) + "])"
-        for some in (_BEFORE, _AFTER)
-    )
-    names = "unnest(:names)"
+    names = "unnest(ARRAY(SELECT unnest(:names)))"
+    before = f"unnest(ARRAY[{', '.join(map(_quoted, _BEFORE))}])"
+    forms = ", ".join(f"before || asked || {_quoted(after)}" for after in _AFTER)
     fits = text(
-        f"lower(domain.name) = ANY (ARRAY(SELECT {names} UNION ALL"  # noqa: S608 - no input
-        f" SELECT before || name || after FROM {before} before, {names} name, {after} after"
+        "domain.id = ANY (ARRAY(SELECT id FROM domain"  # noqa: S608 - nothing of strangers in it
+        " WHERE lower(name) = ANY (ARRAY(SELECT unnest(:names)))"
+        f" UNION ALL SELECT near.id FROM {names} asked, {before} before,"
+        " LATERAL (SELECT id FROM domain"
+        f" WHERE lower(domain.name) BETWEEN least({forms}) AND greatest({forms}) LIMIT 50) near"
         " WHERE NOT EXISTS (SELECT FROM domain WHERE lower(name) = :domain)))"
     ).bindparams(bindparam("domain", "", String), bindparam("names", [], ARRAY(String)))
     query = query_rows(bindparam("domain", "", String)).where(fits)
     return str(_compiled(query, dialect))
+
+
+def _quoted(blanks: str) -> str:
+    return f"'{blanks}'"
 
 
 def _compiled(query: Select[*tuple[Any, ...]], dialect: Dialect) -> Compiled:

@@ -221,6 +221,21 @@ def test_one_query_finds_a_row_with_blanks_by_each_collation_of_mariadb(mariadb:
             session.execute(Provider.delete())
 
 
+@pytest.mark.parametrize("locale", ["en", "en-u-ka-shifted"])  # the latter passes over blanks
+def test_one_query_finds_a_row_with_blanks_by_each_collation_of_postgresql(
+    postgresql_instance: Instance, locale: str
+) -> None:
+    options = f"LOCALE_PROVIDER icu ICU_LOCALE '{locale}' TEMPLATE template0"
+    uri = postgresql_instance.new_database(options)
+    uri = load({"AUTOMX_CONF": "/dev/null", "HOME": "/", "AUTOMX_DB_URI": uri}).db_uri
+    upgrade(uri)
+    with open_session(uri) as session:
+        for name in ("example.com", "*.exam-ple.com", "*"):
+            assert_found_by_one_query(session, name)
+            session.execute(Domain.delete())
+            session.execute(Provider.delete())
+
+
 def assert_found_by_one_query(session: Session, name: str) -> None:
     """Check that each form of a name with blanks is found, alone in the table."""
     domain = {"*": "org", "MÜLLER.de": "xn--mller-kva.de"}.get(name)
