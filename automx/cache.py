@@ -367,7 +367,7 @@ class ConfigCache:
             self.rows.clear()  # first: what is looked up after the next line finds no old row
         with self._lock:
             self._changes += 1
-            for memory in (*self._answers, *self._stale):
+            for memory in self._memories():
                 memory.clear()
 
     def forget(self, changed: Collection[RowKey]) -> None:
@@ -388,7 +388,7 @@ class ConfigCache:
             self.rows.forget(wider)  # first: what is looked up after the next line finds no old row
         with self._lock:
             self._changes += 1
-            for memory in (*self._answers, *self._stale):
+            for memory in self._memories():
                 for domain in (*domains, *_changed_domains(memory, wider)):
                     memory.forget(domain)
 
@@ -396,10 +396,10 @@ class ConfigCache:
         self, domain: str, answer: FoundConfig | AutomxError, read_at: float, changes: int
     ) -> None:
         """Remember an answer, unless something was forgotten since ``changes``: it may be older."""
-        is_found = isinstance(answer, FoundConfig)
-        if is_found and answer.read_at is not None:
-            read_at = min(read_at, answer.read_at)
-        is_invented = not is_found or answer.is_by_wildcard
+        found = answer if isinstance(answer, FoundConfig) else None
+        if found is not None and found.read_at is not None:
+            read_at = min(read_at, found.read_at)
+        is_invented = found is None or found.is_by_wildcard
         with self._lock:
             if changes != self._changes:
                 return
@@ -409,10 +409,13 @@ class ConfigCache:
                 else:
                     memory.forget(domain)
             for number, settings in enumerate(self._stale):
-                if is_found and number == is_invented:
-                    settings.keep(domain, answer, read_at)
+                if found is not None and number == is_invented:
+                    settings.keep(domain, found, read_at)
                 else:
                     settings.forget(domain)
+
+    def _memories(self) -> "list[_Answers | _Settings]":
+        return [*self._answers, *self._stale]
 
     def _stale_one(self, domain: str) -> FoundConfig | None:
         """Return old settings of a domain, if there are any; the caller has the lock."""
