@@ -2,9 +2,11 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ from automx.clientconfig import (
     SocketType,
 )
 from automx.config import load
-from automx.database import Session, create_engine, open_session
+from automx.database import Session, Turns, create_engine, open_session, reading_options
+from automx.database.reading import Reading
 from automx.errors import (
     BadRecordError,
     DatabaseError,
@@ -368,6 +371,60 @@ def test_an_unknown_domain_costs_one_query(session: Session, domain: str) -> Non
     with statements(session) as asked, pytest.raises(UnknownDomainError):
         find(session, domain)
     assert len(asked) == 1
+
+
+def test_a_cold_look_up_is_one_round_trip(any_database_uri: str, tmp_path: Path) -> None:
+    uri = load({"AUTOMX_CONF": "/dev/null", "HOME": "/", "AUTOMX_DB_URI": any_database_uri}).db_uri
+    upgrade(uri)
+    with open_session(uri) as session:
+        insert_domains(session, "first.example", "second.example", "*.third.example")
+        session.execute(Domain.update().values(provider_id=1))
+    engine = sqlalchemy.create_engine(uri, **reading_options(uri, 30))
+    turns = Turns(engine, 30, looks_first=False)
+    reading = Reading(partial(Session, engine, turns, is_reading=True))
+    memory = RowMemory(60, 100, lambda: 0.0)
+    reading.read(partial(find, domain="first.example", memory=memory))
+    with round_trips(engine, tmp_path / "trace") as trips:
+        for domain in ("second.example", "a.third.example"):
+            reading.read(partial(find, domain=domain, memory=memory))
+        assert trips() == 2
+        with pytest.raises(UnknownDomainError):
+            reading.read(partial(find, domain="unknown.example", memory=memory))
+        assert trips() == 3
+    turns.close()
+    engine.dispose()
+
+
+@contextlib.contextmanager
+def round_trips(engine: sqlalchemy.Engine, trace: Path) -> Iterator[Callable[[], int]]:
+    """Yield what tells how often the idle connection of an engine has asked its server since."""
+    pooled = engine.raw_connection()
+    connection: Any = pooled.driver_connection
+    pooled.close()
+    if engine.dialect.name == "sqlite":
+        asked: list[str] = []
+        connection.set_trace_callback(asked.append)
+        yield lambda: len(asked)
+    elif engine.dialect.name == "postgresql":
+        with trace.open("w") as file:
+            connection.pgconn.trace(file.fileno())
+            # Each ends a simple query, or one of a prepared statement.
+            yield lambda: len(re.findall(r"\tF\t\d+\t(?:Query|Sync)", trace.read_text()))
+            connection.pgconn.untrace()
+    else:
+
+        def questions() -> int:
+            with contextlib.closing(connection.cursor()) as cursor:
+                cursor.execute("SHOW SESSION STATUS LIKE 'Questions'")
+                return int(cursor.fetchall()[0][1])
+
+        numbers = [questions()]
+
+        def asked_since() -> int:
+            numbers.append(questions())
+            return numbers[-1] - numbers[0] - len(numbers) + 1
+
+        yield asked_since
 
 
 def test_domains_share_the_rows_that_are_remembered(session: Session) -> None:
