@@ -36,6 +36,8 @@ def open_output(file: str | None) -> Iterator[BinaryIO]:
         try:
             with os.fdopen(descriptor, "wb") as output:
                 yield output
+                output.flush()
+                os.fsync(output.fileno())  # else a loss of power may leave an empty file
             Path(new).replace(path)
         finally:
             Path(new).unlink(missing_ok=True)
