@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 MOST = 1_000  # entries of one transaction; more are written as one that stands for everything
 KEPT = 10_000  # numbers whose entries are kept
+UNUSED = 1_000_000  # numbers that are passed over after a backup was restored
 SECONDS = 1.0  # from the beginning of one look into the log to that of the next
 MISSING_SECONDS = 60.0  # the same, as long as its tables are missing or may not be read
 
@@ -62,6 +63,18 @@ def write(session: Session, changed: Collection[RowKey]) -> None:
         ]
         session.execute(ChangeLog.insert(), rows)
         session.execute(ChangeLog.delete().where(ChangeLog.c.number <= last - KEPT))
+
+
+def begin_anew(session: Session, number: int) -> None:
+    """Let all workers forget everything, also those that know another database of this name.
+
+    ``number`` is the last one of a log that was not restored. The next ones are far from it: a
+    worker has not read any of them before. The caller commits.
+    """
+    missing = max(0, number - last_number(session))
+    with _newest_rows(session):
+        session.execute(_counting(session.engine.dialect.name, missing + UNUSED))
+    write(session, EVERYTHING)
 
 
 def last_number(session: Session) -> int:

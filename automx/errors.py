@@ -121,6 +121,12 @@ class SeedError(BadRequestError):
     public = "The seed document cannot be used."
 
 
+class BackupError(BadRequestError):
+    """A backup that cannot be read or restored; the text says why."""
+
+    public = "The backup cannot be restored."
+
+
 class BadRecordError(AutomxError):
     """The rows of a domain cannot be served; ``cause`` names table, id and column."""
 

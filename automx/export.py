@@ -7,15 +7,15 @@ seed would take is written as it is, and named in a warning.
 import base64
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, inspect, select
 
 from automx import references, rows, schema
 from automx.changes import stored
 from automx.database import Session, chunks, read_by_key
 from automx.kinds import Kind
-from automx.models import metadata
+from automx.models import ORIGINS, metadata
 from automx.seed import number_of_rows
 from automx.seeddocument import Row
 
@@ -31,13 +31,16 @@ _COUNTED = (
     *("server", "server_domain", "davserver", "davserver_domain"),
 )
 
-
-def begin_snapshot(session: Session) -> None:
-    """Let all that this transaction reads be of one moment; call it before the first statement."""
-    if session.engine.dialect.name == "sqlite":
-        session.execute(text("BEGIN"))  # its driver begins a transaction only when it writes
-    else:
-        session.connection().execution_options(isolation_level="REPEATABLE READ")
+# What a document cannot hold: tables, and what a row and several rows of them are called.
+_LEFT_OUT: tuple[tuple[Collection[str], str, str], ...] = (
+    (("token",), "token", "tokens"),
+    (("account",), "account", "accounts"),
+    (("api_key",), "key of the API", "keys of the API"),
+    (("audit",), "entry of the audit", "entries of the audit"),
+    ([table.name for table in ORIGINS.values()], "origin of a row", "origins of rows"),
+    (("source_sync", "synced_domain"), "state of a source", "states of sources"),
+    (("managed_domain",), "state of a zone", "states of zones"),
+)
 
 
 def export(
@@ -50,6 +53,16 @@ def export(
     domains.
     """
     return _Export(session, with_secrets, warn).pieces()
+
+
+def left_out(session: Session) -> str:
+    """Return what the database holds and no document does, with numbers; "" if there is nothing."""
+    existing = {*inspect(session.connection()).get_table_names()}  # the schema may be an older one
+    found = []
+    for tables, one, many in _LEFT_OUT:
+        if number := sum(number_of_rows(session, table) for table in existing & {*tables}):
+            found.append(f"{number} {one if number == 1 else many}")
+    return ", ".join(found)
 
 
 class _Export:

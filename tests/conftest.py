@@ -19,6 +19,7 @@ from automx.views.session import REPLICA_TURNS, TURNS, db
 pytest_plugins = [
     "tests.apikeys",
     "tests.databases",
+    "tests.backups",
     "tests.directory",
     "tests.mailboxes",
     "tests.tokenpages",

@@ -17,7 +17,7 @@ from tests.processes import AUTOMX, REPOSITORY, program, running
 
 CONTRIB = REPOSITORY / "contrib"
 SCRIPTS = [*sorted(CONTRIB.glob("*.sh")), CONTRIB / "automx.openrc"]
-TIMED = ["automx-prune", "automx-sync", "automx-dns", "automx-publish"]
+TIMED = ["automx-prune", "automx-sync", "automx-dns", "automx-publish", "automx-backup"]
 SERVICES = ["automx.service", *(f"{name}.service" for name in TIMED)]
 TIMERS = ["automx-certbot.timer", *(f"{name}.timer" for name in TIMED)]
 PUBLISHED = "/var/cache/automx-published"
@@ -105,6 +105,20 @@ def test_the_timer_of_dns_runs_the_command_of_the_documentation() -> None:
     assert line == f"*/10 * * * * STATE_DIRECTORY=/var/lib/automx {command} >/dev/null"
     assert f"\n{line}\n" in (REPOSITORY / "docs" / "dns.md").read_text()
     assert f"ExecStart={command}\n" in (CONTRIB / "automx-dns.service").read_text()
+
+
+def test_the_timer_of_backups_runs_the_command_of_the_documentation() -> None:
+    text = (CONTRIB / "automx-backup.timer").read_text()
+    (line,) = re.findall(r"(?m)^#     (15 3 \* \* \* .*)$", text)
+    command = f'{INSTALLED} backup "/var/lib/automx/backup-$(date +%a).gz"'
+    of_cron = command.replace("%", r"\%")  # a plain one is a line end there
+    assert line == f"15 3 * * * STATE_DIRECTORY=/var/lib/automx {of_cron} >/dev/null"
+    assert f"\n{line}\n" in (REPOSITORY / "docs" / "database.md").read_text()
+    of_systemd = command.replace("$", "$$").replace("%", "%%")
+    assert (
+        f"ExecStart=/bin/sh -c 'exec {of_systemd}'\n"
+        in (CONTRIB / "automx-backup.service").read_text()
+    )
 
 
 def test_command_of_the_timer_finds_the_database_of_the_service(tmp_path: Path) -> None:

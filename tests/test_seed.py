@@ -1,7 +1,9 @@
 """Tests of automx.seed and its commands: from documents to rows and back to documents."""
 
+import contextlib
 import json
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -15,9 +17,9 @@ import pytest
 from sqlalchemy import Select, Table, event, insert, select, text
 
 from automx import schema
-from automx.database import Session, create_engine, open_session
+from automx.database import Session, begin_snapshot, create_engine, open_session
 from automx.errors import ConflictError, SeedError
-from automx.export import begin_snapshot, export
+from automx.export import export
 from automx.migrations import upgrade
 from automx.models import RECORDS, Server, metadata
 from automx.seed import Counts, count, is_empty, populate, purge
@@ -814,6 +816,7 @@ def test_export_says_on_standard_error_that_secrets_are_left_out(
     assert result.stderr == (
         "automx: the passwords of 1 LDAP server are left out; "
         "automx export --with-secrets includes them\n"
+        "automx: left out: 1 entry of the audit; automx backup keeps them\n"
     )
     assert "change me" in automx("export", "--with-secrets", env=env)
 
@@ -911,3 +914,29 @@ def test_30000_domains_are_seeded_and_exported_in_bounded_memory(
     assert json.loads(result.read_text()) == {"$schema": schema.ADDRESS, **document}
     assert seeding_many - seeding < 60_000_000
     assert exporting_many - exporting < 10_000_000
+
+
+def test_export_says_on_standard_error_what_it_leaves_out(
+    env: dict[str, str], database: Path, tmp_path: Path
+) -> None:
+    assert attempt("export", env=env).stderr == ""
+
+    automx("seed", "--sample", env=env)
+    automx("token", "add", "one", "--domain", "example.com", env=env)
+    automx("token", "add", "two", "--domain", "example.com", env=env)
+    automx("apikey", "add", "robot", "--role", "read", env=env)
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.executescript(
+            "INSERT INTO domain_origin VALUES (1, 'a'); INSERT INTO server_origin VALUES (1, 'a');"
+            "INSERT INTO synced_domain VALUES (1, NULL, NULL);"
+            "INSERT INTO managed_domain VALUES"
+            " ('example.com', 'a', NULL, NULL, 'steady', 1, '2026-11-30', NULL, 1);"
+            "INSERT INTO account VALUES (1, 'a@example.com', 1, 'm', 'none', 'active',"
+            " '2026-11-30', NULL, '2026-11-30', NULL)"
+        )
+    expected = (
+        "automx: left out: 2 tokens, 1 account, 1 key of the API, 4 entries of the audit,"
+        " 2 origins of rows, 1 state of a source, 1 state of a zone; automx backup keeps them\n"
+    )
+    assert attempt("export", env=env).stderr == expected
+    assert attempt("export", tmp_path / "seed.json", env=env).stderr == expected

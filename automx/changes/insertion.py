@@ -62,7 +62,7 @@ def _existing(session: Session, keys: Collection[tuple[str, int]]) -> Iterator[t
 
 def insert(session: Session, new: SeedRows, origin: str | None, now: datetime) -> None:
     """Insert checked rows, and give an id to each without; disabled domains are off since now."""
-    with _ids_as_given(session):
+    with ids_as_given(session):
         for table in _ORDER:
             ids = allocate(session, table, [row["id"] for row in new.rows[table]])
             for row, row_id in zip(new.rows[table], ids, strict=True):
@@ -171,13 +171,13 @@ def insert_rows(session: Session, table: str, rows: Iterable[Row]) -> None:
         session.execute(_TABLES[table].insert(), chunk)
 
 
-def set_sequences(session: Session) -> None:
-    """Let PostgreSQL's sequences go on after the highest ids; they never go back."""
+def set_sequences(session: Session, tables: Iterable[str] = _ORDER) -> None:
+    """Let PostgreSQL's sequences go on after the highest ids of tables; they never go back."""
     if session.engine.dialect.name != "postgresql":
         return
     from sqlalchemy.dialects.postgresql import REGCLASS  # it takes long to load
 
-    for name in _ORDER:
+    for name in tables:
         sequence = cast(func.pg_get_serial_sequence(name, "id"), REGCLASS)
         highest = session.scalar(select(func.max(_TABLES[name].c.id)))
         if highest is not None and highest > 0:
@@ -196,7 +196,7 @@ def analyze_domains(session: Session) -> None:
 
 
 @contextmanager
-def _ids_as_given(session: Session) -> Iterator[None]:
+def ids_as_given(session: Session) -> Iterator[None]:
     """Let MariaDB keep the id 0: it would give such a row another one."""
     if session.engine.dialect.name not in {"mysql", "mariadb"}:
         yield

@@ -9,6 +9,7 @@ from automx.cli.context import Context, pass_context
 from automx.cli.documents import Given, read_document
 from automx.cli.output import open_output
 from automx.cli.terminal import complain, printable_json, say
+from automx.database import begin_snapshot
 from automx.seeddocument import SAMPLE
 
 
@@ -48,16 +49,21 @@ def seed(context: Context, file: str | None, sample: bool, if_empty: bool) -> No
 def export(context: Context, file: str | None, with_secrets: bool, is_schema: bool) -> None:
     """Write a document that seeds an equal database.
 
-    It is written to FILE, else to standard output. automx apply changes nothing by it.
+    It is written to FILE, else to standard output. automx apply changes nothing by it. It is no
+    backup: tokens, accounts and keys are not in it, which standard error says. automx backup
+    writes them as well.
     """
     if is_schema:
         with open_output(file) as output:
             output.write(printable_json(schema.text()).encode())
         return
     with context.session() as session, open_output(file) as output:
-        exporting.begin_snapshot(session)
+        begin_snapshot(session)
         for piece in exporting.export(session, with_secrets=with_secrets, warn=complain):
             output.write(printable_json(piece).encode())
+        missing = exporting.left_out(session)
+    if missing:
+        complain(f"left out: {missing}; automx backup keeps them")
 
 
 @click.command

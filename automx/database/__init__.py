@@ -56,6 +56,7 @@ __all__ = [
     "TRIES",
     "Session",
     "Turns",
+    "begin_snapshot",
     "chunks",
     "commit",
     "create_engine",
@@ -287,6 +288,15 @@ def open_session(db_uri: str) -> Iterator[Session]:
             session.commit()
     finally:
         engine.dispose()
+
+
+def begin_snapshot(session: Session) -> None:
+    """Let all that this transaction reads be of one moment; call it before the first statement."""
+    if session.engine.dialect.name == "sqlite":
+        # Its driver begins a transaction only when it writes.
+        session.connection().exec_driver_sql("BEGIN")
+    else:
+        session.connection().execution_options(isolation_level="REPEATABLE READ")
 
 
 @contextmanager
