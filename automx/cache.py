@@ -251,8 +251,8 @@ class RowMemory:
                     self._records.pop((table, int(key)), None)
 
 
-_Answers = Memory[FoundConfig | AutomxError]
-_Settings = Memory[FoundConfig]
+_Answers = Memory[str, FoundConfig | AutomxError]
+_Settings = Memory[str, FoundConfig]
 
 
 class ConfigCache:
@@ -281,7 +281,8 @@ class ConfigCache:
         self._lock = Lock()
         self._now = now
         self._changes = 0  # how often something was forgotten
-        self.hits = self.misses = self.stale_hits = 0  # of get() and fresh()
+        self._hits = self._fresh_hits = 0
+        self.misses = self.stale_hits = 0  # of get()
         self._refreshed: dict[str, float] = {}  # domains that are being read again, and since when
         self.rows = RowMemory(seconds, 5 * size, now) if seconds > 0 else None
         # Those of domains with a row of their own, and those of others.
@@ -294,13 +295,21 @@ class ConfigCache:
                 self._stale.append(Memory(at_most[1], seconds + stale_seconds, now))
 
     def fresh(self, domain: str) -> FoundConfig | AutomxError | None:
-        """Return what get() would from memory; None if a look-up is due."""
-        with self._lock:
-            for memory in self._answers:
-                if (kept := memory.get(domain)) is not None:
-                    self.hits += 1
-                    return kept[0]
+        """Return what get() would from memory; None if a look-up is due.
+
+        It waits for no other thread, and is no use of the memory. One thread alone may call it:
+        that of the event loop.
+        """
+        for memory in self._answers:
+            if (kept := memory.get(domain)) is not None:
+                self._fresh_hits += 1
+                return kept[0]
         return None
+
+    @property
+    def hits(self) -> int:
+        """How many answers of get() and fresh() came from memory."""
+        return self._hits + self._fresh_hits
 
     def size(self) -> int:
         """Return the number of domains that are remembered."""
@@ -313,10 +322,14 @@ class ConfigCache:
         Settings from memory take the place of a DatabaseError, and of waiting for a slow look-up
         that another thread makes already; they have an ``age``.
         """
-        answer = self.fresh(domain)
+        answer: FoundConfig | AutomxError | None = None
         is_refresh = False
-        if answer is None and self._answers and self._stale:
-            with self._lock:
+        with self._lock:
+            for memory in self._answers:
+                if answer is None and (kept := memory.use(domain)) is not None:
+                    answer = kept[0]
+                    self._hits += 1
+            if answer is None and self._answers:
                 if any(memory.get(domain) for memory in self._stale):
                     answer = self._instead_of_refresh(domain)
                     is_refresh = answer is None and domain not in self._refreshed
@@ -420,7 +433,7 @@ class ConfigCache:
     def _stale_one(self, domain: str) -> FoundConfig | None:
         """Return old settings of a domain, if there are any; the caller has the lock."""
         for memory in self._stale:
-            if (kept := memory.get(domain)) is not None:
+            if (kept := memory.use(domain)) is not None:
                 found, read_at = kept
                 self.stale_hits += 1
                 return found.aged(self._now() - read_at)

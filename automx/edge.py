@@ -83,6 +83,7 @@ def reading(wsgi_app: "WSGIApplication", proxy_count: int) -> "WSGIApplication":
             agent = environ.get("HTTP_USER_AGENT", "")
             request_id = request_id_of(environ, proxy_count)
             trace = Trace(found.client, request_id, agent, environ.get(BEGAN))
+        trace.client = found.client
         sent = (REQUEST_ID, trace.request_id)
 
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
@@ -113,9 +114,33 @@ def request_id_of(environ: "WSGIEnvironment", proxy_count: int) -> str:
     """Return the ID that a proxy has given to a request, else a new one of 32 digits."""
     if proxy_count:
         given: str = environ.get("HTTP_X_REQUEST_ID", "")
-        if _ID.fullmatch(given):
+        if is_request_id(given):
             return given
+    return new_request_id()
+
+
+def is_request_id(text: str) -> bool:
+    """Return whether a text that a proxy has sent is taken as the ID of a request."""
+    return _ID.fullmatch(text) is not None
+
+
+def new_request_id() -> str:
+    """Return an ID of 32 digits."""
     return getrandbits(128).to_bytes(16).hex()  # it keeps no secret
+
+
+def client_of(environ: "WSGIEnvironment", proxy_count: int) -> tuple[str, str]:
+    """Return address and network of the client, as Inbound has them.
+
+    What is no address counts as the proxy's own.
+    """
+    for text in (_forwarded(environ, "FOR", proxy_count), environ.get("REMOTE_ADDR", "")):
+        try:
+            if text:
+                return parse_client(text)
+        except ValueError:
+            pass
+    return UNKNOWN, UNKNOWN
 
 
 def of(environ: "WSGIEnvironment") -> Inbound:
@@ -205,7 +230,7 @@ def parse_authority(text: str) -> tuple[str, str]:
 
 
 def _read(environ: "WSGIEnvironment", proxy_count: int) -> Inbound:
-    client = _client(environ, proxy_count)
+    client = client_of(environ, proxy_count)
     environ["REMOTE_ADDR"] = client[0]
     asked = _forwarded(environ, "HOST", proxy_count) or _asked_host(environ)
     host, port, error = "", "", None
@@ -220,17 +245,6 @@ def _read(environ: "WSGIEnvironment", proxy_count: int) -> Inbound:
     name = f"[{host}]" if ":" in host else host
     environ["HTTP_HOST"] = f"{name}:{port}" if port else name
     return Inbound(*client, host, port, asked or "", error)
-
-
-def _client(environ: "WSGIEnvironment", proxy_count: int) -> tuple[str, str]:
-    """Return address and network of the client; what is no address counts as the proxy's own."""
-    for text in (_forwarded(environ, "FOR", proxy_count), environ.get("REMOTE_ADDR", "")):
-        try:
-            if text:
-                return parse_client(text)
-        except ValueError:
-            pass
-    return UNKNOWN, UNKNOWN
 
 
 def _asked_host(environ: "WSGIEnvironment") -> str | None:

@@ -129,10 +129,13 @@ class Front:
         """Answer a request."""
         asked: Asked | None = None
         try:
-            if self.quick is not None:
-                asked = self.quick.asked(scope)
-            if asked and asked.method == "GET" and await self._is_answered(asked, exchange):
-                return
+            if (quick := self.quick) is not None and (asked := quick.asked(scope)) is not None:
+                # Without another coroutine, where it is answered from memory.
+                if asked.method == "GET" and (found := quick.known(asked)) is not None:
+                    exchange.response_bytes(*found)
+                    return
+                if asked.method == "GET" and await self._is_found(quick, asked, exchange):
+                    return
         except Exception as error:
             await self._tell(error, _environment(scope, asked), exchange)
             return
@@ -165,22 +168,22 @@ class Front:
     ) -> None:
         """Answer a request with a body, which was read."""
         try:
-            if self.quick is not None and asked is not None:
-                asked = self.quick.posted(asked, content)
-            if asked and await self._is_answered(asked, exchange):
-                return
+            if (quick := self.quick) is not None and asked is not None:
+                asked = quick.posted(asked, content)
+                if asked is not None and (found := quick.known(asked)) is not None:
+                    exchange.response_bytes(*found)
+                    return
+                if asked is not None and await self._is_found(quick, asked, exchange):
+                    return
         except Exception as error:
             await self._tell(error, environ, exchange)
             return
         environ["wsgi.input"] = BytesIO(content)
         await self._answer(environ, exchange)
 
-    async def _is_answered(self, asked: Asked, exchange: Exchange) -> bool:
+    async def _is_found(self, quick: Quick, asked: Asked, exchange: Exchange) -> bool:
         """Answer a request without the application, and return whether that can be done."""
-        quick = self.quick
-        if quick is None:
-            return False
-        found = quick.known(asked) or await self._run(partial(quick.found, asked))
+        found = await self._run(partial(quick.found, asked))
         if found is None:
             return False
         exchange.response_bytes(*found)

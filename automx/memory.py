@@ -1,54 +1,60 @@
 """A memory of answers, bounded in time and number; the least recently used are forgotten first."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
+_Key = TypeVar("_Key", bound=Hashable)
 _Answer = TypeVar("_Answer")
 
 
-class Memory(Generic[_Answer]):
-    """Remembers answers by the domains they are for, with when they were read. Not for threads.
+class Memory(Generic[_Key, _Answer]):
+    """Remembers answers by keys, with when they were read.
 
     ``size`` is how many there are, ``seconds`` how long one is used after it was read, in the time
-    of ``now``. (Such a cache of cachetools takes five times as long, in each look-up.)
+    of ``now``. Threads may call get() at any time, and the rest one after the other. (A cache of
+    cachetools takes five times as long for each look, and needs a lock for it.)
     """
 
     def __init__(self, size: int, seconds: float, now: Callable[[], float]) -> None:
         self._size = size
         self._seconds = seconds
         self._now = now
-        self._kept: OrderedDict[str, tuple[_Answer, float]] = OrderedDict()
+        self._kept: OrderedDict[_Key, tuple[_Answer, float]] = OrderedDict()
 
-    def get(self, domain: str) -> tuple[_Answer, float] | None:
-        """Return the answer for a domain, and when it was read; None if it is not remembered."""
-        kept = self._kept.get(domain)
-        if kept is None:
-            return None
-        if kept[1] + self._seconds <= self._now():
-            del self._kept[domain]
-            return None
-        self._kept.move_to_end(domain)
+    def get(self, key: _Key) -> tuple[_Answer, float] | None:
+        """Return the answer for a key, and when it was read; None if it is not remembered.
+
+        It waits for nothing, and does not count as a use.
+        """
+        kept = self._kept.get(key)
+        return None if kept is None or kept[1] + self._seconds <= self._now() else kept
+
+    def use(self, key: _Key) -> tuple[_Answer, float] | None:
+        """Return what get() does; it is a use, and others are forgotten before this one."""
+        kept = self.get(key)
+        if kept is not None:
+            self._kept.move_to_end(key)
         return kept
 
-    def keep(self, domain: str, answer: _Answer, read_at: float) -> None:
+    def keep(self, key: _Key, answer: _Answer, read_at: float) -> None:
         """Remember an answer."""
-        self._kept[domain] = answer, read_at
-        self._kept.move_to_end(domain)
+        self._kept[key] = answer, read_at
+        self._kept.move_to_end(key)
         if len(self._kept) > self._size:
             self._kept.popitem(last=False)
 
-    def forget(self, domain: str) -> None:
-        """Forget the answer for a domain, if there is one."""
-        self._kept.pop(domain, None)
+    def forget(self, key: _Key) -> None:
+        """Forget the answer for a key, if there is one."""
+        self._kept.pop(key, None)
 
     def clear(self) -> None:
         """Forget everything."""
         self._kept.clear()
 
-    def answers(self) -> Iterator[tuple[str, _Answer]]:
-        """Yield the domains that are remembered, and their answers, the latest used last."""
+    def answers(self) -> Iterator[tuple[_Key, _Answer]]:
+        """Yield the keys that are remembered, and their answers, the latest used last."""
         begin = self._now() - self._seconds
-        for domain, (answer, read_at) in self._kept.items():
+        for key, (answer, read_at) in self._kept.items():
             if read_at > begin:
-                yield domain, answer
+                yield key, answer

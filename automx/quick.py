@@ -5,8 +5,9 @@ byte as the views would answer it; anything unusual is left to them.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
@@ -35,12 +36,15 @@ _QUERY = re.compile(
     r"([A-Za-z0-9.-]+)",
     re.ASCII,
 )
-# Headers of proxies that are read; without proxies, only the first.
-_OF_PROXIES = ("for", "host", "proto", "prefix")
-_ORIGIN = ("host", "x-request-id", *(f"x-forwarded-{name}" for name in _OF_PROXIES))
+# Headers that tell where a request goes; without proxies, only the first.
+_WHERE = ("host", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-prefix")
+_FORWARDED_FOR, _REQUEST_ID = "x-forwarded-for", "x-request-id"  # the others of proxies
+# Characters of a query or header that may be remembered: those with a long domain have fewer.
+_LONGEST = 400
 _MAX_BODY = 4096  # bytes; a longer request of Autodiscover is not read in the event loop
 
 _REMEMBERED = 1_000  # kinds of requests whose entry is known at once
+_READ = 2_000  # hosts, and queries, that were read and are known at once
 
 _AUTOCONFIG = (autoconfig.PATH, f"/.well-known/autoconfig{autoconfig.PATH}")
 _MOBILECONFIG = ("/mobileconfig", "/mobileconfig/")
@@ -63,17 +67,18 @@ class Asked(Trace):
 
     ``address`` is that of the person whose document is wanted, None for that of the domain.
     ``request`` is the document that the client has sent. ``agent`` and ``began`` are there only if
-    they are needed.
+    they are needed, ``client`` is read when it is. ``forwarded`` is what proxies say of it.
     """
 
-    __slots__ = ("address", "host", "method", "path", "query", "request")
+    __slots__ = ("address", "forwarded", "host", "method", "path", "query", "request", "scope")
 
-    def __init__(self, inbound: edge.Inbound, request_id: str, scope: Scope) -> None:
-        super().__init__(inbound.client, request_id, "", 0)
-        self.host = inbound.host
-        self.method = scope.method
-        self.path = scope.path
+    def __init__(self, scope: Scope, method: str, path: str, request_id: str) -> None:
+        super().__init__("", request_id, "", 0)
+        self.scope = scope
+        self.method = method
+        self.path = path
         self.query = scope.query_string
+        self.forwarded = self.host = ""
         self.address: EmailAddress | None = None
         self.request: autodiscover.Request | None = None
 
@@ -104,31 +109,39 @@ class Quick:
         Of a POST, it is not known before posted() has read the body.
         """
         began = perf_counter_ns() if self._is_measured else 0
-        method, path = scope.method, scope.path
+        path = scope.path
         if path not in self._makers or scope.authority:
             return None
         headers = scope.headers
         # With any() over a tuple, it takes four times as long.
         if "transfer-encoding" in headers or "if-none-match" in headers or "expect" in headers:
             return None
+        method = scope.method
         is_post = method == "POST" and path == autodiscover.XML_PATH
         if not is_post and (method != "GET" or "content-length" in headers):
             return None
-        environ = self._environ(scope, headers)
-        if environ is None:
+        names = _WHERE if self._proxy_count else _WHERE[:1]
+        found = _single(headers, names)
+        where = None if found is None else _where(found, self._proxy_count)
+        if where is None:
             return None
-        inbound = edge.read(environ, self._proxy_count)
-        if inbound.error is not None:
+        asked = Asked(scope, method, path, edge.new_request_id())
+        if self._proxy_count and not self._read_proxies(asked, headers):
             return None
-        asked = Asked(inbound, edge.request_id_of(environ, self._proxy_count), scope)
+        asked.host, domain = where
         if not is_post:
-            try:
-                named = _named(path, asked.query, inbound)
-            except (AddressError, UnknownDomainError):
+            if query := asked.query:
+                address = _address(query) if path in _WITH_ADDRESS else None
+                if address is None:
+                    return None
+                domain = address.domain
+                if path != autodiscover.XML_PATH:
+                    asked.address = address
+            elif path in _MOBILECONFIG:
                 return None
-            if named is None:
+            if domain is None:
                 return None
-            asked.domain, asked.address = named
+            asked.domain = domain
         if self._is_measured:
             asked.began = began
             asked.agent = ",".join(headers.get_all("user-agent"))
@@ -197,6 +210,9 @@ class Quick:
         return answer._replace(headers=[*answer.headers, (edge.REQUEST_ID, asked.request_id)])
 
     def _name(self, asked: Asked) -> None:
+        """Note who asks, and how, for lines of the log."""
+        environ = {"REMOTE_ADDR": client_of(asked.scope), variable(_FORWARDED_FOR): asked.forwarded}
+        asked.client, _ = edge.client_of(environ, self._proxy_count)
         self._answered.begin(asked, _PROTOCOLS[asked.path], asked.method, asked.query)
 
     def _entry(self, counts: Counts, asked: Asked, status: int) -> Entry:
@@ -210,20 +226,19 @@ class Quick:
             self._entries[asked.path, asked.agent, status] = entry
         return entry
 
-    def _environ(self, scope: Scope, headers: Headers) -> "WSGIEnvironment | None":
-        """Return what tells who asks, None if a header of it is there twice or is not ASCII."""
-        environ: WSGIEnvironment = {
-            "REQUEST_METHOD": scope.method,
-            "REMOTE_ADDR": client_of(scope),
-            "wsgi.url_scheme": scope.scheme,
-        }
-        for name in _ORIGIN if self._proxy_count else _ORIGIN[:1]:
-            values = headers.get_all(name)
-            if len(values) == 1:
-                environ[variable(name)] = values[0]
-            elif name in headers:
-                return None
-        return environ
+    def _read_proxies(self, asked: Asked, headers: Headers) -> bool:
+        """Read what proxies say of the client and the ID of a request.
+
+        Return whether it has the usual form.
+        """
+        found = _single(headers, (_FORWARDED_FOR, _REQUEST_ID))
+        if found is None:
+            return False
+        forwarded, given = found
+        asked.forwarded = forwarded or ""
+        if given is not None and edge.is_request_id(given):
+            asked.request_id = given
+        return True
 
     def _may_wait(self, asked: Asked, found: FoundConfig) -> bool:
         """Return whether an answer may have to wait for a directory."""
@@ -283,16 +298,55 @@ class Quick:
         return answer
 
 
-def _named(path: str, query: str, inbound: edge.Inbound) -> tuple[str, EmailAddress | None] | None:
-    """Return the domain that a GET request is for, and the address if it is for a person.
+def _single(headers: Headers, names: Sequence[str]) -> tuple[str | None, ...] | None:
+    """Return the values of some headers, None for each that is missing.
 
-    None if that is not told in the usual way. Raises AddressError, and UnknownDomainError.
+    None if one of them is there twice, is long, or is not ASCII.
     """
-    if not query:
-        return None if path in _MOBILECONFIG else (domain_of(inbound), None)
-    found = _QUERY.fullmatch(query) if path in _WITH_ADDRESS else None
+    found: list[str | None] = []
+    for name in names:
+        values = headers.get_all(name)
+        if not values:
+            if name in headers:
+                return None
+            found.append(None)
+        elif len(values) > 1 or len(values[0]) > _LONGEST:
+            return None
+        else:
+            found.append(values[0])
+    return tuple(found)
+
+
+@lru_cache(_READ)
+def _where(values: tuple[str | None, ...], proxy_count: int) -> tuple[str, str | None] | None:
+    """Return the host that a request is for, and its domain, by the values of _WHERE.
+
+    The domain is None if the host belongs to none. None if the request is malformed.
+    """
+    environ: WSGIEnvironment = {"REQUEST_METHOD": "GET", "wsgi.url_scheme": "http"}
+    for name, value in zip(_WHERE, values, strict=False):
+        if value is not None:
+            environ[variable(name)] = value
+    inbound = edge.read(environ, proxy_count)
+    if inbound.error is not None:
+        return None
+    try:
+        return inbound.host, domain_of(inbound)
+    except UnknownDomainError:
+        return inbound.host, None
+
+
+def _address(query: str) -> EmailAddress | None:
+    """Return the address that a query has in the usual way, None if it has none."""
+    return _address_in(query) if len(query) <= _LONGEST else None
+
+
+@lru_cache(_READ)
+def _address_in(query: str) -> EmailAddress | None:
+    found = _QUERY.fullmatch(query)
     if found is None:
         return None
-    domain = parse_domain(found[2])
-    is_personal = path != autodiscover.XML_PATH
-    return domain, EmailAddress(found[1], domain) if is_personal else None
+    try:
+        return EmailAddress(found[1], parse_domain(found[2]))
+    except AddressError:
+        return None

@@ -18,8 +18,8 @@ _FAR = {where: number for number, where in enumerate(WHERE)}
 class Trace:
     """A request: who asks, with which User-Agent, for which domain, and where it is answered.
 
-    ``client`` is an IP address, ``domain`` "" until it is known. ``began`` is when the request was
-    there, in the time of perf_counter_ns().
+    ``client`` is an IP address, "" until it is known, as is ``domain``. ``began`` is when the
+    request was there, in the time of perf_counter_ns().
     """
 
     __slots__ = ("agent", "began", "client", "domain", "family", "protocol", "request_id", "where")

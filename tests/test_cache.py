@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -55,6 +56,28 @@ def test_an_answer_is_remembered_for_the_time_of_the_settings() -> None:
     assert look_up.asked == ["a"]
     assert cache.get("a", look_up).config == config_of("a")
     assert look_up.asked == ["a", "a"]
+
+
+@pytest.mark.parametrize("domain", ["a", "unknown", "bad"])
+def test_what_is_fresh_is_told_at_once_whatever_other_threads_do(domain: str) -> None:
+    clock, look_up = Clock(), LookUp()
+    cache = ConfigCache(10, now=clock)
+    assert cache.fresh(domain) is None
+    answer: object = None
+    with suppress(UnknownDomainError, BadRecordError):
+        answer = cache.get(domain, look_up)
+    with cache._lock:  # it may be held for long: to forget changes, all domains are looked at
+        fresh = cache.fresh(domain)
+        assert fresh is answer if domain == "a" else isinstance(fresh, Exception)
+        clock.time += 9.9
+        assert cache.fresh(domain) is fresh
+        clock.time += 0.1
+        assert cache.fresh(domain) is None
+    assert cache.hits == 2
+    clock.time = 1000.0
+    cache.clear()
+    assert cache.fresh(domain) is None
+    assert look_up.asked == [domain]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from automx.counts import Counts
 from automx.front import Front, make_front
 from automx.log import JsonFormatter, TextFormatter
-from automx.quick import Asked, Quick
+from automx.quick import _LONGEST, _READ, Asked, Quick, _address_in, _where
 from tests.conftest import EXAMPLE_ROWS, Execute
 from tests.directory import Directory, insert_ldapserver
 from tests.documents import timeless
@@ -83,7 +83,10 @@ SCHEMAS = [
     "outlook/responseschema/2006a", "mobilesync/responseschema/2006", "unknown/2006", "<a/>",
 ]  # fmt: skip
 HEADERS = {
-    "x-forwarded-host": ["example.com", "xn--a", "a.example, autoconfig.example.com", ""],
+    "x-forwarded-host": [
+        *("example.com", "xn--a", "a.example, autoconfig.example.com", ""),
+        "a.example, " * 50 + "example.com",
+    ],
     "x-forwarded-proto": ["https", "javascript", "HTTP"],
     "x-forwarded-for": ["192.0.2.1:5001", "[2001:db8::1]:5", "nobody", "192.0.2.9, 192.0.2.7"],
     "x-forwarded-prefix": ["/mail", "/..", "/"],
@@ -324,6 +327,36 @@ def test_a_person_of_a_directory_is_answered_without_flask_as_by_it(
             sent = front.quick.found(found)
             assert sent is not None
             assert (b">person0001</" in sent[2].lower()) is (name == "person0001")
+
+
+STRANGERS = {
+    "different queries": lambda n: asked_for(f"a{n}@example.com"),
+    "different hosts": lambda n: asked_at(PATHS[0], f"h{n}.example"),
+    "different hosts of a proxy": lambda n: Request(
+        PATHS[0], headers=Headers([("host", "a.example"), ("x-forwarded-host", f"h{n}.example")])
+    ),
+    "different clients of a proxy": lambda n: Request(
+        PATHS[0],
+        headers=Headers([("host", "a.example"), ("x-forwarded-for", f"2001:db8::{n:x}")]),
+    ),
+    "long queries": lambda n: asked_for(f"a{n}@{'a.' * 10_000}example"),
+    "long hosts": lambda n: asked_at(PATHS[0], f"h{n}{'.a' * 10_000}.example"),
+}
+
+
+@pytest.mark.parametrize("different", STRANGERS.values(), ids=STRANGERS)
+def test_what_strangers_send_is_remembered_within_bounds(
+    make_app: Callable[..., Flask], different: Callable[[int], Request]
+) -> None:
+    front = make_front(make_app(proxy_count=1))
+    assert front.quick is not None
+    memories = (_where, _address_in)
+    for memory in memories:
+        memory.cache_clear()
+    for number in range(2 * _READ):
+        front.quick.asked(different(number))
+    kept = sum(memory.cache_info().currsize for memory in memories)
+    assert kept <= (1 if len(repr(different(0))) > _LONGEST else _READ + 1)
 
 
 AGENTS = [
