@@ -181,6 +181,8 @@ def expand(text: str, domain: str, address: EmailAddress | None) -> str | None:
     if "%" not in text:
         return text
     values = _values(domain, address)
+    if text in values:  # as most are
+        return values[text]
     if any(found not in values for found in PLACEHOLDER.findall(text)):
         return None
     return PLACEHOLDER.sub(lambda match: values[match[0]], text)

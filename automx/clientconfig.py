@@ -263,6 +263,8 @@ class ClientConfig:
         Then the documents of a person who exists do not differ from those of one who does not.
         Mail servers read login names in any case.
         """
+        if not login_name:
+            return ""
         texts = {s.user_name for s in self.mail_servers if s.user_name}
         texts |= {s.user_name for s in self.services}
         names = {(expand(text, self.domain, address) or "").lower() for text in texts}

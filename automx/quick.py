@@ -16,15 +16,16 @@ from automx.address import EmailAddress, parse_domain
 from automx.cache import FoundConfig
 from automx.clientconfig import ClientConfig
 from automx.counts import Counts, Entry
+from automx.directory.person import NotRememberedError
 from automx.errors import AddressError, BadRequestError, UnknownDomainError
 from automx.formats import autoconfig, autodiscover, mobileconfig, pacc
 from automx.rsgi import Headers, Scope, client_of, variable
 from automx.trace import CURRENT, FRONT, Trace
 from automx.views import wellknown
-from automx.views.autoconfig import document_of_person
+from automx.views.autoconfig import document_of_person, is_for_all
 from automx.views.autodiscover import document_for
 from automx.views.failure import unknown_domain
-from automx.views.http import Answer, Parts, domain_of, personal_answer, public_answer
+from automx.views.http import Answer, Parts, WhoIs, domain_of, personal_answer, public_answer
 from automx.views.mobileconfig import disposition
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Quick:
         # Where requests are counted whose path, User-Agent and status have been seen.
         self._entries: dict[tuple[str, str, int], Entry] = {}
         self._proxy_count = parts.settings.proxy_count
-        self._makers: Mapping[str, Callable[[Asked, FoundConfig], Answer | None]] = {
+        self._makers: Mapping[str, Callable[[Asked, FoundConfig, WhoIs], Answer | None]] = {
             **dict.fromkeys(_AUTOCONFIG, self._autoconfig),
             **dict.fromkeys(_MOBILECONFIG, self._mobileconfig),
             **dict.fromkeys(wellknown.SERVICES, self._redirect),
@@ -167,7 +168,7 @@ class Quick:
         """
         found = self._parts.cache.fresh(asked.domain)
         if isinstance(found, FoundConfig):
-            answer = None if self._may_wait(asked, found) else self._answer(asked, found)
+            answer = self._from_memory(asked, found)
         elif isinstance(found, UnknownDomainError):
             self._name(asked)
             answer = self._refuse(asked, found)
@@ -197,7 +198,10 @@ class Quick:
         self._name(asked)
         token = CURRENT.set(asked)
         try:
-            answer = self._answer(asked, self._parts.find(asked.domain))
+            found = self._parts.find(asked.domain)
+            answer = None
+            if found.age is None:
+                answer = self._makers[asked.path](asked, found, self._parts.known_person)
         except UnknownDomainError as error:
             answer = self._refuse(asked, error)
             if answer is None:
@@ -240,14 +244,26 @@ class Quick:
             asked.request_id = given
         return True
 
-    def _may_wait(self, asked: Asked, found: FoundConfig) -> bool:
-        """Return whether an answer may have to wait for a directory."""
-        return asked.address is not None and self._parts.directory_of(found) is not None
-
-    def _answer(self, asked: Asked, found: FoundConfig) -> Answer | None:
-        if found.age is not None:
+    def _from_memory(self, asked: Asked, found: FoundConfig) -> Answer | None:
+        """Answer for a domain that is remembered; None if a directory has to be asked."""
+        answer: Answer | None = found.answers.get(asked.path) if asked.request is None else None
+        if answer is not None:
+            return answer
+        try:
+            answer = self._makers[asked.path](asked, found, self._parts.remembered_person)
+        except NotRememberedError:
             return None
-        return self._makers[asked.path](asked, found)
+        if answer is not None and self._is_for_all(asked, found):
+            found.answers[asked.path] = answer
+        return answer
+
+    def _is_for_all(self, asked: Asked, found: FoundConfig) -> bool:
+        """Return whether all requests for a domain at a path get the same answer."""
+        if asked.path in _AUTOCONFIG:
+            return is_for_all(self._parts, found)
+        return asked.path == pacc.PATH or (
+            asked.path == autodiscover.XML_PATH and asked.request is None
+        )
 
     def _refuse(self, asked: Asked, error: UnknownDomainError) -> Answer | None:
         """Answer that a domain is unknown, as a text; None for protocols of another form."""
@@ -255,37 +271,41 @@ class Quick:
             return None
         return unknown_domain(error, asked.path, asked)
 
-    def _autoconfig(self, asked: Asked, found: FoundConfig) -> Answer:
-        body = document_of_person(self._parts, found, asked.address)
+    def _autoconfig(self, asked: Asked, found: FoundConfig, who_is: WhoIs) -> Answer:
+        body = document_of_person(self._parts, found, asked.address, who_is)
         if body is None:
             return self._public(found, autoconfig.render, autoconfig.CONTENT_TYPE)
         return personal_answer(body, autoconfig.CONTENT_TYPE)
 
-    def _autodiscover(self, asked: Asked, found: FoundConfig) -> Answer:
+    def _autodiscover(self, asked: Asked, found: FoundConfig, who_is: WhoIs) -> Answer:
         if asked.address is None or asked.request is None:
             return self._public(found, autodiscover.render, autodiscover.CONTENT_TYPE)
-        body = document_for(self._parts, found, asked.address, asked.request)
+        body = document_for(found, asked.address, asked.request, who_is)
         return personal_answer(body, autodiscover.CONTENT_TYPE)
 
-    def _mobileconfig(self, asked: Asked, found: FoundConfig) -> Answer | None:
+    def _mobileconfig(self, asked: Asked, found: FoundConfig, who_is: WhoIs) -> Answer | None:
         if asked.address is None or self._parts.signer is not None:
             return None
-        person = self._parts.known_person(found, asked.address)
+        person = who_is(found, asked.address)
         template = found.rendered(mobileconfig.template)
         body = template.fill(asked.address, person.login_name, person.display_name)
         headers = [("Content-Disposition", disposition(asked.address))]
         return personal_answer(body, mobileconfig.CONTENT_TYPE, headers)
 
-    def _pacc(self, _: Asked, found: FoundConfig) -> Answer | None:
+    def _pacc(self, _: Asked, found: FoundConfig, __: WhoIs) -> Answer | None:
         with suppress(pacc.NothingToPublishError):
             return self._public(found, pacc.render, pacc.CONTENT_TYPE)
         return None
 
-    def _redirect(self, asked: Asked, found: FoundConfig) -> Answer | None:
-        kind = wellknown.SERVICES[asked.path]
-        with suppress(UnknownDomainError):
-            return wellknown.redirect(found.config, kind, asked.host, asked.path)
-        return None
+    def _redirect(self, asked: Asked, found: FoundConfig, _: WhoIs) -> Answer | None:
+        key = (asked.path, asked.host)  # a domain has few hosts
+        answer: Answer | None = found.answers.get(key)
+        if answer is None:
+            kind = wellknown.SERVICES[asked.path]
+            with suppress(UnknownDomainError):
+                answer = wellknown.redirect(found.config, kind, asked.host, asked.path)
+                found.answers[key] = answer
+        return answer
 
     def _public(
         self, found: FoundConfig, render: Callable[[ClientConfig], bytes], content_type: str

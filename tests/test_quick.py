@@ -3,9 +3,14 @@
 import asyncio
 import json
 import logging
+import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from flask import Flask
@@ -13,12 +18,15 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from automx.counts import Counts
+from automx.directory.memory import Memory
 from automx.front import Front, make_front
 from automx.log import JsonFormatter, TextFormatter
-from automx.quick import _LONGEST, _READ, Asked, Quick, _address_in, _where
+from automx.quick import _LONGEST, _READ, Asked, Quick, Sent, _address_in, _where
+from automx.views.http import PARTS
 from tests.conftest import EXAMPLE_ROWS, Execute
 from tests.directory import Directory, insert_ldapserver
 from tests.documents import timeless
+from tests.people import source
 from tests.rsgi import Headers, Request
 
 # Beside example.com: a directory, user names of parts of the address, no outgoing server, off,
@@ -323,10 +331,156 @@ def test_a_person_of_a_directory_is_answered_without_flask_as_by_it(
                 assert ask(front, asked, lines) == expected
             found = meant(front.quick, asked)
             assert found is not None
-            assert front.quick.known(found) is None  # it would wait in the event loop
-            sent = front.quick.found(found)
+            for sent in (front.quick.known(found), front.quick.found(found)):
+                assert sent is not None
+                assert (b">person0001</" in sent[2].lower()) is (name == "person0001")
+
+
+Kind = Literal["directory", "database"]
+PERSON, NOBODY, NEW = "person0001@example.com", "nobody@example.com", "person0002@example.com"
+PERSONAL: list[Callable[[str], Request]] = [
+    asked_for,
+    partial(asked_for, path=PATHS[6]),
+    posted_document,
+]
+
+
+@dataclass
+class Neighbour:
+    """What knows the people of example.com, for a front that remembers PERSON and NOBODY."""
+
+    front: Front
+    memory: Memory
+    silent: Callable[[], AbstractContextManager[object]]
+
+    @property
+    def quick(self) -> Quick:
+        assert self.front.quick is not None
+        return self.front.quick
+
+    def known(self, asked: Request) -> Sent | None:
+        """Return what the event loop answers by itself."""
+        found = meant(self.quick, asked)
+        assert found is not None
+        return self.quick.known(found)
+
+
+MakeNeighbour = Callable[..., Neighbour]
+
+
+@pytest.fixture
+def make_neighbour(
+    make_app: Callable[..., Flask],
+    execute: Execute,
+    database: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> MakeNeighbour:
+    """Make a neighbour of a kind, and a front that asks it."""
+    execute(EXAMPLE_ROWS)
+    values = {"db_uri": f"sqlite:///{database}", "domain_cache_seconds": 3600}
+
+    def of_directory(seconds: int) -> Neighbour:
+        directory: Directory = request.getfixturevalue("shared_directory")
+        execute(insert_ldapserver(directory) + "UPDATE domain SET ldapserver_id = 3")
+        app = make_app(**values, ldap_cache_seconds=seconds, ldap_timeout=1)
+        memory = app.extensions[PARTS].directories._people
+        return Neighbour(make_front(app), memory, directory.frozen)
+
+    def of_database(seconds: int) -> Neighbour:
+        file = tmp_path / "mail.sqlite"
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("CREATE TABLE people (address TEXT, login TEXT)")
+            rows = [(f"{name}@example.com", name) for name in ("person0001", "person0002")]
+            connection.executemany("INSERT INTO people VALUES (?, ?)", rows)
+            connection.commit()
+        query = "SELECT login FROM people WHERE address = :address"
+        settings = {"people_query": query, "people_timeout": 1, "people_cache_seconds": seconds}
+        people = source(f"sqlite:///{file}", **settings)
+        app = make_app(**values, sources=(people,))
+        memory = app.extensions[PARTS].directories._databases[people.name]._people
+
+        @contextmanager
+        def locked() -> Iterator[None]:
+            with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+                connection.execute("BEGIN EXCLUSIVE")
+                yield
+
+        return Neighbour(make_front(app), memory, locked)
+
+    def make(kind: Kind, seconds: int = 3600) -> Neighbour:
+        made = of_directory(seconds) if kind == "directory" else of_database(seconds)
+        for ask_for in PERSONAL:
+            for address in (PERSON, NOBODY):
+                asked = ask_for(address)
+                asyncio.run(made.front.__rsgi__(asked, asked))
+                assert asked.answer[0] == 200
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["directory", "database"])
+def test_people_who_are_remembered_are_answered_by_the_event_loop_while_their_neighbour_is_silent(
+    make_neighbour: MakeNeighbour, same_ids: None, monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    made = make_neighbour(kind)
+    parts = made.quick._parts
+    requests = [ask_for(address) for ask_for in PERSONAL for address in (PERSON, NOBODY)]
+    expected = []
+    for asked in requests:
+        found = meant(made.quick, asked)
+        assert found is not None
+        expected.append(made.quick.found(found))
+    monkeypatch.setattr(made.quick, "found", None)  # no thread is asked
+    for locked in (parts.directories, parts.cache, made.memory):
+        monkeypatch.setattr(locked, "_lock", None)  # another thread may hold it for long
+    with made.silent():
+        for asked, sent in zip(requests, expected, strict=True):
+            asyncio.run(made.front.__rsgi__(asked, asked))
             assert sent is not None
-            assert (b">person0001</" in sent[2].lower()) is (name == "person0001")
+            assert (asked.answer[0], asked.answer[1]) == (sent[0], sent[1])
+            assert timeless(asked.answer[2].decode()) == timeless(sent[2].decode())
+            assert (b">person0001</" in sent[2].lower()) is (PERSON in str(asked))
+        assert [made.known(ask_for(NEW)) for ask_for in PERSONAL] == [None] * len(PERSONAL)
+
+
+@pytest.mark.parametrize("ask_for", PERSONAL)
+@pytest.mark.parametrize("address", [PERSON, NOBODY])
+@pytest.mark.parametrize("kind", ["directory", "database"])
+def test_a_person_whose_time_is_over_is_looked_up_by_a_thread(
+    make_neighbour: MakeNeighbour, kind: Kind, address: str, ask_for: Callable[[str], Request]
+) -> None:
+    made = make_neighbour(kind, 60)
+    now, asked = made.memory._now(), ask_for(address)
+    made.memory._now = lambda: now + 59
+    assert made.known(asked) is not None
+    made.memory._now = lambda: now + 61
+    assert made.known(asked) is None
+    asyncio.run(made.front.__rsgi__(asked, asked))
+    assert asked.answer[0] == 200
+    assert made.known(asked) is not None
+
+
+@pytest.mark.parametrize("kind", ["directory", "database"])
+def test_people_of_a_neighbour_of_whom_nothing_is_kept_are_looked_up_by_a_thread(
+    make_neighbour: MakeNeighbour, kind: Kind
+) -> None:
+    made = make_neighbour(kind, 0)
+    for ask_for in PERSONAL:
+        assert made.known(ask_for(PERSON)) is None
+
+
+def test_what_a_directory_said_by_an_earlier_row_is_not_used(
+    make_neighbour: MakeNeighbour, execute: Execute
+) -> None:
+    made = make_neighbour("directory")
+    assert made.known(asked_for(PERSON)) is not None
+    execute("UPDATE ldapserver SET attr_uid = 'mail'")
+    made.quick._parts.cache.clear()
+    asked = asked_for(NEW)
+    asyncio.run(made.front.__rsgi__(asked, asked))  # the domain is remembered again
+    assert made.known(asked_for(PERSON)) is None
 
 
 STRANGERS = {

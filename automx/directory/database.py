@@ -7,10 +7,9 @@ A database that failed is passed over for a while; then one request at a time tr
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from threading import Lock
 from time import monotonic
-
-from cachetools import TTLCache
 
 from automx import deadline
 from automx.address import EmailAddress
@@ -18,7 +17,8 @@ from automx.config import SourceSettings
 from automx.counts import Counts
 from automx.database.foreign import Answer, ForeignDatabase, NoSuchTextError, QueryError
 from automx.directory.lookups import Lookups, Places
-from automx.directory.person import DirectoryError, Person, usable
+from automx.directory.memory import Memory
+from automx.directory.person import DirectoryError, NotRememberedError, Person, usable
 from automx.directory.queries import query
 from automx.errors import AutomxError
 
@@ -51,8 +51,7 @@ class PeopleDatabase:
         self._retry_at = 0.0
         self._is_tried = False
         self._complained_at: float | None = None
-        self._people: TTLCache[str, Person | None]
-        self._people = TTLCache(_REMEMBERED, source.people_cache_seconds, now)
+        self._people = Memory(_REMEMBERED, source.people_cache_seconds, now)
         self._lookups = Lookups(places, f"people-{source.name}")
         self._database = ForeignDatabase(
             source.uri, source.people_timeout, f"the database of the {self.name}"
@@ -64,16 +63,15 @@ class PeopleDatabase:
         Answers come from memory if they are fresh enough. Raises DirectoryError if the database
         cannot be asked in time, or refuses the query.
         """
-        key = str(address).lower()
-        with self._lock:
-            if key in self._people:
-                found: Person | None = self._people[key]
-                return found
+        with suppress(NotRememberedError):
+            return self.remembered(address)
         found = self._counts.look_up(self.name, lambda: self._tried(address))
-        with self._lock:
-            if self._people.maxsize and self._people.ttl > 0:
-                self._people[key] = found
+        self._people.keep(_key(address), found)
         return found
+
+    def remembered(self, address: EmailAddress) -> Person | None:
+        """Return what find() would from memory. It never waits. Raises NotRememberedError."""
+        return self._people.get(_key(address))
 
     @property
     def is_up(self) -> bool:
@@ -168,6 +166,10 @@ class PeopleDatabase:
                 self._failed_at = None
         if is_news:
             log.warning("%s: people are looked up again", self.name)
+
+
+def _key(address: EmailAddress) -> str:
+    return str(address).lower()
 
 
 def values(address: EmailAddress) -> dict[str, str]:

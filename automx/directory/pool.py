@@ -9,13 +9,10 @@ import logging
 import ssl
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
-from operator import attrgetter
+from contextlib import ExitStack, suppress
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-
-from cachetools import TTLCache, cachedmethod
 
 from automx import deadline
 from automx.address import EmailAddress, is_loopback, names_for
@@ -24,7 +21,8 @@ from automx.counts import Counts
 from automx.directory.connection import Credentials, Host, HostError, TlsMode
 from automx.directory.hoststate import Attempt, Clock, HostState, share
 from automx.directory.lookups import Lookups, Places
-from automx.directory.person import DirectoryError, Person, usable
+from automx.directory.memory import Memory
+from automx.directory.person import DirectoryError, NotRememberedError, Person, usable
 from automx.directory.row import LdapServer
 from automx.errors import SettingsError
 
@@ -98,8 +96,7 @@ class Directories:
         self._directories: dict[int, _Directory] = {}
         self._places = Places()
         self._databases = _people_databases(self._sources, self._places, self._counts, now)
-        self._people: TTLCache[tuple[LdapServer, str], Person | None]
-        self._people = TTLCache(settings.cache_size, settings.cache_seconds, now)
+        self._people = Memory(settings.cache_size, settings.cache_seconds, now)
         # The system's authorities are loaded when they are needed; a wrong file is reported now.
         self._context = tls_context(settings) if settings.ca_file else None
         # Those with a certificate of automx's, by the id of the row.
@@ -125,17 +122,19 @@ class Directories:
         """
         if isinstance(directory, SourceSettings):
             return self._databases[directory.name].find(address)
-        return self._find(directory, address)
+        with suppress(NotRememberedError):
+            return self.remembered(directory, address)
+        asked = self._directory(directory)
+        found = self._counts.look_up(str(directory.id), lambda: asked.find(address))
+        self._people.keep((directory, address), found)
+        return found
 
-    @cachedmethod(
-        cache=attrgetter("_people"),
+    def remembered(self, directory: Directory, address: EmailAddress) -> Person | None:
+        """Return what find() would from memory. It never waits. Raises NotRememberedError."""
+        if isinstance(directory, SourceSettings):
+            return self._databases[directory.name].remembered(address)
         # In its own case: a stranger's spelling must not stand in the login name of others.
-        key=lambda _, server, address: (server, address),
-        lock=attrgetter("_lock"),
-    )
-    def _find(self, server: LdapServer, address: EmailAddress) -> Person | None:
-        directory = self._directory(server)
-        return self._counts.look_up(str(server.id), lambda: directory.find(address))
+        return self._people.get((directory, address))
 
     def are_up(self) -> dict[str, bool]:
         """Return whether each directory answers.

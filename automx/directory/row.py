@@ -57,6 +57,10 @@ class LdapServer:
     bind_password: str = field(repr=False)
     login_name: str = LOGIN_NAME
 
+    def __hash__(self) -> int:
+        """Return a hash that takes less time than one of all columns."""
+        return hash(self.id)
+
     def filter_for(self, address: EmailAddress) -> str:
         """Return the filter that finds an address; what it inserts is escaped (RFC 4515)."""
         values = _parts(address)

@@ -7,6 +7,7 @@ from automx.cache import FoundConfig
 from automx.formats import autoconfig
 from automx.views.http import (
     Parts,
+    WhoIs,
     argument,
     asked_config,
     found_config,
@@ -26,22 +27,25 @@ _MADE_UP = "EVOLUTIONUSER"  # the local part that Evolution asks with
 def by_address_or_host() -> Response:
     """Answer for the domain of ``emailaddress``, by default for that of the host name."""
     found, address = asked_config(argument(request.args, "emailaddress"))
-    body = document_of_person(parts(), found, address)
+    body = document_of_person(parts(), found, address, parts().known_person)
     return _document(found) if body is None else personal_document(body, autoconfig.CONTENT_TYPE)
 
 
+def is_for_all(parts: Parts, found: FoundConfig) -> bool:
+    """Return whether the document of a domain does for all its people."""
+    return parts.directory_of(found) is None and not found.value(autoconfig.is_personal)
+
+
 def document_of_person(
-    parts: Parts, found: FoundConfig, address: EmailAddress | None
+    parts: Parts, found: FoundConfig, address: EmailAddress | None, who_is: WhoIs
 ) -> bytes | None:
     """Return the document for an address; None if that of its domain does for it.
 
-    Raises DirectoryError.
+    Raises as ``who_is``.
     """
-    if address is None or address.local_part == _MADE_UP:
+    if address is None or address.local_part == _MADE_UP or is_for_all(parts, found):
         return None
-    if parts.directory_of(found) is None and not found.value(autoconfig.is_personal):
-        return None
-    login_name = parts.known_person(found, address).login_name
+    login_name = who_is(found, address).login_name
     return found.rendered(autoconfig.template).fill(address, login_name)
 
 

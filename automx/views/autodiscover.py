@@ -10,7 +10,7 @@ from automx.errors import UnknownDomainError
 from automx.formats import autodiscover
 from automx.views.failure import Failure, handler
 from automx.views.http import (
-    Parts,
+    WhoIs,
     argument,
     asked_config,
     body,
@@ -29,15 +29,15 @@ def post() -> Response:
     asked = autodiscover.parse_request(body())
     address = EmailAddress.parse(asked.address)
     found = found_config(address.domain)
-    document = document_for(parts(), found, address, asked)
+    document = document_for(found, address, asked, parts().known_person)
     return personal_document(document, autodiscover.CONTENT_TYPE)
 
 
 def document_for(
-    parts: Parts, found: FoundConfig, address: EmailAddress, asked: autodiscover.Request
+    found: FoundConfig, address: EmailAddress, asked: autodiscover.Request, who_is: WhoIs
 ) -> bytes:
-    """Return the document that a request for an address asks for. Raises DirectoryError."""
-    person = parts.known_person(found, address)
+    """Return the document that a request for an address asks for. Raises as ``who_is``."""
+    person = who_is(found, address)
     has_activesync = autodiscover.activesync_url(found.config, address) is not None
     if asked.mobilesync and (has_activesync or not asked.outlook_will_do):
         config = found.config.for_person(person.login_name, person.display_name)

@@ -1,7 +1,7 @@
 """Parts of requests and responses that all protocols share: arguments, body, host name, caching."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,6 +32,9 @@ from automx.views.log import Answered
 
 if TYPE_CHECKING:
     from automx.signing import Signer
+
+# Who a person of a domain is, such as Parts.known_person.
+WhoIs = Callable[[FoundConfig, EmailAddress], Person]
 
 PARTS = "automx"  # the key of the Parts in app.extensions
 NOSNIFF = {"X-Content-Type-Options": "nosniff"}
@@ -96,11 +99,27 @@ class Parts:
         An address that is not in the directory is treated like one without login name and display
         name. Raises DirectoryError.
         """
+        return self._person(found, address, self.directories.find)
+
+    def remembered_person(self, found: FoundConfig, address: EmailAddress) -> Person:
+        """Return what known_person() would from memory. It never waits.
+
+        Raises NotRememberedError if a directory would have to be asked.
+        """
+        return self._person(found, address, self.directories.remembered)
+
+    def _person(
+        self,
+        found: FoundConfig,
+        address: EmailAddress,
+        ask: Callable[[Directory, EmailAddress], Person | None],
+    ) -> Person:
         directory = self.directory_of(found)
         if directory is None:
             return NOBODY
-        person = self.directories.find(directory, address) or NOBODY
-        return replace(person, login_name=found.config.special_login(person.login_name, address))
+        person = ask(directory, address) or NOBODY
+        login_name = found.config.special_login(person.login_name, address)
+        return person if login_name == person.login_name else replace(person, login_name=login_name)
 
     def _look_up(self, domain: str) -> FoundConfig:
         trace.mark(trace.DATABASE)
