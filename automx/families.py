@@ -49,11 +49,6 @@ def family_of(agent: str, protocol: str, method: str, query: str) -> str:
     return OTHER
 
 
-def is_known(agent: str) -> bool:
-    """Return whether a User-Agent alone says the family of its client."""
-    return _of_agent(agent[:LONGEST]) != OTHER
-
-
 @lru_cache(1000)
 def _of_agent(agent: str) -> str:
     agent = agent.lower()

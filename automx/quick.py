@@ -60,6 +60,7 @@ _PROTOCOLS = {
     pacc.PATH: "pacc",
 }
 
+_Kind = tuple[str, str, str, bool, int]  # path, method, User-Agent, whether made up, status
 Sent = tuple[int, list[tuple[str, str]], bytes]  # status, headers with the ID, body
 
 
@@ -93,8 +94,8 @@ class Quick:
         self._is_measured = parts.answered.names_family
         self._has_lines = parts.answered.has_lines
         self._counts = parts.answered.counts
-        # Where requests are counted whose path, User-Agent and status have been seen.
-        self._entries: dict[tuple[str, str, int], Entry] = {}
+        # Where a kind of requests is counted: all that their family and their labels depend on.
+        self._entries: dict[_Kind, Entry] = {}
         self._proxy_count = parts.settings.proxy_count
         self._makers: Mapping[str, Callable[[Asked, FoundConfig, WhoIs], Answer | None]] = {
             **dict.fromkeys(_AUTOCONFIG, self._autoconfig),
@@ -178,9 +179,11 @@ class Quick:
             return None
         status, headers, body = answer
         if self._counts is not None:
-            entry = self._entries.get((asked.path, asked.agent, status))
+            is_made_up = asked.query.startswith(families.MADE_UP)
+            kind = (asked.path, asked.method, asked.agent, is_made_up, status)
+            entry = self._entries.get(kind)
             if entry is None:
-                entry = self._entry(self._counts, asked, status)
+                entry = self._entry(self._counts, asked, kind)
             duration = perf_counter_ns() - asked.began
             entry[0] += duration
             entry[duration.bit_length()] += 1
@@ -219,15 +222,15 @@ class Quick:
         asked.client, _ = edge.client_of(environ, self._proxy_count)
         self._answered.begin(asked, _PROTOCOLS[asked.path], asked.method, asked.query)
 
-    def _entry(self, counts: Counts, asked: Asked, status: int) -> Entry:
-        """Return where a request is counted; remember it if its User-Agent says its family."""
+    def _entry(self, counts: Counts, asked: Asked, kind: _Kind) -> Entry:
+        """Return where a kind of requests is counted; remember it if its User-Agent is not long."""
         protocol = _PROTOCOLS[asked.path]
         family = families.family_of(asked.agent, protocol, asked.method, asked.query)
-        entry = counts.entry_of_front(protocol, family, status)
-        if len(asked.agent) <= families.LONGEST and families.is_known(asked.agent):
+        entry = counts.entry_of_front(protocol, family, kind[-1])
+        if len(asked.agent) <= families.LONGEST:
             if len(self._entries) >= _REMEMBERED:
                 self._entries.clear()
-            self._entries[asked.path, asked.agent, status] = entry
+            self._entries[kind] = entry
         return entry
 
     def _read_proxies(self, asked: Asked, headers: Headers) -> bool:
