@@ -329,12 +329,11 @@ class ConfigCache:
                 if answer is None and (kept := memory.use(domain)) is not None:
                     answer = kept[0]
                     self._hits += 1
-            if answer is None and self._answers:
-                if any(memory.get(domain) for memory in self._stale):
-                    answer = self._instead_of_refresh(domain)
-                    is_refresh = answer is None and domain not in self._refreshed
-                    if is_refresh:
-                        self._refreshed[domain] = self._now()
+            if answer is None and any(memory.get(domain) for memory in self._stale):
+                answer = self._instead_of_refresh(domain)
+                is_refresh = answer is None and domain not in self._refreshed
+                if is_refresh:
+                    self._refreshed[domain] = self._now()
         if isinstance(answer, AutomxError):
             raise copy(answer)
         if answer is not None:

@@ -12,12 +12,12 @@ class Memory(Generic[_Key, _Answer]):
     """Remembers answers by keys, with when they were read.
 
     ``size`` is how many there are, ``seconds`` how long one is used after it was read, in the time
-    of ``now``. Threads may call get() at any time, and the rest one after the other. (A cache of
-    cachetools takes five times as long for each look, and needs a lock for it.)
+    of ``now``; 0 remembers none. Threads may call get() at any time, and the rest one after the
+    other. (A cache of cachetools takes five times as long for each look, and needs a lock for it.)
     """
 
     def __init__(self, size: int, seconds: float, now: Callable[[], float]) -> None:
-        self._size = size
+        self._size = size if seconds > 0 else 0
         self._seconds = seconds
         self._now = now
         self._kept: OrderedDict[_Key, tuple[_Answer, float]] = OrderedDict()
@@ -43,6 +43,10 @@ class Memory(Generic[_Key, _Answer]):
         self._kept.move_to_end(key)
         if len(self._kept) > self._size:
             self._kept.popitem(last=False)
+
+    def __len__(self) -> int:
+        """Return how many answers are kept, with some that are over."""
+        return len(self._kept)
 
     def forget(self, key: _Key) -> None:
         """Forget the answer for a key, if there is one."""

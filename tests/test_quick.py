@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from automx.counts import Counts
-from automx.directory.memory import Memory
+from automx.directory.database import PeopleDatabase
+from automx.directory.pool import Directories
 from automx.front import Front, make_front
 from automx.log import JsonFormatter, TextFormatter
 from automx.quick import _LONGEST, _READ, Asked, Quick, Sent, _address_in, _where
@@ -350,13 +351,16 @@ class Neighbour:
     """What knows the people of example.com, for a front that remembers PERSON and NOBODY."""
 
     front: Front
-    memory: Memory
+    keeper: Directories | PeopleDatabase
     silent: Callable[[], AbstractContextManager[object]]
 
     @property
     def quick(self) -> Quick:
         assert self.front.quick is not None
         return self.front.quick
+
+    def set_clock(self, seconds: float) -> None:
+        self.keeper._now = self.keeper._people._now = lambda: seconds
 
     def known(self, asked: Request) -> Sent | None:
         """Return what the event loop answers by itself."""
@@ -384,8 +388,7 @@ def make_neighbour(
         directory: Directory = request.getfixturevalue("shared_directory")
         execute(insert_ldapserver(directory) + "UPDATE domain SET ldapserver_id = 3")
         app = make_app(**values, ldap_cache_seconds=seconds, ldap_timeout=1)
-        memory = app.extensions[PARTS].directories._people
-        return Neighbour(make_front(app), memory, directory.frozen)
+        return Neighbour(make_front(app), app.extensions[PARTS].directories, directory.frozen)
 
     def of_database(seconds: int) -> Neighbour:
         file = tmp_path / "mail.sqlite"
@@ -398,7 +401,7 @@ def make_neighbour(
         settings = {"people_query": query, "people_timeout": 1, "people_cache_seconds": seconds}
         people = source(f"sqlite:///{file}", **settings)
         app = make_app(**values, sources=(people,))
-        memory = app.extensions[PARTS].directories._databases[people.name]._people
+        keeper = app.extensions[PARTS].directories._databases[people.name]
 
         @contextmanager
         def locked() -> Iterator[None]:
@@ -406,7 +409,7 @@ def make_neighbour(
                 connection.execute("BEGIN EXCLUSIVE")
                 yield
 
-        return Neighbour(make_front(app), memory, locked)
+        return Neighbour(make_front(app), keeper, locked)
 
     def make(kind: Kind, seconds: int = 3600) -> Neighbour:
         made = of_directory(seconds) if kind == "directory" else of_database(seconds)
@@ -433,7 +436,7 @@ def test_people_who_are_remembered_are_answered_by_the_event_loop_while_their_ne
         assert found is not None
         expected.append(made.quick.found(found))
     monkeypatch.setattr(made.quick, "found", None)  # no thread is asked
-    for locked in (parts.directories, parts.cache, made.memory):
+    for locked in (parts.directories, parts.cache, made.keeper):
         monkeypatch.setattr(locked, "_lock", None)  # another thread may hold it for long
     with made.silent():
         for asked, sent in zip(requests, expected, strict=True):
@@ -452,10 +455,10 @@ def test_a_person_whose_time_is_over_is_looked_up_by_a_thread(
     make_neighbour: MakeNeighbour, kind: Kind, address: str, ask_for: Callable[[str], Request]
 ) -> None:
     made = make_neighbour(kind, 60)
-    now, asked = made.memory._now(), ask_for(address)
-    made.memory._now = lambda: now + 59
+    now, asked = made.keeper._now(), ask_for(address)
+    made.set_clock(now + 59)
     assert made.known(asked) is not None
-    made.memory._now = lambda: now + 61
+    made.set_clock(now + 61)
     assert made.known(asked) is None
     asyncio.run(made.front.__rsgi__(asked, asked))
     assert asked.answer[0] == 200

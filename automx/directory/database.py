@@ -17,10 +17,10 @@ from automx.config import SourceSettings
 from automx.counts import Counts
 from automx.database.foreign import Answer, ForeignDatabase, NoSuchTextError, QueryError
 from automx.directory.lookups import Lookups, Places
-from automx.directory.memory import Memory
 from automx.directory.person import DirectoryError, NotRememberedError, Person, usable
 from automx.directory.queries import query
 from automx.errors import AutomxError
+from automx.memory import Memory
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class PeopleDatabase:
         self._retry_at = 0.0
         self._is_tried = False
         self._complained_at: float | None = None
+        self._people: Memory[str, Person | None]
         self._people = Memory(_REMEMBERED, source.people_cache_seconds, now)
         self._lookups = Lookups(places, f"people-{source.name}")
         self._database = ForeignDatabase(
@@ -66,12 +67,16 @@ class PeopleDatabase:
         with suppress(NotRememberedError):
             return self.remembered(address)
         found = self._counts.look_up(self.name, lambda: self._tried(address))
-        self._people.keep(_key(address), found)
+        with self._lock:
+            self._people.keep(_key(address), found, self._now())
         return found
 
     def remembered(self, address: EmailAddress) -> Person | None:
         """Return what find() would from memory. It never waits. Raises NotRememberedError."""
-        return self._people.get(_key(address))
+        kept = self._people.get(_key(address))
+        if kept is None:
+            raise NotRememberedError
+        return kept[0]
 
     @property
     def is_up(self) -> bool:

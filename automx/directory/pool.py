@@ -21,10 +21,10 @@ from automx.counts import Counts
 from automx.directory.connection import Credentials, Host, HostError, TlsMode
 from automx.directory.hoststate import Attempt, Clock, HostState, share
 from automx.directory.lookups import Lookups, Places
-from automx.directory.memory import Memory
 from automx.directory.person import DirectoryError, NotRememberedError, Person, usable
 from automx.directory.row import LdapServer
 from automx.errors import SettingsError
+from automx.memory import Memory
 
 if TYPE_CHECKING:
     from automx.directory.database import PeopleDatabase
@@ -96,7 +96,9 @@ class Directories:
         self._directories: dict[int, _Directory] = {}
         self._places = Places()
         self._databases = _people_databases(self._sources, self._places, self._counts, now)
+        self._people: Memory[tuple[LdapServer, EmailAddress], Person | None]
         self._people = Memory(settings.cache_size, settings.cache_seconds, now)
+        self._now = now
         # The system's authorities are loaded when they are needed; a wrong file is reported now.
         self._context = tls_context(settings) if settings.ca_file else None
         # Those with a certificate of automx's, by the id of the row.
@@ -126,7 +128,8 @@ class Directories:
             return self.remembered(directory, address)
         asked = self._directory(directory)
         found = self._counts.look_up(str(directory.id), lambda: asked.find(address))
-        self._people.keep((directory, address), found)
+        with self._lock:
+            self._people.keep((directory, address), found, self._now())
         return found
 
     def remembered(self, directory: Directory, address: EmailAddress) -> Person | None:
@@ -134,7 +137,10 @@ class Directories:
         if isinstance(directory, SourceSettings):
             return self._databases[directory.name].remembered(address)
         # In its own case: a stranger's spelling must not stand in the login name of others.
-        return self._people.get((directory, address))
+        kept = self._people.get((directory, address))
+        if kept is None:
+            raise NotRememberedError
+        return kept[0]
 
     def are_up(self) -> dict[str, bool]:
         """Return whether each directory answers.
