@@ -20,7 +20,7 @@ run: $(VENV)/.run
 	@mkdir -p var
 	@$(RUN_ENV) $(BIN)/automx db upgrade
 	@$(RUN_ENV) $(BIN)/automx seed --sample --if-empty
-	@$(RUN_ENV) $(BIN)/automx serve --host 127.0.0.1 --port 4243 --examples
+	@$(RUN_ENV) $(BIN)/automx serve --host 127.0.0.1 --port 4243 --examples || [ $$? -eq 130 ]
 
 # Each worker has servers of its own, and many tests wait: two workers more than processors keep all busy.
 # They begin with an equal part of the tests each, in order, and one that has ended takes over half of what

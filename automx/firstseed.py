@@ -10,7 +10,15 @@ from sqlalchemy import inspect, literal, or_, select
 
 from automx import changelog, references, rows, seeddocument
 from automx.changes import stored
-from automx.database import KEYS_AT_ONCE, Session, chunks, file_of, is_in_memory, open_session
+from automx.database import (
+    KEYS_AT_ONCE,
+    Session,
+    chunks,
+    file_of,
+    is_in_memory,
+    is_missing,
+    open_session,
+)
 from automx.errors import DatabaseError
 from automx.models import RECORDS, metadata
 from automx.seeddocument import Row, SeedRows
@@ -39,7 +47,7 @@ def is_unfilled(db_uri: str) -> bool:
     It is False if the database does not answer or cannot be used as it is.
     """
     path = file_of(db_uri)
-    if is_in_memory(db_uri) or (path and not path.exists()):
+    if is_in_memory(db_uri) or (path and is_missing(path)):
         return True
     try:
         with open_session(db_uri) as session:

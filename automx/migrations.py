@@ -29,6 +29,8 @@ from automx.database import (
     file_of,
     file_to_make,
     is_in_memory,
+    is_missing,
+    name_denied_file,
     poolers,
     reason,
     require_file,
@@ -115,7 +117,7 @@ def create(db_uri: str, session: Session) -> None:
     A database of automx2 is not adopted. The session looks for tables, within its limits, and is
     rolled back. Raises DatabaseError as upgrade(), and the errors of the session.
     """
-    if not (path := file_of(db_uri)) or path.exists():
+    if not (path := file_of(db_uri)) or not is_missing(path):
         is_there = has_tables(session.connection())
         session.rollback()
         if is_there:
@@ -162,6 +164,17 @@ def current(db_uri: str) -> str | None:
         return version
 
 
+def trouble(db_uri: str) -> str:
+    """Return why a server cannot use a database at the moment, "" if it can; changes nothing."""
+    try:
+        require_file(db_uri)
+        with _connection(db_uri) as connection:
+            found = state(connection)
+    except DatabaseError as error:
+        return error.reason
+    return "" if found.is_usable else found.value
+
+
 def state(connection: Connection) -> SchemaState:
     """Return how the schema of a database stands to this program, by one or two quick queries."""
     version = _version(connection)
@@ -203,7 +216,7 @@ def _make_file(db_uri: str) -> bool:
     gives the files beside it the same mode.
     """
     path = file_to_make(db_uri)
-    if path is None or path.exists():
+    if path is None or not is_missing(path):
         return False
     path = path.resolve()  # of a link that leads nowhere yet
     try:
@@ -339,6 +352,7 @@ def _engine(url: URL, *, lock: bool) -> Engine:
         poolers.without_limit(engine)
         return engine
     engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": LOCK_SECONDS})
+    name_denied_file(engine)
 
     @event.listens_for(engine, "connect")
     def pass_over_references(dbapi_connection: Any, _: object) -> None:

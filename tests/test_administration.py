@@ -398,7 +398,7 @@ def test_what_is_no_time_and_no_duration_is_told_how_both_are_written(
 ) -> None:
     result = attempt("audit", "list", "--since", since, env=env)
     last = result.stderr.splitlines()[-1]
-    assert (result.returncode, last) == (2, f"Error: Invalid value for '--since': {reason}")
+    assert (result.returncode, last) == (2, f"automx: Invalid value for '--since': {reason}")
 
 
 def test_a_provider_must_be_said_if_there_are_several(filled: dict[str, str]) -> None:
@@ -531,7 +531,7 @@ def test_a_question_names_how_many_domains_are_concerned(filled: dict[str, str])
     terminal = Terminal(filled, "server", "set", "1", "--port", "994")
     question = terminal.read(b"[y/N]: ")
     assert "which 2 domains (example.net, example.org) use?" in question
-    assert terminal.answer("n") == (1, "Aborted!\n")
+    assert terminal.answer("n") == (1, "automx: aborted\n")
     assert everything(filled) == before
 
 

@@ -382,7 +382,7 @@ def test_the_time_is_the_real_one_unless_another_is_given(
     }.items():
         result = attempt("prune", option, env=env)
         assert (result.returncode, result.stdout) == (2, "")
-        assert result.stderr.endswith(f"Error: Invalid value for '--now': {complaint}\n")
+        assert result.stderr.endswith(f"automx: Invalid value for '--now': {complaint}\n")
 
 
 def test_a_warning_that_nobody_can_send_is_noticed(env: dict[str, str], add: Add) -> None:

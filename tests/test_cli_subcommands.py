@@ -32,7 +32,7 @@ def test_another_word_for_a_command_is_answered_with_ours(
 ) -> None:
     result = attempt(*typed.split(), env=NOWHERE)
     last = result.stderr.splitlines()[-1]
-    expected = f"Error: No such command '{guess}'. Did you mean '{meant}'?"
+    expected = f"automx: No such command '{guess}'. Did you mean '{meant}'?"
     assert (result.returncode, result.stdout, last) == (2, "", expected)
 
 

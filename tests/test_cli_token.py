@@ -242,13 +242,13 @@ def test_the_domain_must_be_named_unless_there_is_exactly_one(
     assert answer() == none
     execute("INSERT INTO domain VALUES (3, 'one.example', 1, NULL), (4, 'two.example', 1, NULL)")
     assert answer() == (
-        "Error: Say which domain, as in --domain one.example: there are one.example, two.example."
+        "automx: Say which domain, as in --domain one.example: there are one.example, two.example."
         " [2]"
     )
     for number in range(5, 9):
         execute(f"INSERT INTO domain VALUES ({number}, '{number}.example', 1, NULL)")
     assert answer() == (
-        "Error: Say which domain, as in --domain 5.example: there are 5.example, 6.example,"
+        "automx: Say which domain, as in --domain 5.example: there are 5.example, 6.example,"
         " 7.example, 8.example, one.example and more. [2]"
     )
     execute("DELETE FROM domain WHERE id > 3")
@@ -281,7 +281,7 @@ def test_the_qr_code_of_a_token_is_printed_written_and_put_on_a_card(
     result = attempt("token", "qr", "oneday", "--card", env=env)
     assert result.returncode == 2
     assert result.stderr.endswith(
-        "Error: --card needs the name of an .svg file: --output FILE.svg\n"
+        "automx: --card needs the name of an .svg file: --output FILE.svg\n"
     )
 
 

@@ -337,7 +337,7 @@ def test_a_password_that_cannot_be_is_told_and_not_shown(
     login: Command, stdin: bytes, text: str
 ) -> None:
     result = login(stdin=stdin)
-    assert (result.stdout, result.stderr, result.exit_code) == ("", f"Error: {text}\n", 1)
+    assert (result.stdout, result.stderr, result.exit_code) == ("", f"automx: {text}\n", 1)
 
 
 def test_a_password_that_no_code_can_hold_is_told(login: Command, tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ def test_without_a_terminal_there_is_no_prompt(automx: Command) -> None:
     result = automx("dclogin", "alice@example.com", stdin=b"secret\n")
     assert result.exit_code == 2
     assert result.stderr.endswith(
-        "Error: There is no terminal to ask for the password: --password-stdin\n"
+        "automx: There is no terminal to ask for the password: --password-stdin\n"
     )
 
 
@@ -425,7 +425,7 @@ def test_a_card_is_an_svg(login: Command, options: list[str]) -> None:
 def test_a_file_that_cannot_be_written_is_told(login: Command, tmp_path: Path) -> None:
     file = tmp_path / "nowhere" / "code.png"
     result = login("--qr", file)
-    assert result.output == f"Error: {file} cannot be written: No such file or directory\n"
+    assert result.output == f"automx: {file} cannot be written: No such file or directory\n"
     assert result.exit_code == 1
 
 

@@ -223,7 +223,7 @@ def test_a_file_that_does_not_fit_on_the_disk_leaves_the_old_one(disk: Disk) -> 
     disk.fill()
     result = attempt(*command, env=env)
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == f"Error: {code} cannot be written: No space left on device\n"
+    assert result.stderr == f"automx: {code} cannot be written: No space left on device\n"
     assert code.read_bytes() == before
     assert {path.name for path in disk.folder.iterdir()} == {"automx.sqlite", "code.svg", "rest"}
 
@@ -250,7 +250,7 @@ def test_a_key_of_mailcow_that_does_not_fit_on_the_disk_is_written_later(
     disk.fill()
     result = attempt(*command, env=settings(database))
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == f"Error: {key} cannot be written: No space left on device\n"
+    assert result.stderr == f"automx: {key} cannot be written: No space left on device\n"
     assert json.loads(automx("token", "list", "--json", env=settings(database))) == []
     disk.free()
     automx(*command, env=settings(database))

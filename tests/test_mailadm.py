@@ -995,7 +995,7 @@ def test_another_file_is_not_overwritten_by_the_key_and_nothing_is_imported(
     other.write_bytes(b"\xff[automx]\n")
     result = attempt("import-mailadm", old, "--mailcow-token-file", other, env=env)
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == f"Error: {other} exists already, and holds something else.\n"
+    assert result.stderr == f"automx: {other} exists already, and holds something else.\n"
     assert other.read_bytes() == b"\xff[automx]\n"
     with closing(sqlite3.connect(database)) as connection:
         assert connection.execute("SELECT count(*) FROM token").fetchone() == (0,)

@@ -853,7 +853,7 @@ def test_a_link_that_a_stranger_has_put_into_a_folder_for_all_is_not_followed(
     assert (result.returncode == 0) == is_followed
     assert (victim.read_text() != "old") == is_followed
     assert link.is_symlink()
-    refused = f"Error: {link} is a link of another user, and is not followed\n"
+    refused = f"automx: {link} is a link of another user, and is not followed\n"
     assert result.stderr == ("" if is_followed else refused)
 
 

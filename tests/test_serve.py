@@ -112,7 +112,7 @@ def test_a_taken_port_is_told_in_one_line(server: Server, environment: dict[str,
         check=False,
     )
     assert result.returncode == 1
-    expected = f"Error: cannot listen on 127.0.0.1, port {server.port}: Address already in use\n"
+    expected = f"automx: cannot listen on 127.0.0.1, port {server.port}: Address already in use\n"
     assert result.stderr == expected
 
 
@@ -152,7 +152,7 @@ def test_wrong_settings_are_told_in_one_line_before_anything_listens(
             ["--workers", "2"],
             2,
             (
-                "Error: The database is in memory, and each worker would have its own: use one "
+                "automx: The database is in memory, and each worker would have its own: use one "
                 "worker, or set db_uri to a file.\n"
             ),
         ),
@@ -232,7 +232,7 @@ def test_a_host_that_is_not_ours_is_told_in_one_line(
 ) -> None:
     result = attempt("serve", "--host", host, "--port", str(free_port()), env=environment)
     assert result.returncode == 1
-    assert result.stderr.startswith(f"Error: cannot listen on {host}, port ")
+    assert result.stderr.startswith(f"automx: cannot listen on {host}, port ")
     assert result.stderr.count("\n") == 1
 
 
@@ -261,7 +261,7 @@ def test_a_worker_that_cannot_start_ends_the_server_with_one_line(
         check=False,
     )
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1] == "Error: a worker cannot start: no space left"
+    assert result.stderr.splitlines()[-1] == "automx: a worker cannot start: no space left"
     assert "Traceback" not in result.stderr
 
 

@@ -1,6 +1,5 @@
 """The command line. The module of a command is imported when the command is run."""
 
-import errno
 import logging
 import os
 import sys
@@ -12,7 +11,14 @@ import click
 from click.shell_completion import CompletionItem
 
 from automx import __version__
-from automx.cli.terminal import PrintableFormatter, complain, printable
+from automx.cli.terminal import (
+    FULL,
+    INTERRUPTED,
+    PrintableFormatter,
+    complain,
+    complain_of_usage,
+    end_line,
+)
 from automx.errors import AutomxError
 
 # Each command: "module:attribute", and its first sentence for ``automx --help``.
@@ -88,15 +94,11 @@ MAILADM = {
 }
 
 
-# Why standard output cannot be written; a pipe that is closed (EPIPE) is click's.
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-
-
 class Commands(click.Group):
     """The group of all commands, loaded lazily (click: "Lazily Loading Subcommands")."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Run the program; output that cannot be written is one line and status 1.
+        """Run the program; each error is a line that begins alike, and a status (see terminal).
 
         A shell that completes words hears nothing of errors.
         """
@@ -104,13 +106,23 @@ class Commands(click.Group):
             logging.disable()
         if logging.lastResort is not None:  # it writes the warnings of commands
             logging.lastResort.setFormatter(PrintableFormatter())
-        try:
+        if not options.get("standalone_mode", True):
             return super().main(*args, **options)
+        try:
+            status: Any = super().main(*args, **(options | {"standalone_mode": False}))
+        except click.ClickException as error:
+            complain_of_usage(error)
+            status = error.exit_code
+        except click.Abort as error:
+            is_interrupt = isinstance(error.__context__, KeyboardInterrupt)
+            complain("interrupted" if is_interrupt else "aborted")
+            status = INTERRUPTED if is_interrupt else 1
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in FULL:
                 raise
             complain(f"the output cannot be written: {error.strerror}")
-            sys.exit(1)
+            status = 1
+        sys.exit(status)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands."""
@@ -162,10 +174,9 @@ class Commands(click.Group):
         except AutomxError as error:
             complain(error.reason)
             raise click.exceptions.Exit(1) from error
-        except click.ClickException as error:  # click prints it
-            lines = error.message.split("\n")
-            error.message = "\n".join(map(printable, lines))  # type: ignore[misc]
-            raise
+        except KeyboardInterrupt as error:
+            end_line()
+            raise click.Abort from error
         except UnicodeEncodeError as error:  # an argument holds odd bytes
             complain("an argument is no text in UTF-8")
             raise click.exceptions.Exit(1) from error

@@ -1,5 +1,6 @@
 """``automx account``: the mailboxes that tokens have made."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime
 
@@ -14,6 +15,7 @@ from automx.accounts.tokens import Token
 from automx.address import EmailAddress
 from automx.backends import Backends
 from automx.cli import names
+from automx.cli.addresses import MAIL_ADDRESS_TEXT
 from automx.cli.context import Context, with_json
 from automx.cli.dclogin import login_notes
 from automx.cli.ends import parse_end
@@ -36,6 +38,7 @@ from automx.errors import (
     BadRecordError,
     ForbiddenError,
     MailLeftError,
+    UnknownAccountError,
     UnknownDomainError,
 )
 from automx.formats.dclogin import SCAN_STEPS, new_login_text
@@ -61,7 +64,7 @@ def account() -> None:
 
 
 @account.command(epilog=EXIT_STATUS)
-@click.argument("address", required=False)
+@click.argument("address", type=MAIL_ADDRESS_TEXT, required=False)
 @click.option(
     "--token",
     "name",
@@ -172,7 +175,7 @@ def list_(context: Context, name: str | None, state: str | None) -> None:
 
 
 @account.command(epilog=EXIT_STATUS)
-@click.argument("address", shell_complete=names.of("account"))
+@click.argument("address", type=MAIL_ADDRESS_TEXT, shell_complete=names.of("account"))
 @with_json
 def show(context: Context, address: str) -> None:
     """Print all fields of the account ADDRESS; its password is not stored."""
@@ -193,7 +196,7 @@ def show(context: Context, address: str) -> None:
 
 
 @account.command("set", epilog=EXIT_STATUS)
-@click.argument("address", shell_complete=names.of("account"))
+@click.argument("address", type=MAIL_ADDRESS_TEXT, shell_complete=names.of("account"))
 @click.option(
     "--expires",
     required=True,
@@ -215,7 +218,7 @@ def set_(context: Context, address: str, expires: str) -> None:
 
 
 @account.command(epilog=EXIT_STATUS)
-@click.argument("address", shell_complete=names.of("account"))
+@click.argument("address", type=MAIL_ADDRESS_TEXT, shell_complete=names.of("account"))
 @click.option(
     "--password-stdin",
     is_flag=True,
@@ -250,6 +253,7 @@ def password(context: Context, address: str, password_stdin: bool, output: QrOut
 @account.command("del", epilog=EXIT_STATUS)
 @click.argument(
     "addresses",
+    type=MAIL_ADDRESS_TEXT,
     nargs=-1,
     required=True,
     metavar="ADDRESS...",
@@ -260,13 +264,23 @@ def password(context: Context, address: str, password_stdin: bool, output: QrOut
 def delete(context: Context, addresses: tuple[str, ...], yes: bool) -> None:
     """Delete accounts, their mailboxes and all mail in them.
 
-    After an error, the next account is deleted all the same. The uses of the token are not given
-    back.
+    An address without account is an error: it is told first, and the exit status is 1. After an
+    error, the next account is deleted all the same. The uses of the token are not given back.
     """
     addresses = tuple(dict.fromkeys(address.lower() for address in addresses))
-    _confirm(addresses, yes)
-    results: list[dict[str, object]] = []
+    results: dict[str, dict[str, object]] = {}
     with context.session() as session, closing(_backends(context, session)) as backends:
+        known = []
+        for address in addresses:
+            try:
+                accounts.get(session, address)
+                known.append(address)
+            except UnknownAccountError as error:
+                results[address] = {"address": address, "deleted": False, "error": error.reason}
+                complain(error.reason)
+        session.commit()  # nothing stays open while the person reads
+        if known:
+            _confirm(known, yes)
 
         def remove(address: str) -> tuple[bool, str | None]:
             """Delete an account; return whether it is gone, and what went wrong."""
@@ -280,17 +294,17 @@ def delete(context: Context, addresses: tuple[str, ...], yes: bool) -> None:
                 return isinstance(error, MailLeftError), error.reason
             return True, None if is_whole else "the mailbox was not made for it, and stays"
 
-        work = ((address, *remove(address)) for address in addresses)
-        for address, is_gone, error in with_progress(work, len(addresses)):
-            results.append({"address": address, "deleted": is_gone, "error": error})
-            if error is not None:
+        work = ((address, *remove(address)) for address in known)
+        for address, is_gone, fault in with_progress(work, len(known)):
+            results[address] = {"address": address, "deleted": is_gone, "error": fault}
+            if fault is not None:
                 outcome = "is deleted, but" if is_gone else "could not be deleted"
-                complain(f"{address} {outcome}: {error}")
+                complain(f"{address} {outcome}: {fault}")
             elif not context.as_json:
                 say(f"Deleted {address}.")
     if context.as_json:
-        say_json(results)
-    if any(result["error"] for result in results):
+        say_json([results[address] for address in addresses])
+    if any(result["error"] for result in results.values()):
         raise click.exceptions.Exit(1)
 
 
@@ -308,7 +322,7 @@ def _expiry(account: Account, now: datetime) -> str:
     return "never" if account.expires_at is None else dated(account.expires_at, now)
 
 
-def _confirm(addresses: tuple[str, ...], yes: bool) -> None:
+def _confirm(addresses: Sequence[str], yes: bool) -> None:
     """Ask whether to delete accounts; exit without a yes, or without a terminal."""
     some = ", ".join(addresses[:5]) + (" and more" if len(addresses) > 5 else "")
     number = len(addresses)

@@ -1,20 +1,32 @@
 """``automx apikey``: the keys of programs that use the API."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from automx import apikeys, changelog, references
-from automx.address import parse_domain
+from automx.accountcolumns import NETWORK
 from automx.apikeys import Key
 from automx.changes import selection
 from automx.cli import names
+from automx.cli.addresses import DOMAIN
 from automx.cli.context import Context, with_json
 from automx.cli.ends import parse_end
 from automx.cli.subcommands import Subcommands
 from automx.cli.terminal import EXIT_STATUS, complain, table
+from automx.kinds import BadValueError
 from automx.moments import dated
 from automx.words import Role
+
+
+def _networks(
+    _context: click.Context, _option: click.Parameter, texts: Sequence[str]
+) -> tuple[str, ...]:
+    try:
+        return tuple(map(NETWORK.read, texts))
+    except BadValueError as error:
+        raise click.BadParameter(f"{error}.") from error
 
 
 @click.group(cls=Subcommands, epilog=EXIT_STATUS)
@@ -43,6 +55,7 @@ def apikey() -> None:
 @click.option(
     "--domain",
     "domains",
+    type=DOMAIN,
     multiple=True,
     shell_complete=names.of("domain"),
     help="Only this domain; may be given several times.",
@@ -56,6 +69,7 @@ def apikey() -> None:
     "--from",
     "networks",
     metavar="CIDR",
+    callback=_networks,
     multiple=True,
     help="Only clients of this network (192.0.2.0/24); may be given several times.",
 )
@@ -69,7 +83,7 @@ def add(
         end = None if until is None else parse_end(until, context.now, hint)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="'--until'") from None
-    domains = tuple(map(parse_domain, lists["domains"]))
+    domains = lists["domains"]
     with context.session() as session:
         if provider is not None:
             changelog.wait_for_turn(session)  # so that its name means the same provider until then

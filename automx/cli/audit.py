@@ -10,6 +10,7 @@ import click
 
 from automx import audit as entries
 from automx.cli import names
+from automx.cli.addresses import DOMAIN_TEXT
 from automx.cli.context import Context, with_json
 from automx.cli.subcommands import Subcommands
 from automx.cli.terminal import EXIT_STATUS, say, say_json_list, say_table
@@ -25,7 +26,7 @@ def audit() -> None:
 @audit.command("list", epilog=EXIT_STATUS)
 @click.option(
     "--domain",
-    default="",
+    type=DOMAIN_TEXT,
     shell_complete=names.of("domain"),
     help="Only changes of this domain, and of its accounts.",
 )
@@ -35,11 +36,11 @@ def audit() -> None:
     help="Only changes from then on: 2026-12-31, 2026-12-31T18:00Z, or 30d before now.",
 )
 @with_json
-def list_(context: Context, domain: str, since: str | None) -> None:
+def list_(context: Context, domain: str | None, since: str | None) -> None:
     """Print the changes of rows, the oldest first; secrets are not in them."""
     start = None if since is None else _moment(since, context.now)
     with context.session() as session:
-        found = entries.entries(session, domain=domain, since=start)
+        found = entries.entries(session, domain=domain or "", since=start)
         if context.as_json:
             say_json_list(entry.document() for entry in found)
             return

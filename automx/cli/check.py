@@ -32,14 +32,13 @@ from automx.check.sources import source_checks
 from automx.check.zones import check_states
 from automx.cli import names
 from automx.cli.context import Context, json_option, pass_context
-from automx.cli.dns import host_option, name_server_address, name_server_option, public_host
-from automx.cli.terminal import complain, printable, say_json
+from automx.cli.dns import host_option, name_server_option, public_host
+from automx.cli.terminal import INTERRUPTED, complain, printable, say_json
 from automx.config import AccountSettings
 from automx.database import Session
 from automx.errors import AutomxError
 
 _COLORS = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
-_INTERRUPTED = 130  # what a shell calls a program that Ctrl-C has ended
 
 
 @click.command
@@ -78,7 +77,7 @@ def check(
     wants_repair: bool,
     yes: bool,
     quiet: bool,
-    name_server: str | None,
+    name_server: tuple[str, int],
     host: str | None,
     **options: Any,
 ) -> None:
@@ -95,7 +94,6 @@ def check(
         raise click.UsageError("Name either domains or --all.")
     if yes and not wants_repair:
         raise click.UsageError("--yes belongs to --repair.")
-    address, port = name_server_address(name_server)
     # The log's messages about rows are among the findings.
     logging.getLogger("automx").addHandler(logging.NullHandler())
     if wants_repair:
@@ -103,7 +101,7 @@ def check(
     report = Report()
     try:
         service = public_host(context, host)
-        network = Network(name_server=address, port=port, **options)
+        network = Network(name_server=name_server[0], port=name_server[1], **options)
         examine(report, context, None if all_domains else domains, service, network)
     except AutomxError as error:  # earlier findings are printed all the same
         subject = "database" if error.status == 503 else "settings"
@@ -121,7 +119,7 @@ def check(
         say_json(document, ascii_only=True)  # a text may hold anything
     else:
         print_report(report, quiet=quiet, all_domains=all_domains)
-    sys.exit(_INTERRUPTED if report.is_interrupted else report.status)
+    sys.exit(INTERRUPTED if report.is_interrupted else report.status)
 
 
 def examine(

@@ -1,11 +1,12 @@
 """``automx dclogin`` and ``automx mobileconfig-qr``: QR codes that set up one person's client."""
 
 import sys
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import click
 
 from automx.address import EmailAddress
+from automx.cli.addresses import HTTP_URL, MAIL_ADDRESS
 from automx.cli.context import Context
 from automx.cli.qr import Card, QrOutput, qr_options
 from automx.cli.show import personal_config
@@ -23,7 +24,7 @@ _PROFILE_STEPS = (
 
 
 @click.command
-@click.argument("address")
+@click.argument("address", type=MAIL_ADDRESS)
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @click.option(
     "--discover",
@@ -32,22 +33,21 @@ _PROFILE_STEPS = (
 )
 @qr_options("--qr")
 def dclogin(
-    context: Context, address: str, password_stdin: bool, discover: bool, output: QrOutput
+    context: Context, address: EmailAddress, password_stdin: bool, discover: bool, output: QrOutput
 ) -> None:
     """Make a QR code that logs Delta Chat in to ADDRESS.
 
     It holds the password and all settings, for people who cannot type a host name. The password is
     asked for, or read from standard input.
     """
-    person = EmailAddress.parse(address)
-    config = personal_config(context, person)
-    login_text(person, "", config)  # raises its errors before the password is typed
+    config = personal_config(context, address)
+    login_text(address, "", config)  # raises its errors before the password is typed
     if not password_stdin and not sys.stdin.isatty():
         raise click.UsageError("There is no terminal to ask for the password: --password-stdin")
     password = read_secret("password")
-    text = login_text(person, password, None if discover else config)
-    card = Card(config.provider_name, SCAN_STEPS, login_notes(person))
-    output.write(context, text, card, {"address": str(person), "dclogin_url": text})
+    text = login_text(address, password, None if discover else config)
+    card = Card(config.provider_name, SCAN_STEPS, login_notes(address))
+    output.write(context, text, card, {"address": str(address), "dclogin_url": text})
 
 
 def login_notes(person: EmailAddress) -> tuple[str, ...]:
@@ -59,40 +59,30 @@ def login_notes(person: EmailAddress) -> tuple[str, ...]:
 
 
 @click.command("mobileconfig-qr")
-@click.argument("address")
+@click.argument("address", type=MAIL_ADDRESS)
 @click.option(
     "--url",
+    type=HTTP_URL,
     metavar="URL",
     help="Where phones reach this service, such as https://example.org/automx. Default: the "
     "setting public_host, else https://autoconfig.DOMAIN.",
 )
 @qr_options("--qr")
-def mobileconfig_qr(context: Context, address: str, url: str | None, output: QrOutput) -> None:
+def mobileconfig_qr(
+    context: Context, address: EmailAddress, url: str | None, output: QrOutput
+) -> None:
     """Make a QR code of the profile of ADDRESS.
 
     The profile sets up the mailbox on an iPhone or iPad.
     """
-    person = EmailAddress.parse(address)
-    config = personal_config(context, person)
-    mobileconfig.render(config, person)  # raises its errors before a code is printed
-    base = _checked_url(url) if url is not None else _own_url(person, context.settings)
-    text = f"{base}/mobileconfig/?emailaddress={quote(str(person), safe='@')}"
-    card = Card(config.provider_name, _PROFILE_STEPS, (f"For {person.for_people}.",))
-    output.write(context, text, card, {"address": str(person), "url": text})
+    config = personal_config(context, address)
+    mobileconfig.render(config, address)  # raises its errors before a code is printed
+    base = url or _own_url(address, context.settings)
+    text = f"{base}/mobileconfig/?emailaddress={quote(str(address), safe='@')}"
+    card = Card(config.provider_name, _PROFILE_STEPS, (f"For {address.for_people}.",))
+    output.write(context, text, card, {"address": str(address), "url": text})
 
 
 def _own_url(address: EmailAddress, settings: Settings) -> str:
     """Return where a phone finds the profile, without a final slash."""
     return settings.public_url or f"https://autoconfig.{address.domain}"
-
-
-def _checked_url(url: str) -> str:
-    """Return the URL that was given, without a final slash."""
-    try:
-        parts = urlsplit(url)
-        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname)
-    except ValueError:
-        is_url = False
-    if not is_url or "?" in url or "#" in url or not url.isascii() or not url.isprintable():
-        raise click.UsageError("--url must be a URL such as https://example.org/automx")
-    return url.rstrip("/")

@@ -7,13 +7,13 @@ from typing import Any
 import click
 
 from automx import lookup
-from automx.address import parse_domain
 from automx.cli import names
+from automx.cli.addresses import DOMAIN
 from automx.cli.context import Context, with_json
-from automx.cli.dns import host_option, public_host
+from automx.cli.dns import host_option, needed_public_host
 from automx.cli.terminal import complain, confirm, say, say_json, with_progress
 from automx.database import Session
-from automx.errors import AutomxError, ElsewhereError, SettingsError, UnknownDomainError
+from automx.errors import AutomxError, ElsewhereError, UnknownDomainError
 from automx.formats import pacc
 from automx.kinds import domain_a_label
 from automx.moments import iso, this_second, to_minute
@@ -32,7 +32,9 @@ _EPILOG = (
 
 
 @click.command("dns-apply", epilog=_EPILOG)
-@click.argument("domains", nargs=-1, metavar="[DOMAIN]...", shell_complete=names.of("domain"))
+@click.argument(
+    "domains", nargs=-1, type=DOMAIN, metavar="[DOMAIN]...", shell_complete=names.of("domain")
+)
 @click.option("--all", "all_domains", is_flag=True, help="All domains whose zone has settings.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -73,14 +75,12 @@ def dns_apply(
         raise click.UsageError("Name either domains or --all.")
     if gives_up and (prune or adopt or dry_run):
         raise click.UsageError("--abandon goes with no other option but --yes.")
-    labels = list(dict.fromkeys(map(parse_domain, domains)))
+    labels = list(dict.fromkeys(domains))
     with context.session() as session:
         if gives_up:
             _abandon(context, session, labels or [*states.names(session)], yes=yes)
             return
-        name = public_host(context, host)
-        if not name:
-            raise SettingsError("the public host name of automx is not known: set public_host")
+        name = needed_public_host(context, host)
         options = Options(name, context.actor, adopt=adopt, prune=prune)
         with closing(Domains(session, context.settings, options, now=this_second)) as work:
             run = _Run(context, session, work, is_lenient=all_domains)

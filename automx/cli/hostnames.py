@@ -7,14 +7,13 @@ from typing import NamedTuple
 
 import click
 
-from automx.address import parse_domain
 from automx.check.hosts import Hosts
 from automx.check.network import Network
 from automx.cli import names as completion
+from automx.cli.addresses import DOMAIN
 from automx.cli.context import Context, pass_context
 from automx.cli.dns import (
     host_option,
-    name_server_address,
     name_server_option,
     needed_public_host,
     public_host,
@@ -40,7 +39,9 @@ class _Entry(NamedTuple):
 
 
 @click.command
-@click.argument("domains", nargs=-1, metavar="[DOMAIN]...", shell_complete=completion.of("domain"))
+@click.argument(
+    "domains", nargs=-1, type=DOMAIN, metavar="[DOMAIN]...", shell_complete=completion.of("domain")
+)
 @click.option("--all", "all_domains", is_flag=True, help="All domains, and the public host.")
 @click.option(
     "--format",
@@ -69,7 +70,7 @@ def names(
     format_: str,
     resolving: bool,
     timeout: float,
-    name_server: str | None,
+    name_server: tuple[str, int],
     host: str | None,
 ) -> None:
     """Print the host names that clients ask, for certificates.
@@ -81,10 +82,9 @@ def names(
     """
     if bool(domains) == all_domains:
         raise click.UsageError("Name either domains or --all.")
-    address, port = name_server_address(name_server)
     hosts = None
     if resolving:
-        make = partial(Network, name_server=address, port=port, timeout=timeout)
+        make = partial(Network, name_server=name_server[0], port=name_server[1], timeout=timeout)
         hosts = Hosts(needed_public_host(context, host), make)
     service = public_host(context, host)
     with context.session() as session:
@@ -112,11 +112,11 @@ def _all(session: Session, service: str) -> Iterator[_Entry]:
 
 
 def _given(session: Session, domains: Sequence[str]) -> Iterator[_Entry]:
-    """Yield domains as a person has typed them, each once.
+    """Yield domains, each once.
 
-    All of them are looked up first. Raises AddressError, and UnknownDomainError as own_row().
+    All of them are looked up first. Raises UnknownDomainError as own_row().
     """
-    wanted = list(dict.fromkeys(map(parse_domain, domains)))
+    wanted = list(dict.fromkeys(domains))
     for domain in wanted:
         own_row(session, domain)
     for index, domain in enumerate(wanted):

@@ -3,6 +3,7 @@
 import click
 
 from automx.address import EmailAddress
+from automx.cli.addresses import MAIL_ADDRESS
 from automx.cli.context import Context, pass_context
 from automx.cli.terminal import say
 from automx.config import DirectorySettings
@@ -39,37 +40,36 @@ def ldap() -> None:
 
 
 @ldap.command()
-@click.argument("address")
+@click.argument("address", type=MAIL_ADDRESS)
 @pass_context
-def test(context: Context, address: str) -> None:
+def test(context: Context, address: EmailAddress) -> None:
     """Look up ADDRESS step by step; print advice for the first step that fails."""
-    person = EmailAddress.parse(address)
     options = context.settings.directory
     with context.session() as session:
-        found = find(session, person.domain)
+        found = find(session, address.domain)
     server = found.ldap_server
     if server is None:
-        if source := pool.source_of_people(context.settings.sources, found.origin, person.domain):
+        if source := pool.source_of_people(context.settings.sources, found.origin, address.domain):
             raise AutomxError(
-                f"the people of {person.domain} are looked up by SQL, in the source {source.name}:"
-                f" see automx show {person} and automx check {person.domain}"
+                f"the people of {address.domain} are looked up by SQL, in the source {source.name}:"
+                f" see automx show {address} and automx check {address.domain}"
             )
         raise AutomxError(
-            f"the domain {person.domain} names no ldapserver: set domain.ldapserver_id if its"
+            f"the domain {address.domain} names no ldapserver: set domain.ldapserver_id if its"
             " people shall be looked up"
         )
-    _say("Row", f"ldapserver {server.id}, for the domain {person.domain}")
+    _say("Row", f"ldapserver {server.id}, for the domain {address.domain}")
     hosts = pool.hosts(server, options)
     _say("Hosts", ", ".join(f"{host} ({host.tls})" for host in hosts))
     if not options.verify:
         _say("Warning", "ldap_verify = no: certificates are not checked")
     bases = " and ".join(map(repr, server.search_bases))
-    _say("Filter", f"{server.filter_for(person)} below {bases}")
+    _say("Filter", f"{server.filter_for(address)} below {bases}")
     access = pool.credentials(server, options)
     answers = [
-        _try(address, server, access, options, person)
+        _try(reached, server, access, options, address)
         for host in hosts
-        for address in _addresses(host)
+        for reached in _addresses(host)
     ]
     first = next(filter(None, answers), None)
     if first is None or None in answers:

@@ -9,6 +9,7 @@ import click
 
 from automx.accounts import mailadm, mailadmfile
 from automx.accounts.mailadm import Report
+from automx.cli.addresses import DOMAIN_TEXT
 from automx.cli.context import Context, with_json
 from automx.cli.terminal import printable
 from automx.config import BACKENDS
@@ -21,7 +22,9 @@ from automx.config import BACKENDS
 )
 @click.argument("database", metavar="MAILADM.DB", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Change nothing: only print what would be done.")
-@click.option("--domain", help="The domain of tokens and users, by default mailadm's.")
+@click.option(
+    "--domain", type=DOMAIN_TEXT, help="The domain of tokens and users, by default mailadm's."
+)
 @click.option(
     "--backend",
     type=click.Choice(BACKENDS),

@@ -4,7 +4,7 @@ Details of a provider have an option each: ``oauth2.issuer`` becomes ``--oauth2-
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +125,26 @@ def _details() -> Iterator[Decorator]:
                     "--documentation",
                     multiple=True,
                     metavar="'URL [LANG [TEXT]]'",
+                    callback=_pages,
                     help="A page that explains the settings; may be repeated, and replaces all.",
                 )
             case _:
                 yield _plain(member, kind)
+
+
+def _pages(
+    _context: click.Context, _option: click.Parameter, pages: Sequence[str]
+) -> list[dict[str, str]]:
+    """Return pages with their URL, language and text."""
+    found = []
+    for page in pages:
+        parts = page.split(None, 2) or [""]
+        try:
+            parts[0] = rows.DOCUMENTATION["url"].read(parts[0])
+        except BadValueError as error:
+            raise click.BadParameter(f"{error}.") from error
+        found.append(dict(zip(("url", "lang", "text"), parts, strict=False)))
+    return found
 
 
 def _sentence(text: str) -> str:
@@ -199,10 +215,7 @@ def _given_details(options: Mapping[str, Any]) -> members.Item:
     if oauth2 := {part: value for part, value in oauth2.items() if value is not None}:
         found["oauth2"] = oauth2
     if pages := options.get("documentation"):
-        parts = (page.split(None, 2) for page in pages)
-        found["documentation"] = [
-            dict(zip(("url", "lang", "text"), part, strict=False)) for part in parts
-        ]
+        found["documentation"] = pages
     return found
 
 

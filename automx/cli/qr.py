@@ -1,6 +1,7 @@
 """Options and output of all commands that make a QR code."""
 
 import functools
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,12 +81,13 @@ class QrOutput:
         return qr.svg(text, title=card.title).encode()
 
     def _show(self, text: str) -> None:
-        lines = qr.terminal(text)
+        is_terminal = sys.stdout.isatty()
+        is_coloured = is_terminal and not os.environ.get("NO_COLOR")
+        lines = qr.terminal(text, is_coloured=is_coloured)
         say(text)
-        # The colours stay in a pipe, too: behind ssh or less, there is a terminal again.
-        click.echo(f"\n{lines}", nl=False, color=True)  # noqa: TID251 - our own drawing
+        click.echo(f"\n{lines}", nl=False, color=is_coloured)  # noqa: TID251 - our own drawing
         width = qr.terminal_width(text)
-        if sys.stdout.isatty() and shutil.get_terminal_size().columns < width:
+        if is_terminal and shutil.get_terminal_size().columns < width:
             complain(
                 f"the QR code needs {width} columns; make the terminal wider, or write it to a"
                 f" file: {self.option} FILE"

@@ -1,12 +1,15 @@
 """``automx serve``: the web server."""
 
+import logging
 import multiprocessing
 import os
 import resource
+import signal
 import socket
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -20,13 +23,16 @@ from granian.log import LogLevels
 from granian.server import Server
 from granian.server.common import AbstractServer
 
-from automx import create_app
+from automx import create_app, migrations
 from automx.backends import Backends
 from automx.cli import heartbeat, scheduler, worker
+from automx.cli.terminal import INTERRUPTED, complain, say, say_lines
 from automx.config import Settings, load
 from automx.database import is_in_memory
 from automx.views import initdb
 from automx.views.http import PARTS, Parts
+
+log = logging.getLogger(__name__)
 
 # Seconds that requests in flight get after SIGTERM: all but a backend answer within them.
 GRACE = 9
@@ -54,6 +60,8 @@ def serve(host: str, port: int, workers: int | None, examples: bool) -> None:
     """Answer mail clients until SIGTERM or Ctrl-C.
 
     Requests in flight are finished then.
+
+    Exit status: 0 after SIGTERM, 130 after Ctrl-C, 1 if automx cannot start.
     """
     settings = load()
     number = _number_of_workers(settings.db_uri, workers)
@@ -82,7 +90,7 @@ def serve(host: str, port: int, workers: int | None, examples: bool) -> None:
         log_level=LogLevels.error,
     )
     # Beside the start: a locked table would hold it up.
-    threading.Thread(target=initdb.warn_if_unfilled, args=(settings,), daemon=True).start()
+    threading.Thread(target=_warn_of_database, args=(settings,), daemon=True).start()
     announcer = threading.Thread(target=_announce, args=(address, port, examples), daemon=True)
     server.on_startup(announcer.start)
     server.on_shutdown(lambda: _notify("STOPPING=1"))
@@ -90,6 +98,13 @@ def serve(host: str, port: int, workers: int | None, examples: bool) -> None:
         server.on_startup(synchronizing.start)
         server.on_shutdown(synchronizing.stop)
     _run(server, _serve_metrics(app, settings) if settings.metrics.listen else None)
+
+
+def _warn_of_database(settings: Settings) -> None:
+    """Log why requests cannot be answered yet; the server waits for the database meanwhile."""
+    if not is_in_memory(settings.db_uri) and (trouble := migrations.trouble(settings.db_uri)):
+        log.warning("settings cannot be looked up yet: %s", trouble)
+    initdb.warn_if_unfilled(settings)
 
 
 def _serve_metrics(app: Flask, settings: Settings) -> tuple[str, bytes]:
@@ -125,7 +140,7 @@ class _Interrupt(threading.Event):
 def _run(server: AbstractServer[Any], collector: tuple[str, bytes] | None) -> None:
     """Run a server until it ends; workers tell their counts to a ``collector``.
 
-    Raises ClickException if a worker cannot start.
+    Raises ClickException if a worker cannot start, and Exit after Ctrl-C.
     """
     receiver, sender = multiprocessing.Pipe(duplex=False)
     reasons: list[str] = []
@@ -140,6 +155,7 @@ def _run(server: AbstractServer[Any], collector: tuple[str, bytes] | None) -> No
     threading.Thread(target=watch, daemon=True).start()
     beats, beat = multiprocessing.Pipe(duplex=False)
     heartbeat.watch(server, beats)
+    is_interrupted = _noting_interrupt(server)
     try:
         server.serve(target_loader=partial(worker.load, sender, beat, collector))
     except SystemExit:
@@ -147,6 +163,21 @@ def _run(server: AbstractServer[Any], collector: tuple[str, bytes] | None) -> No
             raise
     if reasons:
         raise click.ClickException(f"a worker cannot start: {reasons[0]}")
+    if is_interrupted():
+        raise click.exceptions.Exit(INTERRUPTED)
+
+
+def _noting_interrupt(server: AbstractServer[Any]) -> Callable[[], bool]:
+    """Return a function that says whether Ctrl-C, and not SIGTERM, has ended a server."""
+    numbers: list[int] = []
+    stop: Callable[..., None] = server.signal_handler_interrupt
+
+    def note(number: int, *rest: Any) -> None:
+        numbers.append(number)
+        stop(number, *rest)
+
+    server.signal_handler_interrupt = note  # type: ignore[method-assign]
+    return lambda: numbers[:1] == [signal.SIGINT]
 
 
 def _connections() -> int:
@@ -166,7 +197,7 @@ def _number_of_workers(db_uri: str, asked: int | None) -> int:
             "The database is in memory, and each worker would have its own: use one worker, or set"
             " db_uri to a file."
         )
-    click.echo("The database is in memory: there is one worker, and all data end with it.")
+    say("The database is in memory: there is one worker, and all data end with it.")
     return 1
 
 
@@ -184,7 +215,8 @@ def _address(host: str, port: int) -> str:
             sock.bind(address)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise click.ClickException(f"cannot listen on {host}, port {port}: {reason}") from error
+        where = f"--host {host} --port {port}"
+        raise click.ClickException(f"cannot listen on {where}: {reason}") from error
     return str(address[0])
 
 
@@ -199,9 +231,12 @@ def _announce(address: str, port: int, examples: bool) -> None:
         except OSError:
             time.sleep(0.05)
     _notify("READY=1")
-    click.echo(f"automx answers at {base}/")
-    if examples:
-        click.echo(_EXAMPLES.format(base=base), nl=False)
+    try:
+        say(f"automx answers at {base}/")
+        if examples:
+            say_lines(_EXAMPLES.format(base=base).removesuffix("\n"))
+    except OSError as error:  # a full disk, or a pipe that is closed, ends no server
+        complain(f"the output cannot be written: {error.strerror}")
 
 
 _EXAMPLES = """

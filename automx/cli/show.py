@@ -6,6 +6,7 @@ from importlib import import_module
 import click
 
 from automx.address import EmailAddress
+from automx.cli.addresses import MAIL_ADDRESS
 from automx.cli.context import Context, pass_context
 from automx.cli.terminal import pass_on, say_lines, table
 from automx.clientconfig import ClientConfig, MailServer
@@ -13,7 +14,7 @@ from automx.lookup import find
 
 
 @click.command
-@click.argument("address")
+@click.argument("address", type=MAIL_ADDRESS)
 @click.option(
     "--format",
     "format_",
@@ -23,15 +24,14 @@ from automx.lookup import find
     help="The document that a client of this kind gets, or a summary for people.",
 )
 @pass_context
-def show(context: Context, address: str, format_: str) -> None:
+def show(context: Context, address: EmailAddress, format_: str) -> None:
     """Print exactly what the client of ADDRESS would get."""
-    person = EmailAddress.parse(address)
-    config = personal_config(context, person)
+    config = personal_config(context, address)
     if format_ == "text":
-        say_lines(_text(config, person))
+        say_lines(_text(config, address))
         return
     render = import_module(f"automx.formats.{format_}").render  # each has a library of its own
-    pass_on(render(config, person))
+    pass_on(render(config, address))
 
 
 def personal_config(context: Context, address: EmailAddress) -> ClientConfig:

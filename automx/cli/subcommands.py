@@ -39,4 +39,6 @@ class Subcommands(click.Group):
             for ours in (word, *_WORDS.get(word, ())):
                 if ours in self.commands:
                     ctx.fail(f"No such command '{args[0]}'. Did you mean '{ours}'?")
+            if "show" in self.commands and set(word) & set(".@"):  # the name of a row
+                ctx.fail(f"No such command '{args[0]}'. Did you mean 'show {args[0]}'?")
         return super().resolve_command(ctx, args)

@@ -5,6 +5,7 @@ the database: a character that is not printable (control characters of ISO 6429,
 the controls of bidirectional text) could move the cursor or disguise what a line says.
 """
 
+import errno
 import json
 import logging
 import sys
@@ -22,16 +23,43 @@ _FIRST_ROWS = 1_000  # of a long table, whose cells decide how wide its columns 
 
 _echo = click.echo  # noqa: TID251 - the one place
 
+PREFIX = "automx: "  # of each line about an error or a warning
+
 EXIT_STATUS = (
     "Exit status: 0 if all was done, 1 if something could not be done (standard error says why),"
     " 2 if the command was not understood."
 )
+INTERRUPTED = 130  # what a shell calls a program that Ctrl-C has ended
+
+# Why standard output cannot be written; a pipe that is closed (EPIPE) is click's.
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+_HELP_AS_ERROR: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())  # since click 8.2
 
 
 def complain(line: str) -> None:
     """Print a line about an error or a warning to standard error, if that can be written."""
     with suppress(OSError):  # a full disk, or a pipe that is closed
-        _echo(f"automx: {printable(line)}", err=True)
+        _echo(f"{PREFIX}{printable(line)}", err=True)
+
+
+def complain_of_usage(error: click.ClickException) -> None:
+    """Print an error of the command line to standard error, and where to read about it."""
+    if isinstance(error, _HELP_AS_ERROR):
+        error.show()  # the help of a group
+        return
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        with suppress(OSError):
+            path = error.ctx.command_path
+            _echo(f"{error.ctx.get_usage()}\nTry '{path} --help' for help.\n", err=True)
+    complain(error.format_message())
+
+
+def end_line() -> None:
+    """End the line of a terminal that shows ^C."""
+    with suppress(OSError):
+        if sys.stderr is not None and sys.stderr.isatty():
+            _echo("", err=True)
 
 
 def say(line: str) -> None:
@@ -87,7 +115,7 @@ class PrintableFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the message, which may quote a backend or a directory."""
-        return printable(record.message)
+        return f"{PREFIX}{printable(record.message)}"
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         """Return a traceback."""

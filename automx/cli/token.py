@@ -14,6 +14,7 @@ from automx.accounts.tokens import Obstacle, Token
 from automx.address import EmailAddress, unicode_domain
 from automx.backends import Backends
 from automx.cli import names
+from automx.cli.addresses import DOMAIN_TEXT, MAIL_ADDRESS_TEXT
 from automx.cli.context import Context, with_json
 from automx.cli.ends import parse_end
 from automx.cli.qr import Card, QrOutput, qr_options
@@ -75,10 +76,11 @@ def token() -> None:
 @click.argument("name")
 @click.option(
     "--domain",
+    type=DOMAIN_TEXT,
     shell_complete=names.of("domain"),
     help="The domain of its addresses; not needed if there is only one.",
 )
-@click.option("--address", help="Make this one mailbox only, once.")
+@click.option("--address", type=MAIL_ADDRESS_TEXT, help="Make this one mailbox only, once.")
 @field_options
 @click.option(
     "--spare-active", is_flag=True, help="Keep accounts past their expiry while people log in."

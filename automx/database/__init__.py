@@ -33,7 +33,11 @@ from automx.database.outages import (
     report_unreadable_answers,
     telling_outages,
 )
-from automx.database.sqlitefile import drop_stale_connections, read_any_text
+from automx.database.sqlitefile import (
+    drop_stale_connections,
+    name_denied_file,
+    read_any_text,
+)
 from automx.database.turns import CHANGE_SECONDS, PLACES, Turn, Turns
 from automx.database.uris import (
     IN_MEMORY,
@@ -42,6 +46,7 @@ from automx.database.uris import (
     file_of,
     file_to_make,
     is_in_memory,
+    is_missing,
     read_only_uri,
     require_file,
     url_of,
@@ -71,6 +76,8 @@ __all__ = [
     "is_in_memory",
     "is_kept_waiting",
     "is_lost",
+    "is_missing",
+    "name_denied_file",
     "open_session",
     "outage",
     "read_any_text",
@@ -267,6 +274,7 @@ def create_engine(db_uri: str) -> Engine:
     with driver_errors(db_uri):
         engine = sqlalchemy.create_engine(existing_file_uri(db_uri), **engine_options(db_uri))
     read_any_text(engine)
+    name_denied_file(engine)
     report_unreadable_answers(engine)
     poolers.without_limit(engine)
     return engine

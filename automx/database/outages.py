@@ -31,7 +31,7 @@ def outage(error: Exception) -> DatabaseError | None:
     if not isinstance(error, exc.DBAPIError) or not _is_outage(error):
         return None
     text = reason(error)
-    is_unmade = "no such table" in text or "unable to open" in text
+    is_unmade = "no such table" in text or text == "unable to open database file"
     if is_unmade or _codes(error) & _NO_SUCH_TABLE:
         text += '; was "automx db upgrade" run?'
     return DatabaseError(cause=f"database: {text}")

@@ -1,6 +1,10 @@
-"""Connections to the file of SQLite: its texts, and files that are replaced or become writable."""
+"""Connections to the file of SQLite: its texts, its rights, and files that are replaced."""
 
 import os
+import pwd
+import stat
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -8,6 +12,10 @@ from sqlalchemy import Engine, event, exc
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from automx.config.files import fingerprint
+
+# What SQLite says where rights are to blame, and the ends of the files that it makes beside it.
+_DENIALS = {"unable to open database file", "attempt to write a readonly database"}
+_BESIDE = ("-journal", "-wal", "-shm")
 
 
 def read_any_text(engine: Engine) -> None:
@@ -30,6 +38,64 @@ def _text_or_bytes(octets: bytes) -> str | bytes:
         return octets
 
 
+def name_denied_file(engine: Engine) -> None:
+    """Let an engine say which file or folder the user may not use, where SQLite only says no."""
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "handle_error", _name_denied_file)
+
+
+def _name_denied_file(context: Any) -> None:
+    error = context.original_exception
+    text = str(error)
+    url = context.engine.url if context.engine is not None else None
+    if url is not None and text in _DENIALS and (why := denied(_path(url.database))):
+        error.args = (f"{text}: {why}",)
+
+
+def denied(path: Path) -> str:
+    """Return why the user of this process may not use a file of SQLite, "" if the user may."""
+    if os.geteuid() == 0 or not path.is_absolute():
+        return ""
+    user = _name(os.geteuid())
+    for folder in reversed(path.parents):
+        if not os.access(folder, os.X_OK):
+            return _told(user, "enter the folder", folder)
+    if not path.exists():
+        return ""
+    if not os.access(path, os.R_OK):
+        return _told(user, "read", path)
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return ""
+    for file in (path, *(path.with_name(path.name + end) for end in _BESIDE)):
+        if file.exists() and not os.access(file, os.W_OK):
+            return _told(user, "write", file)
+    if not os.access(path.parent, os.W_OK):
+        return _told(user, "make SQLite's files in", path.parent)
+    return ""
+
+
+def _told(user: str, verb: str, path: Path) -> str:
+    """Return what a user may not do, and to whom the file or folder belongs."""
+    told = f"the user {user} may not {verb} {path}"
+    with suppress(OSError):
+        found = path.stat()
+        owner = _name(found.st_uid)
+        told += f", which belongs to {owner} (mode {stat.S_IMODE(found.st_mode):03o}):"
+        told += f" run this as {owner}, or change owner or mode"
+    return told
+
+
+def _name(uid: int) -> str:
+    with suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    return str(uid)
+
+
+def _path(database: str | None) -> Path:
+    """Return the file that the URL of an engine names."""
+    return Path(unquote((database or "").removeprefix("file:")))
+
+
 def drop_stale_connections(engine: Engine) -> None:
     """Let an engine notice that its SQLite file was deleted, replaced, damaged or made writable.
 
@@ -37,7 +103,7 @@ def drop_stale_connections(engine: Engine) -> None:
     its memory of one; so it is exchanged when the file has changed in any way. One that was made
     while the file could only be read would stay so.
     """
-    path = unquote((engine.url.database or "").removeprefix("file:"))
+    path = str(_path(engine.url.database))
     is_file = path.startswith("/") and engine.url.query.get("mode") != "memory"
     if engine.dialect.name != "sqlite" or not is_file:
         return

@@ -95,6 +95,17 @@ def file_to_make(db_uri: str) -> Path | None:
     return Path(unquote(urlsplit(url.database).path))
 
 
+def is_missing(path: Path) -> bool:
+    """Return whether there is no such file; one in a folder that may not be entered may be there.
+
+    Opening such a file says which folder it is.
+    """
+    try:
+        return not path.exists()
+    except PermissionError:
+        return False
+
+
 def require_file(db_uri: str) -> None:
     """Raise DatabaseError if a SQLite file is missing: opening it would create it.
 
@@ -102,7 +113,7 @@ def require_file(db_uri: str) -> None:
     """
     if is_in_memory(db_uri):
         raise DatabaseError(cause=IN_MEMORY)
-    if (path := file_of(db_uri)) and not path.exists():
+    if (path := file_of(db_uri)) and is_missing(path):
         raise DatabaseError(cause=f"there is no database {path}: run automx db upgrade")
 
 

@@ -53,20 +53,21 @@ def svg(text: str, *, title: str) -> str:
     )
 
 
-def terminal(text: str) -> str:
+def terminal(text: str, *, is_coloured: bool = True) -> str:
     """Return lines that show the QR code of a text on a terminal, two modules in each character.
 
     Each line sets its colours (ECMA-48; 16 and 231 are black and white in every palette of 256), so
-    that it looks the same on light and on dark terminals. Raises BadRequestError if the text is
-    too long.
+    that it looks the same on light and on dark terminals. Without colours, light modules are drawn:
+    the code is right on a dark terminal, and inverted on a light one. Raises BadRequestError if the
+    text is too long.
     """
     rows = [list(row) for row in _code(text, _SCREEN_LEVEL).matrix_iter(border=QUIET_ZONE)]
     rows.append([0] * len(rows[0]))  # the number of rows is odd
-    halves = {(0, 0): " ", (1, 0): "▀", (0, 1): "▄", (1, 1): "█"}
+    halves = " ▄▀█" if is_coloured else "█▀▄ "
     lines = []
     for upper, lower in zip(rows[::2], rows[1::2], strict=True):
-        line = "".join(halves[pair] for pair in zip(upper, lower, strict=True))
-        lines.append(f"\x1b[38;5;16;48;5;231m{line}\x1b[0m\n")
+        line = "".join(halves[2 * up + low] for up, low in zip(upper, lower, strict=True))
+        lines.append(f"\x1b[38;5;16;48;5;231m{line}\x1b[0m\n" if is_coloured else f"{line}\n")
     return "".join(lines)
 
 

@@ -15,6 +15,7 @@ from automx.database import (
     engine_options,
     existing_file_uri,
     is_in_memory,
+    name_denied_file,
     read_any_text,
     reading_options,
     report_unreadable_answers,
@@ -54,6 +55,7 @@ def register(app: Flask, settings: Settings) -> Reading:
         for engine in db.engines.values():
             drop_stale_connections(engine)
             read_any_text(engine)
+            name_denied_file(engine)
             report_unreadable_answers(engine)
         if is_in_memory(db_uri):
             with db.engine.begin() as connection:
