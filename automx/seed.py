@@ -7,7 +7,8 @@ A document is checked as a whole before the first row is written (see
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from sqlalchemy import func, select
 
 from automx import seeddocument
 from automx.changes import Changes
-from automx.database import Session
+from automx.database import KEYS_AT_ONCE, Session, chunks
 from automx.models import metadata
 from automx.moments import this_second
 
@@ -43,6 +44,9 @@ class Counts(NamedTuple):
     def __str__(self) -> str:
         numbers = zip(self, _COUNTED.values(), strict=True)
         return ", ".join(f"{number} {word}{'s' * (number != 1)}" for number, word in numbers)
+
+
+NOTHING = Counts(0, 0, 0, 0, 0)
 
 
 def digest_of(document: object) -> str:
@@ -73,6 +77,17 @@ def purge(session: Session, *, actor: str = "seed", now: datetime | None = None)
     changes.finish()
 
 
+def _known_names(session: Session, seed: seeddocument.SeedRows) -> Iterator[str]:
+    """Yield a warning for each new provider whose name an older one of the database has."""
+    name = _TABLES["provider"].c.name
+    given = Counter(row["name"] for row in seed.rows["provider"])
+    for some in chunks(given, KEYS_AT_ONCE):
+        query = select(name, func.count()).where(name.in_(some)).group_by(name).order_by(name)
+        for found, number in session.execute(query):
+            if number > given[found]:
+                yield f"the database has another provider {found}: commands find both by id only"
+
+
 def populate(
     session: Session,
     document: object,
@@ -86,7 +101,8 @@ def populate(
 
     ``actor``, ``now`` and ``digest`` (the SHA-256 of the document, by default that of its JSON) are
     for the audit (see :mod:`automx.audit`); disabled domains are off
-    since ``now``. ``warn`` is called with one line about each key that has no effect.
+    since ``now``. ``warn`` is called with one line about each key that has no effect, and about
+    rows that serve no client or have the name of another provider.
 
     Nothing is written unless the whole document is right. The caller commits. Raises SeedError
     with the path of the key, what was expected and what was found; raises ConflictError if the
@@ -98,5 +114,7 @@ def populate(
     digest = digest or digest_of(document)
     changes = Changes(session, actor, now=now or this_second(), origin=seed.origin, digest=digest)
     changes.insert(seed)
+    for line in _known_names(session, seed):  # read after the wait for other writers
+        warn(line)
     changes.finish()
     return Counts(*(len(seed.rows[table]) for table in _COUNTED))

@@ -6,7 +6,7 @@ hold, keys are added to it; ``docs/seed.md`` explains each.
 
 import json
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -50,6 +50,9 @@ ORIGIN = replace(
     schema=kinds.string_schema(64, pattern="^(?!([Kk][Ee][Yy]|[Ss][Oo][Uu][Rr][Cc][Ee]):)"),
 )
 
+_NAMED = 5  # domains in a warning
+_INCOMING, _OUTGOING = {"imap", "pop"}, {"smtp"}
+
 Row = dict[str, Any]  # column -> value
 
 # The tables of a document; each stands after those that it refers to.
@@ -71,7 +74,8 @@ class Object(NamedTuple):
 class SeedRows:
     """The rows of a checked document, by table; rows may have None as id.
 
-    ``warnings`` are about keys that have no effect. ``origin`` is what the document says.
+    ``warnings`` are about keys that have no effect, and about rows that serve no client.
+    ``origin`` is what the document says.
     ``objects`` has the objects of the document, by kind of row, if they are asked for.
 
     Rows that belong to another one have its index in place of its id: details and pages of a
@@ -235,6 +239,7 @@ def read(document: object, *, with_objects: bool = False) -> SeedRows:
         path = f"servers[{index}]"
         _add(seed, *_server(seed, value, path), path)
     _read_domains(seed, top["domains"], version)
+    seed.warnings += [*_repeated_names(seed), *_domains_without_servers(seed)]
     return seed
 
 
@@ -282,6 +287,44 @@ def _read_domains(seed: SeedRows, values: list[Any], version: object) -> None:
                 f"the document does not have exactly one"
             )
         _add(seed, "domain", item, path)
+
+
+def _repeated_names(seed: SeedRows) -> Iterator[str]:
+    names = Counter(row["name"] for row in seed.rows["provider"])
+    for name, number in names.items():
+        if number > 1:
+            yield f"{number} providers have the name {name}: commands find them by their ids only"
+
+
+def _domains_without_servers(seed: SeedRows) -> Iterator[str]:
+    """Yield warnings of domains without mail servers, or without those for one direction."""
+    types = {row["id"]: row["type"] for row in seed.rows["server"]}
+    of_all = {row["type"] for row in seed.rows["server"]}
+    off = {row["domain_id"] for row in seed.rows["disabled_domain"]}
+    found: dict[str, list[str]] = {}
+    for index, ids in enumerate(seed.links["server"]):
+        if index in off or any(row_id not in types for row_id in ids or ()):
+            continue  # servers of the database
+        lacks = _lacks(of_all if ids is None else {types[row_id] for row_id in ids})
+        if lacks:
+            found.setdefault(lacks, []).append(seed.rows["domain"][index]["name"])
+    for lacks, names in found.items():
+        some = ", ".join(names[:_NAMED]) + ", …" * (len(names) > _NAMED)
+        verb = "have" if len(names) > 1 else "has"
+        number = f"{len(names)} domains: " * (len(names) > _NAMED)
+        yield f"{number}{some} {verb} {lacks}: most clients need incoming and outgoing ones"
+
+
+def _lacks(types: set[str]) -> str:
+    has_incoming, has_outgoing = bool(types & _INCOMING), bool(types & _OUTGOING)
+    match has_incoming, has_outgoing:
+        case True, True:
+            return ""
+        case True, False:
+            return "incoming mail servers only"
+        case False, True:
+            return "outgoing mail servers only"
+    return "no mail server"
 
 
 def _domain(value: object, path: str) -> members.Item:

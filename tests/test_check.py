@@ -485,6 +485,7 @@ def test_json(world: World) -> None:
                     "subject": "https://autoconfig.expired.test",
                     "text": "the certificate has ended",
                     "advice": "renew it, and let the server load the new one",
+                    "domains": ["expired.test"],
                 }
             ],
         },
@@ -791,8 +792,9 @@ def test_a_database_that_does_not_answer_is_a_finding(tmp_path: Path) -> None:
             "domain": "",
             "level": "error",
             "subject": "database",
-            "text": 'database: unable to open database file; was "automx db upgrade" run?',
+            "text": 'unable to open database file; was "automx db upgrade" run?',
             "advice": "nothing else was looked at",
+            "domains": [],
         }
     ]
 

@@ -43,7 +43,9 @@ def _checked(read: Callable[[str], Any]) -> Callable[[str], str]:
 
 
 def _host_name(text: str) -> str:
-    """Return a host name as A-label."""
+    """Return a host name as A-label, "" if none is given."""
+    if not text:
+        return text
     example = "give a host name such as automx.example.org"
     if "://" in text:
         raise AddressError(f"this is a URL: {example}")

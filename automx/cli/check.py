@@ -25,7 +25,7 @@ from automx.check.database import check_database
 from automx.check.finding import Finding, Level
 from automx.check.network import Network
 from automx.check.repair import repair
-from automx.check.report import Report
+from automx.check.report import Entry, Report
 from automx.check.rows import check_rows
 from automx.check.settings import check_settings
 from automx.check.sources import source_checks
@@ -39,6 +39,7 @@ from automx.database import Session
 from automx.errors import AutomxError
 
 _COLORS = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
+_NAMED = 3  # domains in the line of a finding that several have
 
 
 @click.command
@@ -105,8 +106,10 @@ def check(
         examine(report, context, None if all_domains else domains, service, network)
     except AutomxError as error:  # earlier findings are printed all the same
         subject = "database" if error.status == 503 else "settings"
+        text = error.reason.removeprefix(f"{subject}: ")
         advice = "nothing else was looked at"
-        report.found[""].append(Finding("", Level.ERROR, subject, error.reason, advice))
+        report.found[""].append(Finding("", Level.ERROR, subject, text, advice))
+        report.is_aborted = True
     except KeyboardInterrupt:
         report.is_interrupted = True
     except Exception as error:  # status 1, Python's own, would be taken for warnings
@@ -186,29 +189,30 @@ def _repair(context: Context, *, yes: bool) -> None:
 def print_report(report: Report, *, quiet: bool, all_domains: bool = False) -> None:
     """Print a line for each finding, and for whatever is in order, and their numbers."""
     width = max((min(len(domain), 40) for domain in report.domains), default=1)
-    for domain, found in report.by_domain().items():
-        what = "everything is" if domain else "settings and database are"
-        for finding in found or [Finding(domain, Level.OK, "", f"{what} in order")]:
-            if finding.level or not quiet:
-                _line(finding, width)
+    found = report.entries(is_whole=True)
+    for entry in found:
+        if entry.finding.level or not quiet:
+            _line(entry, width)
     if report.is_interrupted:
         done = f"{len(report.found) - 1} of {len(report.domains)} domains"
         _echo(f"Interrupted: {done} were looked at.")
     elif report.status or not quiet:
-        levels = [int(finding.level) for finding in report.findings]
+        levels = [int(entry.finding.level) for entry in found]
         counts = [(len(report.domains), "domain"), (levels.count(2), "error")]
         counts.append((levels.count(1), "warning"))
         _echo(", ".join(f"{number} {word}{'s' * (number != 1)}" for number, word in counts))
-    if not report.domains and not quiet and not report.is_interrupted:
+    if not (report.domains or quiet or report.is_interrupted or report.is_aborted):
         hint = "The database names no domain." if all_domains else "Name domains, or give --all."
         _echo(f"No domain was looked at. {hint}")
 
 
-def _line(finding: Finding, width: int) -> None:
+def _line(entry: Entry, width: int) -> None:
     """Print one line; for a terminal, it is broken, and what to do has a line of its own."""
+    finding = entry.finding
     word = click.style(f"{finding.level.name.lower():<7}", fg=_COLORS[finding.level])
     begin = f"  {printable(finding.domain) or '-':<{width}}  "
-    text = printable(f"{finding.subject}: {finding.text}" if finding.subject else finding.text)
+    text = f"{finding.subject}: {finding.text}" if finding.subject else finding.text
+    text = printable(text + _of_several(entry.domains))
     advice = printable(f"-> {finding.advice}" if finding.advice else "")
     if not sys.stdout.isatty():
         _echo(f"{word}{begin}{text} {advice}".rstrip())
@@ -225,6 +229,14 @@ def _line(finding: Finding, width: int) -> None:
     _echo(word + fill(text, initial_indent="." * 7 + begin)[7:])
     if advice:
         _echo(fill(advice, initial_indent=indent))
+
+
+def _of_several(domains: Sequence[str]) -> str:
+    """Return how many domains a line is about, and the first of them, if there are several."""
+    if len(domains) < 2:
+        return ""
+    more = f" and {len(domains) - _NAMED} more" if len(domains) > _NAMED else ""
+    return f" ({len(domains)} domains: {', '.join(domains[:_NAMED])}{more})"
 
 
 def _echo(text: str) -> None:

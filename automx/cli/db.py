@@ -1,11 +1,16 @@
 """``automx db``: the schema of the database."""
 
+from collections.abc import Sequence
+
 import click
 
 from automx import migrations
-from automx.cli.context import Context, pass_context
-from automx.cli.terminal import pass_on, say
+from automx.cli.context import Context, with_json
+from automx.cli.terminal import pass_on
 from automx.database import is_in_memory
+
+_IN_MEMORY = """There is nothing to upgrade: the database is in memory.
+The web server makes its tables at each start, and loses all data at its end."""
 
 
 @click.group()
@@ -15,7 +20,7 @@ def db() -> None:
 
 @db.command()
 @click.argument("revision", default="head")
-@pass_context
+@with_json
 def upgrade(context: Context, revision: str) -> None:
     """Bring the database to REVISION (default: the newest).
 
@@ -23,36 +28,40 @@ def upgrade(context: Context, revision: str) -> None:
     """
     db_uri = context.settings.db_uri
     if is_in_memory(db_uri):
-        say("There is nothing to upgrade: the database is in memory.")
-        say("The web server makes its tables at each start, and loses all data at its end.")
+        context.write(_document(None, []), lambda: _IN_MEMORY)
         return
-    for step in migrations.upgrade(db_uri, revision):
-        say(f"Upgraded to {step.revision}: {step.title}")
-    say(f"The database is up to date ({migrations.current(db_uri)}).")
+    steps = migrations.upgrade(db_uri, revision)
+    found = migrations.current(db_uri)
+    lines = [f"Upgraded to {step.revision}: {step.title}" for step in steps]
+    lines.append(f"The database is up to date ({found}).")
+    context.write(_document(found, steps), lambda: "\n".join(lines))
 
 
 @db.command()
 @click.argument("revision")
-@pass_context
+@with_json
 def downgrade(context: Context, revision: str) -> None:
     """Take the database back to REVISION, or to "base".
 
     Tables that hold rows are left in place.
     """
     db_uri = context.settings.db_uri
-    for step in migrations.downgrade(db_uri, revision):
-        say(f"Undone {step.revision}: {step.title}")
-    say(f"The database is at {migrations.current(db_uri) or 'base'}.")
+    steps = migrations.downgrade(db_uri, revision)
+    found = migrations.current(db_uri)
+    lines = [f"Undone {step.revision}: {step.title}" for step in steps]
+    lines.append(f"The database is at {found or 'base'}.")
+    context.write(_document(found, steps), lambda: "\n".join(lines))
 
 
 @db.command()
-@pass_context
+@with_json
 def current(context: Context) -> None:
     """Print the revision of the database."""
     revision = migrations.current(context.settings.db_uri)
-    is_newest = revision == migrations.head()
-    state = "up to date" if is_newest else "run automx db upgrade"
-    say(f"{revision or 'none'} ({state})")
+    newest = migrations.head()
+    state = "up to date" if revision == newest else "run automx db upgrade"
+    document = {"revision": revision, "newest": newest, "is_newest": revision == newest}
+    context.write(document, lambda: f"{revision or 'none'} ({state})")
 
 
 @db.command()
@@ -65,3 +74,8 @@ def current(context: Context) -> None:
 def schema(dialect: str) -> None:
     """Print the SQL that creates the schema in an empty database."""
     pass_on(migrations.schema_sql(dialect))
+
+
+def _document(revision: str | None, steps: Sequence[migrations.Applied]) -> dict[str, object]:
+    """Return the revision of the database, and what was run, for programs."""
+    return {"revision": revision, "steps": [step._asdict() for step in steps]}

@@ -6,7 +6,7 @@ from automx import dns as records
 from automx.address import parse_domain
 from automx.cli import names
 from automx.cli.addresses import DOMAIN, HOST_NAME, NAME_SERVER
-from automx.cli.context import Context, pass_context
+from automx.cli.context import Context, with_json
 from automx.cli.terminal import pass_on, say_json
 from automx.errors import SettingsError
 from automx.lookup import find
@@ -31,7 +31,7 @@ name_server_option = click.option(
 
 def public_host(context: Context, option: str | None) -> str:
     """Return the public host name of automx as A-label, "" if it is not known."""
-    if option is not None:
+    if option:
         return option
     name = context.settings.public_host
     return parse_domain(name) if name else ""
@@ -50,14 +50,14 @@ def needed_public_host(context: Context, option: str | None) -> str:
 @click.argument("domain", type=DOMAIN, shell_complete=names.of("domain"))
 @click.option("--format", "format_", type=click.Choice(["zone", "json"]), default="zone")
 @host_option
-@pass_context
+@with_json
 def dns(context: Context, domain: str, format_: str, host: str | None) -> None:
     """Print the DNS records for the zone of DOMAIN."""
     name = needed_public_host(context, host)
     with context.session() as session:
         config = find(session, domain).config
     found = records.records(config, name)
-    if format_ == "json":
+    if context.as_json or format_ == "json":
         say_json([record.document() for record in found])
     else:
         pass_on(records.zone(config, found))

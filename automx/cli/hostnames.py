@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
@@ -11,14 +11,14 @@ from automx.check.hosts import Hosts
 from automx.check.network import Network
 from automx.cli import names as completion
 from automx.cli.addresses import DOMAIN
-from automx.cli.context import Context, pass_context
+from automx.cli.context import Context, with_json
 from automx.cli.dns import (
     host_option,
     name_server_option,
     needed_public_host,
     public_host,
 )
-from automx.cli.terminal import complain, say, say_lines
+from automx.cli.terminal import complain, say, say_json_list, say_lines
 from automx.database import Session, chunks
 from automx.dns import SERVICE_HOSTS, host_names
 from automx.lookup import enabled_domains, own_row
@@ -61,7 +61,7 @@ class _Entry(NamedTuple):
 )
 @name_server_option
 @host_option
-@pass_context
+@with_json
 def names(
     context: Context,
     /,
@@ -91,7 +91,9 @@ def names(
         entries = _all(session, service) if all_domains else _given(session, domains)
         if hosts is not None:
             entries = _leading(session, entries, hosts)
-        if format_ == "plain":
+        if context.as_json:
+            say_json_list(_certificates(entries, has_names=all_domains))
+        elif format_ == "plain":
             for some in chunks(entries, 1_000 if hosts is None else 1):
                 say_lines("\n".join(name for entry in some for name in entry.names))
         else:
@@ -144,7 +146,13 @@ def _print_for_certbot(entries: Iterable[_Entry], *, has_names: bool) -> None:
 
     Without a name, certbot takes the first host.
     """
+    for found in _certificates(entries, has_names=has_names):
+        arguments = [f"--cert-name {found['certificate']}"] if has_names else []
+        say(" ".join([*arguments, *(f"-d {name}" for name in found["names"])]))
+
+
+def _certificates(entries: Iterable[_Entry], *, has_names: bool) -> Iterator[dict[str, Any]]:
+    """Yield each certificate: its name, None without ``has_names``, and its host names."""
     for number, some in groupby(entries, lambda entry: entry.number):
         found = dict.fromkeys(name for entry in some for name in entry.names)
-        arguments = [f"--cert-name automx-{number}"] if has_names else []
-        say(" ".join([*arguments, *(f"-d {name}" for name in found)]))
+        yield {"certificate": f"automx-{number}" if has_names else None, "names": [*found]}

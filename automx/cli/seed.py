@@ -5,10 +5,10 @@ import click
 from automx import export as exporting
 from automx import schema
 from automx import seed as seeding
-from automx.cli.context import Context, pass_context
+from automx.cli.context import Context, pass_context, with_json
 from automx.cli.documents import Given, read_document
 from automx.cli.output import open_output
-from automx.cli.terminal import complain, printable_json, say
+from automx.cli.terminal import complain, printable_json
 from automx.database import begin_snapshot
 from automx.seeddocument import SAMPLE
 
@@ -17,7 +17,7 @@ from automx.seeddocument import SAMPLE
 @click.argument("file", required=False)
 @click.option("--sample", is_flag=True, help="Add the sample: example.com, .net and .org.")
 @click.option("--if-empty", is_flag=True, help="Do nothing if the database has a provider.")
-@pass_context
+@with_json
 def seed(context: Context, file: str | None, sample: bool, if_empty: bool) -> None:
     """Add the rows of a seed document.
 
@@ -28,7 +28,9 @@ def seed(context: Context, file: str | None, sample: bool, if_empty: bool) -> No
     given = Given(SAMPLE, seeding.digest_of(SAMPLE)) if file is None else read_document(file)
     with context.session() as session:
         if if_empty and not seeding.is_empty(session):
-            say("The database has a provider already; nothing was added.")
+            nothing = {"added": seeding.NOTHING._asdict()}
+            text = "The database has a provider already; nothing was added."
+            context.write(nothing, lambda: text)
             return
         counts = seeding.populate(
             session,
@@ -38,7 +40,7 @@ def seed(context: Context, file: str | None, sample: bool, if_empty: bool) -> No
             digest=given.digest,
             warn=complain,
         )
-    say(f"Added {counts}.")
+    context.write({"added": counts._asdict()}, lambda: f"Added {counts}.")
 
 
 @click.command
@@ -68,7 +70,7 @@ def export(context: Context, file: str | None, with_secrets: bool, is_schema: bo
 
 @click.command
 @click.option("--yes", is_flag=True, help="Really do it.")
-@pass_context
+@with_json
 def purge(context: Context, yes: bool) -> None:
     """Delete all providers, domains and servers."""
     with context.session() as session:
@@ -78,4 +80,4 @@ def purge(context: Context, yes: bool) -> None:
     if not yes:
         complain(f"this would delete {counts}; say --yes to do it")
         raise click.exceptions.Exit(2)
-    say(f"Deleted {counts}.")
+    context.write({"deleted": counts._asdict()}, lambda: f"Deleted {counts}.")

@@ -1,14 +1,15 @@
 """``automx show``: the settings that a person's client gets."""
 
 from contextlib import closing
+from dataclasses import asdict
 from importlib import import_module
 
 import click
 
 from automx.address import EmailAddress
 from automx.cli.addresses import MAIL_ADDRESS
-from automx.cli.context import Context, pass_context
-from automx.cli.terminal import pass_on, say_lines, table
+from automx.cli.context import Context, with_json
+from automx.cli.terminal import pass_on, table
 from automx.clientconfig import ClientConfig, MailServer
 from automx.lookup import find
 
@@ -23,12 +24,14 @@ from automx.lookup import find
     show_default=True,
     help="The document that a client of this kind gets, or a summary for people.",
 )
-@pass_context
+@with_json
 def show(context: Context, address: EmailAddress, format_: str) -> None:
     """Print exactly what the client of ADDRESS would get."""
     config = personal_config(context, address)
+    if context.as_json and format_ != "text":
+        raise click.UsageError("--json goes with --format text only.")
     if format_ == "text":
-        say_lines(_text(config, address))
+        context.write(_document(config, address), lambda: _text(config, address))
         return
     render = import_module(f"automx.formats.{format_}").render  # each has a library of its own
     pass_on(render(config, address))
@@ -53,6 +56,20 @@ def personal_config(context: Context, address: EmailAddress) -> ClientConfig:
         return found.config
     login_name = found.config.special_login(known.login_name, address)
     return found.config.for_person(login_name, known.display_name)
+
+
+def _document(config: ClientConfig, address: EmailAddress) -> dict[str, object]:
+    """Return the settings for programs, the servers best first."""
+    config = config.for_address(address)
+    shown = config.general()
+    return {
+        "address": str(address),
+        "provider": config.provider_name,
+        "display_name": config.display_name or None,
+        "servers": [asdict(server) for server in (*shown.incoming, *shown.outgoing, *shown.sieve)],
+        "services": [asdict(service) for service in config.services],
+        "left_out": [asdict(server) | {"reason": reason} for server, reason in config.left_out()],
+    }
 
 
 def _text(config: ClientConfig, address: EmailAddress) -> str:
