@@ -117,20 +117,20 @@ def test_json_of_a_new_account_has_its_password_and_the_others_do_not(
     ("address", "reason"),
     [
         ("bob@example.com", "The token oneday makes addresses with tmp.… only."),
-        ("tmp.@example.com", "has a dot at its beginning or end, or two in a row."),
-        ("tmp..x@example.com", "has a dot at its beginning or end, or two in a row."),
-        ("tmp.../x@example.com", "has a dot at its beginning or end, or two in a row."),
+        ("tmp.@example.com", "has a dot at its beginning or end, or two in a row"),
+        ("tmp..x@example.com", "has a dot at its beginning or end, or two in a row"),
+        ("tmp.../x@example.com", "has a dot at its beginning or end, or two in a row"),
         ("tmp.%2fetc@example.com", "may have letters, digits and . _ + - only."),
         ("tmp.ü@example.com", "may have letters, digits and . _ + - only."),
-        ("tmp.\u00b9@example.com", "has a character that is not allowed there."),
-        ("tmp." + "x" * 61 + "@example.com", "The part before the @ is too long."),
+        ("tmp.\u00b9@example.com", "has a character that is not allowed there"),
+        ("tmp." + "x" * 61 + "@example.com", "the part before the @ is too long"),
     ],
 )
 def test_an_address_that_the_token_does_not_make_is_refused(
     env: dict[str, str], server: MailProgram, address: str, reason: str
 ) -> None:
     result = attempt("account", "add", "--token=oneday", address, env=env)
-    assert result.returncode == 1
+    assert result.returncode == (1 if reason.endswith(".") else 2)
     assert result.stderr.endswith(f"{reason}\n")
     assert server.requests() == []
 

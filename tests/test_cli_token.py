@@ -264,7 +264,7 @@ def test_the_qr_code_of_a_token_is_printed_written_and_put_on_a_card(
     options = ["--valid-until=2999-12-31", "--token-stdin"]
     automx("token", "add", "oneday", *options, env=env, stdin="s3cret")
     printed = automx("token", "qr", "oneday", env=env)
-    assert printed.startswith(f"{text}\n\n\x1b[")
+    assert printed.startswith(f"{text}\n\n█")
     assert len(printed.splitlines()) > 20
     png, svg = tmp_path / "oneday.png", tmp_path / "oneday.svg"
     assert automx("token", "qr", "oneday", "--output", png, env=env) == f"Wrote {png}.\n"
@@ -327,7 +327,7 @@ def test_names_that_a_url_or_a_path_would_change_are_refused(
 )
 def test_a_mailbox_that_no_server_has_is_refused(env: dict[str, str], address: str) -> None:
     result = attempt("token", "add", "x", "--address", f"{address}@example.com", env=env)
-    assert result.returncode == 1
+    assert result.returncode in {1, 2}
     assert automx("token", "list", env=env).startswith("There are no tokens yet")
 
 

@@ -95,6 +95,13 @@ def test_lines_on_a_terminal_are_decoded_to_their_text(
     assert {len(line) for line in plain.splitlines()} == {qr.terminal_width(text)}
 
 
+@texts
+def test_lines_without_colours_are_right_on_a_dark_terminal(tmp_path: Path, text: str) -> None:
+    lines = qr.terminal(text, is_coloured=False)
+    assert "\x1b" not in lines
+    assert decoded(shown(lines, foreground=230, background=20, folder=tmp_path)) == [text]
+
+
 def test_a_login_with_all_settings_fits_into_a_terminal_of_80_columns() -> None:
     assert qr.terminal_width(LOGIN) <= 80
 

@@ -146,5 +146,6 @@ def test_no_warning_of_a_command_prints_marks_of_a_program(
     command = [str(AUTOMX), "account", "add", "dc-alice@example.com", "--token", "weekly"]
     made = subprocess.run(command, env=env, capture_output=True, check=True, timeout=60)
     assert made.stderr.decode().splitlines() == [
-        f"automx: account_command, {action}: a complaint ���forged" for action in ("check", "create")
+        f"automx: account_command, {action}: a complaint ���forged"
+        for action in ("check", "create")
     ]

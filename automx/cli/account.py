@@ -34,6 +34,7 @@ from automx.cli.terminal import (
 from automx.cli.token import obstacle_text
 from automx.database import Session
 from automx.errors import (
+    AddressError,
     AutomxError,
     BadRecordError,
     ForbiddenError,
@@ -253,7 +254,6 @@ def password(context: Context, address: str, password_stdin: bool, output: QrOut
 @account.command("del", epilog=EXIT_STATUS)
 @click.argument(
     "addresses",
-    type=MAIL_ADDRESS_TEXT,
     nargs=-1,
     required=True,
     metavar="ADDRESS...",
@@ -275,9 +275,10 @@ def delete(context: Context, addresses: tuple[str, ...], yes: bool) -> None:
             try:
                 accounts.get(session, address)
                 known.append(address)
-            except UnknownAccountError as error:
+            except (AddressError, UnknownAccountError) as error:
                 results[address] = {"address": address, "deleted": False, "error": error.reason}
-                complain(error.reason)
+                is_unknown = isinstance(error, UnknownAccountError)  # the text names the address
+                complain(error.reason if is_unknown else f"{address}: {error.reason}")
         session.commit()  # nothing stays open while the person reads
         if known:
             _confirm(known, yes)

@@ -58,20 +58,24 @@ def denied(path: Path) -> str:
         return ""
     user = _name(os.geteuid())
     for folder in reversed(path.parents):
-        if not os.access(folder, os.X_OK):
+        if not _may(folder, os.X_OK):
             return _told(user, "enter the folder", folder)
     if not path.exists():
         return ""
-    if not os.access(path, os.R_OK):
+    if not _may(path, os.R_OK):
         return _told(user, "read", path)
     if os.statvfs(path).f_flag & os.ST_RDONLY:
         return ""
     for file in (path, *(path.with_name(path.name + end) for end in _BESIDE)):
-        if file.exists() and not os.access(file, os.W_OK):
+        if file.exists() and not _may(file, os.W_OK):
             return _told(user, "write", file)
-    if not os.access(path.parent, os.W_OK):
+    if not _may(path.parent, os.W_OK):
         return _told(user, "make SQLite's files in", path.parent)
     return ""
+
+
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=True)
 
 
 def _told(user: str, verb: str, path: Path) -> str:
