@@ -74,7 +74,8 @@ SECTIONS = {
         "Secrets are in it.",
         (
             "token add weekly --domain example.com\ntoken show weekly\n"
-            "token mod weekly --maxuse 3\ntoken revoke weekly\ntoken mod weekly --unrevoke\ntoken list\n"
+            "token mod weekly --maxuse 3\ntoken revoke weekly\ntoken mod weekly --unrevoke\n"
+            "token list\n"
             "token qr weekly --output {qr}\ntoken del weekly"
         ),
     ),

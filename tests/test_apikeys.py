@@ -316,7 +316,10 @@ def test_a_key_for_domains_and_networks_is_made_in_json(env: dict[str, str]) -> 
     [
         (["--provider", "Nobody"], "There is no provider Nobody."),
         (["--until", "2020-01-01"], "'2020-01-01' is past"),
-        (["--from", "example.com"], "expected a network such as "192.0.2.0/24", found "example.com"."),
+        (
+            ["--from", "example.com"],
+            'expected a network such as "192.0.2.0/24", found "example.com".',
+        ),
         (["--domain", "*.example.com"], "'*.example.com': the domain name is not valid"),
     ],
 )

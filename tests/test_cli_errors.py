@@ -109,7 +109,7 @@ def typed() -> Iterator[tuple[str, str, str]]:
                     yield path, param.opts[0] if isinstance(param, click.Option) else "", kind
 
 
-@pytest.mark.parametrize(("command", "option", "kind"), typed())
+@pytest.mark.parametrize(("command", "option", "kind"), [*typed()])
 def test_a_wrong_address_host_or_url_is_told_with_its_option_and_the_reason(
     command: str, option: str, kind: str
 ) -> None:
@@ -286,7 +286,7 @@ def test_serve_tells_at_its_start_why_look_ups_cannot_work_and_ctrl_c_is_130(
     if state == "no tables":
         database.touch()
     env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": f"sqlite:///{database}"}
-    command = [AUTOMX, "serve", "--port", str(port), "--workers", "1"]
+    command: list[str | Path] = [AUTOMX, "serve", "--port", str(port), "--workers", "1"]
     log = tmp_path / "log"
     ready = f"automx answers at http://127.0.0.1:{port}/"
     with running(command, log, ready=lambda: ready in log.read_text(), env=env) as started:
