@@ -679,7 +679,7 @@ def test_a_read_only_sqlite_file_is_read_and_cannot_be_written(
                 body=seed,
             )
             assert_told(exchange(server, request), 503, UNAVAILABLE)
-        assert server.output.count("(database: attempt to write a readonly database)") == 2
+        assert server.output.count("(database: attempt to write a readonly database") == 2
         assert get(server).text == golden("example-alice.autoconfig.xml")
 
 
