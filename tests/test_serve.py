@@ -112,7 +112,9 @@ def test_a_taken_port_is_told_in_one_line(server: Server, environment: dict[str,
         check=False,
     )
     assert result.returncode == 1
-    expected = f"automx: cannot listen on 127.0.0.1, port {server.port}: Address already in use\n"
+    expected = (
+        f"automx: cannot listen on --host 127.0.0.1 --port {server.port}: Address already in use\n"
+    )
     assert result.stderr == expected
 
 
@@ -232,7 +234,7 @@ def test_a_host_that_is_not_ours_is_told_in_one_line(
 ) -> None:
     result = attempt("serve", "--host", host, "--port", str(free_port()), env=environment)
     assert result.returncode == 1
-    assert result.stderr.startswith(f"automx: cannot listen on {host}, port ")
+    assert result.stderr.startswith(f"automx: cannot listen on --host {host} --port ")
     assert result.stderr.count("\n") == 1
 
 
@@ -248,11 +250,20 @@ def test_a_worker_that_cannot_start_ends_the_server_with_one_line(
         "import granian.server\n"
         "made = granian.server.Server\n"
         "granian.server.Server = lambda _, **given: made('tests.test_serve:refuse', **given)\n"
-        "from automx.cli.serve import serve\n"
-        "serve()\n"
+        "from automx.cli import main\n"
+        "main()\n"
     )
     result = subprocess.run(
-        [AUTOMX.with_name("python"), "-c", program, "--port", str(free_port()), "--workers", "2"],
+        [
+            AUTOMX.with_name("python"),
+            "-c",
+            program,
+            "serve",
+            "--port",
+            str(free_port()),
+            "--workers",
+            "2",
+        ],
         env={**os.environ, **environment},
         cwd=REPOSITORY,
         capture_output=True,
