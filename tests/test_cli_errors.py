@@ -372,7 +372,7 @@ def test_a_fault_of_a_mail_server_is_one_line_with_the_number_of_its_domains(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     report = report_of(5_000)
-    check._print(report, quiet=False, all_domains=True)
+    check.print_report(report, quiet=False, all_domains=True)
     domains = "(5000 domains: d0.example, d1.example, d2.example and 4997 more)"
     advice = "-> see which step fails: automx ldap test someone@d0.example"
     assert capsys.readouterr().out.splitlines() == [

@@ -19,7 +19,7 @@ from automx.check.report import Report
 from automx.cli import check as doctor
 from automx.cli import names, quickstarttext
 from automx.cli.context import Context, with_json
-from automx.cli.dns import name_server_address, name_server_option
+from automx.cli.dns import name_server_option
 from automx.cli.terminal import complain, pass_on, say_json, say_lines, with_progress
 from automx.cli.webserver import listens_option, with_domain_option
 from automx.clientconfig import ClientConfig, ServerType
@@ -143,7 +143,7 @@ def quickstart(
     imap: Place | None,
     pop3: Place | None,
     smtp: Place | None,
-    name_server: str | None,
+    name_server: tuple[str, int],
     timeout: float,
     ca_file: str | None,
     yes: bool,
@@ -168,7 +168,7 @@ def quickstart(
         )
         if place
     }
-    address, port = name_server_address(name_server)
+    address, port = name_server
     network = Network(name_server=address, port=port, ca_file=ca_file, timeout=timeout)
     # What the log says of rows is among the findings of the doctor.
     logging.getLogger("automx").addHandler(logging.NullHandler())
@@ -331,7 +331,7 @@ class Quickstart:
             site,
             kind,
             settings,
-            report.findings,
+            [finding for found in report.found.values() for finding in found],
             is_served=surroundings.is_served(
                 self._network, site.listens, self._domain, _SECONDS_OF_WORKERS if is_new else 0
             ),
