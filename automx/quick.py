@@ -269,8 +269,8 @@ class Quick:
         )
 
     def _refuse(self, asked: Asked, error: UnknownDomainError) -> Answer | None:
-        """Answer that a domain is unknown, as a text; None for protocols of another form."""
-        if asked.path == autodiscover.XML_PATH:
+        """Answer that a domain is unknown, as a text; None where it may have another form."""
+        if asked.path in {autodiscover.XML_PATH, *_MOBILECONFIG}:
             return None
         return unknown_domain(error, asked.path, asked)
 

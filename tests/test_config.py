@@ -79,6 +79,10 @@ def test_the_defaults_are_those_of_the_documentation(environ: dict[str, str]) ->
         "web_endpoint": "",
         "public_host": "",
         "sync_in_server": False,
+        "page_apps": (),
+        "page_imprint": "",
+        "page_privacy": "",
+        "page_app_passwords": {},
         "account_backend": "none",
         "account_timeout": 20,
         "account_command": (),
@@ -189,6 +193,10 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         "publish_seconds = 60\n"
         "audit_days = 30\n"
         "sync_in_server = yes\n"
+        "page_apps = Thunderbird, outlook-new ios thunderbird\n"
+        "page_imprint = https://example.com/?page=imprint&lang=de#top\n"
+        "page_privacy = http://[2001:db8::1]:8080/privacy\n"
+        "page_app_passwords = 3:https://mail.example.com/a?b=c *:https://example.net/\n"
         "initdb_token = let-me-in\n"
         "tls_ask_token = 0123456789abcdef\n"
         "permit_cleartext_passwords = on\n"
@@ -247,6 +255,10 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
         publish_seconds=60,
         audit_days=30,
         sync_in_server=True,
+        page_apps=("thunderbird", "outlook-new", "ios"),
+        page_imprint="https://example.com/?page=imprint&lang=de#top",
+        page_privacy="http://[2001:db8::1]:8080/privacy",
+        page_app_passwords={"3": "https://mail.example.com/a?b=c", "*": "https://example.net/"},
         initdb_token="let-me-in",
         tls_ask_token="0123456789abcdef",
         permit_cleartext_passwords=True,
@@ -294,6 +306,8 @@ def test_all_keys_can_be_set_in_the_file(automx_conf: Path, environ: dict[str, s
     )
     shown = {key: KEYS[key].show(value) for key, value in settings.values().items()}
     assert "hidden" not in str(shown)
+    assert shown["page_apps"] == "thunderbird outlook-new ios"
+    assert shown["page_app_passwords"] == "3:https://mail.example.com/a?b=c *:https://example.net/"
     assert shown["zone_secret"] == "***"
     assert shown["ldap_bind_password_file"] == "3:*** 4:***"
     assert shown["ldap_client_certificate_file"] == f"3:{automx_conf} 4:{automx_conf}"
@@ -449,7 +463,8 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_one(
         "permit_cleartext_passwords, "
         "ldap_starttls, ldap_ca_file, ldap_verify, ldap_timeout, ldap_cache_seconds, "
         "ldap_cache_size, ldap_bind_password_file, ldap_client_certificate_file, "
-        "ldap_client_key_file, web_endpoint, public_host, sync_in_server, account_backend, "
+        "ldap_client_key_file, web_endpoint, public_host, sync_in_server, "
+        "page_apps, page_imprint, page_privacy, page_app_passwords, account_backend, "
         "account_timeout, account_command, mailcow_endpoint, mailcow_token, mailcow_ca_file, "
         "account_warn_before, account_warn_command, account_created_command, account_grace, "
         "account_rate_limit, "
@@ -610,6 +625,27 @@ def test_a_key_for_a_directory_needs_a_certificate(
             for value in ("https://ns1", "ns1:0", "ns1:65536", "[::1", "::1]:53", "ns 1", "bücher")
         ),
         ("zone_key", "a key", "the name of a key, such as automx"),
+        (
+            "page_apps",
+            "ios, pegasus",
+            "words of ios mac thunderbird outlook-new outlook outlook-mac",
+        ),
+        *(
+            (key, value, "a URL such as https://example.org/imprint")
+            for key in ("page_imprint", "page_privacy")
+            for value in (
+                "/imprint",
+                "javascript:alert(1)",
+                "https://",
+                "https://a b",
+                'http://a/"',
+            )
+        ),
+        *(
+            ("page_app_passwords", value, "pairs of id and URL, such as 1:https://example.org/app")
+            for value in ("https://example.org/", "x:https://example.org/", "1:", "0:https://a.b/")
+        ),
+        ("page_app_passwords", "1:mail.example.org", "a URL such as https://example.org/imprint"),
         ("zone_algorithm", "hmac-md5", "one of hmac-sha224, hmac-sha256, hmac-sha384, hmac-sha512"),
         ("zone_secret", "secret!", "a text in base64, as tsig-keygen prints it"),
         ("zone_command", "nsupdate", "the full path of a program that can be run, and its"),

@@ -29,6 +29,7 @@ from tests.tokenpages import (
     FOR_THE_APP,
     INCOMPLETE,
     OUT_OF_ORDER,
+    PROVIDER,
     SECRET,
     SPENT,
     TOO_LARGE,
@@ -38,6 +39,7 @@ from tests.tokenpages import (
     AddToken,
     assert_page,
     error_page,
+    provider_of,
     rows,
     style_of,
     token_page,
@@ -532,7 +534,7 @@ def test_a_page_that_was_found_by_plain_http_has_no_code_that_would_work(
 ) -> None:
     add_token()
     answer = make_app().test_client().get(f"/?t={SECRET}", headers={"Host": host})
-    assert_page(answer, 404, error_page("This QR code does not work", WRONG_ADDRESS))
+    assert_page(answer, 404, error_page("This QR code does not work", WRONG_ADDRESS, PROVIDER))
     assert f"(web_endpoint is not set, and apps do not ask http://{host}/)" in caplog.text
 
 
@@ -544,7 +546,7 @@ def test_the_page_of_a_token_that_makes_no_more_accounts_says_why(
     add_token()
     spend, reason = SPENT[name]
     spend(execute)
-    document = error_page("This QR code does not work", reason)
+    document = error_page("This QR code does not work", reason, provider_of(name))
     assert_page(app_client.get(f"{path}?t={SECRET}"), 403, document)
 
 

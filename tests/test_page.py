@@ -5,9 +5,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from html import unescape
+from html import escape, unescape
 from itertools import product
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 from flask import Flask
@@ -28,10 +29,16 @@ TITLES = {
     "iPhone and iPad": "ios",
     "Mac": "mac",
     "Thunderbird": "thunderbird",
-    "Outlook": "outlook",
-    "Android": "android",
+    "Outlook (new)": "outlook-new",
+    "Outlook (classic)": "outlook",
+    "Outlook for Mac": "outlook-mac",
+    "Thunderbird for Android": "thunderbird-android",
+    "FairEmail": "fairemail",
+    "Gmail": "gmail",
+    "Samsung Email": "samsung",
     "Delta Chat": "deltachat",
 }
+USUAL = [word for word in TITLES.values() if word != "deltachat"]
 
 
 @pytest.fixture(autouse=True)
@@ -128,8 +135,7 @@ def test_the_way_of_the_visitors_device_comes_first_and_is_open(
     shown = ways(answer)
     assert shown[0] == (first, True)
     assert not any(is_open for _, is_open in shown[1:])
-    assert {way for way, _ in shown} == set(TITLES.values())
-    assert len(shown) == len(TITLES)
+    assert sorted(way for way, _ in shown) == sorted(USUAL)
     assert re.findall("<h2.*?>(.*?)</h2>", answer.text)[:2] == [
         "On this device",
         "On other devices",
@@ -138,13 +144,122 @@ def test_the_way_of_the_visitors_device_comes_first_and_is_open(
 
 def test_a_device_that_nobody_knows_gets_the_usual_order(client: FlaskClient) -> None:
     answer = page(client, "alice@example.com", User_Agent="Teapot/1.0")
-    assert [way for way, _ in ways(answer)] == list(TITLES.values())
+    assert [way for way, _ in ways(answer)] == USUAL
     assert re.findall("<h2.*?>(.*?)</h2>", answer.text)[0] == "What to do"
+
+
+def test_the_setting_chooses_and_orders_the_mail_programs(make_app: Callable[..., Flask]) -> None:
+    client = make_app(page_apps=("deltachat", "gmail", "thunderbird", "ios")).test_client()
+    iphone = page(client, "alice@example.com", User_Agent=IPHONE)
+    assert ways(iphone) == [
+        ("deltachat", True),
+        ("ios", False),
+        ("gmail", False),
+        ("thunderbird", False),
+    ]
+    teapot = page(client, "alice@example.com", User_Agent="Teapot/1.0")
+    assert [way for way, _ in ways(teapot)] == ["deltachat", "gmail", "thunderbird", "ios"]
+
+
+def test_a_setting_that_leaves_nothing_for_a_device_leaves_the_settings_to_copy(
+    make_app: Callable[..., Flask],
+) -> None:
+    client = make_app(page_apps=("ios",)).test_client()
+    answer = page(client, "alice@reading.example", User_Agent=IPHONE)
+    assert answer.status_code == 200
+    assert ways(answer) == []
+    assert '<details class="fold" id="settings" open>' in answer.text
+
+
+def test_delta_chat_is_shown_where_accounts_are_made_for_it(
+    client: FlaskClient, make_app: Callable[..., Flask]
+) -> None:
+    assert "Delta Chat" not in page(client, "alice@example.com").text
+    offering = make_app(web_endpoint="https://mail.example.com/new_email").test_client()
+    assert ways(page(offering, "alice@example.com"))[-1] == ("deltachat", False)
+
+
+@pytest.mark.parametrize(
+    ("device", "is_open"), [("iPhone", False), ("Linux", False), ("Windows", True)]
+)
+def test_the_settings_are_folded_for_those_whose_program_needs_none(
+    client: FlaskClient, device: str, is_open: bool
+) -> None:
+    text = page(client, "alice@example.com", User_Agent=AGENTS[device][0]).text
+    assert f'<details class="fold" id="settings"{" open" * is_open}>' in text
+
+
+def test_every_mail_program_has_a_sign_of_its_own(make_app: Callable[..., Flask]) -> None:
+    client = make_app(page_apps=tuple(TITLES.values())).test_client()
+    text = page(client, "alice@example.com").text
+    signs = re.findall(r'<use href="#i-([a-z-]+)"/></svg><h3>', text)
+    assert len(set(signs)) == len(signs) == len(TITLES)
+    assert set(signs) < set(re.findall(r'<symbol id="i-([a-z-]+)"', text))
+
+
+def test_people_are_sent_for_an_app_password_where_the_provider_wants_one(
+    make_app: Callable[..., Flask],
+) -> None:
+    urls = {"1": "https://mail.example.com/app?a=1&b=2", "*": "https://others.example/"}
+    client = make_app(page_app_passwords=urls).test_client()
+    for address, url in (("alice@example.com", urls["1"]), ("bob@müller.example", urls["*"])):
+        text = page(client, address).text
+        assert f'<a href="{escape(url)}">Make an app password</a>' in text
+    client = make_app(page_app_passwords={"1": urls["1"]}).test_client()
+    assert "app password" not in page(client, "bob@müller.example").text
+
+
+def test_every_page_links_to_imprint_and_privacy(make_app: Callable[..., Flask]) -> None:
+    imprint, privacy = "https://example.com/?p=imprint&l=de", "https://example.com/privacy"
+    client = make_app(page_imprint=imprint, page_privacy=privacy).test_client()
+    html = {"Accept": "text/html"}
+    for path in ("/", "/?address=a", "/?t=x", "/mobileconfig?emailaddress=a", "/nothing/here"):
+        text = client.get(path, headers=html).text
+        assert f'<a href="{escape(imprint)}">Imprint</a>' in text
+        assert f'<a href="{privacy}">Privacy</a>' in text
+
+
+# Paths that a browser asks for in vain: the status, what the page says, what is in the field.
+IN_VAIN = [
+    ("/mobileconfig?emailaddress=a@b.example", 404, "the domain b.example.", "a@b.example"),
+    ("/mobileconfig/?email=a@m%C3%BCller.test", 404, "the domain müller.test.", "a@müller.test"),
+    ("/email.mobileconfig?email=alice", 400, "This is not a whole mail address.", "alice"),
+    ("/mobileconfig", 400, "This link is damaged.", ""),
+    ("/mobileconfig?emailaddress=a@b.c&emailaddress=d@e.f", 400, "This link is damaged.", ""),
+    ("/mobileconfig/?emailaddress=alice@reading.example", 500, "settings of this domain are", ""),
+    ("/no/such/page", 404, "There is no page at this link.", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "status", "said", "typed"), IN_VAIN)
+def test_a_browser_that_asks_in_vain_gets_the_page_and_a_program_a_line(
+    client: FlaskClient, path: str, status: int, said: str, typed: str
+) -> None:
+    line = client.get(path, headers={"Accept": "*/*"})
+    assert (line.status_code, line.content_type) == (status, "text/plain; charset=utf-8")
+    answer = client.get(path, headers={"Accept": "text/html,*/*;q=0.8", "Host": "example.com"})
+    assert (answer.status_code, answer.content_type) == (status, "text/html; charset=utf-8")
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src")
+    assert said in answer.text
+    assert escaped_value(answer) == typed
+    folder = path.partition("?")[0].rpartition("/")[0]
+    for url in re.findall(r'(?:href|src)="((?:\.\./)*(?:static|logo)[^"]*)"', answer.text):
+        assert client.get(urljoin(f"{folder}/", unescape(url))).status_code == 200
+
+
+def test_a_profile_that_a_form_asks_for_in_vain_is_told_on_a_page(client: FlaskClient) -> None:
+    form = {"emailaddress": "a@unknown.example", "password": "hunter2"}
+    answer = client.post("/mobileconfig", data=form, headers={"Accept": "text/html"})
+    assert answer.status_code == 404
+    assert "We do not know the domain unknown.example." in answer.text
+    assert "hunter2" not in answer.text
+    answer = client.post("/mobileconfig", data={"x": "y" * 70_000}, headers={"Accept": "text/html"})
+    assert (answer.status_code, answer.text) == (413, "The request is too large.\n")
 
 
 def test_a_domain_without_an_outgoing_server_has_no_profile(client: FlaskClient) -> None:
     answer = page(client, "alice@reading.example", User_Agent=IPHONE)
-    assert [way for way, _ in ways(answer)] == ["deltachat", "thunderbird", "outlook", "android"]
+    assert [way for way, _ in ways(answer)] == USUAL[2:]
     assert "mobileconfig" not in answer.text
 
 

@@ -34,6 +34,9 @@ STATES = {
     "damaged": "?address=a&address=b",
     "token": "?t=0123456789abcdef",
     "unknown token": "?t=unknown",
+    "revoked token": "?t=fedcba9876543210",
+    "no profile": "mobileconfig/?emailaddress=alice@unknown.example",
+    "nothing": "no/such/page",
 }
 PROFILE = "https://mail.example.com/mobileconfig/?emailaddress=alice@example.com"
 BUDGET = 60_000  # bytes of the first page in all
@@ -71,7 +74,11 @@ def database_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Session(engine) as session:
         populate(session, json.loads(golden("page.seed.json")))
         token = "0123456789abcdef"
-        tokens.add(session, "summer", "example.com", now=datetime.now(UTC), token=token)
+        now = datetime.now(UTC)
+        tokens.add(session, "summer", "example.com", now=now, token=token)
+        tokens.add(session, "old", "example.com", now=now, token="fedcba9876543210")
+        session.commit()
+        tokens.edit(session, "old", {"is_revoked": True}, actor="test", now=now)
         session.commit()
     engine.dispose()
     return path
@@ -84,6 +91,9 @@ def server(database_file: Path) -> Iterator[Server]:
         "AUTOMX_DB_URI": f"sqlite:///{database_file}",
         "AUTOMX_WEB_ENDPOINT": "https://mail.example.com/new_email",
         "AUTOMX_PERMIT_CLEARTEXT_PASSWORDS": "yes",
+        "AUTOMX_PAGE_IMPRINT": "https://example.com/imprint",
+        "AUTOMX_PAGE_PRIVACY": "https://example.com/privacy",
+        "AUTOMX_PAGE_APP_PASSWORDS": "1:https://mail.example.com/app-passwords",
     }
     with serving(env, database_file.with_name("log")) as running:
         yield running
@@ -199,7 +209,7 @@ def test_dark_is_dark(visits: Visits) -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("language", ["en", "de"])
+@pytest.mark.parametrize("language", ["en", "de", "es", "fr", "it"])
 def test_a_narrow_phone_is_wide_enough_and_thumbs_are_not_too_thick(
     visits: Visits, state: str, language: str
 ) -> None:
@@ -207,7 +217,7 @@ def test_a_narrow_phone_is_wide_enough_and_thumbs_are_not_too_thick(
     page = visit.open(STATES[state], everything=True)
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     boxes = page.evaluate(TARGETS)
-    assert bool(boxes) == (state != "unknown token")
+    assert boxes
     for box in boxes:
         assert box["height"] >= 44, box
         assert box["width"] >= 44 or box["isInFooter"], box
@@ -228,13 +238,13 @@ def test_a_keyboard_is_enough(visits: Visits) -> None:
             assert page.evaluate(ring) == "solid"
         return str(stops[-1])
 
-    assert tab() == "Mail address"
+    assert tab(2) == "Mail address"
     keyboard.type("alice@example.com")
     keyboard.press("Enter")
     page.wait_for_url("**/?address=alice%40example.com")
 
     stops.clear()
-    assert tab(6) == "QR code for another device"
+    assert tab(8) == "QR code for another device"
     keyboard.press("Enter")
     dialog = page.get_by_role("dialog")
     assert dialog.is_visible()
@@ -249,43 +259,76 @@ def test_a_keyboard_is_enough(visits: Visits) -> None:
     assert tab() == "Delta Chat"
     keyboard.press("Enter")
     assert page.get_by_text("Install Delta Chat, and create a profile.").is_visible()
-    assert tab(5) == "Copy: imap.example.com"
+    assert tab(2) == "All settings"
+    keyboard.press("Enter")
+    assert tab(2) == "Copy: imap.example.com"
     keyboard.press("Enter")
     expect(page.get_by_role("status")).to_have_text("Copied: imap.example.com")
     assert page.evaluate("navigator.clipboard.readText()") == "imap.example.com"
-    tab(17)
+    tab(21)
     assert stops == [
-        *("Mail address", "Show the steps", "iPhone and iPad", "Get the profile"),
+        *("Read your mail in the browser", "Mail address", "Show the steps"),
+        *("Make an app password", "iPhone and iPad", "Get the profile"),
         "Mail only, without calendars and contacts",
         *("QR code for another device", "Delta Chat"),
-        *("Mac", "Thunderbird", "Outlook", "Android"),
+        *("On other devices", "All settings", "Copy all"),
         *("Copy: imap.example.com", "Copy: 993", "Copy: alice@example.com"),
         *("Copy: smtp.example.com", "Copy: 465", "Copy: alice@example.com"),
         "Copy: https://dav.example.com/calendars/alice@example.com/",
         "Copy: alice@example.com",
         *("Copy: imap.example.com", "Copy: 4190", "Copy: alice"),
         "Other ways to the same mail",
-        "Read your mail in the browser",
         "Mail on your <phone>",
         "Help of Example",
         "help@example.com",
-        *("English", "Deutsch"),
+        *("English", "Deutsch", "Español", "Français", "Italiano", "Imprint", "Privacy"),
     ]
 
 
 def test_each_button_copies_its_whole_value(visits: Visits) -> None:
-    page = visits().open(f"?address={LONG}")
+    page = visits().open(f"?address={LONG}", everything=True)
     for text in (LONG, LONG.replace("somebody.with.a.long.name@", "imap.")):
         page.get_by_role("button", name=f"Copy: {text}", exact=True).first.click()
         expect(page.get_by_role("status")).to_have_text(f"Copied: {text}")
         assert page.evaluate("navigator.clipboard.readText()") == text
 
 
+def test_one_button_copies_all_settings(visits: Visits) -> None:
+    page = visits(user_agent=AGENTS["Windows"][0], locale="de").open("?address=bob@müller.example")
+    page.get_by_role("button", name="Alles kopieren").click()
+    expect(page.get_by_role("status")).to_have_text("Kopiert")
+    login = "Benutzername: bob@xn--mller-kva.example\nAnmeldung: Passwort, normal\n"
+    assert page.evaluate("navigator.clipboard.readText()") == (
+        "Posteingang IMAP\nServer: imap.example.com\nPort: 993\nVerschlüsselung: SSL/TLS\n"
+        f"{login}\n"
+        "Postausgang SMTP\nServer: smtp.example.com\nPort: 465\nVerschlüsselung: SSL/TLS\n"
+        f"{login}"
+    )
+
+
+def test_the_link_of_a_program_that_wants_servers_leads_to_the_settings(visits: Visits) -> None:
+    page = visits(user_agent=AGENTS["Android"][0]).open("?address=alice@example.com")
+    page.get_by_text("Gmail", exact=True).click()
+    page.get_by_role("link", name="Settings to copy").click()
+    expect(page.get_by_role("heading", name="All settings")).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_letters_of_twice_the_size_do_not_scroll_sideways(visits: Visits, state: str) -> None:
+    visit = visits(viewport={"width": 360, "height": 740}, locale="de")
+    network = visit.context.new_cdp_session(visit.page)
+    network.send("Page.enable")
+    network.send("Page.setFontSizes", {"fontSizes": {"standard": 32, "fixed": 26}})
+    page = visit.open(STATES[state], everything=True)
+    expect(page.locator("html")).to_have_css("font-size", "32px")
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
 def test_a_value_that_may_not_be_copied_is_selected(visits: Visits) -> None:
     visit = visits(permissions=[])
     refuse = "navigator.clipboard.writeText = () => Promise.reject(new Error('no'))"
     visit.context.add_init_script(refuse)
-    page = visit.open("?address=alice@example.com")
+    page = visit.open("?address=alice@example.com", everything=True)
     page.get_by_role("button", name="Copy: smtp.example.com").first.click()
     assert page.evaluate("getSelection().toString()") == "smtp.example.com"
     expect(page.get_by_role("status")).to_be_empty()
@@ -312,8 +355,10 @@ def test_all_but_comfort_works_without_scripts(visits: Visits, tmp_path: Path) -
     page.get_by_role("button", name="Show the steps").click()
     page.wait_for_url("**/?address=alice%40example.com")
     assert page.get_by_role("heading", name="On this device").is_visible()
+    page.get_by_text("On other devices").click()
     page.get_by_text("Thunderbird", exact=True).click()
-    assert page.get_by_text("Type your name and your mail address, and continue.").is_visible()
+    assert page.get_by_text("open its menu ☰ and choose “Add Account”, “Email”.").is_visible()
+    page.get_by_text("All settings").click()
     assert page.get_by_role("button").all_text_contents() == ["Show the steps"]
     page.get_by_text("QR code for another device").click()
     code = page.get_by_role("img", name="QR code of the profile")

@@ -22,12 +22,14 @@ from tests.tokenpages import (
     FAILURES,
     OUT_OF_ORDER,
     PAGE_HEADERS,
+    PROVIDER,
     SECRET,
     SPENT,
     UNKNOWN,
     AddToken,
     assert_page,
     error_page,
+    provider_of,
     rows,
     token_page,
 )
@@ -80,9 +82,11 @@ def offering_page() -> str:
     return page
 
 
-def assert_told(answer: TestResponse, status: int, headline: str, reason: str) -> None:
+def assert_told(
+    answer: TestResponse, status: int, headline: str, reason: str, provider: str = ""
+) -> None:
     """Check that an answer is the page that tells an error."""
-    assert_page(answer, status, error_page(headline, reason))
+    assert_page(answer, status, error_page(headline, reason, provider))
 
 
 def test_the_page_offers_a_profile_and_may_send_its_form_to_this_server_alone(
@@ -237,7 +241,9 @@ def test_where_no_profile_can_be_right_none_is_offered_and_none_is_made(
     execute(change)
     client = make_app(web_endpoint=ENDPOINT, **settings).test_client()
     assert_page(client.get(URL), 200, token_page(f"DCACCOUNT:{ENDPOINT}?t={SECRET}&n=summer"))
-    assert_told(client.post(URL, data=FORM), 403, "This QR code does not work", NOT_OFFERED)
+    assert_told(
+        client.post(URL, data=FORM), 403, "This QR code does not work", NOT_OFFERED, PROVIDER
+    )
     assert rows(database, "SELECT * FROM account") == []
     assert rows(database, "SELECT usecount FROM token") == [(0,)]
 
@@ -250,7 +256,7 @@ def test_a_token_that_makes_no_more_accounts_says_why_on_a_page(
     spend, reason = SPENT[name]
     spend(execute)
     answer = app_client.post(URL, data=FORM)
-    assert_told(answer, 403, "This QR code does not work", reason)
+    assert_told(answer, 403, "This QR code does not work", reason, provider_of(name))
     assert rows(database, "SELECT * FROM account") == []
 
 
@@ -279,7 +285,7 @@ def test_a_failure_of_the_mail_server_is_told_on_a_page_and_gives_the_use_back(
     client = make_app(
         permit_cleartext_passwords=True, account_backend="command", account_command=(str(file),)
     ).test_client()
-    assert_told(client.post(URL, data=FORM), status, "Not at the moment", reason)
+    assert_told(client.post(URL, data=FORM), status, "Not at the moment", reason, PROVIDER)
     assert rows(database, "SELECT usecount FROM token") == [(0,)]
 
 

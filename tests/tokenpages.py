@@ -36,8 +36,8 @@ PAGE_HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none';"
-        " frame-ancestors 'none'"
+        "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none';"
+        " form-action 'none'; frame-ancestors 'none'"
     ),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -128,9 +128,20 @@ def assert_page(answer: TestResponse, status: int, document: str) -> None:
         assert answer.headers[name] == value
 
 
-def error_page(headline: str, reason: str) -> str:
-    """Return the page that tells an error."""
+PROVIDER = "Example Inc."
+
+
+def provider_of(name: str) -> str:
+    """Return the provider on the page of a token that is spent in a way of SPENT."""
+    return "" if name == "domain off" else PROVIDER
+
+
+def error_page(headline: str, reason: str, provider: str = "") -> str:
+    """Return the page that tells an error, with the provider if the token is known."""
     text = golden("token-error.html")
+    if provider:
+        header = f'<header class="top">\n<p class="provider">{provider}</p>\n</header>'
+        text = text.replace("<body>", f"<body>\n{header}")
     return text.replace("{headline}", headline).replace("{reason}", reason)
 
 

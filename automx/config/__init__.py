@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from automx.config import files, mailadm, values, zones
 from automx.config.keys import keys_of, names_of, read_texts, setting
 from automx.config.monitoring import LogSettings, MetricsSettings
+from automx.config.page import PageSettings
 from automx.config.sources import SOURCE_KEYS, SourceSettings, read_sources
 from automx.duration import parse_duration
 from automx.errors import SettingsError
@@ -30,6 +31,7 @@ __all__ = [
     "DirectorySettings",
     "Key",
     "LimitSettings",
+    "PageSettings",
     "Settings",
     "SigningSettings",
     "SourceSettings",
@@ -322,6 +324,7 @@ class Settings:
     web_endpoint: str = setting("web_endpoint", values.https_url)
     public_host: str = setting("public_host", values.host_name)
     sync_in_server: bool = setting("sync_in_server", values.boolean, "no")
+    page: PageSettings = field(default_factory=PageSettings)
     accounts: AccountSettings = field(default_factory=AccountSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     signing: SigningSettings = field(default_factory=SigningSettings)

@@ -22,25 +22,48 @@ function button(className, ...content) {
   return made;
 }
 
+// Lets a button copy a text; what a browser does not permit to copy is selected.
+function onClickCopy(copy, text, told, selected) {
+  copy.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      getSelection().selectAllChildren(selected);
+      return;
+    }
+    copy.querySelector(".icon").replaceWith(icon("done"));
+    status.textContent = told;
+    setTimeout(() => {
+      copy.querySelector(".icon").replaceWith(icon("copy"));
+      status.textContent = "";
+    }, 2500);
+  });
+}
+
 function addCopyButton(place) {
   const value = place.querySelector(".value");
   const text = value.textContent;
   const copy = button("copy", icon("copy"));
   copy.setAttribute("aria-label", `${words.copy}: ${text}`);
-  copy.addEventListener("click", async () => {
-    try {
-      await navigator.clipboard.writeText(text);
-    } catch {
-      getSelection().selectAllChildren(value); // the browser does not permit more
-      return;
-    }
-    copy.replaceChildren(icon("done"));
-    status.textContent = `${words.copied}: ${text}`;
-    setTimeout(() => {
-      copy.replaceChildren(icon("copy"));
-      status.textContent = "";
-    }, 2500);
+  onClickCopy(copy, text, `${words.copied}: ${text}`, value);
+  place.append(copy);
+}
+
+// The text of a card: its title, and a line for each setting.
+function settingsOf(card) {
+  const rows = [...card.querySelectorAll("dl > div")].map((row) => {
+    const value = row.querySelector("dd .value") ?? row.querySelector("dd");
+    return `${row.querySelector("dt").textContent}: ${value.textContent.trim()}`;
   });
+  return [card.querySelector("h3").textContent.trim(), ...rows].join("\n");
+}
+
+function addCopyAllButton(place) {
+  const settings = place.closest("#settings");
+  const cards = [...settings.querySelectorAll(".service")];
+  const copy = button("button quiet", icon("copy"), words.copyAll);
+  const text = cards.map(settingsOf).join("\n\n");
+  onClickCopy(copy, `${text}\n`, words.copied, settings.querySelector(".services"));
   place.append(copy);
 }
 
@@ -63,5 +86,8 @@ function moveToDialog(place) {
   document.body.append(dialog);
 }
 
-if (navigator.clipboard) document.querySelectorAll("dd[data-copy]").forEach(addCopyButton);
+if (navigator.clipboard) {
+  document.querySelectorAll(".copy-all").forEach(addCopyAllButton);
+  document.querySelectorAll("dd[data-copy]").forEach(addCopyButton);
+}
 document.querySelectorAll("details.code").forEach(moveToDialog);

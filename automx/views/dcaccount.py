@@ -61,6 +61,7 @@ def create() -> Response:
     now = datetime.now(UTC)
     session = current_session()
     token = tokens.find(session, secret)
+    g.token_domain = token.domain
     accounts.check_usable(session, token, now)
     # All that can fail comes before the account is made.
     accounts.check_domain(session, token)

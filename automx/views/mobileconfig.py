@@ -11,6 +11,8 @@ from flask import Blueprint, Response, request
 from automx.address import EmailAddress
 from automx.errors import BadRequestError
 from automx.formats import mobileconfig
+from automx.views import site
+from automx.views.failure import handler
 from automx.views.http import (
     address_argument,
     argument,
@@ -29,7 +31,7 @@ blueprint = Blueprint("mobileconfig", __name__)
 
 MAX_LENGTH = 256  # characters of a name or a password
 
-_ADDRESS = ("emailaddress", "email")  # the argument's names, here and on other servers
+blueprint.register_error_handler(Exception, handler(site.profile_failure))
 
 
 @blueprint.route("/mobileconfig", methods=["GET", "POST"])
@@ -43,7 +45,7 @@ def profile() -> Response:
     """
     is_form = request.method == "POST"
     arguments = request.form if is_form else request.args
-    address = address_argument(arguments, *_ADDRESS)
+    address = address_argument(arguments, *site.ADDRESS_NAMES)
     is_mail_only = _is_mail_only(arguments)
     name = _printable("name", argument(arguments, "name")).strip()
     password = _printable("password", argument(arguments, "password"))
@@ -74,7 +76,7 @@ def printed_link() -> Response:
 
     Some of these hold no address: they lead to the page, where it can be typed.
     """
-    if any(argument(request.args, name).strip() for name in _ADDRESS):
+    if any(argument(request.args, name).strip() for name in site.ADDRESS_NAMES):
         return profile()
     return personal_document("", "text/plain", {"Location": quote(f"{request.script_root}/")}, 302)
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import BadHost, InternalServerError, MethodNotAllowed, NotFound
 
-from automx.views import dcaccount, pagefiles, site, tokenpage
+from automx.views import dcaccount, pagefiles, site, tokenpage, wellknown
 from automx.views.failure import Failure, as_text, handler
 from automx.views.paths import normal
 
@@ -36,6 +36,8 @@ def make_blueprint(web_endpoint: str) -> Blueprint:
 
     def show_unrouted(failure: Failure) -> Response:
         # A QR code with a misprinted URL leads to any path.
+        if site.is_for_browser() and request.method in _READING:
+            return site.failure_page(failure)
         is_misprinted = isinstance(failure.error, NotFound) and request.method == "POST"
         return show_failure(failure) if is_for_app() or is_misprinted else as_text(failure)
 
@@ -51,12 +53,14 @@ def make_blueprint(web_endpoint: str) -> Blueprint:
 
 
 def show() -> Response:
-    """Show the page for people, the page of a token, or the style sheet.
+    """Show the page for people, the page of a token, the style sheet, or the logo.
 
-    The page of a token loads its style sheet from its own path: a proxy may pass on no other.
+    The page of a token loads these two from its own path: a proxy may pass on no other.
     """
     if "style" in request.args:
         return pagefiles.style_sheet()
+    if "logo" in request.args:
+        return wellknown.logo()
     return site.page() if _is_for_people() else tokenpage.page()
 
 

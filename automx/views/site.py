@@ -9,18 +9,11 @@ from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
 from flask import Blueprint, Response, render_template, request
+from werkzeug.exceptions import NotFound
 
 from automx.address import MAX_ADDRESS_OCTETS, EmailAddress, unicode_domain
 from automx.cache import FoundConfig
-from automx.clientconfig import (
-    ClientConfig,
-    Documentation,
-    Logo,
-    MailServer,
-    ProviderDetails,
-    Service,
-    best_first,
-)
+from automx.clientconfig import ClientConfig, Documentation, MailServer, Service, best_first
 from automx.errors import (
     AddressError,
     AutomxError,
@@ -28,14 +21,15 @@ from automx.errors import (
     UnavailableError,
     UnknownDomainError,
 )
-from automx.formats import mobileconfig, pacc
-from automx.views import languages, pagefiles
+from automx.formats import mobileconfig
+from automx.views import apps, frame, languages, pagefiles
 from automx.views.failure import Failure, as_text, record
 from automx.views.health import check_ready
 from automx.views.http import (
     NOSNIFF,
     address_argument,
     argument,
+    asked_address,
     asked_domain,
     directory_of,
     found_config,
@@ -47,25 +41,13 @@ from automx.views.http import (
 
 blueprint = Blueprint("site", __name__)
 
-_LOGO_BOX = (220, 56)  # pixels that a logo may take on the page
+# The names of an address in the URL of a profile, here and on other servers.
+ADDRESS_NAMES = ("emailaddress", "email")
 
 _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:;"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-
-# Mail programs of a platform, by a word in its User-Agent; the first word that is found counts. An
-# iPad calls itself a Mac, unless mobile pages are asked for.
-_PLATFORMS = {
-    "iPhone": ("ios", "deltachat"),
-    "iPad": ("ios", "deltachat"),
-    "Android": ("android", "deltachat"),
-    "CrOS": ("android", "deltachat"),
-    "Macintosh": ("mac", "thunderbird", "outlook", "deltachat"),
-    "Windows": ("outlook", "thunderbird", "deltachat"),
-    "Linux": ("thunderbird", "deltachat"),
-}
-_METHODS = ("ios", "mac", "thunderbird", "outlook", "android", "deltachat")
 
 
 class ShownServer(NamedTuple):
@@ -92,30 +74,35 @@ def page() -> Response:
     try:
         address = EmailAddress.parse(text)
     except AddressError as error:
-        # The page repeats it in each link to a language: many times what a stranger has sent.
-        text = text[:MAX_ADDRESS_OCTETS]
-        return _rendered(error.status, "no_address", _host_config(), text=text)
+        return _untidy(error.status, text)
     try:
         found = found_config(address.domain)
     except UnknownDomainError as error:
-        domain = unicode_domain(address.domain)
-        status = record(error).status
-        return _rendered(status, "unknown", _host_config(), text=text, domain=domain)
+        return _unknown(record(error).status, text, address)
+    settings = parts().settings
+    groups = apps.groups(
+        settings.page.apps,
+        found.config,
+        request.user_agent.string,
+        has_accounts=bool(settings.web_endpoint),
+    )
     return _rendered(
         200,
         "known",
         found.config,
         text=address.for_people,
-        groups=_groups(found.config),
+        groups=groups,
+        needs_servers=not groups or groups[0][1][0].needs_servers,
         profile=_with_address("mobileconfig/", address),
         has_choice=mobileconfig.has_services(found.config),
         code=_with_address("mobileconfig.svg", address),
         services=_services(found, address),
+        app_password_url=settings.page.app_password_url(_provider_of(found)),
     )
 
 
 def failure_page(failure: Failure) -> Response:
-    """Show a failure on the page; a bug or an error of HTTP as text."""
+    """Show a failure on the page; a bug or another error of HTTP as text."""
     match failure.error:
         case UnavailableError():
             state = "not_ready"
@@ -123,11 +110,32 @@ def failure_page(failure: Failure) -> Response:
             state = "incomplete"
         case AutomxError():
             state = "bad_request"
+        case NotFound():
+            state = "nothing"
         case _:
             return as_text(failure)
     response = _rendered(failure.status, state, None)
     response.headers.update(failure.headers)
     return response
+
+
+def is_for_browser() -> bool:
+    """Return whether a browser asks, for a page that a person reads; mail programs want no HTML."""
+    return any(kind == "text/html" and quality for kind, quality in request.accept_mimetypes)
+
+
+def profile_failure(failure: Failure) -> Response:
+    """Show why there is no profile: to a browser on the page, with the address, else as text."""
+    if not is_for_browser():
+        return as_text(failure)
+    match failure.error:
+        case AddressError():
+            return _untidy(failure.status, _asked_text())
+        case UnknownDomainError():
+            text = _asked_text()
+            if address := asked_address(text):
+                return _unknown(failure.status, text, address)
+    return failure_page(failure)
 
 
 @blueprint.get("/mobileconfig.svg")
@@ -141,29 +149,43 @@ def profile_code() -> Response:
     return personal_document(parts().drawings.svg(url, title=url), "image/svg+xml", headers)
 
 
+def _asked_text() -> str:
+    """Return what a request for a profile has as the address, from the query string or a form."""
+    found = (request.values.get(name, "").strip() for name in ADDRESS_NAMES)
+    return next(filter(None, found), "")
+
+
+def _untidy(status: int, text: str) -> Response:
+    """Return the page for a text that is no address."""
+    # The page repeats it in each link to a language: many times what a stranger has sent.
+    return _rendered(status, "no_address", _host_config(), text=text[:MAX_ADDRESS_OCTETS])
+
+
+def _unknown(status: int, text: str, address: EmailAddress) -> Response:
+    """Return the page for an address of an unknown domain, with the text that was typed."""
+    domain = unicode_domain(address.domain)
+    return _rendered(status, "unknown", _host_config(), text=text, domain=domain)
+
+
 def _rendered(status: int, state: str, config: ClientConfig | None, **values: object) -> Response:
     """Return the page in the language of the visitor and in the colours of the provider."""
     wanted = request.args.get("lang", "")
     language = languages.choose(wanted)
-    details = config.details if config else ProviderDetails()
-    text = values.get("text", "")
+    shown = {"address": text} if (text := values.get("text", "")) else {}
+    base = frame.values(config, language)
+    root = base["root"]
     html = render_template(
         "page.html",
-        _=languages.translator(language),
+        **base,
         state=state,
-        config=config,
-        details=details,
-        logo=_shown_logo(config.domain, details.logo) if config and details.logo else None,
-        style=f"static/{pagefiles.STYLE}?{pagefiles.style_query(details.color)}",
-        script=f"static/{pagefiles.SCRIPT}?v={pagefiles.version()}",
-        language=language,
-        direction=languages.direction(language),
+        robots="noindex",
+        script=f"{root}static/{pagefiles.SCRIPT}?v={pagefiles.version()}",
         chosen=language if wanted else "",
         languages=[
-            (code, name, "?" + urlencode(({"address": text} if text else {}) | {"lang": code}))
+            (code, name, f"{root}?{urlencode(shown | {'lang': code})}")
             for code, name in languages.names().items()
         ],
-        documentation=_pages(details.documentation, language),
+        documentation=_pages(config.details.documentation, language) if config else [],
         home_domain=unicode_domain(config.domain) if config else "",
         **values,
     )
@@ -180,16 +202,9 @@ def _host_config() -> ClientConfig | None:
         return None
 
 
-def _groups(config: ClientConfig) -> list[tuple[str, list[str]]]:
-    """Return the mail programs for the visitor's device and for other devices, with headings."""
-    has_profile = mobileconfig.is_possible(config)
-    methods = [method for method in _METHODS if has_profile or method not in {"ios", "mac"}]
-    agent = request.user_agent.string
-    here = next((here for word, here in _PLATFORMS.items() if word in agent), ())
-    fitting = [method for method in here if method in methods]
-    if not fitting:
-        return [("anywhere", methods)]
-    return [("here", fitting), ("elsewhere", [m for m in methods if m not in fitting])]
+def _provider_of(found: FoundConfig) -> str:
+    """Return the id of the provider whose rows the settings are made of, "" if it is not known."""
+    return next((key for table, key in found.rows if table == "provider"), "")
 
 
 def _with_address(path: str, address: EmailAddress) -> str:
@@ -244,10 +259,3 @@ def _pages(pages: Sequence[Documentation], language: str) -> list[Documentation]
         if primary in primaries.values():
             return [page for page in pages if primaries[page] in {primary, ""}]
     return list(pages)
-
-
-def _shown_logo(domain: str, logo: Logo) -> tuple[str, int, int]:
-    """Return URL, width and height (CSS pixels) of the logo on the page."""
-    scale = min(_LOGO_BOX[0] / logo.width, _LOGO_BOX[1] / logo.height)
-    size = (max(1, round(logo.width * scale)), max(1, round(logo.height * scale)))
-    return f"{pacc.LOGO_PATH[1:]}?{urlencode({'domain': domain})}", *size

@@ -6,21 +6,21 @@ answered with its profile.
 
 from datetime import UTC, datetime
 
-from flask import Response, render_template, request
+from flask import Response, g, render_template, request
 from markupsafe import Markup
 
 from automx.accounts import accounts, tokens
 from automx.accounts.tokens import Token
 from automx.address import unicode_domain
+from automx.clientconfig import ClientConfig
 from automx.duration import format_duration
-from automx.errors import UnknownDomainError
+from automx.errors import BadRecordError, DatabaseError, UnknownDomainError
 from automx.formats import dclogin
 from automx.texts import N_
-from automx.views import languages
+from automx.views import frame, languages
 from automx.views.dcaccount import offers_profile, reason
 from automx.views.failure import Failure
 from automx.views.http import argument, found_config, html_page, own_url, parts
-from automx.views.pagefiles import style_query
 from automx.views.session import current_session
 
 _HEADLINES = {
@@ -30,7 +30,8 @@ _HEADLINES = {
     429: N_("A little too fast"),
 }
 _POLICY = (
-    "default-src 'none'; style-src 'self'; base-uri 'none'; form-action {}; frame-ancestors 'none'"
+    "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; form-action {};"
+    " frame-ancestors 'none'"
 )
 
 
@@ -40,6 +41,7 @@ def page() -> Response:
     secret = argument(request.args, "t")
     session = current_session()
     token = tokens.find(session, secret)
+    g.token_domain = token.domain
     token.check_usable(datetime.now(UTC))
     accounts.check_domain(session, token)
     session.close()  # others need the connection while the QR code is drawn
@@ -52,8 +54,7 @@ def page() -> Response:
     return _page(
         200,
         N_("Your new mailbox is one scan away"),
-        color=found.config.details.color,
-        provider=found.config.provider_name,
+        config=found.config,
         domain=unicode_domain(token.domain),
         lasts=_lifetime(token),
         code=Markup(code),  # noqa: S704 - made of numbers
@@ -66,28 +67,39 @@ def page() -> Response:
 def failure_page(failure: Failure) -> Response:
     """Show a failure on a page."""
     headline = _HEADLINES.get(failure.status, N_("Not at the moment"))
-    response = _page(failure.status, headline, reason=reason(failure))
+    response = _page(
+        failure.status, headline, config=_token_config(failure), reason=reason(failure)
+    )
     response.headers.update(failure.headers)
     return response
 
 
-def _page(status: int, headline: str, *, color: str = "", **values: object) -> Response:
+def _page(status: int, headline: str, *, config: ClientConfig | None, **values: object) -> Response:
     """Return the page in the language of the visitor; ``headline`` is in English."""
     language = languages.choose()
     html = render_template(
         "token.html",
-        _=languages.translator(language),
+        **frame.values(config, language, is_alone=True),
         ngettext=languages.counter(language),
-        language=language,
-        direction=languages.direction(language),
+        robots="noindex, nofollow",
         headline=languages.translated(headline),
-        style=style_query(color),
         **values,
     )
     policy = _POLICY.format("'self'" if values.get("offers_profile") else "'none'")
     response = html_page(html, status, policy=policy, robots="noindex, nofollow")
     response.headers["Content-Language"] = language
     return response
+
+
+def _token_config(failure: Failure) -> ClientConfig | None:
+    """Return the settings of the domain of the token that was found, None if there are none."""
+    domain: str | None = g.get("token_domain")
+    if domain is None or isinstance(failure.error, DatabaseError):
+        return None
+    try:
+        return found_config(domain).config
+    except (UnknownDomainError, BadRecordError):
+        return None
 
 
 def _lifetime(token: Token) -> tuple[int, str] | None:
