@@ -247,6 +247,11 @@ def test_a_browser_that_asks_in_vain_gets_the_page_and_a_program_a_line(
         assert client.get(urljoin(f"{folder}/", unescape(url))).status_code == 200
 
 
+def test_a_deep_path_makes_no_large_page(client: FlaskClient) -> None:
+    answer = client.get("/a" * 1000, headers={"Accept": "text/html"})
+    assert (answer.status_code, answer.text) == (404, "There is nothing at this address.\n")
+
+
 def test_a_profile_that_a_form_asks_for_in_vain_is_told_on_a_page(client: FlaskClient) -> None:
     form = {"emailaddress": "a@unknown.example", "password": "hunter2"}
     answer = client.post("/mobileconfig", data=form, headers={"Accept": "text/html"})

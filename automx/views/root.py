@@ -16,6 +16,9 @@ from automx.views.paths import normal
 
 _READING = {"GET", "HEAD"}
 
+# Slashes of a path: each link of the page repeats "../" for them.
+_DEEPEST = 10
+
 
 def paths_of_accounts(web_endpoint: str) -> set[str]:
     """Return the paths at which a POST makes an account."""
@@ -35,9 +38,10 @@ def make_blueprint(web_endpoint: str) -> Blueprint:
         return is_here and request.method not in _READING
 
     def show_unrouted(failure: Failure) -> Response:
-        # A QR code with a misprinted URL leads to any path.
-        if site.is_for_browser() and request.method in _READING:
+        is_deep = request.path.count("/") > _DEEPEST
+        if request.method in _READING and site.is_for_browser() and not is_deep:
             return site.failure_page(failure)
+        # A QR code with a misprinted URL leads to any path.
         is_misprinted = isinstance(failure.error, NotFound) and request.method == "POST"
         return show_failure(failure) if is_for_app() or is_misprinted else as_text(failure)
 
