@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
+import click
 import pytest
 from lxml import etree
 
+from automx.cli.card import Card, Note
 from automx.errors import BadRequestError
-from automx.formats import qr
+from automx.formats import palette, qr
 from automx.formats.dclogin import SCAN_STEPS
 from tests.barcodes import decoded, drawn
 from tests.documents import golden
@@ -213,3 +216,24 @@ def test_a_drawing_needs_nothing_that_a_strict_policy_of_a_page_forbids(document
 def test_a_text_that_no_code_can_hold_is_told(make: Callable[[str], object]) -> None:
     with pytest.raises(BadRequestError, match=r"^This text is too long for a QR code\.$"):
         make("x" * 3000)
+
+
+@pytest.mark.parametrize(
+    ("language", "time", "step"),
+    [("en", "9 days", "Hold the camera"), ("de", "9 Tage", "Halten Sie die Kamera")],
+)
+def test_a_card_has_a_language_and_the_color_of_the_provider(
+    language: str, time: str, step: str
+) -> None:
+    note = Note("The mailbox and its mail end after %(time)s.", {"time": timedelta(days=9)})
+    card = Card("Example Mail", SCAN_STEPS, [note], "#ffcc00").draw(ACCOUNT, language)
+    texts = " ".join(text for _, text in lines_of(card))
+    assert time in texts
+    assert step in texts
+    assert card.count(f'fill="{palette.on_paper("#ffcc00")}"') == 1 + len(SCAN_STEPS)
+    assert palette.contrast(palette.on_paper("#ffcc00"), "#ffffff") >= 4.5
+
+
+def test_a_card_in_a_language_without_catalogue_is_refused() -> None:
+    with pytest.raises(click.UsageError, match="--language must be one of en, de, es, fr, it"):
+        Card("Example Mail", SCAN_STEPS).draw(ACCOUNT, "tlh")

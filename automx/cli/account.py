@@ -119,10 +119,11 @@ def add(
         person = EmailAddress.parse(made.address)
         session.commit()  # the program of account_created_command may take long
         url = new_login_text(person, made.password, config)
+        color = config.details.color if config else ""
         title = config.provider_name if config else token.domain
         try:
             _print_account(context, found, made.password, url, output)
-            write_qr(url, Card(title, SCAN_STEPS, login_notes(person)))
+            write_qr(url, Card(title, SCAN_STEPS, login_notes(person), color))
         finally:  # the account is there, even if the output cannot be written
             created.tell(context.settings.accounts, made, token)
 
@@ -246,9 +247,10 @@ def password(context: Context, address: str, password_stdin: bool, output: QrOut
         edits.set_password(session, found, backends, secret, actor=context.actor, now=context.now)
         person = EmailAddress.parse(found.address)
         url = new_login_text(person, secret, config)
+        color = config.details.color if config else ""
         title = config.provider_name if config else person.domain
         _print_account(context, found, secret, url, output)
-        write_qr(url, Card(title, SCAN_STEPS, login_notes(person)))
+        write_qr(url, Card(title, SCAN_STEPS, login_notes(person), color))
 
 
 @account.command("del", epilog=EXIT_STATUS)

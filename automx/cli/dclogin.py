@@ -7,19 +7,21 @@ import click
 
 from automx.address import EmailAddress
 from automx.cli.addresses import HTTP_URL, MAIL_ADDRESS
+from automx.cli.card import Card, Note
 from automx.cli.context import Context
-from automx.cli.qr import Card, QrOutput, qr_options
+from automx.cli.qr import QrOutput, qr_options
 from automx.cli.show import personal_config
 from automx.cli.terminal import read_secret
 from automx.config import Settings
 from automx.formats import mobileconfig
 from automx.formats.dclogin import SCAN_STEPS, login_text
+from automx.texts import N_
 
 _PROFILE_STEPS = (
-    "Open the camera of your iPhone or iPad, hold it over this code and tap the link.",
-    "Tap “Allow” to download the profile.",
-    "Open Settings, tap “Profile Downloaded”, then “Install”.",
-    "Type the password of your mailbox when you are asked for it.",
+    N_("Open the camera of your iPhone or iPad, hold it over this code and tap the link."),
+    N_("Tap “Allow” to download the profile."),
+    N_("Open Settings, tap “Profile Downloaded”, then “Install”."),
+    N_("Type the password of your mailbox when you are asked for it."),
 )
 
 
@@ -46,16 +48,21 @@ def dclogin(
         raise click.UsageError("There is no terminal to ask for the password: --password-stdin")
     password = read_secret("password")
     text = login_text(address, password, None if discover else config)
-    card = Card(config.provider_name, SCAN_STEPS, login_notes(address))
+    color = config.details.color
+    card = Card(config.provider_name, SCAN_STEPS, login_notes(address), color)
     output.write(context, text, card, {"address": str(address), "dclogin_url": text})
 
 
-def login_notes(person: EmailAddress) -> tuple[str, ...]:
+def login_notes(person: EmailAddress) -> tuple[Note, ...]:
     """Return the small print of a card with a code that logs in."""
-    return (
-        f"For {person.for_people}.",
-        "This code holds the password: whoever scans it can read the mail. Keep it like a key.",
+    secret = N_(
+        "This code holds the password: whoever scans it can read the mail. Keep it like a key."
     )
+    return (_for_whom(person), Note(secret))
+
+
+def _for_whom(person: EmailAddress) -> Note:
+    return Note(N_("For %(person)s."), {"person": person.for_people})
 
 
 @click.command("mobileconfig-qr")
@@ -79,7 +86,8 @@ def mobileconfig_qr(
     mobileconfig.render(config, address)  # raises its errors before a code is printed
     base = url or _own_url(address, context.settings)
     text = f"{base}/mobileconfig/?emailaddress={quote(str(address), safe='@')}"
-    card = Card(config.provider_name, _PROFILE_STEPS, (f"For {address.for_people}.",))
+    color = config.details.color
+    card = Card(config.provider_name, _PROFILE_STEPS, (_for_whom(address),), color)
     output.write(context, text, card, {"address": str(address), "url": text})
 
 

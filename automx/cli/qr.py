@@ -4,13 +4,14 @@ import functools
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 
 import click
 
+from automx.cli.card import Card
 from automx.cli.context import Context, with_json
 from automx.cli.output import open_output
 from automx.cli.terminal import complain, say
@@ -18,21 +19,16 @@ from automx.formats import qr
 
 
 @dataclass(frozen=True)
-class Card:
-    """The texts of a card around the code: see automx.formats.qr.card()."""
-
-    title: str
-    steps: Sequence[str]
-    notes: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
 class QrOutput:
-    """How a QR code is written: to ``file``, else to the terminal; ``option`` names the file."""
+    """How a QR code is written: to ``file``, else to the terminal; ``option`` names the file.
+
+    ``language`` is that of a card.
+    """
 
     option: str
     file: str | None
     is_card: bool
+    language: str = "en"
 
     def write(
         self, context: Context, text: str, card: Card, document: Mapping[str, object]
@@ -74,8 +70,7 @@ class QrOutput:
 
     def _content(self, text: str, card: Card) -> bytes:
         if self.is_card:
-            document = qr.card(text, title=card.title, steps=card.steps, notes=card.notes)
-            return document.encode()
+            return card.draw(text, self.language).encode()
         if self.file and _extension(self.file) == ".png":
             return qr.png(text)
         return qr.svg(text, title=card.title).encode()
@@ -95,7 +90,7 @@ class QrOutput:
 
 
 def qr_options(option: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add --card, --json and an option for a file to a command, which gets a QrOutput."""
+    """Add --card, --language, --json and an option for a file to a command, with a QrOutput."""
 
     def add_options(command: Callable[..., None]) -> Callable[..., None]:
         @click.option(
@@ -106,12 +101,21 @@ def qr_options(option: str) -> Callable[[Callable[..., None]], Callable[..., Non
             help="Write the QR code to FILE, a .png or .svg, which its owner alone may read.",
         )
         @click.option("--card", is_flag=True, help="Make FILE, an .svg, a card of A6 to print.")
+        @click.option(
+            "--language",
+            metavar="TAG",
+            help="The language of the card, such as de. Default: en.",
+        )
         @with_json
         @functools.wraps(command)
-        def with_output(context: Context, file: str | None, card: bool, **options: object) -> None:
+        def with_output(
+            context: Context, file: str | None, card: bool, language: str | None, **options: object
+        ) -> None:
             if card and (file is None or _extension(file) != ".svg"):
                 raise click.UsageError(f"--card needs the name of an .svg file: {option} FILE.svg")
-            command(context, **options, output=QrOutput(option, file, card))
+            if language is not None and not card:
+                raise click.UsageError("--language is that of a card: --card")
+            command(context, **options, output=QrOutput(option, file, card, language or "en"))
 
         return with_output
 

@@ -15,9 +15,10 @@ from automx.address import EmailAddress, unicode_domain
 from automx.backends import Backends
 from automx.cli import names
 from automx.cli.addresses import DOMAIN_TEXT, MAIL_ADDRESS_TEXT
+from automx.cli.card import Card, Note
 from automx.cli.context import Context, with_json
 from automx.cli.ends import parse_end
-from automx.cli.qr import Card, QrOutput, qr_options
+from automx.cli.qr import QrOutput, qr_options
 from automx.cli.subcommands import Subcommands
 from automx.cli.terminal import EXIT_STATUS, complain, read_secret, table
 from automx.config import BACKENDS
@@ -25,6 +26,7 @@ from automx.duration import in_words
 from automx.errors import SettingsError, UnknownDomainError
 from automx.formats.dclogin import SCAN_STEPS, account_text, short_account_text
 from automx.moments import dated, to_minute
+from automx.texts import N_
 
 _FIELDS = (
     click.option(
@@ -204,7 +206,7 @@ def qr(context: Context, name: str, short: bool, output: QrOutput) -> None:
                 " server makes mailboxes by itself."
             )
         notes = _notes_of_domain(found.domain)
-        card = Card(config.provider_name, SCAN_STEPS, notes)
+        card = Card(config.provider_name, SCAN_STEPS, notes, config.details.color)
         output.write(context, text, card, {"name": name, "dcaccount": text})
         return
     if not endpoint:
@@ -213,7 +215,7 @@ def qr(context: Context, name: str, short: bool, output: QrOutput) -> None:
             f" service, such as https://automx.{found.domain}/new_email"
         )
     text = account_text(endpoint, found.token, found.name)
-    card = Card(config.provider_name, SCAN_STEPS, _notes(found))
+    card = Card(config.provider_name, SCAN_STEPS, _notes(found), config.details.color)
     output.write(context, text, card, found.document(endpoint))
     if why_not := obstacle_text(found, context.now):
         complain(f"the token {name} makes no account: {why_not}")
@@ -289,21 +291,25 @@ def _short_text(context: Context, token: Token) -> str | None:
     return short_account_text(token.domain) if is_possible else None
 
 
-def _notes_of_domain(domain: str) -> list[str]:
-    return [f"This code makes a mailbox of its own for each person, at {unicode_domain(domain)}."]
+def _notes_of_domain(domain: str) -> list[Note]:
+    text = N_("This code makes a mailbox of its own for each person, at %(domain)s.")
+    return [Note(text, {"domain": unicode_domain(domain)})]
 
 
-def _notes(token: Token) -> list[str]:
+def _notes(token: Token) -> list[Note]:
     """Return the small print of a card."""
     notes = _notes_of_domain(token.domain)
     if token.address is not None:
-        domain = unicode_domain(token.domain)
-        notes = [f"This code makes one mailbox: {token.address.partition('@')[0]}@{domain}."]
+        address = f"{token.address.partition('@')[0]}@{unicode_domain(token.domain)}"
+        notes = [Note(N_("This code makes one mailbox: %(address)s."), {"address": address})]
     if token.lifetime is not None:
-        unused = " without use" if token.spare_active else ""
-        notes.append(f"The mailbox and its mail end after {in_words(token.lifetime)}{unused}.")
+        text = N_("The mailbox and its mail end after %(time)s.")
+        if token.spare_active:
+            text = N_("The mailbox and its mail end after %(time)s without use.")
+        notes.append(Note(text, {"time": token.lifetime}))
     if token.valid_until is not None:
-        notes.append(f"The code can be used until {to_minute(token.valid_until)}.")
+        text = N_("The code can be used until %(time)s.")
+        notes.append(Note(text, {"time": to_minute(token.valid_until)}))
     return notes
 
 

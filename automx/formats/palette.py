@@ -31,6 +31,11 @@ def style(color: str) -> str:
     )
 
 
+def on_paper(color: str) -> str:
+    """Return the colour, made darker until text in it can be read on white paper."""
+    return _readable(color.lower(), "#ffffff", "#000000")
+
+
 def contrast(one: str, other: str) -> float:
     """Return the contrast ratio of two colours (WCAG 2.2), from 1 to 21."""
     darker, lighter = sorted((_luminance(one), _luminance(other)))

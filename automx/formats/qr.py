@@ -76,17 +76,25 @@ def terminal_width(text: str) -> int:
     return len(_code(text, _SCREEN_LEVEL).matrix) + 2 * QUIET_ZONE
 
 
-def card(text: str, *, title: str, steps: Sequence[str], notes: Sequence[str] = ()) -> str:
-    """Return a card of the size A6 to print and cut out, as an SVG document, black on white.
+def card(
+    text: str,
+    *,
+    title: str,
+    steps: Sequence[str],
+    notes: Sequence[str] = (),
+    color: str = "#000",
+) -> str:
+    """Return a card of the size A6 to print and cut out, as an SVG document, on white.
 
     It shows, from top to bottom, the ``title``, the QR code of ``text``, the numbered ``steps``
-    and the ``notes`` in small print. Long texts are broken into lines and made smaller if needed.
+    and the ``notes`` in small print. All is black but the title and the discs around the numbers,
+    which have the ``color``. Long texts are broken into lines and made smaller if needed.
     Raises BadRequestError if ``text`` is too long.
     """
     code = _code(text, _LEVEL)
     layout = _layout(_line(title), list(map(_line, steps)), list(map(_line, notes)))
     width, height = _WIDTH, layout.height
-    elements = "\n".join(_draw(layout, code))
+    elements = "\n".join(_draw(layout, code, color))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}mm" height="{height:g}mm" '
         f'viewBox="0 0 {width} {height:g}" '
@@ -165,7 +173,8 @@ def _width(text: str, size: float) -> float:
             return 1
         return 0.7 if char.isupper() else 0.57
 
-    return 1.03 * size * sum(map(letter, text))
+    # DejaVu Sans, which stands in where none of the fonts is there, is up to 8 % wider.
+    return 1.12 * size * sum(map(letter, text))
 
 
 def _wrap(text: str, size: float, width: float) -> list[str]:
@@ -280,18 +289,19 @@ def _title(title: str, scale: float) -> _Text:
     return _Text(lines, size * scale)
 
 
-def _draw(layout: _Layout, code: "segno.QRCode") -> Iterator[str]:
+def _draw(layout: _Layout, code: "segno.QRCode", color: str) -> Iterator[str]:
     """Yield the elements of a card, from top to bottom."""
     room = max(layout.room, _CODE_MIN)
     side = min(room, _CODE_MAX)
     space = (room - side) / (3 if layout.notes else 2)
     y: float = _MARGIN
-    yield from layout.title.draw(_WIDTH / 2, y, ' font-weight="bold" text-anchor="middle"')
+    fill = "" if color == "#000" else f' fill="{color}"'  # black is the default of SVG
+    yield from layout.title.draw(_WIDTH / 2, y, f' font-weight="bold" text-anchor="middle"{fill}')
     y += layout.title.height + space
     yield _placed(code, (_WIDTH - side) / 2, y, side)
     y += side + space
     for number, step in enumerate(layout.steps, 1):
-        yield from _numbered(step, number, y)
+        yield from _numbered(step, number, y, fill)
         y += step.height + _STEP_GAP * step.size
     if layout.notes:
         y = layout.height - _MARGIN - layout.notes_height
@@ -304,12 +314,12 @@ def _draw(layout: _Layout, code: "segno.QRCode") -> Iterator[str]:
         y += note.height + _NOTE_GAP * note.size
 
 
-def _numbered(step: _Text, number: int, y: float) -> Iterator[str]:
+def _numbered(step: _Text, number: int, y: float, fill: str) -> Iterator[str]:
     """Yield a step behind its number, which stands in white on a disc."""
     size = step.size
     radius = _DISC * size
     middle = y + size * (_BASELINE - 0.36)  # half the height of digits and capitals
-    yield f'<circle cx="{_MARGIN + radius:.2f}" cy="{middle:.2f}" r="{radius:.2f}"/>'
+    yield f'<circle cx="{_MARGIN + radius:.2f}" cy="{middle:.2f}" r="{radius:.2f}"{fill}/>'
     digit = _Text([str(number)], 0.9 * size)
     top = middle + digit.size * (0.36 - _BASELINE)
     attributes = ' font-weight="bold" text-anchor="middle" fill="#fff"'
