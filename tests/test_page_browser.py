@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,11 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from automx.accounts import tokens
+from automx.address import EmailAddress
+from automx.cli.card import Card, Note
+from automx.cli.dclogin import login_notes
 from automx.database import Session, create_engine
+from automx.formats.dclogin import SCAN_STEPS
 from automx.migrations import upgrade
 from automx.seed import populate
 from tests.agents import AGENTS, IPHONE
@@ -54,6 +58,12 @@ FOCUSED = """() => {
   const label = element.labels?.[0]?.textContent;
   return element.ariaLabel || label || element.textContent.trim();
 }"""
+
+# Where the lines of a card are, in millimetres.
+LINES_OF_A_CARD = """() => [...document.querySelectorAll("svg > text")].map((line) => {
+  const box = line.getBBox();
+  return {left: box.x, right: box.x + box.width, text: line.textContent};
+})"""
 
 # Where everything is that can be touched.
 TARGETS = """() => [...document.querySelectorAll("a, button, summary, input:not([type=hidden])")]
@@ -395,6 +405,25 @@ def test_germans_read_german_and_may_change_that(visits: Visits) -> None:
     page.get_by_label("Mail address").fill("bob@example.com")
     page.get_by_role("button", name="Show the steps").click()
     assert page.get_by_text("for bob@example.com").is_visible()
+
+
+@pytest.mark.parametrize("language", ["en", "de", "es", "fr", "it"])
+def test_a_printed_card_stays_within_its_margins(browser: Browser, language: str) -> None:
+    """Debian's Chromium takes DejaVu Sans, which is wider than the fonts of the card."""
+    each = "This code makes a mailbox of its own for each person, at %(domain)s."
+    ends = "The mailbox and its mail end after %(time)s without use."
+    notes = [
+        Note(each, {"domain": LONG.partition("@")[2]}),
+        Note(ends, {"time": timedelta(days=9)}),
+        *login_notes(EmailAddress.parse("somebody@example.com")),
+    ]
+    page = browser.new_page()
+    page.set_content(Card("Example & Sons", SCAN_STEPS, notes).draw("x" * 90, language))
+    lines = page.evaluate(LINES_OF_A_CARD)
+    page.close()
+    assert len(lines) > 10
+    # A letter may reach some tenths of a millimetre before its line.
+    assert [line for line in lines if line["left"] < 8.5 or line["right"] > 96] == []
 
 
 def test_a_mac_starts_with_the_macs_way(visits: Visits) -> None:

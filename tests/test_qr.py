@@ -147,7 +147,7 @@ def test_a_long_title_stands_on_several_lines_in_smaller_letters() -> None:
     lines = lines_of(qr.card(PROFILE, title=LONG_TITLE, steps=[]))
     assert " ".join(text for _, text in lines) == LONG_TITLE
     assert len(lines) == 3
-    assert {size for size, _ in lines} == {4.5}
+    assert {size for size, _ in lines} == {4}
 
 
 def test_a_title_that_is_longer_than_any_name_is_cut() -> None:
