@@ -16,10 +16,11 @@ from automx.address import EmailAddress
 from automx.backends import Backends
 from automx.cli import names
 from automx.cli.addresses import MAIL_ADDRESS_TEXT
+from automx.cli.card import Card
 from automx.cli.context import Context, with_json
 from automx.cli.dclogin import login_notes
 from automx.cli.ends import parse_end
-from automx.cli.qr import Card, QrOutput, qr_options
+from automx.cli.qr import QrOutput, qr_options
 from automx.cli.subcommands import Subcommands
 from automx.cli.terminal import (
     EXIT_STATUS,
