@@ -13,6 +13,7 @@ from bench.measurements import Bench, env_of, resources
 from bench.report import Table
 from bench.rows import databases, fill
 from bench.servers import serve
+from tests.processes import REPOSITORY
 from tests.publishednginx import nginx
 
 DOMAINS = 100_000
@@ -21,7 +22,7 @@ GROWTH = 20  # MB, from ten domains to DOMAINS
 SHARE = 0.9
 HOST = "autoconfig.d1000000.example"
 ANY = Document("Autoconfig", "/mail/config-v1.1.xml?emailaddress=alice@d1000000.example")
-# The same bytes, as nginx sends any file.
+# The same bytes, by the same directives of nginx, but without its expressions.
 STATIC = Document("file", "/static/autoconfig/00/d1000000.example")
 
 
@@ -88,9 +89,15 @@ def published(bench: Bench) -> Table:
 
 def _nginx(stack: ExitStack, folder: Path, port: int, name: str, published: Path | None) -> str:
     (own := folder / name).mkdir()
-    static = f"location /static/ {{ alias {published}/; }}" if published else ""
+    static = f"location /static/ {{ alias {published}/; {_directives(name)} }}" if published else ""
     found = stack.enter_context(nginx(name, own, port, published, more=static))
     return f"http://127.0.0.1:{found}"
+
+
+def _directives(name: str) -> str:
+    """Return how the first location of a file of contrib sends published files."""
+    text = (REPOSITORY / "contrib" / name).read_text()
+    return text.partition("= @automx;\n")[2].partition("    }\n")[0]
 
 
 @contextmanager

@@ -44,6 +44,7 @@ def nginx(
     (folder / "nginx.conf").write_text(
         f"""
         {user}
+        pcre_jit on;  # as docs/publishing.md says
         daemon off;
         worker_processes 1;
         pid {folder / "pid"};

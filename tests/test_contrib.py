@@ -83,7 +83,7 @@ def test_all_units_run_as_the_same_user_with_the_same_limits_and_settings(name: 
 def test_the_folder_of_published_files_is_the_same_for_systemd_and_nginx() -> None:
     service = (CONTRIB / "automx-publish.service").read_text()
     assert f"\nCacheDirectory={PUBLISHED.removeprefix('/var/cache/')}\n" in service
-    roots = re.findall(r"root (\S+);", (CONTRIB / "nginx-published.conf").read_text())
+    roots = re.findall(r"alias ([^\s$]+)\$", (CONTRIB / "nginx-published.conf").read_text())
     assert {*roots} - {"/var/www/html"} == {PUBLISHED}
 
 
