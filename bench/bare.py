@@ -58,13 +58,14 @@ def main() -> None:
     import granian.server
 
     from automx.cli import serve
+    from automx.cli import server as process
 
     server = granian.server.Server
 
     def of_this_application(_: str, **options: Any) -> object:
         return server("bench.bare:make", **options)
 
-    vars(serve)["Server"] = of_this_application  # what the command calls
+    vars(process)["Server"] = of_this_application  # what the command calls
     serve.serve()
 
 

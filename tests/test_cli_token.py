@@ -475,8 +475,11 @@ def modules_of(*arguments: str, env: dict[str, str]) -> set[str]:
 HEAVY = {"alembic", "flask", "granian", "httpx", "ldap3", "lxml", "segno", "sqlalchemy"}
 
 
-def test_help_comes_without_the_libraries_of_the_commands(env: dict[str, str]) -> None:
-    assert modules_of("--help", env=env) & HEAVY == set()
+@pytest.mark.parametrize("command", [(), ("serve",)])
+def test_help_comes_without_the_libraries_of_the_commands(
+    env: dict[str, str], command: tuple[str, ...]
+) -> None:
+    assert modules_of(*command, "--help", env=env) & HEAVY == set()
 
 
 def test_a_list_of_tokens_comes_without_the_libraries_of_other_commands(

@@ -111,7 +111,7 @@ def test_ctrl_c_ends_each_command_with_130(
 
     monkeypatch.setattr("automx.cli.context.load", interrupt)
     if line == "serve":
-        monkeypatch.setattr("automx.cli.serve.load", interrupt)
+        monkeypatch.setattr("automx.cli.server.load", interrupt)
     files, _ = given
     result = attempt(*line.format(**files).split(), env={}, stdin="a password")
     if line == "check":
