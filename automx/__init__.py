@@ -19,7 +19,6 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     from flask import Flask
 
     from automx import api, backends, cache, changelog, config, counts, log, views
-    from automx.accounts.keystates import KeyStates
     from automx.database import is_in_memory
     from automx.directory import pool
     from automx.views import drawings, http, limits, session
@@ -48,7 +47,7 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
         memory,
         follower,
         pool.Directories(settings.directory, settings.sources, counts=counted),
-        backends.Backends(settings.accounts, KeyStates(session.new_session), counted),
+        backends.Backends(settings.accounts, session.key_states, counted),
         limits.Limits(settings.limits, counted),
         drawings.Drawings(),
         signer,

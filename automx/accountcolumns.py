@@ -17,6 +17,8 @@ from automx.words import Role, State
 NEVER = "never"  # the expiry of accounts without end
 SHORTEST_LIFETIME, LONGEST_LIFETIME = parse_duration("30s"), parse_duration("10y")
 MAX_USE = 1_000_000_000
+KEY_PREFIX = "automx_"  # so that programs that look for published secrets know a key of the API
+KEY_FORM = re.compile(f"{KEY_PREFIX}[A-Za-z0-9]{{40}}")
 
 
 def _expiry(value: object) -> str:

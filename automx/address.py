@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote
 
-import idna
-
 from automx.errors import AddressError
 
 # The placeholders of Autoconfig, which automx2 uses in its database as well.
@@ -46,6 +44,8 @@ def parse_domain(text: str) -> str:
         raise AddressError("The domain name is not valid.")
     domain = text.lower().removesuffix(".")
     if not domain.isascii():
+        import idna  # few workers are asked for names that it has to map
+
         try:
             domain = idna.encode(domain, uts46=True, std3_rules=False).decode("ascii").lower()
         except (idna.IDNAError, UnicodeError) as error:
@@ -64,6 +64,8 @@ def unicode_domain(domain: str) -> str:
     """
     if "xn--" not in domain:
         return domain
+    import idna
+
     try:
         return ".".join(
             idna.decode(label) if label.startswith("xn--") else label for label in domain.split(".")

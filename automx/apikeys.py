@@ -13,7 +13,6 @@ Its scope says where: the domains of a provider, or some domains, or both at onc
 
 import hmac
 import logging
-import re
 import secrets
 import string
 from collections.abc import Iterable, Iterator
@@ -28,7 +27,7 @@ from sqlalchemy import ColumnElement, exists, insert, or_, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from automx import audit, changelog, rows
-from automx.accountcolumns import API_KEY
+from automx.accountcolumns import API_KEY, KEY_FORM, KEY_PREFIX
 from automx.database import Session, read_page, reason, savepoint
 from automx.errors import (
     BadRecordError,
@@ -44,8 +43,6 @@ from automx.words import Role
 log = logging.getLogger(__name__)
 
 _LETTERS = string.ascii_letters + string.digits
-_PREFIX = "automx_"  # so that programs that look for published secrets know it
-FORM = re.compile(f"{_PREFIX}[A-Za-z0-9]{{40}}")
 
 # Role of a key -> the roles whose operations it may do.
 PERMISSIONS = {
@@ -246,7 +243,7 @@ def exist(session: Session) -> bool:
 
 def find(session: Session, secret: str) -> Key | None:
     """Return the key of a secret, usable or not, None if there is none. Raises BadRecordError."""
-    if not FORM.fullmatch(secret):
+    if not KEY_FORM.fullmatch(secret):
         return None
     digest = _digest(secret)
     query = _selected(or_(ApiKey.c.digest == digest, ApiKey.c.old_digest == digest))
@@ -325,7 +322,7 @@ def _write(
 
 
 def _new_secret() -> str:
-    return _PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(40))
+    return KEY_PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(40))
 
 
 def _digest(secret: str) -> str:

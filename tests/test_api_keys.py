@@ -9,7 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import text
 
-from automx import apikeys
+from automx.accountcolumns import KEY_FORM
 from automx.database import open_session
 from automx.migrations import upgrade
 from tests.apikeys import WithKey, make_key
@@ -46,7 +46,7 @@ def secret_of(answer: Any) -> str:
     """Return the key in an answer, which is the only place of it."""
     document = answer.json
     assert answer.headers["Cache-Control"] == "no-store"
-    assert apikeys.FORM.fullmatch(document["key"])
+    assert KEY_FORM.fullmatch(document["key"])
     return str(document["key"])
 
 

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import select, text
 
 from automx import apikeys, audit
+from automx.accountcolumns import KEY_FORM
 from automx.changes import Changes
 from automx.database import Session, open_session
 from automx.errors import BadRecordError, BadRequestError, ConflictError, UnknownKeyError
@@ -63,7 +64,7 @@ def test_a_key_is_found_by_its_secret_which_is_not_stored(session: Session) -> N
         **BY,
     )
 
-    assert apikeys.FORM.fullmatch(secret)
+    assert KEY_FORM.fullmatch(secret)
     assert apikeys.exist(session)
     assert apikeys.find(session, secret) == key == apikeys.get(session, "portal")
     assert key.document() == {
@@ -281,7 +282,7 @@ def test_an_administrator_makes_rotates_and_revokes_a_key(env: dict[str, str]) -
     made = automx("apikey", "add", "portal", "--role", "write", "--provider", "example", env=env)
     assert re.fullmatch(r"Made the key portal. It is shown only now:\n\nautomx_\w{40}\n", made)
     rotated = json.loads(automx("apikey", "rotate", "portal", "--json", env=env))
-    assert apikeys.FORM.fullmatch(rotated.pop("key"))
+    assert KEY_FORM.fullmatch(rotated.pop("key"))
     listed = json.loads(automx("apikey", "list", "--json", env=env))
     assert listed == [rotated]
     assert (rotated["provider"], rotated["rotated"]) == (1, True)
@@ -307,7 +308,7 @@ def test_a_key_for_domains_and_networks_is_made_in_json(env: dict[str, str]) -> 
     document = json.loads(result.stdout)
     assert document["domains"] == ["example.com", "new.example"]
     assert (document["from"], document["until"]) == (["192.0.2.0/24"], "2099-12-31T23:59:59Z")
-    assert apikeys.FORM.fullmatch(document["key"])
+    assert KEY_FORM.fullmatch(document["key"])
 
 
 @pytest.mark.usefixtures("example")

@@ -17,9 +17,10 @@ from automx.config import DirectorySettings
 from automx.directory import lookups
 from automx.directory.connection import Host, TlsMode
 from automx.directory.hoststate import RETRY_SECONDS
+from automx.directory.ldap import credentials, hosts
 from automx.directory.lookups import ALL_LOOKUPS, LOOKUPS
 from automx.directory.person import DirectoryError, Person
-from automx.directory.pool import Directories, credentials, hosts
+from automx.directory.pool import Directories
 from automx.directory.row import LdapServer
 from automx.errors import SettingsError
 from automx.rows import BadRowError, ldap_server

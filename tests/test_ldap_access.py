@@ -13,8 +13,9 @@ from flask import Flask
 from automx.address import EmailAddress
 from automx.config import DirectorySettings
 from automx.directory.connection import Host, TlsMode
+from automx.directory.ldap import hosts
 from automx.directory.person import DirectoryError, Person
-from automx.directory.pool import Directories, hosts
+from automx.directory.pool import Directories
 from automx.errors import SettingsError
 from automx.rows import BadRowError, ldap_server
 from tests.commandline import attempt

@@ -429,7 +429,7 @@ def test_hostile_addresses_get_what_an_unknown_one_gets(
             wrong.append((address, plain, found))
     assert wrong == []
     assert {status for status, _, _ in expected} <= {200, 400, 404, 413}
-    assert not [record for record in caplog.records if record.name == "automx.directory.pool"]
+    assert not [record for record in caplog.records if record.name == "automx.directory.ldap"]
     is_personal = question != Question("GET", "/autodiscover/autodiscover.xml")
     assert (shared_directory.searches > before + 50) is is_personal
 

@@ -35,6 +35,7 @@ from tests.processes import (
 )
 
 DOCUMENT = "/mail/config-v1.1.xml?emailaddress=alice@example.com"
+UNMAPPED = "/v1.1/xn--mller-kva.example"  # a name that IDNA maps, of no row
 GENERAL = "/v1.1/example.com"
 ACCOUNT = "/?t=any-token"
 UNAVAILABLE = "The service is not available at the moment. Please try again later."
@@ -366,7 +367,7 @@ def test_a_worker_that_can_open_no_more_files_says_so_and_recovers(
         client.ask("/healthz")
         with without_files(worker):
             assert client.ask("/healthz").status == 200
-            for path in (DOCUMENT, "/readyz", person, "/", "/static/page.css"):
+            for path in (DOCUMENT, UNMAPPED, "/readyz", person, "/", "/static/page.css"):
                 assert (path, client.ask(path).status) == (path, 503)
             assert_no_account(client.ask(ACCOUNT, "POST"))
             waiting = socket.create_connection(("127.0.0.1", server.port), 60)
@@ -379,6 +380,7 @@ def test_a_worker_that_can_open_no_more_files_says_so_and_recovers(
         with waiting:
             assert waiting.recv(15) == b"HTTP/1.1 200 OK"
         assert_documents_go_on(server)
+        assert client.ask(UNMAPPED).status == 404
         assert client.ask("/").status == 200
         with without_files(worker):  # now that all is loaded
             assert client.ask("/").status == 200

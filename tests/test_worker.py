@@ -6,12 +6,25 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-# What serves no mail client: accounts, the API, directories, QR codes, signed profiles, commands.
+# What serves few mail clients or none: accounts, the API, directories, names that IDNA maps, QR
+# codes, signed profiles, commands.
 RARE = {
     "alembic",
+    "automx.accounts",
     "automx.api.dispatch",
+    "automx.apikeys",
+    "automx.audit",
+    "automx.backends.keys",
+    "automx.backends.program",
     "automx.changes",
     "automx.check",
+    "automx.directory.connection",
+    "automx.directory.database",
+    "automx.directory.ldap",
+    "automx.dns",
+    "automx.formats.qr",
+    "automx.references",
+    "automx.replica",
     "automx.seeddocument",
     "automx.signing",
     "automx.sync",
@@ -19,6 +32,7 @@ RARE = {
     "cryptography",
     "dns",
     "httpx",
+    "idna",
     "ldap3",
     "limits",
     "redis",

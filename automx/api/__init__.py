@@ -12,8 +12,8 @@ from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.routing import PathConverter, Rule
 
 from automx import edge
+from automx.accountcolumns import KEY_FORM
 from automx.api.problem import as_problem
-from automx.apikeys import FORM
 from automx.views.failure import handler
 from automx.views.http import parts
 from automx.views.paths import normal
@@ -52,7 +52,7 @@ def max_body(environ: "WSGIEnvironment") -> int:
 
     A web server asks before it reads the body. No database is asked: has_key() does.
     """
-    is_key = FORM.fullmatch(edge.bearer(environ.get("HTTP_AUTHORIZATION", "")) or "")
+    is_key = KEY_FORM.fullmatch(edge.bearer(environ.get("HTTP_AUTHORIZATION", "")) or "")
     is_here = environ["REQUEST_METHOD"] == "POST" and normal(environ["PATH_INFO"]) in _LARGE
     if not (is_key and is_here):
         return 0

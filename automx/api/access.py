@@ -15,7 +15,8 @@ from flask import current_app, g
 from werkzeug.exceptions import NotFound
 
 from automx import apikeys
-from automx.apikeys import FORM, PERMISSIONS, Key
+from automx.accountcolumns import KEY_FORM
+from automx.apikeys import PERMISSIONS, Key
 from automx.errors import AutomxError, BadRecordError, ForbiddenError
 from automx.scopes import Scope
 from automx.views.http import inbound
@@ -137,7 +138,7 @@ def authenticate(authorization: str) -> Access:
         if key is None and not apikeys.exist(session):
             raise NotFound  # in the form of a path that leads nowhere
         session.rollback()
-        if FORM.fullmatch(secret.strip()):  # else it guesses nothing
+        if KEY_FORM.fullmatch(secret.strip()):  # else it guesses nothing
             limits.count_wrong(asked.network)
         g.problem_headers = {"WWW-Authenticate": 'Bearer realm="automx"'}
         raise NoKeyError(cause=obstacle)

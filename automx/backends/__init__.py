@@ -6,18 +6,20 @@ MisconfiguredError) it has certainly not; after UncertainError (and so SilentErr
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from automx.backends.keys import KeyMemory, ProcessMemory
 from automx.config import BACKENDS, AccountSettings
 from automx.counts import Counts
 from automx.errors import SettingsError
 from automx.trace import BACKEND, mark
+
+if TYPE_CHECKING:
+    from automx.backends.keys import KeyMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,18 +157,20 @@ class Counted:
 class Backends:
     """The backends of the settings, each opened when it is first used. Safe for threads.
 
-    ``keys`` remembers keys for all processes; by default, this one remembers them alone.
+    ``keys`` returns what remembers keys for all processes, and is called with the first backend; by
+    default, this process remembers them alone.
     """
 
     def __init__(
         self,
         settings: AccountSettings,
-        keys: KeyMemory | None = None,
+        keys: "Callable[[], KeyMemory] | None" = None,
         counts: Counts | None = None,
     ) -> None:
         self._counts = counts
         self._settings = settings
-        self._keys = keys or ProcessMemory()
+        self._make_keys = keys
+        self._keys: KeyMemory | None = None
         self._opened: dict[str, Backend] = {}
         self._lock = threading.Lock()
 
@@ -182,6 +186,8 @@ class Backends:
         name = self.name(name)
         with self._lock:
             if name not in self._opened:
+                if self._keys is None:
+                    self._keys = self._make_keys() if self._make_keys else _process_memory()
                 backend = _open(name, self._settings, self._keys)
                 self._opened[name] = (
                     Counted(backend, name, self._counts) if self._counts else backend
@@ -196,7 +202,13 @@ class Backends:
             self._opened.clear()
 
 
-def _open(name: str, settings: AccountSettings, keys: KeyMemory) -> Backend:
+def _process_memory() -> "KeyMemory":
+    from automx.backends.keys import ProcessMemory  # few workers make accounts
+
+    return ProcessMemory()
+
+
+def _open(name: str, settings: AccountSettings, keys: "KeyMemory") -> Backend:
     """Open a backend. Each one is imported when it is used: httpx takes time and memory."""
     if name == "none":
         from automx.backends.none import NoBackend

@@ -9,7 +9,7 @@ from automx.check.finding import Check, DomainChecks, Finding
 from automx.check.web import UNKNOWN
 from automx.config import DirectorySettings
 from automx.directory.connection import Connection, Host, HostError
-from automx.directory.pool import credentials, hosts
+from automx.directory.ldap import credentials, hosts
 from automx.directory.row import LdapServer
 
 

@@ -313,7 +313,7 @@ def delete(context: Context, addresses: tuple[str, ...], yes: bool) -> None:
 
 
 def _backends(context: Context, session: Session) -> Backends:
-    return Backends(context.settings.accounts, KeyStates(lambda: Session(session.engine)))
+    return Backends(context.settings.accounts, lambda: KeyStates(lambda: Session(session.engine)))
 
 
 def _check_usable(token: Token, now: datetime) -> None:

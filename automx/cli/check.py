@@ -158,7 +158,9 @@ def _accounts(session: Session, settings: AccountSettings, network: Network) -> 
     found = tokens.all_tokens(session)
     session.commit()
     settings = replace(settings, timeout=network.timeout)
-    with closing(Backends(settings, KeyStates(lambda: Session(session.engine)))) as backends:
+    with closing(
+        Backends(settings, lambda: KeyStates(lambda: Session(session.engine)))
+    ) as backends:
         return list(check_accounts(found, backends, network.now))
 
 

@@ -11,6 +11,7 @@ from automx.cli.context import Context, with_json
 from automx.cli.terminal import say, say_json
 from automx.config import DirectorySettings, Settings
 from automx.deadline import after
+from automx.directory import ldap as directories
 from automx.directory import pool
 from automx.directory.connection import (
     Connection,
@@ -84,13 +85,13 @@ def _look_up(
             " people shall be looked up"
         )
     tell("Row", f"ldapserver {server.id}, for the domain {address.domain}")
-    hosts = pool.hosts(server, options)
+    hosts = directories.hosts(server, options)
     tell("Hosts", ", ".join(f"{host} ({host.tls})" for host in hosts))
     if not options.verify:
         tell("Warning", "ldap_verify = no: certificates are not checked")
     bases = " and ".join(map(repr, server.search_bases))
     tell("Filter", f"{server.filter_for(address)} below {bases}")
-    access = pool.credentials(server, options)
+    access = directories.credentials(server, options)
     answers = [
         _try(reached, server, access, options, address, tell)
         for host in hosts
@@ -167,7 +168,7 @@ def _try(
         return NOBODY
     for name, values in entries[0]["raw_attributes"].items():
         tell(f"  {name}", ", ".join(repr(value.decode(errors="replace")) for value in values))
-    return pool.person(server, entries[0], address)
+    return directories.person(server, entries[0], address)
 
 
 def _failed(step: str, error: HostError, tell: Tell) -> None:

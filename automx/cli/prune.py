@@ -68,7 +68,7 @@ def prune(context: Context, dry_run: bool, time: datetime | None) -> None:
     steps: list[Done] = []
     with (
         context.session() as session,
-        closing(Backends(settings, KeyStates(lambda: Session(session.engine)))) as backends,
+        closing(Backends(settings, lambda: KeyStates(lambda: Session(session.engine)))) as backends,
     ):
         actions = pending(session, now=now, policy=policy)
         work = run(session, actions, backends, now=now, policy=policy, dry_run=dry_run)

@@ -1,73 +1,32 @@
-"""All directories of a process: which host is asked, for how long, and what is remembered.
+"""All directories of a process: which knows a person, and what they said.
 
-A look-up runs in a thread of its directory and is waited for no longer than the time limit,
-whatever hangs: the resolver, the connection, TLS, the bind or the search. ``hoststate`` remembers
-what failed.
+``ldap`` and ``database`` ask them. They are loaded with the first row or source that needs them, as
+few workers have directories.
 """
 
 import logging
-import ssl
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import ExitStack, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from threading import Lock
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from automx import deadline
-from automx.address import EmailAddress, is_loopback, names_for
+from automx.address import EmailAddress, names_for
 from automx.config import DirectorySettings, SourceSettings
 from automx.counts import Counts
-from automx.directory.connection import Credentials, Host, HostError, TlsMode
-from automx.directory.hoststate import Attempt, Clock, HostState, share
-from automx.directory.lookups import Lookups, Places
-from automx.directory.person import DirectoryError, NotRememberedError, Person, usable
+from automx.directory.lookups import Places
+from automx.directory.person import NotRememberedError, Person
 from automx.directory.row import LdapServer
-from automx.errors import SettingsError
 from automx.memory import Memory
 
 if TYPE_CHECKING:
+    import ssl
+
     from automx.directory.database import PeopleDatabase
+    from automx.directory.hoststate import Clock
+    from automx.directory.ldap import LdapDirectory
 
 log = logging.getLogger(__name__)
-
-
-def hosts(server: LdapServer, settings: DirectorySettings) -> list[Host]:
-    """Return the hosts of a row, with what they do not say taken from its columns and settings."""
-    found = []
-    for host in server.hosts:
-        if host.scheme == "ldapi":
-            found.append(Host(host.name, 0, TlsMode.SOCKET))
-            continue
-        is_ldaps = host.scheme == "ldaps" if host.scheme else server.use_ssl
-        # The columns' port belongs to the columns' way of encryption.
-        is_alike = server.port and is_ldaps == server.use_ssl
-        default = server.port if is_alike else 636 if is_ldaps else 389
-        if is_ldaps:
-            tls = TlsMode.LDAPS
-        elif settings.starttls == "no" or (settings.starttls == "yes" and is_loopback(host.name)):
-            tls = TlsMode.NONE
-        elif settings.starttls == "try" and server.id not in settings.client_certificates:
-            tls = TlsMode.TRY_STARTTLS
-        else:  # with a certificate, a refused StartTLS would make the search anonymous
-            tls = TlsMode.STARTTLS
-        found.append(Host(host.name, host.port or default, tls))
-    return found
-
-
-def credentials(
-    server: LdapServer, settings: DirectorySettings, context: ssl.SSLContext | None = None
-) -> Credentials:
-    """Return how automx logs in to the hosts of a directory, by default with a new context.
-
-    Raises SettingsError as tls_context().
-    """
-    return Credentials(
-        context or tls_context(settings, server.id),
-        server.id in settings.client_certificates,
-        server.bind_user,
-        settings.bind_passwords.get(server.id, server.bind_password),
-    )
 
 
 # What knows people: a row of ``ldapserver``, or a source with a query for people.
@@ -85,7 +44,7 @@ class Directories:
         settings: DirectorySettings,
         sources: Sequence[SourceSettings] = (),
         *,
-        now: Clock = monotonic,
+        now: "Clock" = monotonic,
         counts: Counts | None = None,
     ) -> None:
         self.settings = settings
@@ -93,16 +52,17 @@ class Directories:
         self._sources = tuple(source for source in sources if source.finds_people)
         self._now = now
         self._lock = Lock()
-        self._directories: dict[int, _Directory] = {}
+        self._directories: dict[int, LdapDirectory] = {}
         self._places = Places()
         self._databases = _people_databases(self._sources, self._places, self._counts, now)
         self._people: Memory[tuple[LdapServer, EmailAddress], Person | None]
         self._people = Memory(settings.cache_size, settings.cache_seconds, now)
-        self._now = now
-        # The system's authorities are loaded when they are needed; a wrong file is reported now.
-        self._context = tls_context(settings) if settings.ca_file else None
+        self._context: ssl.SSLContext | None = None
         # Those with a certificate of automx's, by the id of the row.
-        self._contexts = {key: tls_context(settings, key) for key in settings.client_certificates}
+        self._contexts: dict[int, ssl.SSLContext] = {}
+        # The system's authorities are loaded when they are needed; a wrong file is reported now.
+        if settings.ca_file or settings.client_certificates:
+            self._load_certificates()
         if not settings.verify:
             log.warning("ldap_verify = no: anyone on the way to a directory can read and forge")
 
@@ -161,18 +121,31 @@ class Directories:
         for database in self._databases.values():
             database.close()
 
-    def _directory(self, server: LdapServer) -> "_Directory":
+    def _directory(self, server: LdapServer) -> "LdapDirectory":
+        # Before the lock: requests for people who are remembered wait for it.
+        from automx.directory.ldap import LdapDirectory, credentials
+
         with self._lock:
             directory = self._directories.get(server.id)
             if directory is None or directory.server != server:  # the row was changed
                 if directory is not None:
                     directory.close()
                 access = credentials(server, self.settings, self._context_for(server))
-                directory = _Directory(server, self.settings, access, self._now, self._places)
+                directory = LdapDirectory(server, self.settings, access, self._now, self._places)
                 self._directories[server.id] = directory
             return directory
 
-    def _context_for(self, server: LdapServer) -> ssl.SSLContext:
+    def _load_certificates(self) -> None:
+        from automx.directory.ldap import tls_context
+
+        if self.settings.ca_file:
+            self._context = tls_context(self.settings)
+        for row_id in self.settings.client_certificates:
+            self._contexts[row_id] = tls_context(self.settings, row_id)
+
+    def _context_for(self, server: LdapServer) -> "ssl.SSLContext":
+        from automx.directory.ldap import tls_context
+
         if context := self._contexts.get(server.id):
             return context
         if self._context is None:
@@ -181,12 +154,12 @@ class Directories:
 
 
 def _people_databases(
-    sources: Sequence[SourceSettings], places: Places, counts: Counts, now: Clock
+    sources: Sequence[SourceSettings], places: Places, counts: Counts, now: "Clock"
 ) -> dict[str, "PeopleDatabase"]:
     """Return the people of each source by its name."""
     if not sources:
         return {}
-    from automx.directory.database import PeopleDatabase  # few workers need its memory
+    from automx.directory.database import PeopleDatabase
 
     return {source.name: PeopleDatabase(source, places, counts, now) for source in sources}
 
@@ -204,138 +177,3 @@ def source_of_people(
         if is_its and source.finds_people:
             return source
     return None
-
-
-def tls_context(settings: DirectorySettings, row_id: int | None = None) -> ssl.SSLContext:
-    """Return what TLS connections are checked with: TLS 1.2 or later, the system's authorities.
-
-    With the id of a row, the context shows the certificate that the settings have for it. Raises
-    SettingsError if a file of the settings cannot be used.
-    """
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file or None)
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(f"ldap_ca_file {settings.ca_file} cannot be used: {error}") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if not settings.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if row_id is not None and (path := settings.client_certificates.get(row_id)):
-        key = settings.client_keys.get(row_id)
-        try:
-            # Without a password, OpenSSL would ask for that of an encrypted key at the terminal.
-            context.load_cert_chain(path, key, password="")
-        except (OSError, ssl.SSLError) as error:
-            text = f"{path}{f' with the key {key}' if key else ''} cannot be used: {error}"
-            raise SettingsError(f"ldap_client_certificate_file: {text}") from error
-    return context
-
-
-class _Directory:
-    """The hosts of one row."""
-
-    def __init__(
-        self,
-        server: LdapServer,
-        settings: DirectorySettings,
-        access: Credentials,
-        now: Clock,
-        places: Places,
-    ) -> None:
-        self.server = server
-        self._timeout = settings.timeout
-        self._lock = Lock()
-        self._states = [HostState(host, server, access, now) for host in hosts(server, settings)]
-        self._lookups = Lookups(places, f"ldap-{server.id}", spare=len(server.hosts))
-
-    def is_up(self) -> bool:
-        """Return whether a host is worth asking."""
-        return any(state.is_up() for state in self._states)
-
-    def find(self, address: EmailAddress) -> Person | None:
-        end = deadline.after(self._timeout)
-        with self._lookups.turn(end), ExitStack() as ends:
-            attempt = Attempt(monotonic(), end)
-            states, claimed = self._states_to_ask()
-            for state in claimed:
-                ends.callback(setattr, state, "is_probed", False)
-            future = self._lookups.submit(self._find, address, states, attempt)
-            found = self._wait(future, attempt)
-            self._lookups.note_answer()
-            return found
-
-    def close(self) -> None:
-        """Drop all connections: the idle ones now, the others when their look-up ends."""
-        for state in self._states:
-            state.close()
-
-    def _wait(self, future: "Future[Person | None]", attempt: Attempt) -> Person | None:
-        try:
-            return future.result(deadline.left(attempt.end))
-        except TimeoutError:
-            attempt.is_abandoned = True
-            if not future.cancel() and attempt.state and attempt.target:
-                attempt.state.failed(attempt.target, f"no answer within {self._timeout:g} s")
-            if attempt.connection is not None:
-                attempt.connection.close()
-            raise DirectoryError from None
-
-    def _states_to_ask(self) -> tuple[list[HostState], list[HostState]]:
-        """Return the hosts that are worth asking, in order, and those of them that had failed.
-
-        What failed is tried again in the background as long as other hosts or addresses answer, so
-        that no request waits for it; where none answers, one request at a time tries.
-        """
-        with self._lock:
-            up = [state for state in self._states if state.is_up()]
-            due = [state for state in self._states if not state.is_probed and state.is_due()]
-            for state in due:
-                state.is_probed = True
-        if up:
-            for state in due:
-                self._lookups.submit(state.probe, self._timeout)
-            return up, []
-        if not due:
-            raise DirectoryError
-        return due, due
-
-    def _find(
-        self, address: EmailAddress, states: Sequence[HostState], attempt: Attempt
-    ) -> Person | None:
-        search_filter = self.server.filter_for(address)
-        for index, state in enumerate(states):
-            # What is left is shared: a silent host must not use up the time of the next one.
-            until = share(attempt.end, len(states) - index)
-            attempt.state = state
-            try:
-                entries = state.search(search_filter, attempt, until)
-            except HostError:  # it is logged
-                if attempt.is_abandoned:
-                    break
-                continue
-            if len(entries) > 1:
-                several = "ldapserver %s: several entries fit %s; none is used"
-                log.warning(several, self.server.id, address)
-                return None
-            return person(self.server, entries[0], address) if entries else None
-        raise DirectoryError
-
-
-def person(server: LdapServer, entry: Mapping[str, Any], address: EmailAddress) -> Person:
-    """Return what an entry of a search for an address says."""
-    directory = f"ldapserver {server.id}"
-    values = {name.lower(): found for name, found in entry["raw_attributes"].items()}
-
-    def first(name: str) -> str:
-        found = values.get(name.lower()) or []
-        if len(found) > 1:
-            log.debug("ldapserver %s: %s has several values in one entry", server.id, name)
-        try:
-            text = bytes(found[0]).decode().strip() if found else ""
-        except UnicodeDecodeError:
-            text = "\x00"
-        return usable(text, directory, name)
-
-    login_name = server.login_name_of(first(server.attr_uid), address)
-    display_name = first(server.attr_cn) if server.attr_cn else ""
-    return Person(usable(login_name, directory, "login_name"), display_name)

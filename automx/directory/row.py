@@ -1,6 +1,6 @@
 """A checked row of the table ``ldapserver``, and the syntax of what it holds.
 
-The settings that concern directories are applied later, by :mod:`automx.directory.pool`.
+The settings that concern directories are applied later, by :mod:`automx.directory.ldap`.
 """
 
 import re

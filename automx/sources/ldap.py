@@ -10,7 +10,7 @@ from typing import Any
 from automx import deadline
 from automx.config import DirectorySettings, SourceSettings
 from automx.directory.connection import BrokenError, Connection, Host, HostError
-from automx.directory.pool import credentials, hosts, tls_context
+from automx.directory.ldap import credentials, hosts, tls_context
 from automx.directory.row import LdapServer, read_bases, read_hosts
 from automx.errors import SettingsError
 from automx.sources import presets

@@ -11,7 +11,6 @@ from urllib.parse import parse_qs
 
 from flask import Response, g, request
 
-from automx.accounts import accounts, created, tokens
 from automx.address import EmailAddress
 from automx.cache import FoundConfig
 from automx.errors import BadRecordError, ForbiddenError, TakenError
@@ -51,6 +50,8 @@ _TAKEN = N_("The address of this QR code is taken already. Please ask for anothe
 
 def create() -> Response:
     """Make an account for the token ``t``; the argument ``n`` of mailadm's URLs has no effect."""
+    from automx.accounts import accounts, created, tokens  # 1 MiB, and few workers make accounts
+
     try:  # the app sends no body, but some web servers require that it is read
         g.wants_profile = _is_form_of_page(body())
     finally:

@@ -9,7 +9,6 @@ from threading import BoundedSemaphore, Lock
 from cachetools import LRUCache
 
 from automx.errors import UnavailableError
-from automx.formats import qr
 
 MEMORY = 4_000_000  # bytes of drawings that a worker remembers
 LEAST = 4_000  # bytes that a drawing counts at least, so that their number is limited, too
@@ -43,6 +42,8 @@ class Drawings:
             try:
                 if found := self._remembered(text, title):  # another thread has drawn it
                     return found
+                from automx.formats import qr  # few workers draw
+
                 drawing = qr.svg(text, title=title)
             finally:
                 self._pen.release()

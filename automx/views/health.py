@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, request
 
-from automx import edge, replica
+from automx import edge
 from automx.database import telling_outages
 from automx.errors import DatabaseError, ForbiddenError
-from automx.migrations import applied, head, state
 from automx.moments import iso
 from automx.views.http import parts, personal_document
 from automx.views.session import current_session
@@ -45,6 +44,8 @@ def readyz() -> Response:
 
 def _details() -> Response:
     """Answer what this worker knows of its neighbours. Raises ForbiddenError without the token."""
+    from automx.migrations import head
+
     known = parts()
     authorization = request.headers.get("Authorization", "")
     if not edge.has_token(authorization, known.settings.metrics.token):
@@ -69,7 +70,8 @@ def _details() -> Response:
 
 
 def _of_database(now: datetime) -> dict[str, object]:
-    from automx import statistics  # few workers need its memory
+    from automx import statistics
+    from automx.migrations import applied, state
 
     session = current_session()
     found = state(session.connection())
@@ -106,6 +108,8 @@ def check_ready() -> None:
 
     A newer one can be used: other machines may have got their version.
     """
+    from automx.migrations import state
+
     session = current_session()
     found = state(session.connection())
     session.close()  # others need the connection while the answer is made
@@ -117,6 +121,8 @@ def _trouble_of_replica() -> str:
     reading = parts().reading
     if not reading.has_replica:
         return ""
+    from automx import replica
+
     if (session := reading.replica()) is not None:
         with suppress(DatabaseError):
             return replica.trouble(current_session(), session)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
-from automx import edge, migrations
+from automx import edge
 from automx.config import Settings
 from automx.database import is_in_memory
 from automx.errors import ForbiddenError, SeedError
@@ -19,8 +19,7 @@ from automx.views.session import current_session
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-# automx.seed and automx.firstseed are imported where they are used: they take 3 MiB, and few
-# workers seed.
+# What makes tables and seeds is imported where it is used: it takes 3 MiB, and few workers seed.
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +127,8 @@ def _make_tables() -> None:
     db_uri, session = parts().settings.db_uri, current_session()
     session.allow_large_changes()
     if not is_in_memory(db_uri):  # it has had its tables since the start
+        from automx import migrations
+
         migrations.create(db_uri, session)
 
 

@@ -1,6 +1,7 @@
 """The session of a request, on an engine of Flask-SQLAlchemy."""
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from flask import Flask, current_app, g, has_app_context
 from flask_sqlalchemy import SQLAlchemy
@@ -21,8 +22,10 @@ from automx.database import (
     report_unreadable_answers,
 )
 from automx.database.reading import Reading, turns_of_replica
-from automx.migrations import create_in_memory
 from automx.models import metadata
+
+if TYPE_CHECKING:
+    from automx.accounts.keystates import KeyStates
 
 db = SQLAlchemy(metadata=metadata)
 
@@ -58,6 +61,8 @@ def register(app: Flask, settings: Settings) -> Reading:
             name_denied_file(engine)
             report_unreadable_answers(engine)
         if is_in_memory(db_uri):
+            from automx.migrations import create_in_memory
+
             with db.engine.begin() as connection:
                 create_in_memory(connection)
         primary = partial(_only_session, turns)
@@ -81,6 +86,13 @@ def new_session() -> Session:
     """Return a session whose transactions are limited by the settings."""
     trace.mark(trace.DATABASE)
     return Session(db.engine, current_app.extensions[TURNS])
+
+
+def key_states() -> "KeyStates":
+    """Return what all processes know of the keys of backends."""
+    from automx.accounts.keystates import KeyStates  # few workers make accounts
+
+    return KeyStates(new_session)
 
 
 def current_session() -> Session:

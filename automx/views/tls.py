@@ -12,7 +12,6 @@ from flask import Blueprint, Response, request
 
 from automx import edge
 from automx.address import is_ip, parse_host
-from automx.dns import domain_of_host
 from automx.errors import BadRequestError, ForbiddenError, UnknownDomainError
 from automx.views.http import NOT_LOCAL, argument, found_config, parts, personal_document
 
@@ -63,6 +62,8 @@ def _is_ours(name: str) -> bool:
         return False
     if name == parts().settings.public_host:
         return True
+    from automx.dns import domain_of_host  # few workers are asked
+
     domain = domain_of_host(name)
     if domain is None:
         return False

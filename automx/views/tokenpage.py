@@ -5,12 +5,11 @@ answered with its profile.
 """
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from flask import Response, g, render_template, request
 from markupsafe import Markup
 
-from automx.accounts import accounts, tokens
-from automx.accounts.tokens import Token
 from automx.address import unicode_domain
 from automx.clientconfig import ClientConfig
 from automx.duration import format_duration
@@ -22,6 +21,9 @@ from automx.views.dcaccount import offers_profile, reason
 from automx.views.failure import Failure
 from automx.views.http import argument, found_config, html_page, own_url, parts
 from automx.views.session import current_session
+
+if TYPE_CHECKING:
+    from automx.accounts.tokens import Token
 
 _HEADLINES = {
     400: N_("This QR code does not work"),
@@ -37,6 +39,8 @@ _POLICY = (
 
 def page() -> Response:
     """Return the page of the token ``t``, with its QR code."""
+    from automx.accounts import accounts, tokens  # 1 MiB, and few workers have tokens
+
     parts().limits.count_client()
     secret = argument(request.args, "t")
     session = current_session()
@@ -102,7 +106,7 @@ def _token_config(failure: Failure) -> ClientConfig | None:
         return None
 
 
-def _lifetime(token: Token) -> tuple[int, str] | None:
+def _lifetime(token: "Token") -> tuple[int, str] | None:
     """Return the lifetime of an account, such as 1 and "d" for a day; None if it has no end."""
     if token.lifetime is None:
         return None

@@ -30,7 +30,7 @@ from automx.check.records import RecordChecks
 from automx.check.web import WebChecks
 from automx.clientconfig import FORBIDDEN, ServerType
 from automx.directory.connection import Connection, Credentials, Host, HostError, TlsMode
-from automx.directory.pool import person
+from automx.directory.ldap import person
 from automx.directory.row import LdapServer, ldap3
 from automx.errors import AutomxError
 from automx.rows import BadRowError, ldap_server
