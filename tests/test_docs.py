@@ -228,7 +228,7 @@ def test_contributing_names_the_next_revision() -> None:
 def test_the_readme_names_the_urls_that_make_run_prints() -> None:
     makefile = (REPOSITORY / "Makefile").read_text()
     assert "serve --host 127.0.0.1 --port 4243 --examples" in makefile
-    serve = (REPOSITORY / "automx" / "cli" / "serve.py").read_text()
+    serve = (REPOSITORY / "automx" / "cli" / "webserver.py").read_text()
     printed = serve.partition('_EXAMPLES = """')[2].partition('"""')[0]
     urls = re.findall(r"{base}[^\s']*", printed)
     assert len(urls) == 4

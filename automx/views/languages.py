@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from functools import cache
 from gettext import GNUTranslations, NullTranslations
+from io import BytesIO
 from pathlib import Path
 
 from flask import request
 from markupsafe import Markup
 
-_CATALOGUES = Path(__file__).parent.parent / "translations"
+_FOLDER = Path(__file__).parent.parent / "translations"
 
 # Languages that are written from right to left.
 _FROM_RIGHT = {"ar", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"}
@@ -16,7 +17,7 @@ _FROM_RIGHT = {"ar", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"}
 
 def load() -> None:
     """Read the catalogues now: a server that has no files left still says why in all languages."""
-    _translations()
+    _catalogues()
 
 
 def choose(wanted: str = "") -> str:
@@ -24,7 +25,7 @@ def choose(wanted: str = "") -> str:
 
     It is ``wanted`` if there is a catalogue, else what the browser prefers, else English.
     """
-    fitting = {name.lower(): name for name in _translations()}
+    fitting = {name.lower(): name for name in _catalogues()}
     # werkzeug's best_match() takes "de" for "de-CH" only if no other name fits exactly.
     accepted = [name.lower() for name, quality in request.accept_languages if quality]
     for name in (wanted.lower(), *accepted):
@@ -35,12 +36,12 @@ def choose(wanted: str = "") -> str:
 
 def translated(text: str) -> str:
     """Return a text that ``N_()`` marks in the language that the client prefers."""
-    return _translations()[choose()].gettext(text)
+    return _translation(choose()).gettext(text)
 
 
 def translator(language: str) -> Callable[..., str]:
     """Return ``_()`` for a template, in one of the languages."""
-    translate = _translations()[language].gettext
+    translate = _translation(language).gettext
 
     def filled(text: str, **values: str) -> str:
         """Return a text in the language; values for ``%(name)s`` are escaped."""
@@ -51,7 +52,7 @@ def translator(language: str) -> Callable[..., str]:
 
 def counter(language: str) -> Callable[[str, str, int], str]:
     """Return ``ngettext()`` for a template: a text for one or for several, with their number."""
-    translate = _translations()[language].ngettext
+    translate = _translation(language).ngettext
     return lambda one, several, number: translate(one, several, number) % {"number": number}
 
 
@@ -64,16 +65,22 @@ def names() -> dict[str, str]:
     """Return each language's own name by its BCP 47 tag, English first."""
     return {
         # Translators: what your language calls itself, such as "Deutsch".
-        language: translation.gettext("English")
-        for language, translation in _translations().items()
+        language: _translation(language).gettext("English")
+        for language in _catalogues()
     }
 
 
 @cache
-def _translations() -> dict[str, NullTranslations]:
-    """Return the translations by the BCP 47 tag of their language, English first."""
-    found = {"en": NullTranslations()}
-    for path in sorted(_CATALOGUES.glob("*/LC_MESSAGES/messages.mo")):
-        with path.open("rb") as file:
-            found[path.parts[-3].replace("_", "-")] = GNUTranslations(file)
+def _catalogues() -> dict[str, bytes]:
+    """Return the catalogues by the BCP 47 tag of their language; English first, which has none."""
+    found = {"en": b""}
+    for path in sorted(_FOLDER.glob("*/LC_MESSAGES/messages.mo")):
+        found[path.parts[-3].replace("_", "-")] = path.read_bytes()
     return found
+
+
+@cache
+def _translation(language: str) -> NullTranslations:
+    """Return a language, which takes more than twice the memory of its catalogue."""
+    content = _catalogues()[language]
+    return GNUTranslations(BytesIO(content)) if content else NullTranslations()
