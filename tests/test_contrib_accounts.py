@@ -149,13 +149,14 @@ class Accounts:
     file: Path
     options: list[str] = field(default_factory=list)
     is_hasty: bool = True
+    program: Path = CONTRIB / "accounts-dovecot"
 
     @property
     def words(self) -> tuple[str, ...]:
         """The command line."""
-        path = str(CONTRIB / "accounts-dovecot")
         start = ("-S", "-c", HASTY) if self.is_hasty else ()  # -S: it needs no packages
-        return (sys.executable, "-W", "error", *start, path, str(self.file), *self.options)
+        start = (sys.executable, "-W", "error", *start, str(self.program))
+        return (*start, str(self.file), *self.options)
 
     @property
     def backend(self) -> Command:
@@ -691,10 +692,17 @@ def test_root_deletes_a_mailbox_of_another_user_as_that_user_would(
 def test_no_rights_are_needed_but_those_to_the_folder() -> None:
     """A folder with the group of Dovecot and the setgid bit gives each new file that group."""
     with tempfile.TemporaryDirectory(prefix="automx-") as name:
-        folder = Path(name)
-        accounts = Accounts(folder / "users")
+        # Another user may not read a checkout below /root, nor run a Python there.
+        copy = Path(name) / "lib"
+        copy.mkdir()
+        for file in ("accounts-dovecot", "automx_accounts.py"):
+            shutil.copy(CONTRIB / file, copy)
+        folder = Path(name) / "mail"
+        folder.mkdir()
+        accounts = Accounts(folder / "users", program=copy / "accounts-dovecot")
         accounts.file.touch()
         words: tuple[str, ...] = ("/usr/bin/python3", *accounts.words[1:])
+        Path(name).chmod(0o755)
         if os.geteuid() == 0:
             os.chown(folder, 65534, 23456)
             os.chown(accounts.file, 65534, 23456)
