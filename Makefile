@@ -11,7 +11,7 @@ RUN_ENV := AUTOMX_CONF=$(or $(AUTOMX_CONF),/dev/null) AUTOMX_DB_URI=$(or $(AUTOM
 # Programs start often in the tests: compiled modules are kept, whatever this shell wants.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup run test coverage lint format reference translations bench soak fuzz lock docs clean
+.PHONY: setup run test coverage lint format reference translations bench soak fuzz lock man deb test-packages docs clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.dev
@@ -81,7 +81,8 @@ lock: PIP := var/lock/bin/python -m pip
 lock: | $(VENV)/bin/python
 	@rm -rf var/lock && $(BIN)/python -m venv var/lock
 	@$(PIP) install --quiet --quiet --upgrade 'pip>=25.1'
-	@$(PIP) install --quiet --quiet -e '.[$(DRIVERS)]' --group dev --group docs --group fuzz
+	@$(PIP) install --quiet --quiet -e '.[$(DRIVERS)]' --group dev --group docs --group fuzz \
+	  --group packages
 	@{ echo '# The releases that are tested; `make lock` renews them.'; $(PIP) freeze --exclude-editable; } >constraints.new
 	@mv constraints.new constraints.txt
 	@rm -rf var/lock
@@ -91,6 +92,21 @@ docs: $(VENV)/.docs
 	@rm -rf var/site
 	@$(BIN)/python -m sphinx --nitpicky --fail-on-warning --keep-going --quiet -c docs . var/site
 	@echo "The manual is in var/site/index.html"
+
+# Writes the man pages of all commands into dist/man.
+man: $(VENV)/.dev
+	@$(BIN)/python docs/manpages.py dist/man
+
+# Builds dist/automx_VERSION_ARCHITECTURE.deb, for Debian 12 and 13.
+deb: $(VENV)/.dev
+	@tests/install-packages debhelper dpkg-dev
+	@$(BIN)/python -m packages.deb
+
+# Builds the packages, tries them on bare Debians, and writes what was seen into docs/packages.md.
+test-packages: $(VENV)/.packages
+	@tests/install-packages buildah caddy debhelper docker-compose dpkg-dev lintian mmdebstrap \
+	  systemd-container yamllint
+	@$(BIN)/python -m pytest packages
 
 clean:
 	rm -rf $(VENV) var dist
@@ -122,4 +138,9 @@ $(VENV)/.docs: $(VENV)/.run
 $(VENV)/.fuzz: $(VENV)/.dev
 	@echo "Installing atheris"
 	@for try in 1 2 3; do $(PIP) --constraint constraints.txt --group fuzz && exit 0; sleep 5; done; exit 1
+	@touch $@
+
+$(VENV)/.packages: $(VENV)/.dev
+	@echo "Installing the tools that try packages"
+	@for try in 1 2 3; do $(PIP) --constraint constraints.txt --group packages && exit 0; sleep 5; done; exit 1
 	@touch $@

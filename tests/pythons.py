@@ -85,19 +85,19 @@ def _root() -> Path:
     if root.exists():
         return root
     new = root.with_suffix(".new")
-    mirror = _mirror()
+    source = mirror()
     command = [program("mmdebstrap", "mmdebstrap"), "--variant=minbase", "--quiet"]
-    command += ["--include=python3-venv", '--aptopt=Acquire::Retries "5"', DEBIAN, str(new), mirror]
+    command += ["--include=python3-venv", '--aptopt=Acquire::Retries "5"', DEBIAN, str(new), source]
     for _ in range(3):
         shutil.rmtree(new, ignore_errors=True)
         result = _run(command)
         if result.returncode == 0:
             new.rename(root)
             return root
-    pytest.fail(f"Debian's {DEBIAN} could not be had from {mirror}:\n{result.stderr[-2000:]}")
+    pytest.fail(f"Debian's {DEBIAN} could not be had from {source}:\n{result.stderr[-2000:]}")
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """Return where this machine gets Debian's packages from."""
     command = [program("apt-get", "apt"), "indextargets", "--format=$(REPO_URI)"]
     found = _run([*command, "Origin: Debian", "Label: Debian", "Created-By: Packages"]).stdout

@@ -1,0 +1,143 @@
+"""Machines with a bare Debian and its systemd, for tests of packages.
+
+A machine is a container of systemd-nspawn without a network. What happens there happens in memory,
+and is gone afterwards. The root folder of each Debian is made once and kept on this machine, with
+the packages of Debian that automx depends on, which are not installed yet.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.kept import alone, cache
+from tests.processes import program, wait_until
+from tests.pythons import mirror
+
+# What apt shall find without a network.
+DEPENDENCIES = {
+    "bookworm": ("adduser", "ca-certificates", "python3.11"),
+    "trixie": ("adduser", "ca-certificates", "python3.13"),
+}
+IN_MACHINE = ("systemd", "dbus", "curl")
+# What Debian's own images leave out.
+SLIM = (
+    *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale")),
+    "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+)
+ENVIRONMENT = (
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME=/root",
+    "LC_ALL=C.UTF-8",
+    "DEBIAN_FRONTEND=noninteractive",
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A running machine; ``outer`` is the ID of the process that started its first one."""
+
+    outer: int
+
+    def run(self, script: str, code: int = 0) -> str:
+        """Run shell commands as root in /root, and return what they print."""
+        result = self.attempt(script)
+        assert result.returncode == code, result.stdout + result.stderr
+        return result.stdout
+
+    def attempt(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run shell commands as root in /root, whatever comes of it."""
+        children = Path(f"/proc/{self.outer}/task/{self.outer}/children").read_text().split()
+        if not children:  # it has not started yet
+            return subprocess.CompletedProcess(script, 1, "", "there is no process")
+        enter = [program("nsenter", "util-linux"), f"--target={children[0]}", "--all", "env", "-i"]
+        command = [*enter, *ENVIRONMENT, "sh", "-euc", f"cd /root\n{script}"]
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+
+
+@contextlib.contextmanager
+def debian(suite: str, packages: Path, log: Path) -> Iterator[Machine]:
+    """Start a machine that sees a folder as /packages, and that ends with the block."""
+    options = ["--volatile=overlay", f"--bind-ro={packages}:/packages", "--boot"]
+    with running(_root(suite), options, log) as machine:
+        ready = {"running\n", "degraded\n"}
+        wait_until(
+            lambda: machine.attempt("systemctl is-system-running").stdout in ready,
+            "the start of systemd",
+        )
+        yield machine
+
+
+@contextlib.contextmanager
+def running(root: Path, options: Sequence[str], log: Path) -> Iterator[Machine]:
+    """Start what the options say in a root folder, without a network, until the block ends."""
+    command = [*_nspawn(root), "--private-network", "--console=pipe", *options]
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as outer,
+    ):
+        try:
+            yield Machine(outer.pid)
+        finally:
+            outer.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                outer.wait(60)
+            outer.kill()
+
+
+def base(suite: str) -> Path:
+    """Return the archive of a Debian as small as the base of an image: without manuals."""
+    path = cache() / f"base-{suite}.tar"
+    with alone(path.name):
+        if not path.exists():
+            unwanted = [
+                f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale")
+            ]
+            licenses = "--dpkgopt=path-include=/usr/share/doc/*/copyright"
+            new = path.with_suffix(".new.tar")
+            _bootstrap(suite, new, *unwanted, licenses, "--include=ca-certificates")
+            new.rename(path)
+    return path
+
+
+def _root(suite: str) -> Path:
+    path = cache() / f"packages-{suite}"
+    with alone(path.name):
+        if not path.exists():
+            new = path.with_suffix(".new")
+            _bootstrap(suite, new, f"--include={','.join(IN_MACHINE)}")
+            wanted = " ".join(DEPENDENCIES[suite])
+            fetch = f"apt-get update && apt-get install --download-only --yes {wanted}"
+            result = subprocess.run(
+                [*_nspawn(new), "--resolv-conf=copy-host", "sh", "-c", fetch],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert result.returncode == 0, result.stderr
+            new.rename(path)
+    return path
+
+
+def _bootstrap(suite: str, target: Path, *options: str) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    command = [program("mmdebstrap", "mmdebstrap"), "--variant=minbase", "--quiet", *options]
+    command += ['--aptopt=Acquire::Retries "5"', suite, str(target), mirror()]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def _nspawn(root: Path) -> list[str]:
+    if os.geteuid() != 0:
+        pytest.fail("a machine of its own needs root")
+    command = [program("systemd-nspawn", "systemd-container"), "--quiet", "--register=no"]
+    # Without systemd on this machine, there is nothing that could make a unit for the container.
+    command += [] if Path("/run/systemd/system").exists() else ["--keep-unit"]
+    return [*command, f"--machine=automx-{os.getpid()}", f"--directory={root}"]
