@@ -1,0 +1,190 @@
+"""The image for containers: built on a bare Debian, looked at, and run with a read-only root."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from packages.conftest import Record
+from packages.machines import Machine, base, running
+from tests.databases import run
+from tests.processes import REPOSITORY, program, wait_until
+
+CONTAINER = REPOSITORY / "packages" / "container"
+ENV = {"AUTOMX_HOST": "automx.example.com", "AUTOMX_TLS_ASK_TOKEN": "secret-1"}
+MEGABYTE = 1_000_000
+ASK = (
+    "import urllib.request as r; print(r.urlopen("
+    "'http://127.0.0.1:4243/mail/config-v1.1.xml?emailaddress=a@example.com').read().decode())"
+)
+
+
+@dataclass(frozen=True)
+class Image:
+    """A built image: its root folder, and its settings by the words of a Dockerfile."""
+
+    root: Path
+    settings: dict[str, object]
+
+    @property
+    def options(self) -> list[str]:
+        """How systemd-nspawn runs it, as an engine does with ``--read-only``."""
+        variables = self.settings["Env"]
+        assert isinstance(variables, list)
+        options = [f"--setenv={each}" for each in variables]
+        state = "/var/lib/automx:uid=4243,gid=4243,mode=0750"
+        options += ["--user=automx", "--read-only", "--tmpfs=/tmp", f"--tmpfs={state}"]
+        return [*options, "--chdir=/var/lib/automx", "--as-pid2"]
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    """Build the image on a bare Debian 13: no registry of images is asked."""
+    if os.geteuid() != 0:
+        pytest.fail("an image is built by root")
+    folder = tmp_path_factory.mktemp("image")
+    env = os.environ | {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
+
+    def buildah(*words: str | Path) -> str:
+        where = [f"--root={folder}/storage", f"--runroot={folder}/run"]
+        command = [program("buildah", "buildah"), *where, *map(str, words)]
+        result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr[-4000:]
+        return result.stdout.strip()
+
+    root = folder / "base"
+    root.mkdir()
+    run(
+        [
+            "tar",
+            f"--directory={root}",
+            "--exclude=./dev/*",
+            "--extract",
+            f"--file={base('trixie')}",
+        ],
+        "",
+    )
+    for name in ("resolv.conf", "ssl/certs/ca-certificates.crt"):
+        shutil.copy(Path("/etc") / name, root / "etc" / name)
+    container = buildah("from", "scratch")
+    try:
+        buildah("add", "--quiet", container, root, "/")
+        buildah("commit", "--quiet", "--rm", container, "localhost/debian:bare")
+        dockerfile = f"--file={CONTAINER / 'Dockerfile'}"
+        options = ["--format=docker", "--network=host", "--build-arg=BASE=localhost/debian:bare"]
+        buildah("bud", "--quiet", *options, dockerfile, "--tag=automx", REPOSITORY)
+        built = buildah("from", "localhost/automx")
+        described = json.loads(buildah("inspect", "--type=image", "localhost/automx"))
+        yield Image(Path(buildah("mount", built)), described["Docker"]["config"])
+    finally:
+        buildah("rm", "--all")
+        buildah("rmi", "--all", "--force")
+
+
+def size(folder: Path) -> int:
+    """Return how many bytes the files of a folder have, each file once."""
+    found = {}
+    for top, _, names in os.walk(folder):
+        for status in (Path(top, name).lstat() for name in names):
+            found[status.st_dev, status.st_ino] = status.st_size
+    return sum(found.values())
+
+
+def inside(machine: Machine, *words: str) -> str:
+    """Run a command in the container as its user."""
+    return machine.run(f"runuser -u automx -- /opt/automx/bin/{words[0]} {' '.join(words[1:])}")
+
+
+def test_the_image_serves_with_a_read_only_root(
+    image: Image, tmp_path: Path, record_property: Record
+) -> None:
+    record_property("tried", "Image, built on a bare Debian 13 by buildah")
+    settings = image.settings
+    assert settings["User"] == "4243:4243"
+    assert settings["ExposedPorts"] == {"4243/tcp": {}}
+    assert settings["Entrypoint"] == ["automx"]
+    assert size(image.root) < 300 * MEGABYTE
+
+    materials = json.loads((image.root / "opt/automx/share/sbom.cdx.json").read_text())
+    listed = {each["name"].lower() for each in materials["components"]}
+    assert {"automx", "flask", "granian", "psycopg-binary", "redis"} <= listed
+    assert not {"pip", "build", "hatchling", "cyclonedx-bom"} & listed
+    for name in ("pip", "gcc", "git", "make"):
+        assert not list(image.root.glob(f"usr/bin/{name}")) + list(
+            image.root.glob(f"opt/*/bin/{name}")
+        )
+
+    serve = " ".join(["automx", *settings["Cmd"]])  # type: ignore[misc]
+    start = f"automx db upgrade && automx seed --sample && exec {serve}"
+    with running(image.root, [*image.options, "sh", "-c", start], tmp_path / "log") as machine:
+        check = settings["Healthcheck"]["Test"]  # type: ignore[index]
+        assert check[0] == "CMD"
+        quoted = " ".join(f"'{word}'" if " " in word else word for word in check[2:]).replace(
+            "'http://127.0.0.1:4243/healthz'", '"http://127.0.0.1:4243/healthz"'
+        )
+        health = f"/opt/automx/bin/{check[1]} {quoted}"
+        wait_until(lambda: machine.attempt(health).returncode == 0, "the health of the container")
+        answer = machine.run(f'/opt/automx/bin/python -c "{ASK}"')
+        assert "<hostname>imap.example.com</hostname>" in answer
+        owners = machine.run(
+            "stat -c %u /proc/[0-9]*/cmdline 2>/dev/null | sort | uniq -c | sort -n"
+        )
+        assert "4243" in owners
+        assert machine.attempt("setpriv --reuid=4243 touch /opt/x").returncode != 0
+    record_property(
+        "seen", f"{size(image.root) // MEGABYTE} MB, ran as 4243 with a read-only root, healthy"
+    )
+
+
+def test_linters_find_no_fault(record_property: Record) -> None:
+    record_property("tried", "hadolint, yamllint, `caddy validate`, `docker-compose config`")
+    hadolint = Path(sys.executable).with_name("hadolint")
+    assert run([str(hadolint), str(CONTAINER / "Dockerfile")], "") == ""
+    yamllint = [program("yamllint", "yamllint"), "--strict", "--config-file"]
+    rules, compose = CONTAINER / "yamllint.yaml", CONTAINER / "compose.yaml"
+    assert run([*yamllint, str(rules), str(compose), str(rules)], "") == ""
+    for command in (
+        [program("caddy", "caddy"), "validate", "--adapter=caddyfile", "--config"],
+        [program("docker-compose", "docker-compose"), "--file"],
+    ):
+        is_caddy = "validate" in command
+        words = [str(CONTAINER / "Caddyfile")] if is_caddy else [str(compose), "config"]
+        subprocess.run(
+            [*command, *words], env=os.environ | ENV, check=True, capture_output=True, text=True
+        )
+    record_property("seen", "no fault")
+
+
+def test_compose_has_no_defaults_for_what_only_the_administrator_knows() -> None:
+    compose = [
+        program("docker-compose", "docker-compose"),
+        "--file",
+        str(CONTAINER / "compose.yaml"),
+    ]
+    for name in ENV:
+        env = {key: value for key, value in (os.environ | ENV).items() if key != name}
+        result = subprocess.run(
+            [*compose, "config"], env=env, capture_output=True, text=True, check=False
+        )
+        assert result.returncode != 0
+        assert name in result.stderr
+
+
+def test_caddy_of_compose_does_what_that_of_contrib_does() -> None:
+    ours = (CONTAINER / "Caddyfile").read_text()
+    theirs = (REPOSITORY / "contrib" / "Caddyfile.on-demand").read_text()
+    lines = {line.strip() for line in theirs[theirs.index("{\n") :].splitlines()} ^ {
+        line.strip() for line in ours[ours.index("{\n") :].splitlines()
+    }
+    assert {line for line in lines if not line.startswith("#")} == {
+        "ask http://127.0.0.1:4243/tls/ask",
+        "ask http://automx:4243/tls/ask?token={$AUTOMX_TLS_ASK_TOKEN}",
+        "reverse_proxy 127.0.0.1:4243 {",
+        "reverse_proxy automx:4243 {",
+    }
