@@ -142,6 +142,7 @@ def test_the_package_lives_as_debian_expects(
         # Removed: only settings and data stay.
         machine.run("apt-get remove --yes automx")
         assert machine.run("systemctl is-active automx || true") == "inactive\n"
+        assert machine.run("systemctl is-active automx-prune.timer || true") == "inactive\n"
         machine.run("test ! -e /usr/lib/automx && test ! -e /usr/bin/automx")
         machine.run("test -e /etc/automx/automx.conf && test -e /var/lib/automx/automx.sqlite")
 
