@@ -160,5 +160,5 @@ def test_the_package_lives_as_debian_expects(
             "/var/lib/automx",
             "/var/lib/automx/automx.sqlite",
         ]
-        assert machine.run("systemctl list-unit-files --no-legend 'automx*'") == ""
+        assert machine.run("systemctl list-unit-files --no-legend 'automx*' || true") == ""
     record_property("seen", "installed, served, upgraded, removed, installed again, purged")
