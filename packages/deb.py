@@ -27,7 +27,7 @@ EXTRAS = "mysql,postgresql,redis"
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
 LIBRARY = Path("usr/lib/automx")
-UNITS = ("automx", "automx-dns", "automx-prune", "automx-publish", "automx-sync")
+UNITS = ("automx", "automx-backup", "automx-dns", "automx-prune", "automx-publish", "automx-sync")
 COMPLETIONS = {
     "bash": "usr/share/bash-completion/completions/automx",
     "zsh": "usr/share/zsh/vendor-completions/_automx",

@@ -28,6 +28,8 @@ FILES = """\
 600 automx:automx /var/lib/automx/automx.sqlite
 """
 UNITS = """\
+automx-backup.service static -
+automx-backup.timer disabled enabled
 automx-dns.service static -
 automx-dns.timer disabled enabled
 automx-prune.service static -
