@@ -101,10 +101,13 @@ SECTIONS = {
 }
 # Commands that print no data, or a document of another standard.
 WITHOUT = {
+    "backup": "writes [JSON lines](database.md#backup) of its own into a file",
     "completion": "prints a script for a shell",
     "db schema": "prints SQL",
     "export": "prints a [seed document](seed.md), which is JSON",
+    "restore": "prints one line for people",
     "serve": "prints one line for people, and its [log](monitoring.md#the-log)",
+    "web-server": "prints the configuration of a [web server](web-server.md)",
 }
 
 _ACCOUNT = "tmp.abcde@example.com"
