@@ -71,6 +71,18 @@ WRONG = {
         "[2001:db8::1]": "this is an IP address",
         "x.example:80": "this has a port",
         "x y": "this is no host name",
+        "automx": "this is no name of the public DNS",
+    },
+    "mail domain": {
+        "x y": "this is no mail domain",
+        "localhost": "this is no mail domain",
+        "192.0.2.1": "this is no mail domain",
+    },
+    "mail host": {"x y": "this is no host name", "mail.x.example:993": "this has a port"},
+    "server": {
+        "https://x.example": "this is no host name",
+        ":993": "this is no host name",
+        "mail.x.example:99999": "the port is not from 1 to 65535",
     },
     "address": {
         "nobody": "a mail address has exactly one @",
@@ -82,6 +94,7 @@ WRONG = {
         "ns1.example": "this is no IP address",
         "192.0.2.1:0": "the port is not from 1 to 65535",
         "192.0.2.1:x": "the port is not from 1 to 65535",
+        f"192.0.2.1:{'9' * 5000}": "the port is not from 1 to 65535",
     },
     "url": {
         "x.example": "this is no URL",
@@ -113,7 +126,9 @@ def typed() -> Iterator[tuple[str, str, str]]:
 def test_a_wrong_address_host_or_url_is_told_with_its_option_and_the_reason(
     command: str, option: str, kind: str
 ) -> None:
-    words = ["a@x.example"] if option == "--url" else []
+    words = {"--url": ["a@x.example"]}.get(option, [])
+    if command == "web-server" and not option:
+        words = ["nginx"]
     for value, reason in WRONG[kind].items():
         given = [option, value] if option else [value]
         result = attempt(*command.split(), *words, *given, env=NOWHERE)

@@ -3,6 +3,7 @@
 Each error names the option or argument, the value and the reason.
 """
 
+import re
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from automx.address import EmailAddress, is_ip, parse_domain
+from automx.address import EmailAddress, is_ip, parse_domain, parse_host
 from automx.errors import AddressError
 
 
@@ -55,25 +56,63 @@ def _host_name(text: str) -> str:
     if colon and name and port.isdecimal():
         raise AddressError(f"this has a port: {example}")
     try:
-        return parse_domain(text)
+        host = parse_domain(text)
     except AddressError as error:
         raise AddressError(f"this is no host name: {example}") from error
+    if "." not in host:
+        raise AddressError(f"this is no name of the public DNS: {example}")
+    return host
+
+
+def _mail_domain(text: str) -> str:
+    """Return a domain that may have mail servers of its own, as A-label."""
+    try:
+        name = parse_domain(text)
+    except AddressError:
+        name = ""
+    if "." not in name or is_ip(name):
+        raise AddressError("this is no mail domain, such as example.com")
+    return name
+
+
+def _with_port(text: str) -> tuple[str, int | None]:
+    """Return a host as it is written, and its port; the port is None if there is none."""
+    host, colon, port = text.rpartition(":")
+    if not colon or (":" in host and not host.endswith("]")):  # an IPv6 address has colons
+        return text, None
+    if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        raise AddressError("the port is not from 1 to 65535")
+    return host, int(port)
+
+
+def _server(text: str) -> tuple[str, int | None]:
+    """Return A-label or IP address of a server, and its port; the port is None if there is none."""
+    text = text.strip()
+    host, port = (text, None) if "://" in text else _with_port(text)
+    try:
+        return parse_host(host), port
+    except AddressError as error:
+        raise AddressError("this is no host name, such as mail.example.com") from error
+
+
+def _mail_host(text: str) -> tuple[str, int | None]:
+    """Return what _server() does of a host that has servers at several ports."""
+    host, port = _server(text)
+    if port is not None:
+        raise AddressError("this has a port, which belongs to --imap and --smtp")
+    return host, port
 
 
 def _name_server(text: str) -> tuple[str, int]:
     """Return address and port of a name server."""
-    host, colon, port = text.rpartition(":")
-    if not colon or (host.count(":") and not host.endswith("]")):  # an IPv6 address has colons
-        host, port = text, "53"
+    host, port = _with_port(text)
     host = host.removeprefix("[").removesuffix("]")
     try:
         ip_address(host)
     except ValueError:
         expected = "expected an IP address, perhaps with a port, such as 192.0.2.1:53"
         raise AddressError(f"this is no IP address: {expected}") from None
-    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
-        raise AddressError("the port is not from 1 to 65535")
-    return host, int(port)
+    return host, port or 53
 
 
 def _http_url(text: str) -> str:
@@ -98,6 +137,9 @@ MAIL_ADDRESS = _Type("address", EmailAddress.parse)
 MAIL_ADDRESS_TEXT = _Type("address", _checked(EmailAddress.parse))
 DOMAIN = _Type("domain", parse_domain)
 DOMAIN_TEXT = _Type("domain", _checked(parse_domain))
+MAIL_DOMAIN = _Type("mail domain", _mail_domain)
 HOST_NAME = _Type("host", _host_name)
+MAIL_HOST = _Type("mail host", _mail_host)
+SERVER = _Type("server", _server)
 NAME_SERVER = _Type("address", _name_server)
 HTTP_URL = _Type("url", _http_url)

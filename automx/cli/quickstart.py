@@ -12,20 +12,20 @@ from typing import Any, NamedTuple
 import click
 
 from automx import __version__, lookup, migrations, webserver
-from automx.address import is_ip, parse_domain, parse_host
 from automx.changes import Changes
 from automx.check.network import Network
 from automx.check.report import Report
 from automx.cli import check as doctor
 from automx.cli import names, quickstarttext
+from automx.cli.addresses import HOST_NAME, MAIL_DOMAIN, MAIL_HOST, SERVER
 from automx.cli.context import Context, with_json
-from automx.cli.dns import name_server_option
+from automx.cli.dns import name_server_option, public_host
 from automx.cli.terminal import complain, pass_on, say_json, say_lines, with_progress
 from automx.cli.webserver import listens_option, with_domain_option
 from automx.clientconfig import ClientConfig, ServerType
 from automx.config import KEYS
 from automx.database import IN_MEMORY, file_to_make, is_in_memory, open_session
-from automx.errors import AddressError, ConflictError, DatabaseError
+from automx.errors import ConflictError, DatabaseError
 from automx.members import Item
 from automx.quickstart import rows, steps, surroundings
 from automx.quickstart.search import Answer, Place, Search, chosen, missing
@@ -51,54 +51,24 @@ class Wishes(NamedTuple):
     has_domains: bool
 
 
-def _place(text: str) -> Place:
-    """Return a host name or an IP address, perhaps with a port. Raises click.BadParameter."""
-    host, _, port = text.strip().rpartition(":")
-    if not host or not port.isdecimal() or (":" in host and not host.endswith("]")):
-        host, port = text.strip(), ""
-    try:
-        place = Place(parse_host(host), int(port) if port else None)
-    except AddressError as error:
-        message = f"{text!r} is no host name, such as mail.example.com"
-        raise click.BadParameter(message) from error
-    if port and not 0 < int(port) < 65536:
-        raise click.BadParameter(f"{port} is no port")
-    return place
-
-
-def _read_place(
-    _context: click.Context, _option: click.Parameter, text: str | None
-) -> Place | None:
-    return None if text is None else _place(text)
-
-
-def _read_host(context: click.Context, option: click.Parameter, text: str | None) -> Place | None:
-    place = _read_place(context, option, text)
-    if place and place.port:
-        raise click.BadParameter("expected a host without a port; --imap and --smtp take ports.")
-    return place
-
-
 def _server_options(command: Any) -> Any:
     for option, text in (
         ("smtp", "Take this server for submission (SMTP)."),
         ("pop3", "Take this server for POP3."),
         ("imap", "Take this server for IMAP."),
     ):
-        decorator = click.option(
-            f"--{option}", metavar="HOST[:PORT]", callback=_read_place, help=text
-        )
+        decorator = click.option(f"--{option}", type=SERVER, metavar="HOST[:PORT]", help=text)
         command = decorator(command)
     return click.option(
         "--mail-host",
+        type=MAIL_HOST,
         metavar="HOST",
-        callback=_read_host,
         help="Take this host for IMAP and submission.",
     )(command)
 
 
 @click.command(epilog=quickstarttext.EXIT_STATUS)
-@click.argument("domain")
+@click.argument("domain", type=MAIL_DOMAIN)
 @_server_options
 @click.option(
     "--provider",
@@ -108,8 +78,8 @@ def _server_options(command: Any) -> Any:
 )
 @click.option(
     "--public-host",
+    type=HOST_NAME,
     metavar="NAME",
-    callback=lambda _context, _option, text: text and _host_name(text),
     help="Public host name of automx; by default the setting public_host, else automx.DOMAIN.",
 )
 @click.option(
@@ -139,10 +109,10 @@ def quickstart(
     context: Context,
     /,
     domain: str,
-    mail_host: Place | None,
-    imap: Place | None,
-    pop3: Place | None,
-    smtp: Place | None,
+    mail_host: tuple[str, int | None] | None,
+    imap: tuple[str, int | None] | None,
+    pop3: tuple[str, int | None] | None,
+    smtp: tuple[str, int | None] | None,
     name_server: tuple[str, int],
     timeout: float,
     ca_file: str | None,
@@ -158,9 +128,8 @@ def quickstart(
     if not yes and not sys.stdin.isatty():
         complain("nobody can be asked here; say --yes to take what is found")
         raise click.exceptions.Exit(2)
-    name = _mail_domain(domain)
     given = {
-        type_: place
+        type_: Place(*place)
         for type_, place in (
             (ServerType.IMAP, imap or mail_host),
             (ServerType.POP3, pop3),
@@ -172,7 +141,7 @@ def quickstart(
     network = Network(name_server=address, port=port, ca_file=ca_file, timeout=timeout)
     # What the log says of rows is among the findings of the doctor.
     logging.getLogger("automx").addHandler(logging.NullHandler())
-    Quickstart(context, name, network, Wishes(**wishes), asks=not yes).run(given)
+    Quickstart(context, domain, network, Wishes(**wishes), asks=not yes).run(given)
 
 
 class Quickstart:
@@ -264,21 +233,21 @@ class Quickstart:
             if not self._asks:
                 break
             which = " and ".join(type_.upper() for type_ in lacking) or "mail"
-            place = click.prompt(f"Host name of the {which} server", value_proc=_place, err=True)
+            place = click.prompt(f"Host name of the {which} server", type=SERVER, err=True)
             types = lacking or (ServerType.IMAP, ServerType.SMTP)
-            given = {**given, **dict.fromkeys(types, place)}
+            given = {**given, **dict.fromkeys(types, Place(*place))}
         raise click.ClickException(
             f"no mail server of {self._domain} was found for every protocol: name it by"
             " --mail-host, or by --imap and --smtp"
         )
 
     def _public_host(self) -> str:
-        known = self._wishes.public_host or self._context.settings.public_host
+        known = public_host(self._context, self._wishes.public_host)
         default = f"automx.{self._domain}"
         if known or not self._asks:
             return known or default
         question = "Public host name of automx, where mail clients will ask it"
-        host: str = click.prompt(question, default=default, value_proc=_host_name, err=True)
+        host: str = click.prompt(question, default=default, type=HOST_NAME, err=True)
         return host
 
     def _web_server(self) -> str:
@@ -353,29 +322,6 @@ class Quickstart:
             report.found[finding.domain].append(finding)
         doctor.print_report(report, quiet=True)
         say_lines(quickstarttext.left(situation, left))
-
-
-def _mail_domain(text: str) -> str:
-    """Return a mail domain as A-label. Raises click.BadParameter."""
-    try:
-        name = parse_domain(text)
-    except AddressError:
-        name = ""
-    if "." not in name or is_ip(name):
-        message = f"{text!r} is no mail domain, such as example.com"
-        raise click.BadParameter(message, param_hint="DOMAIN")
-    return name
-
-
-def _host_name(text: str) -> str:
-    """Return a public host name as A-label. Raises click.BadParameter."""
-    try:
-        name = parse_domain(text.strip())
-    except AddressError:
-        name = ""
-    if "." not in name or is_ip(name):
-        raise click.BadParameter(f"{text!r} is no host name, such as automx.example.org")
-    return name
 
 
 def _agrees() -> bool:

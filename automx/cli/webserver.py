@@ -5,8 +5,8 @@ import re
 import click
 
 from automx import webserver
-from automx.address import parse_domain
 from automx.cli import names
+from automx.cli.addresses import DOMAIN
 from automx.cli.context import Context, pass_context
 from automx.cli.dns import host_option, needed_public_host
 from automx.cli.terminal import EXIT_STATUS, pass_on
@@ -42,7 +42,12 @@ with_domain_option = click.option(
 @click.command("web-server", epilog=EXIT_STATUS)
 @click.argument("kind", type=click.Choice([*webserver.KINDS]))
 @click.argument(
-    "domains", metavar="DOMAIN...", nargs=-1, required=True, shell_complete=names.of("domain")
+    "domains",
+    type=DOMAIN,
+    metavar="DOMAIN...",
+    nargs=-1,
+    required=True,
+    shell_complete=names.of("domain"),
 )
 @host_option
 @listens_option
@@ -64,7 +69,7 @@ def web_server(
     """
     name = needed_public_host(context, host)
     with context.session() as session:
-        configs = [find(session, parse_domain(domain)).config for domain in domains]
+        configs = [find(session, domain).config for domain in domains]
     site = Site(
         name,
         [*dict.fromkeys(config.domain for config in configs)],
