@@ -15,11 +15,12 @@ from time import monotonic
 from sqlalchemy import Insert, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from automx.cache import EVERYTHING, ConfigCache, RowKey
+from automx.cache import ConfigCache
 from automx.database import Session, is_closed, is_kept_waiting, is_lost, reason
 from automx.database.reading import Reading
 from automx.errors import DatabaseError, TurnError
 from automx.models import ChangeCount, ChangeLog
+from automx.rowmemory import EVERYTHING, RowKey
 
 log = logging.getLogger(__name__)
 

@@ -15,13 +15,14 @@ from sqlalchemy import select
 
 from automx import domainrows, rows
 from automx.address import names_for, parse_domain, spellings
-from automx.cache import Common, FoundConfig, RowKey, RowMemory
+from automx.cache import FoundConfig
 from automx.clientconfig import ClientConfig
 from automx.database import Session, read_by_key
 from automx.domainrows import Row
 from automx.errors import AddressError, BadRecordError, DisabledDomainError, UnknownDomainError
 from automx.models import DisabledDomain, Domain, ProviderDetail, metadata
 from automx.records import Records
+from automx.rowmemory import Common, RowKey, RowMemory
 
 log = logging.getLogger(__name__)
 

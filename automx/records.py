@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import Select, bindparam, select
 
 from automx import rows
-from automx.cache import RowMemory
 from automx.clientconfig import MailServer, ProviderDetails, Service
 from automx.database import KEYS_AT_ONCE, Session, chunks
 from automx.directory.row import LdapServer
 from automx.models import metadata
+from automx.rowmemory import RowMemory
 
 log = logging.getLogger(__name__)
 

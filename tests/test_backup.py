@@ -19,11 +19,11 @@ from sqlalchemy import inspect, make_url, select, text
 from automx.backup import restore as restoring
 from automx.backup import rows as writing
 from automx.backup.file import Reader
-from automx.cache import EVERYTHING
 from automx.changelog import last_number, read_since
 from automx.errors import ConflictError
 from automx.models import metadata
 from automx.moments import this_second
+from automx.rowmemory import EVERYTHING
 from tests.backups import (
     CHANGES,
     ROWS,

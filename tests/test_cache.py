@@ -11,9 +11,10 @@ from dataclasses import replace
 
 import pytest
 
-from automx.cache import REFRESHES, SLOW_SECONDS, ConfigCache, FoundConfig, RowKey
+from automx.cache import REFRESHES, SLOW_SECONDS, ConfigCache, FoundConfig
 from automx.clientconfig import ClientConfig
 from automx.errors import BadRecordError, DatabaseError, UnknownDomainError
+from automx.rowmemory import RowKey
 
 
 def config_of(domain: str) -> ClientConfig:

@@ -13,11 +13,12 @@ from flask import Flask
 from sqlalchemy import text
 
 from automx import changelog
-from automx.cache import EVERYTHING, ConfigCache
+from automx.cache import ConfigCache
 from automx.changelog import last_number, read_since, write
 from automx.database import Session, create_engine
 from automx.lookup import find
 from automx.migrations import upgrade
+from automx.rowmemory import EVERYTHING
 from automx.seed import populate, purge
 from automx.seeddocument import SAMPLE
 from automx.views.http import PARTS

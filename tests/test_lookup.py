@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy
 
 from automx import domainrows, lookup
-from automx.cache import FoundConfig, RowMemory
+from automx.cache import FoundConfig
 from automx.clientconfig import (
     Authentication,
     ClientConfig,
@@ -37,6 +37,7 @@ from automx.formats import autoconfig, autodiscover
 from automx.lookup import find
 from automx.migrations import upgrade
 from automx.models import Domain, Provider, Server, metadata
+from automx.rowmemory import RowMemory
 from tests.databases import ENGINES, Instance
 
 IMAP = (1, 10, "imap.example.com", 993, "imap", "SSL", "%EMAILADDRESS%", "plain")

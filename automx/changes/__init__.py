@@ -16,13 +16,13 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
 from automx import audit, changelog, kinds, members, references
-from automx.cache import EVERYTHING, RowKey
 from automx.changes import insertion, stored
 from automx.changes.dependents import Dependents, dependents, of_domains
 from automx.database import Session, savepoint
 from automx.errors import ConflictError, SeedError, UnknownRowError
 from automx.members import TABLES, Item
 from automx.models import RECORDS, metadata
+from automx.rowmemory import EVERYTHING, RowKey
 from automx.seeddocument import SeedRows
 
 MAX_ENTRIES = 100  # of the audit by one transaction; more become one

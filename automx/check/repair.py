@@ -4,8 +4,8 @@ from datetime import datetime
 
 from automx import audit, changelog, references
 from automx.accounts import tokens
-from automx.cache import EVERYTHING
 from automx.database import Session
+from automx.rowmemory import EVERYTHING
 
 MAX_NAMES = 20
 

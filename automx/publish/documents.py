@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, RowMapping, func, select
 
 from automx import domainrows, lookup
 from automx.address import parse_domain
-from automx.cache import FoundConfig, RowMemory
+from automx.cache import FoundConfig
 from automx.clientconfig import ClientConfig
 from automx.config import Settings
 from automx.database import KEYS_AT_ONCE, Session, chunks, read_by_key
@@ -23,6 +23,7 @@ from automx.formats import autoconfig, pacc
 from automx.models import Domain
 from automx.publish.folder import KINDS
 from automx.records import Records
+from automx.rowmemory import RowMemory
 
 _AT_ONCE = 500  # domains whose rows are read together
 _RECORDS = 5_000  # records that are remembered

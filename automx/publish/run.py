@@ -15,7 +15,6 @@ from sqlalchemy import ColumnElement, or_, select
 import automx
 from automx import changelog
 from automx.address import parse_domain
-from automx.cache import EVERYTHING, RowKey
 from automx.config import Settings
 from automx.database import KEYS_AT_ONCE, Session, url_of
 from automx.errors import AddressError
@@ -24,6 +23,7 @@ from automx.publish import rowcheck
 from automx.publish.documents import Documents, Reader
 from automx.publish.folder import KINDS, Folder, Outcome
 from automx.publish.rowcheck import Check
+from automx.rowmemory import EVERYTHING, RowKey
 
 FULL_AFTER = timedelta(hours=1)  # from one comparison of all files to the next
 

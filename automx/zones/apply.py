@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any
 
 from automx import audit, dns, lookup
-from automx.cache import MAX_AGE, FoundConfig, RowMemory
+from automx.cache import MAX_AGE, FoundConfig
 from automx.config import Settings, ZoneSettings
 from automx.database import Session
 from automx.errors import (
@@ -25,6 +25,7 @@ from automx.errors import (
 )
 from automx.formats import pacc
 from automx.moments import iso
+from automx.rowmemory import RowMemory
 from automx.zones import plan as plans
 from automx.zones import program, rollover, states
 from automx.zones.plan import Plan, Snapshot
