@@ -97,12 +97,8 @@ def base(suite: str) -> Path:
     path = cache() / f"base-{suite}.tar"
     with alone(path.name):
         if not path.exists():
-            unwanted = [
-                f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale")
-            ]
-            licenses = "--dpkgopt=path-include=/usr/share/doc/*/copyright"
             new = path.with_suffix(".new.tar")
-            _bootstrap(suite, new, *unwanted, licenses, "--include=ca-certificates")
+            _bootstrap(suite, new, *SLIM, "--include=ca-certificates")
             new.rename(path)
     return path
 
