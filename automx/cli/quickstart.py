@@ -168,17 +168,17 @@ class Quickstart:
         changes = self._write(found) if found else []
         if not changes:
             self._say(f"Nothing was changed: the database has {self._domain} already.")
-        situation, config = self._look(host, kind, is_new=bool(changes))
+        situation, config, report = self._look(host, kind, is_new=bool(changes))
         left = steps.remaining(situation)
         status = _LEFT if left else 0
         if self._context.as_json:
             begin = {"version": __version__, "status": status, "domain": self._domain}
             servers = [quickstarttext.server_document(answer) for answer in found]
             document = {"found": servers, "changes": changes}
-            document |= quickstarttext.document(situation, config, left)
+            document |= quickstarttext.document(situation, config, report, left)
             say_json(begin | document, ascii_only=True)
         else:
-            self._show(situation, config, left)
+            self._show(situation, config, report, left)
         raise click.exceptions.Exit(status)
 
     def _say(self, text: str = "") -> None:
@@ -277,8 +277,10 @@ class Quickstart:
             self._say(quickstarttext.change(change))
         return [change.document() for change in changes.made]
 
-    def _look(self, host: str, kind: str, *, is_new: bool) -> tuple[Situation, ClientConfig]:
-        """Return what the doctor finds, and what else the steps depend on."""
+    def _look(
+        self, host: str, kind: str, *, is_new: bool
+    ) -> tuple[Situation, ClientConfig, Report]:
+        """Return what the steps depend on, the settings of the domain, and the doctor's report."""
         with self._context.session() as session:
             config = lookup.find(session, self._domain).config
             others = surroundings.other_domains(session, self._domain)
@@ -308,18 +310,17 @@ class Quickstart:
             file=_settings_file(settings.given_by),
             is_large=is_large,
         )
-        return situation, config
+        return situation, config, report
 
-    def _show(self, situation: Situation, config: ClientConfig, left: list[Step]) -> None:
+    def _show(
+        self, situation: Situation, config: ClientConfig, report: Report, left: list[Step]
+    ) -> None:
         if situation.needs_records() or not situation.has_address:
             say_lines(quickstarttext.records(situation, config))
         kind = situation.web_server
         if kind and any(step.is_web for step in left):
             pass_on(quickstarttext.web_server(kind, situation.site))
         self._say()
-        report = Report([self._domain])
-        for finding in situation.findings:
-            report.found[finding.domain].append(finding)
         doctor.print_report(report, quiet=True)
         say_lines(quickstarttext.left(situation, left))
 

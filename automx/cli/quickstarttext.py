@@ -8,6 +8,7 @@ from typing import Any
 from automx import dns, webserver
 from automx.changes import Change, described
 from automx.check.finding import Level
+from automx.check.report import Report
 from automx.cli.terminal import table
 from automx.clientconfig import ClientConfig, ServerType
 from automx.quickstart.search import Answer, Search, passed_over
@@ -141,7 +142,9 @@ def command_lines(command: str) -> Iterator[str]:
     yield line
 
 
-def document(situation: Situation, config: ClientConfig, steps: Sequence[Step]) -> dict[str, Any]:
+def document(
+    situation: Situation, config: ClientConfig, report: Report, steps: Sequence[Step]
+) -> dict[str, Any]:
     """Return what is there and what is left, for programs."""
     kind, site = situation.web_server, situation.site
     configuration = webserver.configuration(kind, site) if kind else ""
@@ -149,6 +152,6 @@ def document(situation: Situation, config: ClientConfig, steps: Sequence[Step]) 
         "public_host": site.host,
         "records": [record.document() for record in dns.records(config, site.host)],
         "web_server": {"kind": kind or None, "configuration": configuration},
-        "findings": [finding.document() for finding in situation.findings],
+        "findings": [entry.document() for entry in report.entries()],
         "left": [{"text": step.text, "commands": list(step.commands)} for step in steps],
     }
