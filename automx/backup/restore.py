@@ -15,7 +15,15 @@ from automx.backup.file import Line, Reader
 from automx.backup.rows import OF_THE_MOMENT, untyped
 from automx.backup.values import Convert, decoder
 from automx.changes import insertion
-from automx.database import Session, file_to_make, open_session, outage, reason, url_of
+from automx.database import (
+    Session,
+    file_to_make,
+    is_missing,
+    open_session,
+    outage,
+    reason,
+    url_of,
+)
 from automx.errors import BackupError, ConflictError, DatabaseError
 from automx.kinds import shown
 from automx.models import metadata
@@ -54,7 +62,7 @@ def restore(db_uri: str, backup: Reader, *, actor: str, now: datetime) -> int:
     for _ in _parts(backup, dialect):
         pass
     path = file_to_make(db_uri)
-    if path is None or path.exists():
+    if path is None or not is_missing(path):
         with open_session(db_uri) as session:
             _refuse_rows(session)
     migrations.upgrade(db_uri)

@@ -24,7 +24,7 @@ from automx.cli.terminal import complain, pass_on, say_json, say_lines, with_pro
 from automx.cli.webserver import listens_option, with_domain_option
 from automx.clientconfig import ClientConfig, ServerType
 from automx.config import KEYS
-from automx.database import IN_MEMORY, file_to_make, is_in_memory, open_session
+from automx.database import IN_MEMORY, file_to_make, is_in_memory, is_missing, open_session
 from automx.errors import ConflictError, DatabaseError
 from automx.members import Item
 from automx.quickstart import rows, steps, surroundings
@@ -194,7 +194,7 @@ class Quickstart:
         if is_in_memory(db_uri):
             raise DatabaseError(cause=IN_MEMORY)
         path = file_to_make(db_uri)
-        if path is not None and not path.exists():
+        if path is not None and is_missing(path):
             return None
         with open_session(db_uri) as session:
             is_usable = migrations.state(session.connection()).is_usable
