@@ -220,6 +220,13 @@ NOBODY = 65534
         (0o666, 0o755, "provider add --name X", "make SQLite's files in", ""),
         (0o666, 0o700, "domain list", "enter the folder", ""),
         (0o666, 0o700, "db current", "enter the folder", ""),
+        (
+            0o666,
+            0o700,
+            "quickstart x.example --yes --dns 127.0.0.1:9 --timeout 0.1",
+            "enter the folder",
+            "",
+        ),
         (0o600, 0o755, "db upgrade", "read", "automx.sqlite"),
         (0o600, 0o755, "check", "read", "automx.sqlite"),
     ],

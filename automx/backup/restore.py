@@ -75,8 +75,8 @@ def restore(db_uri: str, backup: Reader, *, actor: str, now: datetime) -> int:
 
 def _fill(session: Session, backup: Reader, dialect: str, *, actor: str, now: datetime) -> int:
     if dialect == "sqlite":
-        # As wait_for_turn(), which keeps what is written in memory so that nobody who reads is
-        # locked out: an empty database needs no such care.
+        # Not by wait_for_turn(), which keeps what is written in memory, so that readers are not
+        # locked out: an empty database has none.
         session.connection().exec_driver_sql("BEGIN IMMEDIATE")
     else:
         changelog.wait_for_turn(session)

@@ -30,7 +30,7 @@ def snapshot(session: Session) -> Iterator[Session]:
     """Yield a session that reads the database as it is now, while others go on to write.
 
     It is called before the first statement. Of SQLite, it is a copy in a folder for temporary
-    files, since whoever reads keeps others from committing.
+    files, since a reader keeps others from committing.
     """
     dialect = session.engine.dialect.name
     if dialect == "sqlite":
