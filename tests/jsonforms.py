@@ -27,6 +27,13 @@ SECTIONS = {
     "Settings": ("Values are texts as in a file of settings; secrets are masked.", "config"),
     "Schema": ("", "db current"),
     "Steps of the schema": ("", "db upgrade\ndb downgrade {head}"),
+    "The first domain": (
+        "[The first domain](quickstart.md) tells what is looked at.",
+        (
+            "quickstart d1.parent.test --yes --mail-host 127.0.0.1 --web-server none"
+            " --public-host automx.parent.test --timeout 1 --dns {dns}"
+        ),
+    ),
     "Seeds": ("", "seed {seed}"),
     "Plans": (
         "Items of `changed` have `before` and `after`, those of `removed` have `before`.",
@@ -203,6 +210,7 @@ def prepared(folder: Path, zones: ZoneServer) -> tuple[dict[str, str], dict[str,
     files |= {"table": str(folder / "table.csv"), "mailadm": str(folder / "mailadm.db")}
     files |= {"autoconfig": str(REPOSITORY / "tests" / "data" / "imports" / "static.xml")}
     files |= {"folder": str(folder / "published"), "qr": str(folder / "weekly.png")}
+    files |= {"dns": f"127.0.0.1:{zones.port}"}
     return files | {"address": _ACCOUNT, "domain": _DOMAIN, "head": head()}, env
 
 

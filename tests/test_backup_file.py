@@ -101,7 +101,7 @@ def test_secrets_are_not_written_to_a_terminal(filled: Path) -> None:
         os.close(terminal)
     assert result.returncode == 1
     assert result.stderr == (
-        "Error: a backup holds secrets, and is not written to a terminal: name a FILE\n"
+        "automx: a backup holds secrets, and is not written to a terminal: name a FILE\n"
     )
 
 

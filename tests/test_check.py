@@ -858,8 +858,8 @@ def test_a_signing_certificate_that_has_ended_is_an_error(tmp_path: Path) -> Non
     ("arguments", "complaint"),
     [
         (["example.com", "--all"], "Name either domains or --all."),
-        (["--dns", "ns.example.com"], "expected an IP address, perhaps with a port"),
-        (["--dns", "127.0.0.1:0"], "expected an IP address, perhaps with a port"),
+        (["--dns", "ns.example.com"], "perhaps with a port, such as 192.0.2.1:53"),
+        (["--dns", "127.0.0.1:0"], "the port is not from 1 to 65535"),
         (["--timeout", "0"], "0.0 is not in the range 0.1<=x<=120."),
         (["--ca-file", "/none"], "File '/none' does not exist."),
     ],

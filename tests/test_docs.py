@@ -167,7 +167,9 @@ def test_commands_in_the_text_exist_with_their_options(page: Path) -> None:
         (span, text)
         for span in spans
         for arguments in automx_commands(span.replace("…", ""))
-        if (text := complaint(arguments)) is not None and not text.startswith("Missing argument")
+        if (text := complaint(arguments)) is not None
+        and not text.startswith(("Missing argument", "Missing option"))
+        and not re.search(r": '[A-Z]+': ", text)  # a word that stands for a value
     ]
     assert wrong == []
 
@@ -228,7 +230,7 @@ def test_contributing_names_the_next_revision() -> None:
 def test_the_readme_names_the_urls_that_make_run_prints() -> None:
     makefile = (REPOSITORY / "Makefile").read_text()
     assert "serve --host 127.0.0.1 --port 4243 --examples" in makefile
-    serve = (REPOSITORY / "automx" / "cli" / "webserver.py").read_text()
+    serve = (REPOSITORY / "automx" / "cli" / "server.py").read_text()
     printed = serve.partition('_EXAMPLES = """')[2].partition('"""')[0]
     urls = re.findall(r"{base}[^\s']*", printed)
     assert len(urls) == 4

@@ -677,7 +677,7 @@ def test_the_test_tells_that_a_domain_has_no_directory(
     assert tested.status == 1
     assert "ldapserver" in tested.output
     assert ldap_test("alice@unknown.example").status == 1
-    assert ldap_test("no address").status == 1
+    assert ldap_test("no address").status == 2
 
 
 def test_the_test_names_a_bad_row(

@@ -182,7 +182,7 @@ def test_the_log_of_changes_is_followed_again_after_an_outage(
     wait_until(lambda: len(messages(caplog)) > 1, "the return")
     engine = create_engine(uri_of(server))
     with Session(engine) as session:
-        populate(session, SAMPLE | {"domains": [{"name": "new.example"}]})
+        populate(session, SAMPLE | {"provider": "New", "domains": [{"name": "new.example"}]})
         session.commit()
     engine.dispose()
     wait_until(lambda: worker.ask(new).status == 200, "the answer")

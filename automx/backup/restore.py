@@ -29,6 +29,7 @@ from automx.kinds import shown
 from automx.models import metadata
 
 _COUNT = "change_count"  # its number goes on, see changelog.begin_anew()
+_MOST_CHANGES = 2**53
 _NOT_LOOKED_AT = {*OF_THE_MOMENT, _COUNT}  # a running server may write there
 
 _ROWS_AT_ONCE = 500
@@ -90,6 +91,8 @@ def _fill(session: Session, backup: Reader, dialect: str, *, actor: str, now: da
             rows = [dict(zip(part.columns, row, strict=True)) for row in part.rows]
             if part.table.name == _COUNT:
                 changes = max(row["number"] for row in rows)
+                if changes > _MOST_CHANGES:  # its sum would be a real number in SQLite
+                    raise BackupError(f"{backup.name}: {_COUNT}.number is too large: {changes}")
             else:
                 _insert(session, backup, part, rows)
     tables = metadata.sorted_tables

@@ -102,7 +102,7 @@ def _token_config(failure: Failure) -> ClientConfig | None:
         return None
     try:
         return found_config(domain).config
-    except (UnknownDomainError, BadRecordError):
+    except (UnknownDomainError, BadRecordError, DatabaseError):
         return None
 
 
