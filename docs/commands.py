@@ -17,7 +17,8 @@ Each command tells this by `--help`. `make reference` writes this page from the 
 
 def page() -> str:
     """Return the content of commands.md."""
-    return _HEAD + "".join(_sections(click.Context(main, info_name="automx"), main))
+    context = click.Context(main, info_name="automx", **main.context_settings)
+    return _HEAD + "".join(_sections(context, main))
 
 
 def _sections(context: click.Context, command: click.Command) -> Iterator[str]:

@@ -208,7 +208,7 @@ def test_the_doctor_tells_it(
     *_, finding = PROMISES[state]
     fault: Callable[[], contextlib.AbstractContextManager[None]]
     fault = faults.get(state, contextlib.nullcontext)
-    words = ("--dns", f"127.0.0.1:{server.port}", "--timeout", "0.5", "--json")
+    words = ("--dns", f"127.0.0.1:{server.port}", "--timeout", "2", "--json")
     with fault():
         result = attempt("check", domains[0], *words, env=env | WRONG.get(state, {}))
     subject = env["AUTOMX_ZONE_SERVER"]
