@@ -157,6 +157,10 @@ class DatabaseError(UnavailableError):
     """The database cannot be reached, or does not have the schema of this program."""
 
 
+class NoAnswerError(DatabaseError):
+    """The database has not answered in time."""
+
+
 class TurnError(DatabaseError):
     """Another transaction changes rows, longer than this one may wait."""
 

@@ -4,6 +4,7 @@ The replica of these tests is a second database, which gets what the test gives 
 follows by streaming is among the machines of tests/clients/test_scaling.py.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -136,6 +137,19 @@ def test_while_the_replica_is_away_look_ups_and_changes_come_from_the_primary(
     wait_until(lambda: status(client, NEW) == 404, "the return")
     pair.add(pair.replica, "new.example")
     wait_until(lambda: status(client, NEW) == 200, "the change")
+
+
+def test_a_look_up_that_the_replica_leaves_silent_is_answered_though_it_answers_others(
+    pair: Pair, app_of: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = app_of(pair)
+    client = app.test_client()
+    assert status(client, OWN) == 200
+    turns = app.extensions[REPLICA_TURNS]
+    monkeypatch.setattr(turns, "_answered_at", math.inf)
+    pair.network.weather = Weather.SILENT
+    assert status(client, "/v1.1/other.example") == 200
+    assert not turns.is_away
 
 
 def test_while_the_primary_is_away_documents_come_from_the_replica(

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from automx.database import Session
 from automx.database.outages import is_lost, outage, telling_outages
 from automx.database.turns import Turns
-from automx.errors import DatabaseError
+from automx.errors import DatabaseError, NoAnswerError
 
 _Read = TypeVar("_Read")
 
@@ -69,6 +69,8 @@ class Reading:
 
         It must not get more questions because the replica is busy.
         """
+        if isinstance(error, NoAnswerError):  # also if it has answered others meanwhile
+            return True
         if isinstance(error, DatabaseError):
             return self._turns is not None and self._turns.is_away
         return outage(error) is not None

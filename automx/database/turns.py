@@ -24,7 +24,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from automx import deadline
 from automx.database import poolers
 from automx.database.outages import is_locked, is_of_driver, unreadable
-from automx.errors import DatabaseError
+from automx.errors import DatabaseError, NoAnswerError
 
 log = logging.getLogger(__name__)
 
@@ -213,8 +213,8 @@ class Turns:
             error.is_logged = True
             raise error
 
-    def _silent(self) -> DatabaseError:
-        return DatabaseError(cause=f"database: no answer within {self.seconds:g} s")
+    def _silent(self) -> NoAnswerError:
+        return NoAnswerError(cause=f"database: no answer within {self.seconds:g} s")
 
     # Outages; the caller holds the lock
 
