@@ -6,18 +6,7 @@ from datetime import timedelta
 
 import click
 
-from automx.duration import format_duration
 from automx.formats import palette, qr
-
-# One and several units of a duration, as the page of a token has them.
-_UNITS = {
-    "s": ("%(number)s second", "%(number)s seconds"),
-    "m": ("%(number)s minute", "%(number)s minutes"),
-    "h": ("%(number)s hour", "%(number)s hours"),
-    "d": ("%(number)s day", "%(number)s days"),
-    "w": ("%(number)s week", "%(number)s weeks"),
-    "y": ("%(number)s year", "%(number)s years"),
-}
 
 
 @dataclass(frozen=True)
@@ -51,13 +40,10 @@ class Card:
         tags = languages.names()
         if language not in tags:
             raise click.UsageError(f"--language must be one of {', '.join(tags)}.")
-        translate, count = languages.translator(language), languages.counter(language)
+        translate = languages.translator(language)
 
         def shown(value: str | timedelta) -> str:
-            if isinstance(value, str):
-                return value
-            duration = format_duration(value)
-            return count(*_UNITS[duration[-1]], int(duration[:-1]))
+            return value if isinstance(value, str) else languages.spoken(language, value)
 
         def filled(note: Note) -> str:
             values = {name: shown(value) for name, value in note.values.items()}

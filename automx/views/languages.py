@@ -1,6 +1,7 @@
 """Languages of pages: English, and those that have a catalogue in ``automx/translations``."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from functools import cache
 from gettext import GNUTranslations, NullTranslations
 from io import BytesIO
@@ -8,6 +9,8 @@ from pathlib import Path
 
 from flask import request
 from markupsafe import Markup
+
+from automx.duration import format_duration
 
 _FOLDER = Path(__file__).parent.parent / "translations"
 
@@ -50,10 +53,19 @@ def translator(language: str) -> Callable[..., str]:
     return filled
 
 
-def counter(language: str) -> Callable[[str, str, int], str]:
-    """Return ``ngettext()`` for a template: a text for one or for several, with their number."""
-    translate = _translation(language).ngettext
-    return lambda one, several, number: translate(one, several, number) % {"number": number}
+def spoken(language: str, duration: timedelta) -> str:
+    """Return a duration of whole seconds in words of a language, such as ``2 weeks``."""
+    text = format_duration(duration)
+    number, ngettext = int(text[:-1]), _translation(language).ngettext
+    words = {
+        "s": ngettext("%(number)s second", "%(number)s seconds", number),
+        "m": ngettext("%(number)s minute", "%(number)s minutes", number),
+        "h": ngettext("%(number)s hour", "%(number)s hours", number),
+        "d": ngettext("%(number)s day", "%(number)s days", number),
+        "w": ngettext("%(number)s week", "%(number)s weeks", number),
+        "y": ngettext("%(number)s year", "%(number)s years", number),
+    }[text[-1]]
+    return words % {"number": number}
 
 
 def direction(language: str) -> str:

@@ -5,14 +5,12 @@ answered with its profile.
 """
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from flask import Response, g, render_template, request
 from markupsafe import Markup
 
 from automx.address import unicode_domain
 from automx.clientconfig import ClientConfig
-from automx.duration import format_duration
 from automx.errors import BadRecordError, DatabaseError, UnknownDomainError
 from automx.formats import dclogin
 from automx.texts import N_
@@ -21,9 +19,6 @@ from automx.views.dcaccount import offers_profile, reason
 from automx.views.failure import Failure
 from automx.views.http import argument, found_config, html_page, own_url, parts
 from automx.views.session import current_session
-
-if TYPE_CHECKING:
-    from automx.accounts.tokens import Token
 
 _HEADLINES = {
     400: N_("This QR code does not work"),
@@ -55,12 +50,13 @@ def page() -> Response:
         raise UnknownDomainError(cause=f"web_endpoint is not set, and apps do not ask {endpoint}")
     text = dclogin.account_text(endpoint, secret, token.name)
     code = parts().drawings.svg(text, title=languages.translated("QR code"))
+    lasts = None if token.lifetime is None else languages.spoken(languages.choose(), token.lifetime)
     return _page(
         200,
         N_("Your new mailbox is one scan away"),
         config=found.config,
         domain=unicode_domain(token.domain),
-        lasts=_lifetime(token),
+        lasts=lasts,
         code=Markup(code),  # noqa: S704 - made of numbers
         link=text.replace("DCACCOUNT:", "dcaccount:", 1),
         steps=dclogin.SCAN_STEPS,
@@ -84,7 +80,6 @@ def _page(status: int, headline: str, *, config: ClientConfig | None, **values: 
     html = render_template(
         "token.html",
         **frame.values(config, language, is_alone=True),
-        ngettext=languages.counter(language),
         robots="noindex, nofollow",
         headline=languages.translated(headline),
         **values,
@@ -104,11 +99,3 @@ def _token_config(failure: Failure) -> ClientConfig | None:
         return found_config(domain).config
     except (UnknownDomainError, BadRecordError, DatabaseError):
         return None
-
-
-def _lifetime(token: "Token") -> tuple[int, str] | None:
-    """Return the lifetime of an account, such as 1 and "d" for a day; None if it has no end."""
-    if token.lifetime is None:
-        return None
-    text = format_duration(token.lifetime)
-    return int(text[:-1]), text[-1]
