@@ -32,7 +32,13 @@ from automx.check.sources import source_checks
 from automx.check.zones import check_states
 from automx.cli import names
 from automx.cli.context import Context, json_option, pass_context
-from automx.cli.dns import host_option, name_server_option, public_host
+from automx.cli.dns import (
+    ca_file_option,
+    host_option,
+    name_server_option,
+    public_host,
+    timeout_option,
+)
 from automx.cli.terminal import INTERRUPTED, complain, printable, say_json
 from automx.config import AccountSettings
 from automx.database import Session
@@ -54,21 +60,13 @@ _NAMED = 3  # domains in the line of a finding that several have
 )
 @click.option("--yes", is_flag=True, help="Do not ask before --repair.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing about what is in order.")
-@click.option(
-    "--timeout",
-    default=5.0,
-    show_default=True,
-    type=click.FloatRange(0.1, 120),
-    help="Seconds for each DNS query and for each connection. With N domains, the whole run takes"
-    " at most (15 + N) times as long.",
+@timeout_option(
+    "Seconds for each DNS query and for each connection. With N domains, the whole run takes"
+    " at most (15 + N) times as long."
 )
 @name_server_option
 @host_option
-@click.option(
-    "--ca-file",
-    type=click.Path(exists=True, dir_okay=False),
-    help="Authorities (PEM) to trust beside those of the system.",
-)
+@ca_file_option
 @pass_context
 def check(
     context: Context,

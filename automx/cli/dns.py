@@ -1,4 +1,7 @@
-"""``automx dns``: the records that a domain's zone should have."""
+"""``automx dns``: the records that a domain's zone should have; options of the network."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
@@ -11,6 +14,8 @@ from automx.cli.terminal import pass_on, say_json
 from automx.errors import SettingsError
 from automx.lookup import find
 
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
 host_option = click.option(
     "--host",
     type=HOST_NAME,
@@ -19,6 +24,22 @@ host_option = click.option(
 )
 
 
+def timeout_option(text: str) -> Callable[[_Command], _Command]:
+    """Return the option for the seconds of each network step; ``text`` is its help."""
+    return click.option(
+        "--timeout",
+        default=5.0,
+        show_default=True,
+        type=click.FloatRange(0.1, 120),
+        help=text,
+    )
+
+
+ca_file_option = click.option(
+    "--ca-file",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Authorities (PEM) to trust beside those of the system.",
+)
 name_server_option = click.option(
     "--dns",
     "name_server",

@@ -17,6 +17,7 @@ from automx.cli.dns import (
     name_server_option,
     needed_public_host,
     public_host,
+    timeout_option,
 )
 from automx.cli.terminal import complain, say, say_json_list, say_lines
 from automx.database import Session, chunks
@@ -52,13 +53,7 @@ class _Entry(NamedTuple):
     help="A name on each line, or the arguments of certbot for a certificate on each line.",
 )
 @click.option("--resolving", is_flag=True, help="Only names that lead to the public host in DNS.")
-@click.option(
-    "--timeout",
-    default=5.0,
-    show_default=True,
-    type=click.FloatRange(0.1, 120),
-    help="Seconds for each DNS query of --resolving.",
-)
+@timeout_option("Seconds for each DNS query of --resolving.")
 @name_server_option
 @host_option
 @with_json

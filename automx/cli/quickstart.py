@@ -19,7 +19,7 @@ from automx.cli import check as doctor
 from automx.cli import names, quickstarttext
 from automx.cli.addresses import HOST_NAME, MAIL_DOMAIN, MAIL_HOST, SERVER
 from automx.cli.context import Context, with_json
-from automx.cli.dns import name_server_option, public_host
+from automx.cli.dns import ca_file_option, name_server_option, public_host, timeout_option
 from automx.cli.terminal import complain, pass_on, say_json, say_lines, with_progress
 from automx.cli.webserver import listens_option, with_domain_option
 from automx.clientconfig import ClientConfig, ServerType
@@ -89,20 +89,12 @@ def _server_options(command: Any) -> Any:
 )
 @listens_option
 @with_domain_option
-@click.option(
-    "--timeout",
-    default=5.0,
-    show_default=True,
-    type=click.FloatRange(0.1, 120),
-    help="Seconds for each DNS query and for each connection. The search takes at most 4 times as"
-    " long, the check 16 times.",
+@timeout_option(
+    "Seconds for each DNS query and for each connection. The search takes at most 4 times as"
+    " long, the check 16 times."
 )
 @name_server_option
-@click.option(
-    "--ca-file",
-    type=click.Path(exists=True, dir_okay=False),
-    help="Authorities (PEM) to trust beside those of the system.",
-)
+@ca_file_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_json
 def quickstart(
