@@ -23,7 +23,7 @@ from automx import api, edge
 from automx.counts import Counts
 from automx.errors import AutomxError, SilentError, UnavailableError
 from automx.places import Places, Threads
-from automx.quick import Asked, Quick
+from automx.quick import Asked, Quick, Sent
 from automx.rsgi import Body, Exchange, Scope, answer, bytes_of, environment
 from automx.views import initdb, root
 from automx.views.failure import FOUND
@@ -129,12 +129,13 @@ class Front:
         """Answer a request."""
         asked: Asked | None = None
         try:
-            if (quick := self.quick) is not None and (asked := quick.asked(scope)) is not None:
+            if (quick := self.quick) is not None:
+                asked = quick.asked(scope)
                 # Without another coroutine, where it is answered from memory.
-                if asked.method == "GET" and (found := quick.known(asked)) is not None:
-                    exchange.response_bytes(*found)
-                    return
-                if asked.method == "GET" and await self._is_found(quick, asked, exchange):
+                if (asked is not None and asked.method == "GET") and (
+                    _is_known(quick, asked, exchange)
+                    or await self._is_found(quick, asked, exchange)
+                ):
                     return
         except Exception as error:
             await self._tell(error, _environment(scope, asked), exchange)
@@ -170,10 +171,10 @@ class Front:
         try:
             if (quick := self.quick) is not None and asked is not None:
                 asked = quick.posted(asked, content)
-                if asked is not None and (found := quick.known(asked)) is not None:
-                    exchange.response_bytes(*found)
-                    return
-                if asked is not None and await self._is_found(quick, asked, exchange):
+                if asked is not None and (
+                    _is_known(quick, asked, exchange)
+                    or await self._is_found(quick, asked, exchange)
+                ):
                     return
         except Exception as error:
             await self._tell(error, environ, exchange)
@@ -183,11 +184,7 @@ class Front:
 
     async def _is_found(self, quick: Quick, asked: Asked, exchange: Exchange) -> bool:
         """Answer a request without the application, and return whether that can be done."""
-        found = await self._run(partial(quick.found, asked))
-        if found is None:
-            return False
-        exchange.response_bytes(*found)
-        return True
+        return _is_sent(await self._run(partial(quick.found, asked)), exchange)
 
     async def _tell(
         self, failure: Exception, environ: "WSGIEnvironment", exchange: Exchange
@@ -275,6 +272,19 @@ def account_paths(web_endpoint: str) -> set[str]:
     They have no slash at the end.
     """
     return {bytes_of(path).rstrip("/") for path in root.paths_of_accounts(web_endpoint)}
+
+
+def _is_known(quick: Quick, asked: Asked, exchange: Exchange) -> bool:
+    """Answer a request from memory, and return whether that can be done."""
+    return _is_sent(quick.known(asked), exchange)
+
+
+def _is_sent(answer: Sent | None, exchange: Exchange) -> bool:
+    """Send an answer, and return whether there is one."""
+    if answer is None:
+        return False
+    exchange.response_bytes(*answer)
+    return True
 
 
 def _environment(scope: Scope, asked: Asked | None) -> "WSGIEnvironment":
