@@ -8,6 +8,10 @@ _Key = TypeVar("_Key", bound=Hashable)
 _Answer = TypeVar("_Answer")
 
 
+class NotRememberedError(LookupError):
+    """There is no answer that is fresh."""
+
+
 class Memory(Generic[_Key, _Answer]):
     """Remembers answers by keys, with when they were read.
 
@@ -29,6 +33,13 @@ class Memory(Generic[_Key, _Answer]):
         """
         kept = self._kept.get(key)
         return None if kept is None or kept[1] + self._seconds <= self._now() else kept
+
+    def answer(self, key: _Key) -> _Answer:
+        """Return the answer for a key as get() does. Raises NotRememberedError."""
+        kept = self.get(key)
+        if kept is None:
+            raise NotRememberedError
+        return kept[0]
 
     def use(self, key: _Key) -> tuple[_Answer, float] | None:
         """Return what get() does; it is a use, and others are forgotten before this one."""

@@ -16,9 +16,9 @@ from automx.address import EmailAddress, parse_domain
 from automx.cache import FoundConfig
 from automx.clientconfig import ClientConfig
 from automx.counts import Counts, Entry
-from automx.directory.person import NotRememberedError
 from automx.errors import AddressError, BadRequestError, UnknownDomainError
 from automx.formats import autoconfig, autodiscover, mobileconfig, pacc
+from automx.memory import NotRememberedError
 from automx.rsgi import Headers, Scope, client_of, variable
 from automx.trace import CURRENT, FRONT, Trace
 from automx.views import wellknown

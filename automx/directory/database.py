@@ -17,10 +17,10 @@ from automx.config import SourceSettings
 from automx.counts import Counts
 from automx.database.foreign import Answer, ForeignDatabase, NoSuchTextError, QueryError
 from automx.directory.lookups import Lookups, Places
-from automx.directory.person import DirectoryError, NotRememberedError, Person, usable
+from automx.directory.person import DirectoryError, Person, usable
 from automx.directory.queries import query
 from automx.errors import AutomxError
-from automx.memory import Memory
+from automx.memory import Memory, NotRememberedError
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +73,7 @@ class PeopleDatabase:
 
     def remembered(self, address: EmailAddress) -> Person | None:
         """Return what find() would from memory. It never waits. Raises NotRememberedError."""
-        kept = self._people.get(_key(address))
-        if kept is None:
-            raise NotRememberedError
-        return kept[0]
+        return self._people.answer(_key(address))
 
     @property
     def is_up(self) -> bool:

@@ -21,10 +21,6 @@ class Person:
 NOBODY = Person("", "")
 
 
-class NotRememberedError(LookupError):
-    """A directory would have to be asked."""
-
-
 class DirectoryError(UnavailableError):
     """A directory cannot be asked; the cause was logged when the outage began."""
 

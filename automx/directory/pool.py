@@ -15,9 +15,9 @@ from automx.address import EmailAddress, names_for
 from automx.config import DirectorySettings, SourceSettings
 from automx.counts import Counts
 from automx.directory.lookups import Places
-from automx.directory.person import NotRememberedError, Person
+from automx.directory.person import Person
 from automx.directory.row import LdapServer
-from automx.memory import Memory
+from automx.memory import Memory, NotRememberedError
 
 if TYPE_CHECKING:
     import ssl
@@ -97,10 +97,7 @@ class Directories:
         if isinstance(directory, SourceSettings):
             return self._databases[directory.name].remembered(address)
         # In its own case: a stranger's spelling must not stand in the login name of others.
-        kept = self._people.get((directory, address))
-        if kept is None:
-            raise NotRememberedError
-        return kept[0]
+        return self._people.answer((directory, address))
 
     def are_up(self) -> dict[str, bool]:
         """Return whether each directory answers.
