@@ -164,6 +164,10 @@ BAD = {
     "true for a number": (with_digest(HEADER, PROVIDER, [True, "a", "b"]), "found true"),
     "a high number": (with_digest(HEADER, PROVIDER, [2**63, "a", "b"]),
                       "found 9223372036854775808"),
+    "a high number of changes": (
+        with_digest(HEADER, {"table": "change_count", "columns": ["id", "number"]},
+                    [1, 2**63 - 1]),
+        "change_count.number: expected at most 9007199254740992, found 9223372036854775807"),
     "null for a text": (with_digest(HEADER, PROVIDER, [1, None, "b"]),
                         "line 3: provider.name: expected a text, found null"),
     "half of a pair": (with_digest(HEADER, PROVIDER, b'[1,"\\ud800","b"]'),

@@ -29,7 +29,8 @@ from automx.kinds import shown
 from automx.models import metadata
 
 _COUNT = "change_count"  # its number goes on, see changelog.begin_anew()
-_MOST_CHANGES = 2**53
+_NUMBER = metadata.tables[_COUNT].c.number
+_MOST_CHANGES = 2**53  # SQLite makes a real number of a sum above 2**63
 _NOT_LOOKED_AT = {*OF_THE_MOMENT, _COUNT}  # a running server may write there
 
 _ROWS_AT_ONCE = 500
@@ -91,8 +92,6 @@ def _fill(session: Session, backup: Reader, dialect: str, *, actor: str, now: da
             rows = [dict(zip(part.columns, row, strict=True)) for row in part.rows]
             if part.table.name == _COUNT:
                 changes = max(row["number"] for row in rows)
-                if changes > _MOST_CHANGES:  # its sum would be a real number in SQLite
-                    raise BackupError(f"{backup.name}: {_COUNT}.number is too large: {changes}")
             else:
                 _insert(session, backup, part, rows)
     tables = metadata.sorted_tables
@@ -156,7 +155,7 @@ def _parts(backup: Reader, dialect: str) -> Iterator[_Part]:
                 raise BackupError(f"{backup.name}: line {line.number}: {table.name} came before")
             seen.add(table.name)
             part, size = _Part(table, [column.name for column in columns], []), 0
-            decoders = [decoder(column, dialect) for column in columns]
+            decoders = [_decoder(column, dialect) for column in columns]
             continue
         if part is None or not isinstance(line.value, list) or len(line.value) != len(decoders):
             raise BackupError(
@@ -189,6 +188,19 @@ def _table(backup: Reader, line: Line) -> tuple[Table, list[Column[Any]]]:
         if column.name not in columns and not column.nullable and column.server_default is None:
             raise BackupError(f"{where}: the column {column.name} of {table.name} is missing")
     return table, [table.c[column] for column in columns]
+
+
+def _decoder(column: Column[Any], dialect: str) -> Convert:
+    decode = decoder(column, dialect)
+    if column is not _NUMBER:
+        return decode
+
+    def limited(value: Any) -> Any:
+        if (number := decode(value)) > _MOST_CHANGES:
+            raise ValueError(f"expected at most {_MOST_CHANGES}, found {number}")
+        return number
+
+    return limited
 
 
 def _values(backup: Reader, line: Line, part: _Part, decoders: list[Convert]) -> list[Any]:
