@@ -9,7 +9,6 @@ import datetime
 import itertools
 import json
 import os
-import pty
 import re
 import signal
 import socket
@@ -50,6 +49,7 @@ from tests.examples import SMTP as SMTP_SERVER
 from tests.examples import config
 from tests.internet import HOST, MAIL, Internet, common_records, internet, network, without_tls
 from tests.processes import AUTOMX, listens, program, running, serving, wait_until
+from tests.terminals import on_a_terminal
 from tests.tls import Authority
 
 # type, name, port, socket_type
@@ -511,7 +511,7 @@ def test_the_host_of_the_service_itself(world: World, is_setting: bool) -> None:
 
 
 def test_a_terminal_gets_colours_a_bar_and_lines_of_its_width(world: World) -> None:
-    shown = on_a_terminal(world, "no-srv.test", TERM="xterm", COLUMNS="60")
+    shown = seen(world, "no-srv.test", TERM="xterm", COLUMNS="60")
     assert "Checking" in shown
     assert shown.splitlines()[-5:] == [
         "\x1b[33mwarning\x1b[0m  no-srv.test  _imaps._tcp.no-srv.test: there is no",
@@ -523,30 +523,20 @@ def test_a_terminal_gets_colours_a_bar_and_lines_of_its_width(world: World) -> N
 
 
 def test_a_terminal_without_colours(world: World) -> None:
-    shown = on_a_terminal(world, "no-srv.test", TERM="xterm", COLUMNS="60", NO_COLOR="1")
+    shown = seen(world, "no-srv.test", TERM="xterm", COLUMNS="60", NO_COLOR="1")
     assert "warning  no-srv.test" in shown
     assert "\x1b[33m" not in shown
 
 
-def on_a_terminal(world: World, *arguments: str, **env: str) -> str:
+def seen(world: World, *arguments: str, **env: str) -> str:
     """Return what a person sees."""
-    near, far = pty.openpty()
     command: list[str | Path] = [
         AUTOMX,
         "check",
         *world.internet.options(world.authority),
         *arguments,
     ]
-    environment = {**os.environ, **world.env, **env}
-    process = subprocess.Popen(command, stdout=far, stderr=far, env=environment)
-    os.close(far)
-    shown = b""
-    with contextlib.suppress(OSError):  # the far end is closed
-        while piece := os.read(near, 65536):
-            shown += piece
-    os.close(near)
-    process.wait()
-    return shown.decode().replace("\r\n", "\n")
+    return on_a_terminal(command, {**world.env, **env}).replace("\r\n", "\n")
 
 
 def test_ctrl_c_prints_what_is_known(world: World) -> None:

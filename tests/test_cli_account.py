@@ -20,6 +20,7 @@ from tests.databases import engine_uri
 from tests.documents import golden
 from tests.mailprogram import MailProgram, mail_program
 from tests.processes import AUTOMX
+from tests.terminals import printed_to
 from tests.transcripts import replayed
 
 
@@ -276,23 +277,17 @@ def on_terminal(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command whose standard input and error are a terminal, where somebody types."""
     ours, terminal = pty.openpty()
-    with os.fdopen(ours, "r+b", buffering=0) as screen:
-        screen.write(f"{answer}\n".encode())
-        process = subprocess.Popen(
-            [AUTOMX, *arguments],
-            stdin=terminal,
-            stdout=subprocess.PIPE,
-            stderr=terminal,
-            env={**os.environ, **env, "TERM": "xterm", "COLUMNS": "80"},
-        )
-        os.close(terminal)
-        output, _ = process.communicate()
-        shown = b""
-        try:
-            while chunk := screen.read(65536):
-                shown += chunk
-        except OSError:  # the terminal has no other end any more
-            pass
+    os.write(ours, f"{answer}\n".encode())
+    process = subprocess.Popen(
+        [AUTOMX, *arguments],
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        env={**os.environ, **env, "TERM": "xterm", "COLUMNS": "80"},
+    )
+    os.close(terminal)
+    output, _ = process.communicate()
+    shown = printed_to(ours)
     shown = shown.removeprefix(f"{answer}\r\n".encode())  # echoed before anybody had asked
     return subprocess.CompletedProcess(
         arguments, process.returncode, output.decode(), shown.decode()

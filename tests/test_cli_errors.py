@@ -1,12 +1,9 @@
 """Errors of commands: one prefix, the option with its reason, and what to do."""
 
-import contextlib
 import json
 import os
-import pty
 import re
 import signal
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +17,7 @@ from automx.cli import check, main
 from automx.cli.addresses import HTTP_URL, NAME_SERVER
 from tests.commandline import attempt, automx
 from tests.processes import AUTOMX, free_port, running, wait_until
+from tests.terminals import on_a_terminal
 
 NOWHERE = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": "sqlite:////nowhere/automx.sqlite"}
 NO_SERVER = "postgresql://x@127.0.0.1:1/x"
@@ -257,20 +255,6 @@ def test_a_file_of_another_user_is_named_with_its_owner(
 # QR codes.
 
 
-def on_a_terminal(*words: str, env: dict[str, str]) -> str:
-    """Return what a command prints to a terminal."""
-    near, far = pty.openpty()
-    with subprocess.Popen([AUTOMX, *words], stdout=far, env={**os.environ, **env}) as process:
-        os.close(far)
-        shown = b""
-        with contextlib.suppress(OSError):  # the far end is closed
-            while piece := os.read(near, 65536):
-                shown += piece
-        os.close(near)
-        process.wait()
-    return shown.decode()
-
-
 @pytest.mark.usefixtures("example")
 @pytest.mark.parametrize(
     "words", ["mobileconfig-qr alice@example.com", "dclogin alice@example.com --password-stdin"]
@@ -287,7 +271,9 @@ def test_qr_codes_on_a_terminal_have_colours_unless_they_are_unwanted(
     env: dict[str, str], no_color: str
 ) -> None:
     words = ("mobileconfig-qr", "alice@example.com")
-    shown = on_a_terminal(*words, env=env | {"NO_COLOR": no_color, "TERM": "xterm"})
+    shown = on_a_terminal(
+        [AUTOMX, *words], env | {"NO_COLOR": no_color, "TERM": "xterm"}, with_errors=False
+    )
     assert ("\x1b" in shown) is (not no_color)
 
 

@@ -1,6 +1,5 @@
 """Texts for Delta Chat, and the commands that make QR codes of them and of profiles."""
 
-import contextlib
 import json
 import os
 import pty
@@ -31,6 +30,7 @@ from tests.barcodes import decoded, drawn
 from tests.conftest import Execute
 from tests.directory import Directory, insert_ldapserver
 from tests.processes import AUTOMX
+from tests.terminals import printed_to
 
 ALICE = EmailAddress("alice", "example.com")
 PASSWORD = "correct horse 100%+"
@@ -395,11 +395,7 @@ def test_a_terminal_that_is_too_narrow_for_the_code_is_told(
             env={**os.environ, **environment, "COLUMNS": columns},
         )
     os.close(program)
-    shown = b""
-    with contextlib.suppress(OSError):  # EIO: the program has ended
-        while part := os.read(person, 4096):
-            shown += part
-    os.close(person)
+    shown = printed_to(person)
     assert process.wait(60) == 0
     assert shown.startswith(b"dclogin://alice@example.com/")
     told = "the QR code needs 57 columns; make the terminal wider, or write it to a file: --qr FILE"
