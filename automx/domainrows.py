@@ -8,7 +8,6 @@ from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    ARRAY,
     Column,
     ColumnElement,
     Dialect,
@@ -39,6 +38,7 @@ from automx.models import (
 _BEFORE = ("", " ", "  ", "\t")
 _AFTER = (*_BEFORE, "\r", "\n", "\r\n")
 _BLANKS = [(before, after) for before in _BEFORE for after in _AFTER]
+_BLANK = r"E' \t\r\n'"  # in PostgreSQL, as in the index of names with blanks
 _NAMES_AT_ONCE = 16  # of one query: its time grows with them; most domains have fewer
 
 _UNCUT = 1_000  # characters; MySQL cuts longer texts off at its group_concat_max_len
@@ -153,7 +153,7 @@ def _query_for(dialect: Dialect, domain: str, names: Sequence[str]) -> tuple[str
     There may be blanks around the names, as in padded(); a few other rows may be found as well.
     """
     if dialect.name == "postgresql":
-        return _lateral_query(dialect), {"domain": domain, "names": [*names]}
+        return _array_query(dialect), {"domain": domain, "names": " ".join(names)}
     query, keys, order = _range_query(dialect, len(names))
     values = [domain]
     for name in names:
@@ -196,32 +196,25 @@ def _range_query(
 
 
 @cache
-def _lateral_query(dialect: Dialect) -> str:
+def _array_query(dialect: Dialect) -> str:
     """Return PostgreSQL's query for rows that have one of some names, as _range_query().
 
-    The order of its collation is not known, which may pass over blanks: PostgreSQL itself finds the
-    first and the last of a name's forms with blanks behind it. It looks for them only if there is
-    no row of the domain's own name. The inmost query hides how many names there are: else each
-    query would be planned anew, because a plan for the very names seems cheaper. The limit says
-    that few rows stand between; they are names with blanks.
+    Its collation may pass over blanks, so that names with blanks have an index of their own, which
+    is asked only if there is no row of the domain's own name. The inmost queries hide how many
+    names there are: else each query would be planned anew, because a plan for the very names seems
+    cheaper. The names come as one text, in which blanks divide them: a driver in Python takes long
+    for a list.
     """
-    names = "unnest(ARRAY(SELECT unnest(:names)))"
-    before = f"unnest(ARRAY[{', '.join(map(_quoted, _BEFORE))}])"
-    forms = ", ".join(f"before || asked || {_quoted(after)}" for after in _AFTER)
+    names = "ARRAY(SELECT unnest(string_to_array(:names, ' ')))"
+    bare = f"btrim({{}}, {_BLANK})"
     fits = text(
-        "domain.id = ANY (ARRAY(SELECT id FROM domain"  # noqa: S608 - nothing of strangers in it
-        " WHERE lower(name) = ANY (ARRAY(SELECT unnest(:names)))"
-        f" UNION ALL SELECT near.id FROM {names} asked, {before} before,"
-        " LATERAL (SELECT id FROM domain"
-        f" WHERE lower(domain.name) BETWEEN least({forms}) AND greatest({forms}) LIMIT 50) near"
-        " WHERE NOT EXISTS (SELECT FROM domain WHERE lower(name) = :domain)))"
-    ).bindparams(bindparam("domain", "", String), bindparam("names", [], ARRAY(String)))
+        f"domain.id = ANY (ARRAY(SELECT id FROM domain WHERE lower(name) = ANY ({names})"  # noqa: S608 - nothing of strangers in it
+        f" UNION ALL SELECT id FROM domain WHERE name <> {bare.format('name')}"
+        f" AND {bare.format('lower(name)')} = ANY ({names})"
+        " AND NOT EXISTS (SELECT FROM domain WHERE lower(name) = :domain)))"
+    ).bindparams(bindparam("domain", "", String), bindparam("names", "", String))
     query = query_rows(bindparam("domain", "", String)).where(fits)
     return str(_compiled(query, dialect))
-
-
-def _quoted(blanks: str) -> str:
-    return f"'{blanks}'"
 
 
 def _compiled(query: Select[*tuple[Any, ...]], dialect: Dialect) -> Compiled:

@@ -45,7 +45,7 @@ def test_a_person_installs_the_command(
     run(Path(sys.executable).with_name(name), *words, f"{wheel}[mysql,postgresql,redis]")
     automx = tmp_path / ".local/bin/automx"
     version = run(automx, "--version").split()[-1]
-    assert run(automx, "db", "upgrade").endswith("The database is up to date (0009).\n")
+    assert run(automx, "db", "upgrade").endswith("The database is up to date (0010).\n")
     assert (tmp_path / ".local/share/automx/automx.sqlite").exists()
     run(automx, "seed", "--sample")
     assert run(automx, "show", "alice@example.com").startswith("alice@example.com, Example Mail")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from automx.migrations import upgrade
+from automx.migrations import head, upgrade
 from tests.commandline import automx
 from tests.databases import Instance, engine_uri, run
 from tests.processes import AUTOMX, REPOSITORY, program, running
@@ -442,7 +442,7 @@ def test_virtual_environment_is_set_up_from_the_source_and_again(tmp_path: Path)
         check=False,
     )
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.endswith("The database is up to date (0009).\n")
+    assert result.stdout.endswith(f"The database is up to date ({head()}).\n")
 
 
 @pytest.mark.parametrize("part", ["", "automx", "automx/bin", "automx/bin/python"])

@@ -45,6 +45,7 @@ TITLES = {
         " them"
     ),
     "0009": "Domains whose records automx writes into their zones",
+    "0010": "An index of domain names with blanks around them, on PostgreSQL",
 }
 REVISIONS = list(TITLES)
 KNOWN = ", ".join(REVISIONS)
@@ -127,6 +128,7 @@ ADDED = {
     "0007": API_KEY_COLUMNS,
     "0008": SOURCE_COLUMNS,
     "0009": MANAGED_COLUMNS,
+    "0010": {},
 }
 COLUMNS = {table: columns for added in ADDED.values() for table, columns in added.items()}
 DAV_TABLES = {"davserver", "davserver_domain"}
@@ -134,6 +136,7 @@ OUR_INDEXES = {
     "ix_domain_lower_name",
     "ix_server_domain_domain_id",
     "ix_davserver_domain_domain_id",
+    "ix_domain_padded_name",
 }
 INSERT_TOKEN = (
     "INSERT INTO token VALUES (1, 'party', 's3cret', 'digest', 'example.com', 'tmp.', NULL, '1d',"
@@ -1129,6 +1132,18 @@ def test_postgresql_finds_a_domain_and_its_servers_by_index(postgresql: str) -> 
         index = f"ix_{server}_domain_domain_id"
         found = plan(postgresql, query)
         assert re.search(f"(Index (Only )?Scan using|Bitmap Index Scan on) {index}", found), found
+
+
+def test_postgresql_finds_a_name_with_blanks_by_the_index_of_these(postgresql: str) -> None:
+    fill(postgresql)
+    bare = r"btrim({}, E' \t\r\n')"  # as the query of domainrows
+    found = plan(
+        postgresql,
+        f"SELECT id FROM domain WHERE name <> {bare.format('name')}"
+        f" AND {bare.format('lower(name)')} = ANY (ARRAY['d7.example', '*'])",
+    )
+    assert "ix_domain_padded_name" in found
+    assert "Seq Scan" not in found
 
 
 def test_mariadb_finds_a_domain_and_its_servers_by_index(mariadb: str) -> None:
