@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, TypeVar
 
 from automx.errors import BusyError
@@ -112,27 +112,77 @@ class Place:
 class Threads:
     """Threads for the calls of an event loop, started when they are needed.
 
-    They are daemons: a process that ends does not wait for a backend, as it would for those of
-    concurrent.futures.
+    Few of them are awake as long as no call waits for ``PATIENCE``: each that waits for Python's
+    lock costs the others time. They are daemons: a process that ends does not wait for a backend,
+    as it would for those of concurrent.futures.
     """
+
+    AWAKE = 2
+    PATIENCE = 0.001  # seconds
 
     def __init__(self, number: int) -> None:
         self._number = number
-        self._calls: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]]] = SimpleQueue()
+        self._calls: deque[tuple[Callable[[], Any], asyncio.Future[Any], float]] = deque()
         self._ended: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._is_told = False  # whether the event loop knows of what has ended
         self._results: set[asyncio.Future[Any]] = set()
-        self._started = 0
+        self._lock = Lock()  # for the number of threads that are awake
+        self._awake = self._started = 0
+        self._wakings: SimpleQueue[None] = SimpleQueue()
+        self._is_watched = False  # whether _look() will be called
 
     async def run(self, call: Callable[[], T]) -> T:
         """Return what a call returns, as soon as a thread has made it."""
-        result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[T] = loop.create_future()
         self._results.add(result)
-        if self._started < min(len(self._results), self._number):
-            Thread(target=self._work, daemon=True, name=f"request {self._started}").start()
-            self._started += 1
-        self._calls.put((call, result))
+        self._calls.append((call, result, loop.time()))
+        if not self._wake(self.AWAKE):
+            self._watch(loop)
         return await result
+
+    def _wake(self, most: int) -> bool:
+        """Wake a thread, and return whether fewer than ``most`` were awake."""
+        with self._lock:
+            if self._awake >= min(most, self._number):
+                return False
+            self._awake += 1
+            is_new = self._awake > self._started
+        if is_new:
+            self._start()
+        else:
+            self._wakings.put(None)
+        return True
+
+    def _start(self) -> None:
+        """Start a thread. Raises RuntimeError if the system allows none at all."""
+        try:
+            Thread(target=self._work, daemon=True, name=f"request {self._started}").start()
+        except RuntimeError:
+            with self._lock:
+                self._awake -= 1
+            if not self._started:
+                raise
+        else:
+            self._started += 1
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._is_watched:
+            self._is_watched = True
+            loop.call_later(self.PATIENCE, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wake a thread for each call that waits, if the first one has waited for long."""
+        self._is_watched = False
+        try:
+            since = self._calls[0][-1]
+        except IndexError:
+            return
+        if loop.time() >= since + self.PATIENCE:
+            for _ in range(len(self._calls)):
+                if not self._wake(self._number):
+                    return  # the first of them that is free takes the next call
+        self._watch(loop)
 
     def abandon(self, error: type[Exception]) -> None:
         """Raise an error where a result is awaited; the calls go on."""
@@ -142,7 +192,11 @@ class Threads:
 
     def _work(self) -> None:
         while True:
-            call, result = self._calls.get()
+            try:
+                call, result, _ = self._calls.popleft()
+            except IndexError:
+                self._sleep()
+                continue
             value, error = None, None
             try:
                 value = call()
@@ -154,6 +208,14 @@ class Threads:
                 with suppress(RuntimeError):  # the loop has ended
                     result.get_loop().call_soon_threadsafe(self._tell)
             del call, result, value, error  # an idle thread keeps no body
+
+    def _sleep(self) -> None:
+        """Wait until this thread is woken, unless there is a call."""
+        with self._lock:
+            if self._calls:  # it came meanwhile, and nobody was woken for it
+                return
+            self._awake -= 1
+        self._wakings.get()
 
     def _tell(self) -> None:
         """Hand over what has ended, in the event loop."""
