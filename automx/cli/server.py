@@ -63,7 +63,7 @@ def run(host: str, port: int, workers: int | None, *, examples: bool) -> None:
         address=address,
         port=port,
         interface=Interfaces.RSGI,
-        loop=Loops.asyncio,
+        loop=Loops.uvloop,
         task_impl=TaskImpl.asyncio,
         http=HTTPModes.http1,
         websockets=False,
