@@ -206,22 +206,61 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
+# Only workers load what these need.
+WRONG_FOR_WORKERS = {
+    "a port above 65535",
+    "port 0",
+    "a bad option of SQLite",
+    "a bad option of PyMySQL",
+    "a backend without a program",
+    "a backend without a key",
+}
+
+
+@pytest.mark.parametrize("name", sorted(set(WRONG) - WRONG_FOR_WORKERS))
+def test_a_setting_that_cannot_be_read_is_told_in_one_line(
+    environment: dict[str, str], tmp_path: Path, name: str
+) -> None:
+    arguments, env, text = with_setting(name, environment, tmp_path)
+    result = attempt(*arguments, env=env)
+    assert_told_in_one_line(result, text)
+
+
+@pytest.mark.parametrize("name", sorted(WRONG_FOR_WORKERS))
 def test_a_setting_that_no_worker_could_use_is_told_in_one_line(
     environment: dict[str, str], tmp_path: Path, name: str
 ) -> None:
+    arguments, env, text = with_setting(name, environment, tmp_path)
+    result = subprocess.run(
+        [AUTOMX, *arguments, "--workers", "3"],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert_told_in_one_line(result, text)
+
+
+def with_setting(
+    name: str, environment: dict[str, str], folder: Path
+) -> tuple[list[str], dict[str, str], str]:
+    """Return arguments and environment of a server with a wrong setting, and what it says of it."""
     key, value, text = WRONG[name]
-    script, no_pem, conf = tmp_path / "script", tmp_path / "pem", tmp_path / "automx.conf"
+    script, no_pem, conf = folder / "script", folder / "pem", folder / "automx.conf"
     script.write_text("#!/bin/sh\n")
     script.chmod(0o755)
     no_pem.write_text("no certificate\n")
-    for word, path in ((FOLDER, tmp_path), (NO_PEM, no_pem), (SCRIPT, script)):
+    for word, path in ((FOLDER, folder), (NO_PEM, no_pem), (SCRIPT, script)):
         value = value.replace(word, str(path))
     conf.write_text(f"[automx]\n{key} = {value}\n")
     env = {**environment, "AUTOMX_CONF": str(conf)}
     if key == "db_uri":
         del env["AUTOMX_DB_URI"]
-    result = attempt("serve", "--port", str(free_port()), env=env)
+    return ["serve", "--port", str(free_port())], env, text
+
+
+def assert_told_in_one_line(result: "subprocess.CompletedProcess[str]", text: str) -> None:
     assert (result.returncode, result.stdout) == (1, "")
     assert text in result.stderr
     assert result.stderr.count("\n") == 1

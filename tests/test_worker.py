@@ -43,6 +43,7 @@ RARE = {
 ASK = """
 import sys
 from automx.cli import worker  # as automx serve does
+from automx.front import make_front  # likewise
 from automx.server import app  # as gunicorn does
 
 client = app.test_client()

@@ -16,21 +16,16 @@ from functools import partial
 from typing import Any
 
 import click
-from flask import Flask
 from granian.constants import HTTPModes, Interfaces, Loops, TaskImpl
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 from granian.server.common import AbstractServer
 
-from automx import create_app, migrations
-from automx.backends import Backends
 from automx.cli import heartbeat, scheduler, worker
 from automx.cli.terminal import INTERRUPTED, complain, say, say_lines
 from automx.config import Settings, load
-from automx.database import is_in_memory
-from automx.views import initdb
-from automx.views.http import PARTS, Parts
+from automx.log import write
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +45,8 @@ def run(host: str, port: int, workers: int | None, *, examples: bool) -> None:
     Raises AutomxError and ClickException if it cannot start, and Exit after Ctrl-C.
     """
     settings = load()
+    write(settings)
     number = _number_of_workers(settings.db_uri, workers)
-    # What is wrong stops the program here, and not each worker again and again.
-    app = create_app(settings)
-    Backends(settings.accounts).get("")
     synchronizing = scheduler.of(settings)
     address = _address(host, port)
     # A fork would copy the locks of the thread that announces the server, held or not.
@@ -75,30 +68,37 @@ def run(host: str, port: int, workers: int | None, *, examples: bool) -> None:
         workers_kill_timeout=GRACE,
         log_level=LogLevels.error,
     )
-    # Beside the start: a locked table would hold it up.
-    threading.Thread(target=_warn_of_database, args=(settings,), daemon=True).start()
-    announcer = threading.Thread(target=_announce, args=(address, port, examples), daemon=True)
-    server.on_startup(announcer.start)
+
+    def tell() -> None:
+        _announce(address, port, examples)
+        _warn_of_database(settings)  # later: a locked table would hold up the start
+
+    server.on_startup(threading.Thread(target=tell, daemon=True).start)
     server.on_shutdown(lambda: _notify("STOPPING=1"))
     if synchronizing is not None:
         server.on_startup(synchronizing.start)
         server.on_shutdown(synchronizing.stop)
-    _run(server, _serve_metrics(app, settings) if settings.metrics.listen else None)
+    _run(server, _serve_metrics(settings) if settings.metrics.listen else None)
 
 
 def _warn_of_database(settings: Settings) -> None:
     """Log why requests cannot be answered yet; the server waits for the database meanwhile."""
+    from automx import migrations  # noqa: PLC0415 - the libraries of databases delay the start
+    from automx.database import is_in_memory  # noqa: PLC0415 - likewise
+    from automx.views import initdb  # noqa: PLC0415 - likewise
+
     if not is_in_memory(settings.db_uri) and (trouble := migrations.trouble(settings.db_uri)):
         log.warning("settings cannot be looked up yet: %s", trouble)
     initdb.warn_if_unfilled(settings)
 
 
-def _serve_metrics(app: Flask, settings: Settings) -> tuple[str, bytes]:
+def _serve_metrics(settings: Settings) -> tuple[str, bytes]:
     """Serve metrics, and return where workers tell their counts."""
-    from automx import statistics  # noqa: PLC0415 - it is needed with metrics only
-    from automx.cli import metrics  # noqa: PLC0415 - its library is loaded only if it is needed
+    from automx import create_app, statistics  # noqa: PLC0415 - needed with metrics only
+    from automx.cli import metrics  # noqa: PLC0415 - likewise
+    from automx.views.http import PARTS, Parts  # noqa: PLC0415 - likewise
 
-    found: Parts = app.extensions[PARTS]
+    found: Parts = create_app(settings).extensions[PARTS]
 
     def read(now: datetime) -> statistics.Statistics:
         with found.reading.primary() as session:
@@ -148,7 +148,7 @@ def _run(server: AbstractServer[Any], collector: tuple[str, bytes] | None) -> No
         if not reasons:
             raise
     if reasons:
-        raise click.ClickException(f"a worker cannot start: {reasons[0]}")
+        raise click.ClickException(reasons[0])
     if is_interrupted():
         raise click.exceptions.Exit(INTERRUPTED)
 
@@ -176,7 +176,7 @@ def _connections() -> int:
 
 
 def _number_of_workers(db_uri: str, asked: int | None) -> int:
-    if not is_in_memory(db_uri):
+    if not scheduler.is_in_memory(db_uri):
         return asked or min(os.cpu_count() or 1, 4)
     if asked not in {None, 1}:
         raise click.UsageError(

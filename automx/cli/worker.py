@@ -8,18 +8,26 @@ import signal
 import sys
 from importlib import import_module
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from automx import create_app
 from automx.cli import heartbeat, reporter
-from automx.front import Front, make_front
+from automx.errors import AutomxError
+
+if TYPE_CHECKING:
+    from automx.front import Front
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
-def make() -> Front:
-    """Return automx's application for granian."""
-    return make_front(create_app())
+def make() -> "Front":
+    """Return automx's application for granian. Raises AutomxError for wrong settings."""
+    from automx import config, create_app  # noqa: PLC0415 - the main process needs none of it
+    from automx.backends import Backends  # noqa: PLC0415 - likewise
+    from automx.front import make_front  # noqa: PLC0415 - likewise
+
+    settings = config.load()
+    Backends(settings.accounts).get("")
+    return make_front(create_app(settings))
 
 
 def load(
@@ -36,7 +44,10 @@ def load(
     try:
         app = getattr(import_module(module), name)()
     except Exception as error:
-        reason = str(error) or type(error).__name__
+        if isinstance(error, AutomxError):
+            reason = error.reason
+        else:
+            reason = f"a worker cannot start: {str(error) or type(error).__name__}"
         failures.send(" ".join(reason.split()))
         raise SystemExit(1) from None
     if collector is not None and app.counts is not None:
