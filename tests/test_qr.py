@@ -1,5 +1,6 @@
 """QR codes: what an independent decoder reads from each form is the text that went in."""
 
+import base64
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,6 +11,7 @@ import pytest
 from lxml import etree
 
 from automx.cli.card import Card, Note
+from automx.clientconfig import Logo
 from automx.errors import BadRequestError
 from automx.formats import palette, qr
 from automx.formats.dclogin import SCAN_STEPS
@@ -232,6 +234,38 @@ def test_a_card_has_a_language_and_the_color_of_the_provider(
     assert step in texts
     assert card.count(f'fill="{palette.on_paper("#ffcc00")}"') == 1 + len(SCAN_STEPS)
     assert palette.contrast(palette.on_paper("#ffcc00"), "#ffffff") >= 4.5
+
+
+DRAWING = b"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 4 1'><path d='M0 0h4v1H0z'/></svg>"
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        ((180, 45), (60, 15)),
+        ((32, 32), (15, 15)),
+        ((1000, 10), (60, 0.6)),
+        ((10, 1000), (0.15, 15)),
+    ],
+)
+def test_a_logo_stands_in_place_of_the_title_and_fits_its_box(
+    tmp_path: Path, size: tuple[int, int], shown: tuple[float, float]
+) -> None:
+    logo = Logo("image/svg+xml", *size), DRAWING
+    card = Card("Bücher & Brot", SCAN_STEPS, color="#1a5fb4", logo=logo).draw(ACCOUNT, "en")
+    root = etree.fromstring(card.encode())
+    [image] = root.iter("{*}image")
+    assert tuple(float(image.get(side, "")) for side in ("width", "height")) == shown
+    assert float(image.get("x", "")) * 2 + shown[0] == pytest.approx(105, abs=0.02)
+    kind, _, data = image.get("{http://www.w3.org/1999/xlink}href", "").partition(",")
+    assert (kind, base64.b64decode(data)) == ("data:image/svg+xml;base64", DRAWING)
+    group = image.getparent()
+    assert group is not None
+    assert group.findtext("{*}title") == root.findtext("{*}title") == "Bücher & Brot"
+    assert "Bücher & Brot" not in [text for _, text in lines_of(card)]
+    drawing = tmp_path / "card.svg"
+    drawing.write_text(card)
+    assert decoded(drawn(drawing)) == [ACCOUNT]
 
 
 def test_a_card_in_a_language_without_catalogue_is_refused() -> None:

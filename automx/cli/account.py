@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 
 import click
@@ -100,8 +101,9 @@ def add(
         accounts.check_domain(session, token)
         try:
             config = lookup.find(session, token.domain).config
+            card = Card.of(session, config, SCAN_STEPS)
         except BadRecordError:  # the account can be used all the same, by typing the servers
-            config = None
+            config, card = None, Card(token.domain, SCAN_STEPS)
         password = read_secret("password") if password_stdin else None
         try:
             made = accounts.create(
@@ -120,11 +122,9 @@ def add(
         person = EmailAddress.parse(made.address)
         session.commit()  # the program of account_created_command may take long
         url = new_login_text(person, made.password, config)
-        color = config.details.color if config else ""
-        title = config.provider_name if config else token.domain
         try:
             _print_account(context, found, made.password, url, output)
-            write_qr(url, Card(title, SCAN_STEPS, login_notes(person), color))
+            write_qr(url, replace(card, notes=login_notes(person)))
         finally:  # the account is there, even if the output cannot be written
             created.tell(context.settings.accounts, made, token)
 

@@ -1,6 +1,8 @@
 """``automx dclogin`` and ``automx mobileconfig-qr``: QR codes that set up one person's client."""
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from urllib.parse import quote
 
 import click
@@ -12,15 +14,21 @@ from automx.cli.context import Context
 from automx.cli.qr import QrOutput, qr_options
 from automx.cli.show import personal_config
 from automx.cli.terminal import read_secret
+from automx.clientconfig import ClientConfig
 from automx.config import Settings
 from automx.formats import mobileconfig
 from automx.formats.dclogin import SCAN_STEPS, login_text
 from automx.texts import N_
 
 _PROFILE_STEPS = (
+    # Translators: iOS and iPadOS 12.2 and later.
     N_("Open the camera of your iPhone or iPad, hold it over this code and tap the link."),
+    # Translators: iOS and iPadOS 12.2 and later.
     N_("Tap “Allow” to download the profile."),
+    # Translators: iOS and iPadOS 12.2 and later, Apple's text,
+    # https://simetry.freshdesk.com/support/solutions/articles/154000182325
     N_("Open Settings, tap “Profile Downloaded”, then “Install”."),
+    # Translators: iOS and iPadOS 12.2 and later.
     N_("Type the password of your mailbox when you are asked for it."),
 )
 
@@ -48,8 +56,7 @@ def dclogin(
         raise click.UsageError("There is no terminal to ask for the password: --password-stdin")
     password = read_secret("password")
     text = login_text(address, password, None if discover else config)
-    color = config.details.color
-    card = Card(config.provider_name, SCAN_STEPS, login_notes(address), color)
+    card = _card(context, config, SCAN_STEPS, login_notes(address))
     output.write(context, text, card, {"address": str(address), "dclogin_url": text})
 
 
@@ -86,9 +93,15 @@ def mobileconfig_qr(
     mobileconfig.render(config, address)  # raises its errors before a code is printed
     base = url or _own_url(address, context.settings)
     text = f"{base}/mobileconfig/?emailaddress={quote(str(address), safe='@')}"
-    color = config.details.color
-    card = Card(config.provider_name, _PROFILE_STEPS, (_for_whom(address),), color)
+    card = _card(context, config, _PROFILE_STEPS, (_for_whom(address),))
     output.write(context, text, card, {"address": str(address), "url": text})
+
+
+def _card(
+    context: Context, config: ClientConfig, steps: Sequence[str], notes: Sequence[Note]
+) -> Card:
+    with context.session() as session:
+        return replace(Card.of(session, config, steps), notes=notes)
 
 
 def _own_url(address: EmailAddress, settings: Settings) -> str:

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -197,7 +198,7 @@ def qr(context: Context, name: str, short: bool, output: QrOutput) -> None:
     endpoint = context.settings.web_endpoint
     with context.session() as session:
         found = tokens.get(session, name)
-        config = lookup.find(session, found.domain).config
+        card = Card.of(session, lookup.find(session, found.domain).config, SCAN_STEPS)
     if short:
         text = _short_text(context, found)
         if text is None:
@@ -205,8 +206,7 @@ def qr(context: Context, name: str, short: bool, output: QrOutput) -> None:
                 "--short is for tokens of the backend none, without --address: only there the mail"
                 " server makes mailboxes by itself."
             )
-        notes = _notes_of_domain(found.domain)
-        card = Card(config.provider_name, SCAN_STEPS, notes, config.details.color)
+        card = replace(card, notes=_notes_of_domain(found.domain))
         output.write(context, text, card, {"name": name, "dcaccount": text})
         return
     if not endpoint:
@@ -215,8 +215,7 @@ def qr(context: Context, name: str, short: bool, output: QrOutput) -> None:
             f" service, such as https://automx.{found.domain}/new_email"
         )
     text = account_text(endpoint, found.token, found.name)
-    card = Card(config.provider_name, SCAN_STEPS, _notes(found), config.details.color)
-    output.write(context, text, card, found.document(endpoint))
+    output.write(context, text, replace(card, notes=_notes(found)), found.document(endpoint))
     if why_not := obstacle_text(found, context.now):
         complain(f"the token {name} makes no account: {why_not}")
 

@@ -2,17 +2,19 @@
 
 Standard: ISO/IEC 18004, with its quiet zone of four modules. SVG (version 1.1) has attributes only,
 no styles and no scripts, so that it can be part of a page whose Content-Security-Policy allows
-neither.
+neither. A logo on a card is a data: URL (RFC 2397): the file needs no other.
 """
 
 import re
 import unicodedata
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+from automx.clientconfig import Logo
 from automx.errors import BadRequestError
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ _SCREEN_LEVEL = "L"  # 7 %: a terminal has no stains and little room
 _PNG_SCALE = 10  # pixels for each module: 0.85 mm at 300 dpi
 _SVG_SCALE = 8
 
+# Blanks at which a line may be broken; a no-break space is none.
+_BLANKS = re.compile(r"[^\S\xa0\u202f]+")
 _NOT_IN_XML = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -83,20 +87,23 @@ def card(
     steps: Sequence[str],
     notes: Sequence[str] = (),
     color: str = "#000",
+    logo: tuple[Logo, bytes] | None = None,
 ) -> str:
     """Return a card of the size A6 to print and cut out, as an SVG document, on white.
 
-    It shows, from top to bottom, the ``title``, the QR code of ``text``, the numbered ``steps``
-    and the ``notes`` in small print. All is black but the title and the discs around the numbers,
-    which have the ``color``. Long texts are broken into lines and made smaller if needed.
-    Raises BadRequestError if ``text`` is too long.
+    It shows, from top to bottom, the ``logo`` (its form and its bytes), else the ``title``, then
+    the QR code of ``text``, the numbered ``steps`` and the ``notes`` in small print. All is black
+    but the title and the discs around the numbers, which have the ``color``. Long texts are broken
+    into lines and made smaller if needed. Raises BadRequestError if ``text`` is too long.
     """
     code = _code(text, _LEVEL)
-    layout = _layout(_line(title), list(map(_line, steps)), list(map(_line, notes)))
+    head = None if logo is None else _fitted(*logo, _line(title))
+    layout = _layout(head or _line(title), list(map(_line, steps)), list(map(_line, notes)))
     width, height = _WIDTH, layout.height
     elements = "\n".join(_draw(layout, code, color))
+    names = ' xmlns:xlink="http://www.w3.org/1999/xlink"' if logo else ""
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}mm" height="{height:g}mm" '
+        f'<svg xmlns="http://www.w3.org/2000/svg"{names} width="{width}mm" height="{height:g}mm" '
         f'viewBox="0 0 {width} {height:g}" '
         "font-family=\"Helvetica, Arial, 'Liberation Sans', sans-serif\">\n"
         f"<title>{escape(_line(title), quote=False)}</title>\n"
@@ -130,7 +137,7 @@ def _path(code: "segno.QRCode") -> str:
 
 def _line(text: str) -> str:
     """Return a text on one line, without control characters and others that XML cannot hold."""
-    return " ".join(_NOT_IN_XML.sub("", text).split())
+    return _BLANKS.sub(" ", _NOT_IN_XML.sub("", text)).strip()
 
 
 # The card. All measures are millimetres.
@@ -138,6 +145,7 @@ def _line(text: str) -> str:
 _WIDTH, _HEIGHT = 105, 148  # A6
 _MARGIN = 9
 _TEXT_WIDTH = _WIDTH - 2 * _MARGIN
+_LOGO_BOX = (60, 15)  # that of a page, as it is printed
 _CODE_MAX, _CODE_MIN = 82, 56  # the code with its quiet zone
 _ABOVE_RULE, _BELOW_RULE = 5, 3.5
 # In font sizes:
@@ -150,7 +158,7 @@ _STEP_GAP, _NOTE_GAP = 0.85, 0.6
 # Widths of letters in Helvetica and Arial, in font sizes; other letters have about 0.57.
 _LETTERS = {
     0.24: "ijl'|",
-    0.30: "It f.,:;!/\\[]",
+    0.30: "It\xa0\u202f f.,:;!/\\[]",
     0.36: 'r()-`{}"“”*°',
     0.51: "cksvxyzJ^",
     0.70: "ABEKPSVXY&TFLZwCDHNRU",
@@ -181,7 +189,7 @@ def _wrap(text: str, size: float, width: float) -> list[str]:
     """Return a text in lines no wider than ``width``; a word that is wider than that is broken."""
     lines: list[str] = []
     line = ""
-    for word in text.split():
+    for word in text.split(" "):
         joined = f"{line} {word}" if line else word
         if _width(joined, size) <= width:
             line = joined
@@ -200,7 +208,7 @@ def _wrap(text: str, size: float, width: float) -> list[str]:
 def _balanced(text: str, size: float, width: float) -> list[str]:
     """Return a text in as few lines as _wrap() does, but of about the same length."""
     lines = _wrap(text, size, width)
-    widest_word = max((_width(word, size) for word in text.split()), default=0)
+    widest_word = max((_width(word, size) for word in text.split(" ")), default=0)
     while len(lines) > 1 and (width := width * 0.98) >= widest_word:
         narrower = _wrap(text, size, width)
         if len(narrower) > len(lines):
@@ -231,10 +239,35 @@ class _Text:
 
 
 @dataclass(frozen=True)
+class _Picture:
+    """An image, with a text for screen readers."""
+
+    url: str
+    width: float
+    height: float
+    title: str
+
+    def draw(self, middle: float, y: float) -> Iterator[str]:
+        """Yield the image, whose top is at ``y``."""
+        yield (
+            f'<g role="img">\n<title>{escape(self.title, quote=False)}</title>\n'
+            f'<image x="{middle - self.width / 2:.2f}" y="{y:.2f}" width="{self.width:.2f}" '
+            f'height="{self.height:.2f}" xlink:href="{self.url}"/>\n</g>'
+        )
+
+
+def _fitted(form: Logo, data: bytes, title: str) -> _Picture:
+    """Return a logo that fits its box on the card."""
+    scale = min(_LOGO_BOX[0] / form.width, _LOGO_BOX[1] / form.height)
+    url = f"data:{form.content_type};base64,{b64encode(data).decode()}"
+    return _Picture(url, form.width * scale, form.height * scale, title)
+
+
+@dataclass(frozen=True)
 class _Layout:
     """The texts of a card, and the room for the code."""
 
-    title: _Text
+    head: _Text | _Picture
     steps: list[_Text]
     notes: list[_Text]
 
@@ -246,7 +279,7 @@ class _Layout:
     @property
     def room(self) -> float:
         """The height on A6 that is left for the code, with its quiet zone, and for white space."""
-        texts = self.title.height + _stacked(self.steps, _STEP_GAP) + self.notes_height
+        texts = self.head.height + _stacked(self.steps, _STEP_GAP) + self.notes_height
         rule = _ABOVE_RULE + _BELOW_RULE if self.notes else 0
         return _HEIGHT - 2 * _MARGIN - texts - rule
 
@@ -263,13 +296,13 @@ def _stacked(texts: Sequence[_Text], gap: float) -> float:
     )
 
 
-def _layout(title: str, steps: Sequence[str], notes: Sequence[str]) -> _Layout:
+def _layout(head: str | _Picture, steps: Sequence[str], notes: Sequence[str]) -> _Layout:
     """Return the layout with the largest letters that leave enough room for the code."""
     for scale in (1, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7):
         step, note = 3.9 * scale, 3.1 * scale
         step_width = _TEXT_WIDTH - _INDENT * step
         layout = _Layout(
-            _title(title, scale),
+            _title(head, scale) if isinstance(head, str) else head,
             [_Text(_balanced(text, step, step_width), step) for text in steps],
             [_Text(_balanced(text, note, _TEXT_WIDTH), note) for text in notes],
         )
@@ -296,8 +329,12 @@ def _draw(layout: _Layout, code: "segno.QRCode", color: str) -> Iterator[str]:
     space = (room - side) / (3 if layout.notes else 2)
     y: float = _MARGIN
     fill = "" if color == "#000" else f' fill="{color}"'  # black is the default of SVG
-    yield from layout.title.draw(_WIDTH / 2, y, f' font-weight="bold" text-anchor="middle"{fill}')
-    y += layout.title.height + space
+    if isinstance(layout.head, _Picture):
+        yield from layout.head.draw(_WIDTH / 2, y)
+    else:
+        bold = f' font-weight="bold" text-anchor="middle"{fill}'
+        yield from layout.head.draw(_WIDTH / 2, y, bold)
+    y += layout.head.height + space
     yield _placed(code, (_WIDTH - side) / 2, y, side)
     y += side + space
     for number, step in enumerate(layout.steps, 1):
