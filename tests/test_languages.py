@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from gettext import GNUTranslations
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,36 @@ def test_the_page_of_a_token_is_in_the_language_of_the_visitor(
         assert text not in answer.text
     assert translate(lasts) % {"time": time} in answer.text
     assert "<strong>example.com</strong>" in answer.text
+
+
+@pytest.mark.parametrize("secret", [SECRET, "unknown"])
+def test_the_page_of_a_token_links_to_itself_in_other_languages(
+    make_app: Make, add_token: AddToken, secret: str
+) -> None:
+    add_token()
+    client = make_app(web_endpoint=ENDPOINT).test_client()
+    page = client.get(f"/new_email?t={secret}&n=summer%20camp").text
+    links = re.findall(r'<a href="(\?[^"]*)" hreflang="(\w+)"', page)
+    assert [language for _, language in links] == ["en", *LANGUAGES]
+    for link, language in links:
+        answer = client.get(f"/new_email{unescape(link)}", headers={"Accept-Language": "it"})
+        assert answer.headers["Content-Language"] == language
+        assert re.findall(r'<a href="(\?[^"]*)" hreflang="(\w+)"', answer.text) == links
+        assert f"t={secret}&n=summer+camp&lang=" in unescape(answer.text)
+
+
+def test_a_long_argument_is_not_repeated_for_each_language(make_app: Make) -> None:
+    client = make_app().test_client()
+    short, long = (client.get(f"/?t={'x' * length}") for length in (1, 5_000))
+    assert len(long.data) <= len(short.data)
+
+
+def test_a_chosen_language_is_that_of_the_form_for_a_profile(
+    make_app: Make, add_token: AddToken
+) -> None:
+    add_token()
+    answer = make_app().test_client().post(f"/?t={SECRET}&lang=de", data={"profile": "1"})
+    assert answer.headers["Content-Language"] == "de"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -231,6 +231,14 @@ IN_VAIN = [
 ]  # fmt: skip
 
 
+def provider_shown(answer: TestResponse) -> tuple[str, str]:
+    """Return the text of the logo at the top of a page, and the color of its style sheet."""
+    logo = re.search(r'<img src="[^"]*\blogo\b[^"]*" [^>]*alt="([^"]*)">', answer.text)
+    color = re.search(r'rel="stylesheet" href="[^"]*&amp;color=([^"]*)"', answer.text)
+    assert color
+    return logo[1] if logo else "", color[1]
+
+
 @pytest.mark.parametrize(("path", "status", "said", "typed"), IN_VAIN)
 def test_a_browser_that_asks_in_vain_gets_the_page_and_a_program_a_line(
     client: FlaskClient, path: str, status: int, said: str, typed: str
@@ -242,9 +250,34 @@ def test_a_browser_that_asks_in_vain_gets_the_page_and_a_program_a_line(
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src")
     assert said in answer.text
     assert escaped_value(answer) == typed
+    assert provider_shown(answer) == ("Example &amp; Sons", "1a5fb4")
     folder = path.partition("?")[0].rpartition("/")[0]
     for url in re.findall(r'(?:href|src)="((?:\.\./)*(?:static|logo)[^"]*)"', answer.text):
         assert client.get(urljoin(f"{folder}/", unescape(url))).status_code == 200
+
+
+@pytest.mark.parametrize("query", ["t=unknown", "t=a&t=b", "t="])
+def test_an_error_of_a_qr_code_has_the_logo_of_the_host_names_provider(
+    client: FlaskClient, query: str
+) -> None:
+    answer = client.get(f"/new_email?{query}", headers={"Host": "autoconfig.example.com"})
+    assert answer.status_code in {400, 403}
+    assert provider_shown(answer) == ("Example &amp; Sons", "1a5fb4")
+    for url in re.findall(r'(?:href|src)="(\?(?:style|logo)[^"]*)"', answer.text):
+        assert client.get(f"/new_email{unescape(url)}").status_code == 200
+    strange = client.get(f"/new_email?{query}", headers={"Host": "mail.provider.test"})
+    assert provider_shown(strange) == ("", "")
+
+
+def test_a_failure_is_told_even_if_the_provider_cannot_be_looked_up(
+    client: FlaskClient, database: Path
+) -> None:
+    database.unlink()
+    for path in ("/mobileconfig?emailaddress=alice", "/no/such/page"):
+        answer = client.get(path, headers={"Accept": "text/html", "Host": "new.example"})
+        assert answer.status_code == (404 if path == "/no/such/page" else 400)
+        assert answer.content_type == "text/html; charset=utf-8"
+        assert provider_shown(answer) == ("", "")
 
 
 def test_a_deep_path_makes_no_large_page(client: FlaskClient) -> None:

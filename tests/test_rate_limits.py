@@ -32,9 +32,10 @@ from automx.views import limits, sharedwindows
 from automx.views.limits import Limits, Windows
 from automx.views.sharedwindows import SharedWindows
 from tests.directory import dripping_socket
-from tests.documents import golden, unversioned
+from tests.documents import golden
 from tests.processes import AUTOMX, free_port, serving, wait_until
 from tests.redisserver import redis_cli, running_redis
+from tests.tokenpages import steady
 
 REASON = "Too many accounts were asked for. Please wait a while and try again."
 
@@ -101,7 +102,7 @@ def test_a_page_that_is_opened_too_often_says_so(make_app: Make) -> None:
     assert client.get("/?t=one").status_code == 200
     answer = client.get("/new_email?t=one")
     document = golden("token-error.html").replace("{headline}", "A little too fast")
-    assert unversioned(answer.text) == document.replace("{reason}", REASON)
+    assert steady(answer.text) == document.replace("{reason}", REASON)
     assert answer.status_code == 429
     assert 0 < int(answer.headers["Retry-After"]) <= 3600
     assert answer.headers["Cache-Control"] == "no-store"

@@ -23,15 +23,15 @@ def load() -> None:
     _catalogues()
 
 
-def choose(wanted: str = "") -> str:
+def choose() -> str:
     """Choose the language of a response and return its BCP 47 tag, such as ``pt-BR``.
 
-    It is ``wanted`` if there is a catalogue, else what the browser prefers, else English.
+    It is the argument ``lang`` if it has a catalogue, else what the browser prefers, else English.
     """
     fitting = {name.lower(): name for name in _catalogues()}
     # werkzeug's best_match() takes "de" for "de-CH" only if no other name fits exactly.
     accepted = [name.lower() for name, quality in request.accept_languages if quality]
-    for name in (wanted.lower(), *accepted):
+    for name in (request.args.get("lang", "").lower(), *accepted):
         if found := fitting.get(name) or fitting.get(name.partition("-")[0]):
             return found
     return "en"

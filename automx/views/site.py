@@ -6,7 +6,7 @@ directory: the content of a directory is not for everyone who can guess an addre
 
 from collections.abc import Sequence
 from typing import NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from flask import Blueprint, Response, render_template, request
 from werkzeug.exceptions import NotFound
@@ -74,11 +74,11 @@ def page() -> Response:
     try:
         address = EmailAddress.parse(text)
     except AddressError as error:
-        return _untidy(error.status, text)
+        return _untidy(error.status, text, _host_config())
     try:
         found = found_config(address.domain)
     except UnknownDomainError as error:
-        return _unknown(record(error).status, text, address)
+        return _unknown(record(error).status, text, address, _host_config())
     settings = parts().settings
     groups = apps.groups(
         settings.page.apps,
@@ -102,7 +102,7 @@ def page() -> Response:
 
 
 def failure_page(failure: Failure) -> Response:
-    """Show a failure on the page; a bug or another error of HTTP as text."""
+    """Show a failure on the page of the host name's domain; a bug or others of HTTP as text."""
     match failure.error:
         case UnavailableError():
             state = "not_ready"
@@ -114,7 +114,9 @@ def failure_page(failure: Failure) -> Response:
             state = "nothing"
         case _:
             return as_text(failure)
-    response = _rendered(failure.status, state, None)
+    # While the database is away, a second look-up would wait as long as the first.
+    config = None if state == "not_ready" else known_host_config()
+    response = _rendered(failure.status, state, config)
     response.headers.update(failure.headers)
     return response
 
@@ -130,11 +132,11 @@ def profile_failure(failure: Failure) -> Response:
         return as_text(failure)
     match failure.error:
         case AddressError():
-            return _untidy(failure.status, _asked_text())
+            return _untidy(failure.status, _asked_text(), known_host_config())
         case UnknownDomainError():
             text = _asked_text()
             if address := asked_address(text):
-                return _unknown(failure.status, text, address)
+                return _unknown(failure.status, text, address, known_host_config())
     return failure_page(failure)
 
 
@@ -155,36 +157,32 @@ def _asked_text() -> str:
     return next(filter(None, found), "")
 
 
-def _untidy(status: int, text: str) -> Response:
+def _untidy(status: int, text: str, config: ClientConfig | None) -> Response:
     """Return the page for a text that is no address."""
     # The page repeats it in each link to a language: many times what a stranger has sent.
-    return _rendered(status, "no_address", _host_config(), text=text[:MAX_ADDRESS_OCTETS])
+    return _rendered(status, "no_address", config, text=text[:MAX_ADDRESS_OCTETS])
 
 
-def _unknown(status: int, text: str, address: EmailAddress) -> Response:
+def _unknown(
+    status: int, text: str, address: EmailAddress, config: ClientConfig | None
+) -> Response:
     """Return the page for an address of an unknown domain, with the text that was typed."""
     domain = unicode_domain(address.domain)
-    return _rendered(status, "unknown", _host_config(), text=text, domain=domain)
+    return _rendered(status, "unknown", config, text=text, domain=domain)
 
 
 def _rendered(status: int, state: str, config: ClientConfig | None, **values: object) -> Response:
     """Return the page in the language of the visitor and in the colours of the provider."""
-    wanted = request.args.get("lang", "")
-    language = languages.choose(wanted)
-    shown = {"address": text} if (text := values.get("text", "")) else {}
-    base = frame.values(config, language)
-    root = base["root"]
+    language = languages.choose()
+    query = {"address": str(text)} if (text := values.get("text", "")) else {}
+    base = frame.values(config, language, query)
     html = render_template(
         "page.html",
         **base,
         state=state,
         robots="noindex",
-        script=f"{root}static/{pagefiles.SCRIPT}?v={pagefiles.version()}",
-        chosen=language if wanted else "",
-        languages=[
-            (code, name, f"{root}?{urlencode(shown | {'lang': code})}")
-            for code, name in languages.names().items()
-        ],
+        script=f"{base['root']}static/{pagefiles.SCRIPT}?v={pagefiles.version()}",
+        chosen=language if request.args.get("lang") else "",
         documentation=_pages(config.details.documentation, language) if config else [],
         home_domain=unicode_domain(config.domain) if config else "",
         **values,
@@ -199,6 +197,17 @@ def _host_config() -> ClientConfig | None:
     try:
         return found_config(asked_domain()).config
     except (UnknownDomainError, BadRecordError):
+        return None
+
+
+def known_host_config() -> ClientConfig | None:
+    """Return the settings of the host name's domain for the page of a failure.
+
+    None if there are none, or if they cannot be had: one failure is told at a time.
+    """
+    try:
+        return found_config(asked_domain()).config
+    except AutomxError:
         return None
 
 

@@ -11,10 +11,10 @@ from markupsafe import Markup
 
 from automx.address import unicode_domain
 from automx.clientconfig import ClientConfig
-from automx.errors import BadRecordError, DatabaseError, UnknownDomainError
+from automx.errors import AutomxError, DatabaseError, UnknownDomainError
 from automx.formats import dclogin
 from automx.texts import N_
-from automx.views import frame, languages
+from automx.views import frame, languages, site
 from automx.views.dcaccount import offers_profile, reason
 from automx.views.failure import Failure
 from automx.views.http import argument, found_config, html_page, own_url, parts
@@ -26,6 +26,8 @@ _HEADLINES = {
     404: N_("This QR code does not work"),
     429: N_("A little too fast"),
 }
+_REPEATED = ("t", "n")  # arguments of a QR code
+_LONGEST = 200  # letters of both; tokens are shorter
 _POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; form-action {};"
     " frame-ancestors 'none'"
@@ -77,9 +79,12 @@ def failure_page(failure: Failure) -> Response:
 def _page(status: int, headline: str, *, config: ClientConfig | None, **values: object) -> Response:
     """Return the page in the language of the visitor; ``headline`` is in English."""
     language = languages.choose()
+    query = {name: text for name, text in request.args.items() if name in _REPEATED}
+    if sum(map(len, query.values())) > _LONGEST:  # the page would be many times what was sent
+        query = {}
     html = render_template(
         "token.html",
-        **frame.values(config, language, is_alone=True),
+        **frame.values(config, language, query, is_alone=True),
         robots="noindex, nofollow",
         headline=languages.translated(headline),
         **values,
@@ -91,11 +96,16 @@ def _page(status: int, headline: str, *, config: ClientConfig | None, **values: 
 
 
 def _token_config(failure: Failure) -> ClientConfig | None:
-    """Return the settings of the domain of the token that was found, None if there are none."""
+    """Return the settings of the domain of the token, else those of the host name's domain.
+
+    None if there are none, or if they cannot be had.
+    """
     domain: str | None = g.get("token_domain")
-    if domain is None or isinstance(failure.error, DatabaseError):
+    if isinstance(failure.error, DatabaseError):
         return None
+    if domain is None:  # those who come too often cause no look-up
+        return site.known_host_config() if failure.status < 429 else None
     try:
         return found_config(domain).config
-    except (UnknownDomainError, BadRecordError, DatabaseError):
+    except AutomxError:
         return None
