@@ -11,10 +11,13 @@ from automx.clientconfig import ClientConfig, MailServer, ServerType, SocketType
 from automx.errors import BadRecordError, SettingsError
 from automx.texts import N_
 
-# Instructions for both texts, in the words of Delta Chat 2.
+# Instructions for both texts.
 SCAN_STEPS = (
+    # Translators: Delta Chat 2.65, https://get.delta.chat
     N_("Install Delta Chat on your phone, from its app store or get.delta.chat."),
+    # Translators: Delta Chat 2.65, its welcome screen.
     N_("Open it and tap “Create New Profile”, “Use Other Server”, “Scan Invitation Code”."),
+    # Translators: Delta Chat 2.65, its scanner.
     N_("Hold the camera over this code and follow the app."),
 )
 

@@ -200,8 +200,11 @@ _APPS = {
             # FragmentSetup.java, title_setup_other.
             N_("Choose “Other provider”."),
             # Translators: FairEmail 1.1900 and later, https://github.com/M66B/FairEmail:
-            # FragmentQuickSetup.java.
-            N_("Type your name, your mail address and the password of your mailbox, and check it."),
+            # FragmentQuickSetup.java and fragment_quick_setup.xml, title_check.
+            N_(
+                "Type your name, your mail address and the password of your mailbox, tap “Check”,"
+                " and save what it has found."
+            ),
         ),
         stores=(
             ("Google Play", "https://play.google.com/store/apps/details?id=eu.faircode.email"),
@@ -255,6 +258,7 @@ _APPS = {
             # Translators: Delta Chat 2.65, its form for a mail address that exists.
             N_("Type your mail address and the password of your mailbox."),
         ),
+        stores=(("get.delta.chat", "https://get.delta.chat/"),),
     ),
 }
 
