@@ -265,7 +265,8 @@ def _order(answer: Answer) -> tuple[object, ...]:
     is_named = answer.source in {SRV, GIVEN}
     is_late = answer.server.socket_type is SocketType.STARTTLS
     place = (NAME, MX).index(answer.source) if not is_named else 0
-    return not is_named, is_late, place, answer.rank, answer.server.hostname
+    type_ = TYPES.index(answer.server.type)  # else, which host is quicker would decide
+    return not is_named, is_late, place, answer.rank, answer.server.hostname, type_
 
 
 def _is_denied(search: Search, answer: Answer) -> bool:
