@@ -11,7 +11,7 @@ RUN_ENV := AUTOMX_CONF=$(or $(AUTOMX_CONF),/dev/null) AUTOMX_DB_URI=$(or $(AUTOM
 # Programs start often in the tests: compiled modules are kept, whatever this shell wants.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup run test coverage lint format reference translations bench soak fuzz lock man deb test-packages docs clean
+.PHONY: setup run test coverage lint format reference translations bench soak fuzz lock man deb test-packages docs screenshots clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.dev
@@ -92,6 +92,12 @@ docs: $(VENV)/.docs
 	@rm -rf var/site
 	@$(BIN)/python -m sphinx --nitpicky --fail-on-warning --keep-going --quiet -c docs . var/site
 	@echo "The manual is in var/site/index.html"
+
+# Takes the pictures of the documentation anew, into docs/pictures; only root can.
+screenshots: $(VENV)/.dev
+	@tests/install-packages chromium dovecot-imapd dovecot-pop3d dovecot-submissiond dovecot-managesieved \
+	  fonts-dejavu-core fonts-inter nsd pngquant
+	@$(BIN)/python -m docs.screenshots
 
 # Writes the man pages of all commands into dist/man.
 man: $(VENV)/.dev
