@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from automx.accounts import tokens
 from automx.address import EmailAddress
 from automx.cli.card import Card, Note
-from automx.cli.dclogin import login_notes
+from automx.cli.dclogin import PROFILE_STEPS, login_notes
+from automx.clientconfig import Logo
 from automx.database import Session, create_engine
 from automx.formats.dclogin import SCAN_STEPS
 from automx.migrations import upgrade
@@ -62,8 +64,18 @@ FOCUSED = """() => {
 # Where the lines of a card are, in millimetres.
 LINES_OF_A_CARD = """() => [...document.querySelectorAll("svg > text")].map((line) => {
   const box = line.getBBox();
-  return {left: box.x, right: box.x + box.width, text: line.textContent};
+  const [top, bottom] = [box.y, box.y + box.height];
+  return {left: box.x, right: box.x + box.width, top, bottom, text: line.textContent};
 })"""
+
+# Headlines that hold a word which is wider than they are.
+TOO_WIDE_HEADLINES = """() => {
+  document.body.style.overflowWrap = "normal";
+  document.body.style.hyphens = "manual";
+  return [...document.querySelectorAll("h1, h2, h3")]
+    .filter((line) => line.scrollWidth > line.clientWidth)
+    .map((line) => line.textContent);
+}"""
 
 # Where everything is that can be touched.
 TARGETS = """() => [...document.querySelectorAll("a, button, summary, input:not([type=hidden])")]
@@ -323,15 +335,34 @@ def test_the_link_of_a_program_that_wants_servers_leads_to_the_settings(visits: 
     expect(page.get_by_role("heading", name="All settings")).to_be_in_viewport()
 
 
-@pytest.mark.parametrize("state", STATES)
-def test_letters_of_twice_the_size_do_not_scroll_sideways(visits: Visits, state: str) -> None:
-    visit = visits(viewport={"width": 360, "height": 740}, locale="de")
+def enlarge(visit: Visit) -> None:
+    """Let the browser show letters of twice the usual size."""
     network = visit.context.new_cdp_session(visit.page)
     network.send("Page.enable")
     network.send("Page.setFontSizes", {"fontSizes": {"standard": 32, "fixed": 26}})
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_letters_of_twice_the_size_do_not_scroll_sideways(visits: Visits, state: str) -> None:
+    visit = visits(viewport={"width": 360, "height": 740}, locale="de")
+    enlarge(visit)
     page = visit.open(STATES[state], everything=True)
     expect(page.locator("html")).to_have_css("font-size", "32px")
     assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+@pytest.mark.parametrize("language", ["en", "de", "es", "fr", "it"])
+def test_letters_of_twice_the_size_break_no_word_of_a_headline(
+    visits: Visits, language: str
+) -> None:
+    """Debian's Chromium takes DejaVu Sans, which is wider than the fonts of phones."""
+    for state, device in (("known", "Android"), ("known", "Windows"), ("token", "iPhone")):
+        visit = visits(
+            viewport={"width": 360, "height": 740}, locale=language, user_agent=AGENTS[device][0]
+        )
+        enlarge(visit)
+        page = visit.open(STATES[state], everything=True)
+        assert page.evaluate(TOO_WIDE_HEADLINES) == []
 
 
 def test_a_value_that_may_not_be_copied_is_selected(visits: Visits) -> None:
@@ -417,13 +448,18 @@ def test_a_printed_card_stays_within_its_margins(browser: Browser, language: str
         Note(ends, {"time": timedelta(days=9)}),
         *login_notes(EmailAddress.parse("somebody@example.com")),
     ]
+    logo = Logo("image/svg+xml", 220, 56), b"<svg xmlns='http://www.w3.org/2000/svg'/>"
     page = browser.new_page()
-    page.set_content(Card("Example & Sons", SCAN_STEPS, notes).draw("x" * 90, language))
-    lines = page.evaluate(LINES_OF_A_CARD)
+    for steps, image in product((SCAN_STEPS, PROFILE_STEPS), (None, logo)):
+        card = Card("Example & Sons", steps, notes, logo=image).draw("x" * 90, language)
+        page.set_content(card)
+        lines = page.evaluate(LINES_OF_A_CARD)
+        assert len(lines) > 10
+        # A letter may reach some tenths of a millimetre before its line.
+        assert [line for line in lines if line["left"] < 8.5 or line["right"] > 96] == []
+        height = float(card.partition('height="')[2].partition("mm")[0])
+        assert all(line["top"] > 8 and line["bottom"] < height - 8 for line in lines)
     page.close()
-    assert len(lines) > 10
-    # A letter may reach some tenths of a millimetre before its line.
-    assert [line for line in lines if line["left"] < 8.5 or line["right"] > 96] == []
 
 
 def test_a_mac_starts_with_the_macs_way(visits: Visits) -> None:

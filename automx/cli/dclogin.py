@@ -20,7 +20,7 @@ from automx.formats import mobileconfig
 from automx.formats.dclogin import SCAN_STEPS, login_text
 from automx.texts import N_
 
-_PROFILE_STEPS = (
+PROFILE_STEPS = (
     # Translators: iOS and iPadOS 12.2 and later.
     N_("Open the camera of your iPhone or iPad, hold it over this code and tap the link."),
     # Translators: iOS and iPadOS 12.2 and later.
@@ -93,7 +93,7 @@ def mobileconfig_qr(
     mobileconfig.render(config, address)  # raises its errors before a code is printed
     base = url or _own_url(address, context.settings)
     text = f"{base}/mobileconfig/?emailaddress={quote(str(address), safe='@')}"
-    card = _card(context, config, _PROFILE_STEPS, (_for_whom(address),))
+    card = _card(context, config, PROFILE_STEPS, (_for_whom(address),))
     output.write(context, text, card, {"address": str(address), "url": text})
 
 
