@@ -263,6 +263,7 @@ def test_an_error_of_a_qr_code_has_the_logo_of_the_host_names_provider(
     answer = client.get(f"/new_email?{query}", headers={"Host": "autoconfig.example.com"})
     assert answer.status_code in {400, 403}
     assert provider_shown(answer) == ("Example &amp; Sons", "1a5fb4")
+    assert '<a href="mailto:help@example.com">' in answer.text  # who has a new code
     for url in re.findall(r'(?:href|src)="(\?(?:style|logo)[^"]*)"', answer.text):
         assert client.get(f"/new_email{unescape(url)}").status_code == 200
     strange = client.get(f"/new_email?{query}", headers={"Host": "mail.provider.test"})

@@ -14,7 +14,6 @@ from werkzeug.test import TestResponse
 from automx.accounts import accounts
 from automx.database import open_session
 from tests.conftest import Execute
-from tests.documents import unversioned
 from tests.profiles import profile_of
 from tests.tls import Authority, verified
 from tests.tokenpages import (
@@ -31,6 +30,7 @@ from tests.tokenpages import (
     error_page,
     provider_of,
     rows,
+    steady,
     token_page,
 )
 
@@ -94,7 +94,7 @@ def test_the_page_offers_a_profile_and_may_send_its_form_to_this_server_alone(
 ) -> None:
     add_token()
     answer = app_client.get(URL)
-    assert unversioned(answer.text) == offering_page()
+    assert steady(answer.text) == offering_page()
     policy = PAGE_HEADERS["Content-Security-Policy"].replace(
         "form-action 'none'", "form-action 'self'"
     )
