@@ -16,7 +16,9 @@ from sqlalchemy import (
     and_,
     bindparam,
     cast,
+    exc,
     func,
+    null,
     or_,
     select,
     text,
@@ -24,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.compiler import Compiled, SQLCompiler
 
 from automx.address import names_for, spellings
-from automx.database import Session
+from automx.database import Session, lacks_table
 from automx.models import (
     ORIGINS,
     DisabledDomain,
@@ -51,7 +53,7 @@ class Row(NamedTuple):
     """A row of ``domain``, with the ids that it refers to.
 
     ``is_off`` is whether it is disabled, ``document`` the stored PACC document of the domain that
-    was asked for, ``origin`` that of the row.
+    was asked for, if that is asked for, ``origin`` that of the row.
     """
 
     id: int
@@ -65,13 +67,26 @@ class Row(NamedTuple):
     services: tuple[int, ...]
 
 
-def deciding(session: Session, domain: str) -> Row | None:
+def with_document(session: Session, domain: str) -> Row | None:
+    """Return what deciding() does, with the stored PACC document of the domain.
+
+    A schema before revision 0009 has none. There, a session that is_reading asks again without it.
+    """
+    try:
+        return deciding(session, domain, has_documents=True)
+    except exc.DBAPIError as error:
+        if session.is_reading and lacks_table(error):
+            return deciding(session, domain)
+        raise
+
+
+def deciding(session: Session, domain: str, *, has_documents: bool = False) -> Row | None:
     """Return the row that decides for a domain, given as A-label in lower case; None if none."""
     names = _names_in_order(domain)
     found: list[Row] = []
     for at in range(0, len(names), _NAMES_AT_ONCE):
         some = names[at : at + _NAMES_AT_ONCE]
-        query, parameters = _query_for(session.engine.dialect, domain, some)
+        query, parameters = _query_for(session.engine.dialect, domain, some, has_documents)
         found += [row_of(session, columns) for columns in session.rows(query, parameters)]
     return _best(found, names)
 
@@ -147,14 +162,16 @@ def _names_in_order(domain: str) -> list[str]:
     return [spelling for name in names_for(domain) for spelling in spellings(name)]
 
 
-def _query_for(dialect: Dialect, domain: str, names: Sequence[str]) -> tuple[str, Any]:
+def _query_for(
+    dialect: Dialect, domain: str, names: Sequence[str], has_documents: bool
+) -> tuple[str, Any]:
     """Return the query for rows that have one of some names, and its parameters.
 
     There may be blanks around the names, as in padded(); a few other rows may be found as well.
     """
     if dialect.name == "postgresql":
-        return _array_query(dialect), {"domain": domain, "names": " ".join(names)}
-    query, keys, order = _range_query(dialect, len(names))
+        return _array_query(dialect, has_documents), {"domain": domain, "names": " ".join(names)}
+    query, keys, order = _range_query(dialect, len(names), has_documents)
     values = [domain]
     for name in names:
         for before in _BEFORE:
@@ -167,7 +184,7 @@ def _query_for(dialect: Dialect, domain: str, names: Sequence[str]) -> tuple[str
 
 @cache
 def _range_query(
-    dialect: Dialect, number: int
+    dialect: Dialect, number: int, has_documents: bool
 ) -> tuple[str, tuple[str, ...], tuple[int, ...] | None]:
     """Return the query for rows that have one of so many names, and the names of its parameters.
 
@@ -188,7 +205,7 @@ def _range_query(
             fits.append(and_(name >= same, name < end))
         else:  # by PAD SPACE, the name itself comes after the same with a tab behind it
             fits += [name == same, and_(name >= tab, name < end)]
-    query = query_rows(bindparam("domain", "", String)).where(or_(*fits))
+    query = query_rows(_asked(has_documents)).where(or_(*fits))
     compiled = _compiled(query, dialect)
     order = compiled.positiontup if isinstance(compiled, SQLCompiler) else None
     keys = ["domain", *keys]
@@ -196,7 +213,7 @@ def _range_query(
 
 
 @cache
-def _array_query(dialect: Dialect) -> str:
+def _array_query(dialect: Dialect, has_documents: bool) -> str:
     """Return PostgreSQL's query for rows that have one of some names, as _range_query().
 
     Its collation may pass over blanks, so that names with blanks have an index of their own, which
@@ -213,22 +230,32 @@ def _array_query(dialect: Dialect) -> str:
         f" AND {bare.format('lower(name)')} = ANY ({names})"
         " AND NOT EXISTS (SELECT FROM domain WHERE lower(name) = :domain)))"
     ).bindparams(bindparam("domain", "", String), bindparam("names", "", String))
-    query = query_rows(bindparam("domain", "", String)).where(fits)
+    query = query_rows(_asked(has_documents)).where(fits)
     return str(_compiled(query, dialect))
+
+
+def _asked(has_documents: bool) -> ColumnElement[str] | None:
+    """Return the domain whose document is wanted, None if that of no domain is."""
+    return bindparam("domain", "", String) if has_documents else None
 
 
 def _compiled(query: Select[*tuple[Any, ...]], dialect: Dialect) -> Compiled:
     return query.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
 
 
-def query_rows(domain: ColumnElement[str]) -> Select[*tuple[Any, ...]]:
-    """Return the query for rows of ``domain``, with the stored PACC document of ``domain``."""
+def query_rows(domain: ColumnElement[str] | None) -> Select[*tuple[Any, ...]]:
+    """Return the query for rows of ``domain``, with the stored PACC document of ``domain``.
+
+    None stands for no document.
+    """
     servers, services = (
         select(ids_together(server_id)).where(domain_id == Domain.c.id).scalar_subquery()
         for server_id, domain_id in (server_domain.columns, davserver_domain.columns)
     )
-    is_asked = ManagedDomain.c.name == domain
-    stored = select(ManagedDomain.c.document).where(is_asked).scalar_subquery()
+    stored: ColumnElement[Any] = null()
+    if domain is not None:
+        is_asked = ManagedDomain.c.name == domain
+        stored = select(ManagedDomain.c.document).where(is_asked).scalar_subquery()
     columns = (Domain.c.id, Domain.c.name, Domain.c.provider_id, Domain.c.ldapserver_id)
     return (
         select(*columns, DisabledDomain.c.domain_id, stored, _ORIGIN.c.origin, servers, services)

@@ -219,7 +219,7 @@ def _off(session: Session, domain: str, row: Row) -> str:
 
 def _row_in_use(session: Session, domain: str) -> Row:
     """Return the row that decides for a domain; raises UnknownDomainError as find()."""
-    row = domainrows.deciding(session, domain)
+    row = domainrows.with_document(session, domain)
     if row is None:
         raise UnknownDomainError(cause=f"domain {domain}")
     if off := _off(session, domain, row):

@@ -28,6 +28,7 @@ from automx.database.outages import (
     is_conflict,
     is_kept_waiting,
     is_lost,
+    lacks_table,
     outage,
     reason,
     report_unreadable_answers,
@@ -77,6 +78,7 @@ __all__ = [
     "is_kept_waiting",
     "is_lost",
     "is_missing",
+    "lacks_table",
     "name_denied_file",
     "open_session",
     "outage",
@@ -173,7 +175,7 @@ class Session:
     ) -> None:
         self.engine = engine
         self.turns = turns
-        self._is_reading = is_reading
+        self.is_reading = is_reading
         self._connection: Connection | None = None
         self._turn: Turn | None = None
         self._has_large_changes = False
@@ -209,7 +211,7 @@ class Session:
     def rows(self, text: str, parameters: Any) -> Sequence[Sequence[Any]]:
         """Return the rows of a query in the words of the database, with values as its driver's."""
         connection = self.connection()
-        if self._is_reading:  # SQLAlchemy takes longer than an answer from memory
+        if self.is_reading:  # SQLAlchemy takes longer than an answer from memory
             with suppress(Exception), closing(connection.connection.cursor()) as cursor:
                 cursor.execute(text, parameters)
                 return cursor.fetchall()

@@ -93,7 +93,12 @@ def is_closed(error: exc.SQLAlchemyError) -> bool:
     """Return whether a table is missing or may not be read, which only an administrator changes."""
     if not isinstance(error, exc.DBAPIError):
         return False
-    return bool(_codes(error) & (_NO_SUCH_TABLE | _FORBIDDEN)) or "no such table" in reason(error)
+    return lacks_table(error) or bool(_codes(error) & _FORBIDDEN)
+
+
+def lacks_table(error: exc.DBAPIError) -> bool:
+    """Return whether a table or a column is missing."""
+    return bool(_codes(error) & _NO_SUCH_TABLE) or "no such table" in reason(error)
 
 
 def is_kept_waiting(error: exc.DBAPIError) -> bool:
