@@ -1,7 +1,8 @@
 """Families of clients, by User-Agent and by the form of a request. Anybody can claim any of them.
 
 Delta Chat (2.65) sends no User-Agent, K-9 sends that of its HTTP library, and Evolution asks with a
-local part that is made up.
+local part that is made up. Nextcloud Mail says that it is a crawler, and all browsers that they are
+Mozilla, most that they have Apple's WebKit.
 """
 
 import re
@@ -17,14 +18,18 @@ _AGENTS = [
     for family, pattern in {
         ANDROID: "okhttp|k-9|thunderbird for android|fairemail|dalvik",
         THUNDERBIRD: "thunderbird|betterbird",
-        OUTLOOK: r"outlook|microsoft office|ms-?office|autodiscover ?client|em client|exchange",
-        MONITORING: "automx-check|prometheus|blackbox|kube-probe|uptime|nagios|check_http|haproxy",
+        OUTLOOK: "outlook|microsoft office|ms-?office|autodiscover ?client|em client"
+        "|exchange(?!webservices)",  # which Apple Mail says
+        MONITORING: "automx-check|prometheus|blackbox|kube-probe|uptime|nagios|check_http|haproxy"
+        "|zabbix|icinga|pingdom|health ?check",
         SCANNER: "zgrab|masscan|nmap|nuclei|nikto|sqlmap|censys|shodan|expanse|internetmeasurement"
-        "|python-|go-http|libwww|scan|crawl|spider|bot\\b|headless|gobuster|ffuf|dirbuster|httpx",
+        r"|python[-/]|go-http|libwww|scan|(?<!server[ -])crawl|spider|bot\b|headless|gobuster|ffuf"
+        "|dirbuster|httpx|leakix|l9explore",
         EVOLUTION: "evolution",
         KMAIL: r"kio/|kmail|kontact|akonadi",
         DELTA_CHAT: "delta ?chat",
-        APPLE: "iphone|ipad|ios/|macintosh|mac os x|macos|darwin|accountsd|dataaccessd|apple",
+        APPLE: "iphone|ipad|ios/|macintosh|mac os x|macos|darwin|accountsd|dataaccessd"
+        "|apple(?!webkit)",
         BROWSER: "mozilla/|opera",
     }.items()
 ]
@@ -44,6 +49,8 @@ def family_of(agent: str, protocol: str, method: str, query: str) -> str:
         return EVOLUTION
     if protocol == "autodiscover" and method == "POST":
         return OUTLOOK
+    if protocol == "health":  # load balancers say little of themselves
+        return MONITORING
     if not agent and (protocol in _BY_GET or (protocol == "account" and method == "POST")):
         return DELTA_CHAT
     return OTHER

@@ -33,7 +33,7 @@ _NETWORK_BITS = {4: 24, 6: 48}
 
 
 class _Masking(logging.Formatter):
-    """Masks a secret wherever it stands, and all tokens of URLs.
+    """Masks a secret wherever it stands, all tokens of URLs, and local parts of mail addresses.
 
     ``secret`` is the token of /tls/ask, "" if there is none: Caddy can send it in the URL only.
     """
@@ -43,7 +43,7 @@ class _Masking(logging.Formatter):
     def masked(self, text: str) -> str:
         if self.secret:
             text = text.replace(self.secret, "***")
-        return _TOKEN.sub(r"\1***", text) if "=" in text else text
+        return without_people(_TOKEN.sub(r"\1***", text) if "=" in text else text)
 
 
 class TextFormatter(_Masking):
@@ -74,7 +74,7 @@ class TextFormatter(_Masking):
 
 
 class JsonFormatter(_Masking):
-    """Writes each event as a JSON object in ASCII, without local parts of mail addresses."""
+    """Writes each event as a JSON object in ASCII."""
 
     def __init__(self, addresses: str = "full") -> None:
         super().__init__()
@@ -87,15 +87,14 @@ class JsonFormatter(_Masking):
             "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname,
         }
-        message = without_people(self.masked(record.getMessage())[:MAX_LINE])
-        return json.dumps(
-            first | self.fields(record) | {"message": message} | self._exception(record)
-        )
+        message = self.masked(record.getMessage())[:MAX_LINE]
+        document = first | self.fields(record) | {"message": message} | self._exception(record)
+        return json.dumps({name: _encodable(value) for name, value in document.items()})
 
     def _exception(self, record: logging.LogRecord) -> dict[str, object]:
         if not record.exc_info:
             return {}
-        return {"exception": without_people(self.masked(self.formatException(record.exc_info)))}
+        return {"exception": self.masked(self.formatException(record.exc_info))}
 
     def fields(self, record: logging.LogRecord) -> dict[str, object]:
         """Return what is known of an event beside its text."""
@@ -159,6 +158,16 @@ def without_people(text: str, before: str = " /<>(),") -> str:
     return "".join(shown) + rest
 
 
+def _encodable(value: object) -> object:
+    """Return a value without half of a surrogate pair: what reads JSON may refuse the line.
+
+    Python makes them of bytes that are no text, such as those of a file's name.
+    """
+    if not isinstance(value, str) or value.isascii():
+        return value
+    return value.encode(errors="replace").decode()
+
+
 def _printable(line: str) -> str:
     if line.isprintable():  # nearly all are
         return line
@@ -212,6 +221,15 @@ class _File(WatchedFileHandler):
             self._is_told = True
             text = "access_log cannot be written, its lines are lost: %s"
             logging.getLogger("automx").error(text, sys.exc_info()[1])
+
+
+class PassingOn(logging.Handler):
+    """Passes the lines of granian on to the log of automx, for its form and its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass a line on."""
+        record.name = "granian"
+        logging.getLogger("automx").handle(record)
 
 
 def write(settings: Settings) -> None:

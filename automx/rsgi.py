@@ -17,6 +17,7 @@ from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
 from automx.edge import BEGAN
 from automx.errors import AutomxError, BadRequestError
+from automx.views.log import shown_path
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -244,7 +245,8 @@ def answer(app: "WSGIApplication", environ: "WSGIEnvironment", exchange: Exchang
                 close()
         status, headers = started
     except Exception:
-        log.critical("%s %s: a bug", environ["REQUEST_METHOD"], environ["PATH_INFO"], exc_info=True)
+        path = shown_path(environ["PATH_INFO"])
+        log.critical("%s %s: a bug", environ["REQUEST_METHOD"], path, exc_info=True)
         status, headers, content = 500, [], f"{AutomxError.public}\n".encode()
     if _CLOSES in environ:
         headers = [*headers, ("Connection", "close")]
