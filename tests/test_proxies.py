@@ -486,6 +486,15 @@ def test_forwarding_headers_have_no_effect_without_a_proxy(direct: Front, spoof:
     assert code_url(direct, spoof=SPOOFS[spoof]) == f"http://{NAMES[0]}:{direct.port}/"
 
 
+CHOSEN = [(name, "chosen") for name in ("X-Request-ID", "X_Request_ID", "x-request_id")]
+
+
+def test_a_client_cannot_choose_the_id_of_its_request(front: Front, direct: Front) -> None:
+    for asked in (front, direct):
+        found = asked.ask("/mail/config-v1.1.xml", headers=CHOSEN).headers["X-Request-ID"]
+        assert re.fullmatch("[0-9a-f-]{32,36}", found)
+
+
 def test_path_below_which_automx_is_published_reaches_automx(front: Front) -> None:
     url = f"https://example.com:{front.port}/automx/"
     assert code_url(front, prefix="/automx", host="example.com") == url
