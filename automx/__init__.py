@@ -16,6 +16,8 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     Raises SettingsError if the settings are wrong. Imports are made here to keep ``automx --help``
     quick.
     """
+    from functools import partial
+
     from flask import Flask
 
     from automx import api, backends, cache, changelog, config, counts, log, views
@@ -55,13 +57,7 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
         counted,
     )
     counted.gauges.append(app.extensions[http.PARTS].gauges)
-    turns = app.extensions[session.TURNS]
-    counted.gauges.append(
-        lambda: [
-            ("automx_database_turns", (), turns.used),
-            ("automx_database_away", (), float(turns.is_away)),
-        ]
-    )
+    counted.gauges.append(partial(session.gauges, app))
     requests.register(app, answered)
     api.register(app)
     views.register(app, settings)

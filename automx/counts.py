@@ -51,6 +51,7 @@ METRICS = {
     "automx_cache_domains": Metric("gauge", (), "Domains in the memory of all workers"),
     "automx_database_turns": Metric("gauge", (), "Transactions that run, at most 16 in a worker"),
     "automx_database_away": Metric("gauge", (), "Workers for which the database is away"),
+    "automx_replica_away": Metric("gauge", (), "Workers for which the read replica is away"),
     "automx_changes_read_seconds": Metric(
         "gauge", (), "Seconds since the log of changes was read, in the slowest worker", "max"
     ),
@@ -109,6 +110,9 @@ METRICS = {
         "gauge", ("source",), "Domains of a source that were left as they are, see `automx sync`"
     ),
     "automx_change_number": Metric("gauge", (), "The number of the last change of rows"),
+    "automx_replica_changes_missing": Metric(
+        "gauge", (), "Changes of rows that the read replica did not have"
+    ),
     "automx_last_change_timestamp_seconds": Metric("gauge", (), "When rows were changed by automx"),
     "automx_certificate_end_timestamp_seconds": Metric(
         "gauge", (), "When the certificate that signs Apple profiles ends"

@@ -1,7 +1,10 @@
 """The read replica of the settings: how far it is behind the database, and what else is wrong."""
 
+from contextlib import suppress
+
 from automx.changelog import last_number
 from automx.database import Session, Turns, create_engine, telling_outages
+from automx.errors import DatabaseError
 from automx.migrations import SchemaState, state
 
 _SCHEMAS = {
@@ -21,6 +24,17 @@ def trouble(primary: Session, replica: Session) -> str:
     if (text := _SCHEMAS.get(found)) is not None:
         return text
     return f"it is behind, changes missing: {number - seen}" if seen < number else ""
+
+
+def lacks(replica: Session, number: int) -> int | None:
+    """Return how many of the changes up to a number a replica does not have.
+
+    None if it does not answer, or has no schema that can be used. Closes the session.
+    """
+    with suppress(DatabaseError):
+        found, seen = _asked(replica)
+        return max(0, number - seen) if found.is_usable else None
+    return None
 
 
 def number_of(db_uri: str, seconds: float) -> int:

@@ -25,7 +25,8 @@ class Statistics:
     ``uses_left`` is by the name of the token, of those that have the fewest. ``change`` is the
     number of the last change, ``changed_at`` when automx made it, None if there was none.
     ``sources`` has the last synchronizations, ``pruned`` when ``automx prune`` has ended last, and
-    whether it was "done" or "failed".
+    whether it was "done" or "failed". ``replica_lacks`` is how many changes a replica does not
+    have, None if there is none that answers.
     """
 
     read_at: datetime
@@ -37,6 +38,7 @@ class Statistics:
     changed_at: datetime | None
     sources: tuple[Record, ...] = ()
     pruned: tuple[datetime, str] | None = None
+    replica_lacks: int | None = None
 
 
 def read(session: Session, now: datetime, sources: Collection[str] = ()) -> Statistics:

@@ -109,8 +109,8 @@ def running_postgresql() -> Iterator[Instance]:
 
 
 @contextlib.contextmanager
-def running_mariadb() -> Iterator[Instance]:
-    """Run a private MariaDB until the block ends."""
+def running_mariadb(*more: str) -> Iterator[Instance]:
+    """Run a private MariaDB, perhaps with more options, until the block ends."""
     install = program("mariadb-install-db", _MARIADB_PACKAGE)
     mariadbd = program("mariadbd", _MARIADB_PACKAGE)
     with _folder() as folder:
@@ -125,7 +125,7 @@ def running_mariadb() -> Iterator[Instance]:
         client += [f"--socket={folder}/socket", "--skip-column-names"]
         command = [mariadbd, *options, f"--socket={folder}/socket", f"--pid-file={folder}/pid"]
         command += ["--skip-networking", "--skip-log-bin", "--innodb-flush-log-at-trx-commit=0"]
-        command += ["--innodb-buffer-pool-size=64M", "--innodb-flush-method=nosync"]
+        command += ["--innodb-buffer-pool-size=64M", "--innodb-flush-method=nosync", *more]
         # Without TLS: to read all authorities of the machine takes longer than most tests.
         options_of_driver = f"unix_socket={folder}/socket&ssl_disabled=true"
         uri = f"mysql://root@localhost/{{}}?{options_of_driver}"

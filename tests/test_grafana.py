@@ -29,6 +29,8 @@ HEALTHY = {
     'automx_request_seconds_bucket{protocol="pacc",le="+Inf"}': "0+6001x75",
     "automx_database_away": "0x75",
     "automx_database_turns": "3x75",
+    "automx_replica_away": "0x75",
+    "automx_replica_changes_missing": "0x75",
     "automx_changes_read_seconds": "1x75",
     "automx_statistics_timestamp_seconds": "0+60x75",
     'automx_directory_lookups_total{directory="1",result="found"}': "0+600x75",
@@ -57,6 +59,8 @@ FIRING = {
     "AutomxSlow": ('automx_request_seconds_bucket{protocol="pacc",le="0.1"}', "0+60x75"),
     "AutomxDatabaseAway": ("automx_database_away", "1x75"),
     "AutomxDatabaseBusy": ("automx_database_turns", "32x75"),
+    "AutomxReplicaAway": ("automx_replica_away", "1x75"),
+    "AutomxReplicaBehind": ("automx_replica_changes_missing", "2x75"),
     "AutomxChangesNotRead": ("automx_changes_read_seconds", "300x75"),
     "AutomxStatisticsOld": ("automx_statistics_timestamp_seconds", "0x75"),
     "AutomxDirectoryFails": (

@@ -16,17 +16,22 @@ from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from threading import Thread
 
+import click
 import pytest
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
+from automx.cli import metrics
 from automx.cli.metrics import Collected
 from automx.config import SourceSettings, load
+from automx.config.monitoring import MetricsSettings
 from automx.counts import METRICS, Counts
 from automx.errors import DatabaseError, SettingsError, TryAgainError, UnavailableError
+from automx.families import FAMILIES
 from automx.statistics import Statistics
 from automx.sync.state import Record
-from automx.trace import Trace
+from automx.trace import WHERE, Trace
+from automx.views.log import PROTOCOLS
 from docs import reference
 from tests.alerts import expressions, metrics_of
 from tests.conftest import Execute
@@ -100,6 +105,8 @@ def server(
     variables |= {
         "AUTOMX_METRICS_LISTEN": f"127.0.0.1:{metrics_port}",
         "AUTOMX_METRICS_TOKEN": "let-me-see",
+        "AUTOMX_LOG_FORMAT": "json",
+        "AUTOMX_LOGLEVEL": "INFO",
     }
     with serving(variables, tmp_path / "serve.log", "--workers", "2") as started:
         yield started
@@ -161,7 +168,39 @@ def test_metrics_are_those_of_all_workers_and_stay_when_one_is_killed(
     get(5)
     wait_until(lambda: answered() == 35, "counting on")
 
-    # Strangers.
+    strangers_make_few_series(server, now)
+    strangers_learn_nothing(server, metrics_port)
+    assert server.stop() == 0
+    lines = [line for line in server.output.splitlines() if not line.startswith("automx answers")]
+    fields = [json.loads(line) for line in lines]
+    assert [each["level"] for each in fields if each["logger"] == "granian"] == ["ERROR"]
+    assert sum(each.get("domain") == "example.com" for each in fields) >= 35
+    assert "alice" not in server.output
+
+
+def strangers_make_few_series(
+    server: Server, now: Callable[[], Mapping[tuple[str, str], float]]
+) -> None:
+    def requests() -> dict[str, float]:
+        return {
+            key[1]: number for key, number in now().items() if key[0].endswith("requests_total")
+        }
+
+    before = requests()
+    for raw in HOSTILE:
+        send(server.port, raw)
+    expected = sum(before.values()) + len(HOSTILE) - 2  # granian refuses what is no HTTP
+    wait_until(lambda: sum(requests().values()) >= expected, "counting strangers")
+    assert len(requests().keys() - before.keys()) < 6
+    for series in requests():
+        each = dict(part.split("=") for part in series.split(","))
+        assert each["protocol"] in PROTOCOLS
+        assert each["family"] in FAMILIES
+        assert each["where"] in WHERE
+        assert re.fullmatch("[2-5][0-9][0-9]", each["status"])
+
+
+def strangers_learn_nothing(server: Server, metrics_port: int) -> None:
     wrong = ("", "Bearer wrong", "Basic let-me-see", "let-me-see", "Bearer \u00e4")
     assert [status_of(metrics_port, each) for each in wrong] == [401] * len(wrong)
     assert status_of(metrics_port, TOKEN, "/") == 404
@@ -170,13 +209,44 @@ def test_metrics_are_those_of_all_workers_and_stay_when_one_is_killed(
         for _ in range(30):
             silent.enter_context(socket.create_connection(("127.0.0.1", metrics_port), 10))
         wait_until(lambda: answers(metrics_port), "hanging up on silent clients", 30)
-    assert server.stop() == 0
+
+
+# Requests of strangers: each with a method, a path and a User-Agent of its own, and odd bytes.
+HOSTILE = [
+    b"M%d /%d%s HTTP/1.1\r\nHost: %d.example\r\nUser-Agent: %d\r\nConnection: close\r\n\r\n"
+    % (number, number, b"x" * number, number, number)
+    for number in range(60)
+] + [
+    b'GET /"}\xff%00%0a%e2%80%a8%ed%a0%80 HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n',
+    b'GET / HTTP/1.1\r\nHost: "},{"\r\nUser-Agent: \xff\xf0\x9f\r\nConnection: close\r\n\r\n',
+    b"GET /alice@example.com HTTP/1.1\r\nHost: alice@x.example\r\nConnection: close\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01",
+]
+
+
+def send(port: int, raw: bytes) -> None:
+    """Send bytes, and wait for what comes back, if anything does."""
+    with socket.create_connection(("127.0.0.1", port), 30) as connection:
+        connection.sendall(raw)
+        with contextlib.suppress(OSError):
+            while connection.recv(65536):
+                pass
 
 
 def answers(port: int) -> bool:
     with contextlib.suppress(OSError):
         return status_of(port, TOKEN) == 200
     return False
+
+
+def test_the_port_of_another_server_is_not_shared(metrics_port: int) -> None:
+    settings = MetricsSettings(listen=f"127.0.0.1:{metrics_port}", token="")
+    message = f"cannot listen on 127.0.0.1:{metrics_port}: Address already in use"
+    with (
+        socket.create_server(("127.0.0.1", metrics_port), reuse_port=True),
+        pytest.raises(click.ClickException, match=message),
+    ):
+        metrics.serve(settings, lambda _: pytest.fail("it reads"), lambda: None)
 
 
 # Sums
@@ -304,7 +374,7 @@ def test_every_metric_is_there_with_the_labels_that_the_page_names() -> None:
     moment = datetime(2026, 11, 30, tzinfo=UTC)
     source = Record("mail", 1, moment, moment, "done")
     collected.statistics = Statistics(
-        moment, 1, {"active": 1}, 0, {"fair": 1}, 7, moment, (source,), (moment, "done")
+        moment, 1, {"active": 1}, 0, {"fair": 1}, 7, moment, (source,), (moment, "done"), 3
     )
     found = {family.name: family for family in collected.collect()}
     expected = {name.removesuffix("_total"): metric for name, metric in METRICS.items()}

@@ -1,10 +1,13 @@
 """Look-ups from a read replica: what it has is served, and the primary when it is away.
 
-The replica of these tests is a second database, which gets what the test gives it. A real one that
-follows by streaming is among the machines of tests/clients/test_scaling.py.
+The replica of most tests is a second database, which gets what the test gives it. One of PostgreSQL
+that follows by streaming is among the machines of tests/clients/test_scaling.py.
 """
 
+import contextlib
 import math
+import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,11 +26,11 @@ from automx.seed import populate
 from automx.seeddocument import SAMPLE
 from automx.views.http import PARTS
 from automx.views.session import REPLICA_TURNS
-from tests.databases import Instance, engine_uri
+from tests.databases import Instance, engine_uri, running_mariadb
 from tests.documents import autodiscover_request
 from tests.faults.neighbours import TOKEN, fill, wired
 from tests.network import Network, Weather
-from tests.processes import wait_until
+from tests.processes import REPOSITORY, free_port, wait_until
 
 LIMIT = 6.0  # db_timeout, in seconds; the replica has half of it
 OWN, NEW = "/v1.1/own.example", "/v1.1/new.example"
@@ -230,3 +233,49 @@ def test_what_is_no_replica_is_refused(uri: str, message: str) -> None:
     environ = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": "postgresql:///automx"}
     with pytest.raises(SettingsError, match=message):
         config.load(environ | {"AUTOMX_DB_READ_URI": uri})
+
+
+def mariadb_of_page(machine: int, ports: tuple[int, int]) -> tuple[list[str], str]:
+    """Return the options and the statements of docs/scaling.md for the primary, or the replica."""
+    page = (REPOSITORY / "docs" / "scaling.md").read_text()
+    section = page.partition("### MariaDB\n")[2].partition("\n### ")[0]
+    block = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)[machine]
+    options = [f"--{each.replace(' = ', '=')}" for each in re.findall(r"'(\w+ = \S+)'", block)]
+    options += ["--skip-networking=0", "--bind-address=127.0.0.1", f"--port={ports[machine]}"]
+    [statements] = re.findall(r"<<'SQL'\n(.*?)SQL\n", block, re.DOTALL)
+    statements = re.sub(r"192\.0\.2\.[0-9%]+", "127.0.0.1", statements)
+    return options, statements.replace("MASTER_USER", f"MASTER_PORT = {ports[0]}, MASTER_USER")
+
+
+def test_a_mariadb_that_follows_as_the_page_says_is_a_replica(
+    make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changelog, "SECONDS", 0.05)
+    ports = free_port(), free_port()
+    with contextlib.ExitStack() as stack:
+        primary, replica = (
+            stack.enter_context(running_mariadb(*mariadb_of_page(machine, ports)[0]))
+            for machine in (0, 1)
+        )
+        for machine, instance in enumerate((primary, replica)):
+            instance.sql(mariadb_of_page(machine, ports)[1])
+        uris = [engine_uri(f"mysql://automx:PASSWORD@127.0.0.1:{port}/automx") for port in ports]
+        fill(uris[0])
+        client = make_app(
+            db_uri=uris[0], db_read_uri=uris[1], db_timeout=LIMIT, domain_cache_seconds=3600
+        ).test_client()
+        wait_until(lambda: client.get("/readyz").text == "ready\n", "the replica")
+        replica.sql("STOP SLAVE")
+        assert status(client, OWN) == 200
+        with open_session(uris[0]) as session:
+            populate(session, {**SAMPLE, "domains": [{"name": "new.example"}]})
+        assert status(client, NEW) == 404
+        text = "ready; the read replica: it is behind, changes missing: 1\n"
+        assert client.get("/readyz").text == text
+        replica.sql("START SLAVE")
+        wait_until(lambda: status(client, NEW) == 200, "the change")
+        replica.server.stop(signal.SIGKILL)
+        assert status(client, "/v1.1/other.example") == 200
+        assert client.post(f"/?t={TOKEN}").status_code == 200
+        expected = "ready; the read replica: it does not answer\n"
+        wait_until(lambda: client.get("/readyz").text == expected, "the notice")

@@ -143,6 +143,8 @@ class Collected:
         samples["automx_domains", ()] = found.domains
         samples["automx_accounts_overdue", ()] = found.overdue
         samples["automx_change_number", ()] = found.change
+        if found.replica_lacks is not None:
+            samples["automx_replica_changes_missing", ()] = found.replica_lacks
         samples["automx_statistics_timestamp_seconds", ()] = found.read_at.timestamp()
         if found.changed_at is not None:
             moment = found.changed_at.timestamp()
@@ -205,6 +207,7 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
     request_queue_size = 64
+    allow_reuse_port = False  # another server would get half of the requests
 
     def __init__(self, settings: MetricsSettings, collected: Collected) -> None:
         self.registry = CollectorRegistry()

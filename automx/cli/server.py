@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -37,6 +38,12 @@ HEAD_SIZE = 64 * 1024  # bytes
 # Connections of a worker; more wait in the queue of the kernel.
 CONNECTIONS = 2_000
 OTHER_FILES = 500  # that a worker may have open: databases, directories, pipes of programs
+# What takes the place of granian's own settings of its log, by the form of logging.config.
+LOG = {
+    "formatters": {},
+    "handlers": {"automx": {"class": "automx.log.PassingOn"}},
+    "loggers": {"_granian": {"handlers": ["automx"], "propagate": False}},
+}
 
 
 def run(host: str, port: int, workers: int | None, *, examples: bool) -> None:
@@ -67,6 +74,7 @@ def run(host: str, port: int, workers: int | None, *, examples: bool) -> None:
         respawn_interval=0,
         workers_kill_timeout=GRACE,
         log_level=LogLevels.error,
+        log_dictconfig=LOG,
     )
 
     def tell() -> None:
@@ -94,7 +102,7 @@ def _warn_of_database(settings: Settings) -> None:
 
 def _serve_metrics(settings: Settings) -> tuple[str, bytes]:
     """Serve metrics, and return where workers tell their counts."""
-    from automx import create_app, statistics  # noqa: PLC0415 - needed with metrics only
+    from automx import create_app, replica, statistics  # noqa: PLC0415 - needed with metrics only
     from automx.cli import metrics  # noqa: PLC0415 - likewise
     from automx.views.http import PARTS, Parts  # noqa: PLC0415 - likewise
 
@@ -102,7 +110,10 @@ def _serve_metrics(settings: Settings) -> tuple[str, bytes]:
 
     def read(now: datetime) -> statistics.Statistics:
         with found.reading.primary() as session:
-            return statistics.read(session, now, {source.name for source in settings.sources})
+            numbers = statistics.read(session, now, {source.name for source in settings.sources})
+        if (other := found.reading.replica()) is None:
+            return numbers
+        return replace(numbers, replica_lacks=replica.lacks(other, numbers.change))
 
     def certificate_end() -> datetime | None:
         return None if found.signer is None else found.signer.end()
@@ -210,9 +221,11 @@ def _announce(address: str, port: int, examples: bool) -> None:
     """Wait until the server answers, then notify systemd and print its URL."""
     loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - compared only
     base = f"http://[{loopback}]:{port}" if ":" in loopback else f"http://{loopback}:{port}"
+    headers = {"User-Agent": "automx-check"}  # else it would count as a scanner
+    request = urllib.request.Request(f"{base}/healthz", headers=headers)  # noqa: S310 - our own URL
     while True:
         try:
-            with urllib.request.urlopen(f"{base}/healthz", timeout=5):  # noqa: S310 - our own URL
+            with urllib.request.urlopen(request, timeout=5):  # noqa: S310
                 break
         except OSError:
             time.sleep(0.05)

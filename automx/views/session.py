@@ -8,6 +8,7 @@ from flask_sqlalchemy import SQLAlchemy
 
 from automx import trace
 from automx.config import Settings
+from automx.counts import Sample
 from automx.database import (
     Session,
     Turns,
@@ -80,6 +81,18 @@ def register(app: Flask, settings: Settings) -> Reading:
 def _only_session(turns: Turns) -> Session:
     """Return that of this request, if there is one: another would wait for its connection."""
     return current_session() if has_app_context() else Session(turns.engine, turns)
+
+
+def gauges(app: Flask) -> list[Sample]:
+    """Return samples of the moment, for metrics."""
+    turns: Turns = app.extensions[TURNS]
+    samples: list[Sample] = [
+        ("automx_database_turns", (), turns.used),
+        ("automx_database_away", (), float(turns.is_away)),
+    ]
+    if (replica := app.extensions.get(REPLICA_TURNS)) is not None:
+        samples.append(("automx_replica_away", (), float(replica.is_away)))
+    return samples
 
 
 def new_session() -> Session:

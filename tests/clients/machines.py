@@ -1,7 +1,7 @@
-"""Two machines with one database: PostgreSQL with a replica, PgBouncer, Redis, nginx in front.
+"""Two machines with one database: PostgreSQL with a replica, PgBouncer, Redis, proxies in front.
 
 The machines are two ``automx serve`` on two addresses of loopback. The settings, and the lines of
-nginx and PgBouncer that matter, are those of docs/scaling.md.
+nginx, HAProxy and PgBouncer that matter, are those of docs/scaling.md.
 """
 
 import contextlib
@@ -63,6 +63,21 @@ def lines_of_nginx(machines: dict[str, str], port: int, folder: Path) -> str:
     return text.replace("/var/log/nginx", str(folder))
 
 
+def lines_of_haproxy(machines: dict[str, str], port: int) -> str:
+    """Return the lines of docs/scaling.md for HAProxy; plain HTTP, at one port."""
+    text: str = re.findall(r"```text haproxy\n(.*?)```", PAGE.read_text(), re.DOTALL)[0]
+    changes = {
+        "    bind :80\n": "",
+        "    http-request redirect scheme https code 302 unless { ssl_fc }\n": "",
+        "bind :443 ssl crt /etc/haproxy/automx.pem": f"bind 127.0.0.1:{port}",
+        **machines,
+    }
+    for before, after in changes.items():
+        assert before in text
+        text = text.replace(before, after)
+    return text
+
+
 @contextlib.contextmanager
 def running_replica(primary: Instance) -> Iterator[tuple[Running, Path]]:
     """Run a replica that follows by streaming; yield it and the folder of its socket."""
@@ -96,6 +111,7 @@ class Answer:
 
     status: int
     text: str
+    request_id: str = ""
 
 
 def ask(
@@ -105,12 +121,15 @@ def ask(
     headers: Mapping[str, str] | None = None,
     body: bytes | None = None,
 ) -> Answer:
-    """Ask as a client, on a connection of its own, at a name that nginx serves."""
+    """Ask as a client, on a connection of its own, at a name that nginx serves.
+
+    Raises OSError if there is no answer.
+    """
     named = {"Host": "autoconfig.own.example", **(headers or {})}
     request = urllib.request.Request(url, body, named, method=method)
     try:
         with urllib.request.urlopen(request, timeout=30) as found:
-            return Answer(found.status, found.read().decode())
+            return Answer(found.status, found.read().decode(), found.headers["X-Request-ID"])
     except urllib.error.HTTPError as error:
         with error:
             return Answer(error.code, error.read().decode())
@@ -120,7 +139,8 @@ def ask(
 class Machines:
     """What runs, and where it is asked."""
 
-    url: str  # of nginx
+    nginx: str  # its URL
+    haproxy: str
     own: tuple[str, str]  # the URLs of the machines themselves
     serving: tuple[Running, Running]
     env: dict[str, str]  # settings of commands
@@ -148,7 +168,7 @@ def two_machines(
     """Run everything for a database of the primary, which is filled; see Machines."""
     with contextlib.ExitStack() as stack:
         replica, socket = stack.enter_context(running_replica(primary))
-        redis_port, pgbouncer_port, port = free_port(), free_port(), free_port()
+        redis_port, pgbouncer_port = free_port(), free_port()
         stack.enter_context(running_redis(folder, redis_port))
         pgbouncer = stack.enter_context(contextlib.ExitStack())
         server = primary.socket.parent
@@ -161,39 +181,15 @@ def two_machines(
             "AUTOMX_PROXY_COUNT": "1",
             **settings,
         }
-        serving, urls = [], {}
-        for number, address in enumerate(ADDRESSES):
-            own = free_port(address)
-            command: list[str | Path] = [
-                AUTOMX,
-                "serve",
-                "--host",
-                address,
-                "--port",
-                str(own),
-                "--workers",
-                "1",
-            ]
-            started = running(
-                command,
-                folder / f"serve{number}.log",
-                ready=lambda own=own, address=address: listens(own, address),  # type: ignore[misc]
-                env=env,
-            )
-            serving.append(stack.enter_context(started))
-            urls[f"192.0.2.{11 + number}:4243"] = f"{address}:{own}"
-        lines = lines_of_nginx(urls, port, folder)
-        user = "user root;" if os.geteuid() == 0 else ""
-        (folder / "nginx.conf").write_text(NGINX.format(user=user, folder=folder, lines=lines))
-        nginx: list[str | Path] = [program("nginx", "nginx-light"), "-p", folder]
-        nginx += ["-c", folder / "nginx.conf", "-e", "stderr"]
-        ready = running(nginx, folder / "nginx.log", ready=lambda: listens(port))
-        stack.enter_context(ready)
-        own_urls = [f"http://{where}" for where in urls.values()]
+        started = [stack.enter_context(_serving(folder, address, env)) for address in ADDRESSES]
+        addresses = {f"192.0.2.{11 + number}:4243": at for number, (_, at) in enumerate(started)}
+        nginx = stack.enter_context(_nginx(folder, addresses))
+        haproxy = stack.enter_context(_haproxy(folder, addresses))
         yield Machines(
-            f"http://127.0.0.1:{port}",
-            (own_urls[0], own_urls[1]),
-            (serving[0], serving[1]),
+            f"http://127.0.0.1:{nginx}",
+            f"http://127.0.0.1:{haproxy}",
+            (f"http://{started[0][1]}", f"http://{started[1][1]}"),
+            (started[0][0], started[1][0]),
             env,
             primary,
             replica,
@@ -201,3 +197,37 @@ def two_machines(
             pgbouncer_port,
             pgbouncer,
         )
+
+
+@contextlib.contextmanager
+def _serving(folder: Path, address: str, env: dict[str, str]) -> Iterator[tuple[Running, str]]:
+    """Run a machine; yield it with its address and port."""
+    port = free_port(address)
+    command: list[str | Path] = [AUTOMX, "serve", "--host", address, "--port", str(port)]
+    command += ["--workers", "1"]
+    log = folder / f"serve-{address}.log"
+    with running(command, log, ready=lambda: listens(port, address), env=env) as started:
+        yield started, f"{address}:{port}"
+
+
+@contextlib.contextmanager
+def _nginx(folder: Path, addresses: dict[str, str]) -> Iterator[int]:
+    """Run nginx in front of machines, by their addresses in docs/scaling.md; yield its port."""
+    port = free_port()
+    lines = lines_of_nginx(addresses, port, folder)
+    user = "user root;" if os.geteuid() == 0 else ""
+    (folder / "nginx.conf").write_text(NGINX.format(user=user, folder=folder, lines=lines))
+    command: list[str | Path] = [program("nginx", "nginx-light"), "-p", folder]
+    command += ["-c", folder / "nginx.conf", "-e", "stderr"]
+    with running(command, folder / "nginx.log", ready=lambda: listens(port)):
+        yield port
+
+
+@contextlib.contextmanager
+def _haproxy(folder: Path, addresses: dict[str, str]) -> Iterator[int]:
+    """Run HAProxy in front of machines, as _nginx() does."""
+    port = free_port()
+    (folder / "haproxy.cfg").write_text(lines_of_haproxy(addresses, port))
+    command = [program("haproxy", "haproxy"), "-db", "-f", str(folder / "haproxy.cfg")]
+    with running(command, folder / "haproxy.log", ready=lambda: listens(port)):
+        yield port
