@@ -9,7 +9,7 @@ project = "automx"
 version = release = __version__
 
 extensions = ["myst_parser"]
-include_patterns = ["docs/*.md", "*.md"]
+include_patterns = ["docs/*.md", "docs/*/*.md", "*.md"]
 root_doc = "docs/index"
 myst_enable_extensions = ["html_image"]  # <img> has a width on Git hosts, too
 myst_heading_anchors = 4  # links to headings are those of a Git host

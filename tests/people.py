@@ -58,10 +58,9 @@ class MailDatabase:
             self.uri = self.uri.replace("postgres@", f"{reader}:{HIDDEN}@")
 
     def grant_as_documented(self) -> None:
-        """Make the account by the statements of docs/people.md."""
-        blocks = re.findall(
-            r"```sql\n(.*?)```", (REPOSITORY / "docs/people.md").read_text(), re.DOTALL
-        )
+        """Make the account by the statements of the page of PostfixAdmin."""
+        page = (REPOSITORY / "docs/mail-servers/postfixadmin.md").read_text()
+        blocks = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
         number = {"sqlite": None, "mariadb": 0, "postgresql": 1}[self.engine]
         if number is None:
             return

@@ -22,6 +22,7 @@ from flask.testing import FlaskClient
 from lxml import etree
 from werkzeug.test import TestResponse
 
+from tests import test_docs
 from tests.commandline import attempt, automx
 from tests.conftest import Execute
 from tests.directory import (
@@ -689,67 +690,99 @@ def test_the_test_names_a_bad_row(
     assert "table ldapserver, id 3: search_filter" in tested.output
 
 
-# docs/ldap.md
+# docs/ldap.md and docs/directories
 
 
-DOCUMENTATION = (REPOSITORY / "docs" / "ldap.md").read_text("utf-8")
+DOCUMENTATION = REPOSITORY / "docs" / "ldap.md"
+PAGES = REPOSITORY / "docs" / "directories"
 
-# The heading of each example, and who logs in how.
-EXAMPLES = {
-    "OpenLDAP": [("alice@example.com", "alice", "Alice Example")],
-    "By mail address, login by sAMAccountName": [
-        ("alice@example.net", "aexample", "Alice Example"),
-        ("a.example@example.net", "a.example@example.net", "a.example@example.net"),
-        ("bob@example.net", "bleft", "Bob Left"),
-    ],
-    "By every address of a person, login by userPrincipalName": [
-        ("alice@example.net", "aexample@corp.example.net", "Alice Example"),
-        ("a.example@example.net", "aexample@corp.example.net", "Alice Example"),
-        ("bob@example.net", "bob@example.net", "bob@example.net"),  # switched off
-    ],
-    "Login with the domain before the name": [
-        ("alice@example.net", r"CORP\aexample", "Alice Example"),
-        ("a.example@example.net", "a.example@example.net", "a.example@example.net"),
-    ],
-    "FreeIPA": [("alice@example.org", "alice", "Alice Example")],
-}
+# A page, the number of its commands that were typed, and who logs in how then.
+EXAMPLES = [
+    ("openldap", 1, [("alice@example.com", "alice", "Alice Example")]),
+    (
+        "active-directory",
+        1,
+        [
+            ("alice@example.net", "aexample", "Alice Example"),
+            ("a.example@example.net", "a.example@example.net", "a.example@example.net"),
+            ("bob@example.net", "bleft", "Bob Left"),
+        ],
+    ),
+    (
+        "active-directory",
+        2,
+        [
+            ("alice@example.net", "aexample@corp.example.net", "Alice Example"),
+            ("a.example@example.net", "aexample@corp.example.net", "Alice Example"),
+            ("bob@example.net", "bob@example.net", "bob@example.net"),  # switched off
+        ],
+    ),
+    (
+        "active-directory",
+        3,
+        [
+            ("alice@example.net", r"CORP\aexample", "Alice Example"),
+            ("a.example@example.net", r"CORP\aexample", "Alice Example"),
+        ],
+    ),
+    ("freeipa", 1, [("alice@example.org", "alice", "Alice Example")]),
+    ("freeipa", 2, [("alice@example.org", "alice@IPA.EXAMPLE.ORG", "Alice Example")]),
+]
+# Commands that need a socket of the machine.
+OTHER_COMMANDS = {"openldap": 1, "active-directory": 0, "freeipa": 0}
 
 
-def blocks(language: str) -> dict[str, list[str]]:
-    """Return the examples in a language by the heading that they stand below."""
-    found: dict[str, list[str]] = {}
-    for section in re.split(r"^#+ ", DOCUMENTATION, flags=re.MULTILINE)[1:]:
-        heading, _, text = section.partition("\n")
-        for block in re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
-            found.setdefault(heading, []).append(block)
-    return found
+def directory_commands(page: str) -> list[list[str]]:
+    """Return the commands of a page that add or change a directory."""
+    lines = test_docs.shell_lines(PAGES / f"{page}.md")
+    found = [command for line in lines for command in test_docs.automx_commands(line)]
+    return [command for command in found if command[0] == "directory"]
 
 
-def test_every_example_of_the_documentation_is_tried() -> None:
-    assert {heading: len(found) for heading, found in blocks("json").items()} == dict.fromkeys(
-        EXAMPLES, 1
+def texts(page: Path, heading: str, info: str) -> list[str]:
+    """Return the blocks that are marked so below a heading, up to the next one."""
+    [section] = re.findall(
+        rf"(?ms)^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", page.read_text("utf-8")
     )
+    return re.findall(rf"(?ms)^```{info}\n(.*?)^```$", section)
 
 
-@pytest.mark.parametrize("heading", EXAMPLES)
-def test_an_example_of_the_documentation_works(
+def test_every_command_of_the_pages_is_tried() -> None:
+    tried = {page: max(n for other, n, _ in EXAMPLES if other == page) for page, _, _ in EXAMPLES}
+    assert {page: len(directory_commands(page)) for page in OTHER_COMMANDS} == {
+        page: number + OTHER_COMMANDS[page] for page, number in tried.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("page", "number", "people"), EXAMPLES, ids=[f"{page} {number}" for page, number, _ in EXAMPLES]
+)
+def test_the_commands_of_a_page_give_people_their_login_names(
     make_app: Callable[..., Flask],
     database: Path,
     shared_directory: Directory,
     directories: Directories,
-    heading: str,
+    page: str,
+    number: int,
+    people: list[tuple[str, str, str]],
 ) -> None:
     """Nothing is changed but the hosts and their ports, which stay of their kind."""
-    document = json.loads(blocks("json")[heading][0])
-    row = document["ldapservers"][0]
-    is_ldaps = row["use_ssl"]
-    port = shared_directory.tls_port if is_ldaps else shared_directory.port
-    name = " ".join(f"0.0.0.0:{port}" for _ in row["name"].split())
-    row |= {"name": name, "bind_password": PASSWORD}
-    automx("seed", "-", env=environment(database), stdin=json.dumps(document))
+    domain = people[0][0].partition("@")[2]
+    servers = [{"type": kind, "name": f"{kind}.{domain}"} for kind in ("imap", "smtp")]
+    document = {"version": 2, "provider": "P", "domains": [{"name": domain}], "servers": servers}
+    env = environment(database)
+    automx("seed", "-", env=env, stdin=json.dumps(document))
+    for command in directory_commands(page)[:number]:
+        if command[1] == "add":
+            is_ldaps = "--use-ssl" in command
+            port = shared_directory.tls_port if is_ldaps else shared_directory.port
+            place = command.index("--name") + 1
+            command[place] = " ".join(f"0.0.0.0:{port}" for _ in command[place].split())
+        automx(*command, env=env, stdin=f"{PASSWORD}\n")
+    automx("domain", "set", domain, "--directory", "1", env=env)
     client = make_app(ldap_ca_file=str(directories.authority.root)).test_client()
     established = shared_directory.count("TLS established")
-    for address, login_name, display_name in EXAMPLES[heading]:
+    for address, login_name, display_name in people:
         response = autodiscover(client, address)
         assert login_names(response) == {login_name}
         assert etree.fromstring(response.data).findtext(".//{*}DisplayName") == display_name
@@ -763,7 +796,7 @@ def test_the_sql_of_the_documentation_works(
     shared_directory: Directory,
     directories: Directories,
 ) -> None:
-    (sql,) = blocks("sql")["OpenLDAP"]
+    (sql,) = texts(DOCUMENTATION, "By SQL", "sql")
     execute(
         sql.replace("ldap.example.com", "localhost")
         .replace("636", str(shared_directory.tls_port))
@@ -771,7 +804,7 @@ def test_the_sql_of_the_documentation_works(
     )
     client = make_app(ldap_ca_file=str(directories.authority.root)).test_client()
     assert login_names(autoconfig(client, "alice@example.com")) == {"alice"}
-    (more,) = blocks("sql")["Beyond automx2's columns"]
+    (more,) = texts(DOCUMENTATION, "Beyond automx2's columns", "sql")
     execute(more)
     client = make_app(ldap_ca_file=str(directories.authority.root)).test_client()
     assert login_names(autoconfig(client, "alice@example.com")) == {r"CORP\alice"}
@@ -780,7 +813,7 @@ def test_the_sql_of_the_documentation_works(
 def test_the_rules_of_the_documentation_let_automx_read_what_it_needs(
     make_app: Callable[..., Flask], link: Callable[..., None], make_directory: MakeDirectory
 ) -> None:
-    rules = [block for block in blocks("text")["OpenLDAP"] if block.startswith("access to")]
+    rules = texts(PAGES / "openldap.md", "In OpenLDAP", "text")
     directory = make_directory(access=[*rules, "access to * by * none"])
     search = {
         "search_base": "ou=people,dc=example,dc=com",
@@ -808,5 +841,5 @@ def test_the_sample_output_of_the_documentation_is_real(
     output = output.replace("localhost", "ldap.example.com").replace("ldapserver 3", "ldapserver 1")
     output = output.replace("127.0.0.1", "192.0.2.7")
     date = re.compile(r"\w{3} [ \d]\d \d\d:\d\d:\d\d 20\d\d GMT")
-    (sample,) = blocks("text")["Try it"]
+    (sample,) = texts(DOCUMENTATION, "Try it", "text")
     assert date.sub("DATE", output) == date.sub("DATE", sample)

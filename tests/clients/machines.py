@@ -31,6 +31,7 @@ from tests.redisserver import running_redis
 
 ADDRESSES = ("127.0.0.1", "127.0.0.2")
 PAGE = REPOSITORY / "docs" / "scaling.md"
+HAPROXY = REPOSITORY / "docs" / "proxies" / "haproxy.md"
 
 NGINX = """\
 {user}
@@ -64,8 +65,8 @@ def lines_of_nginx(machines: dict[str, str], port: int, folder: Path) -> str:
 
 
 def lines_of_haproxy(machines: dict[str, str], port: int) -> str:
-    """Return the lines of docs/scaling.md for HAProxy; plain HTTP, at one port."""
-    text: str = re.findall(r"```text haproxy\n(.*?)```", PAGE.read_text(), re.DOTALL)[0]
+    """Return the lines of docs/proxies/haproxy.md; plain HTTP, at one port."""
+    text: str = re.findall(r"```text haproxy\n(.*?)```", HAPROXY.read_text(), re.DOTALL)[0]
     changes = {
         "    bind :80\n": "",
         "    http-request redirect scheme https code 302 unless { ssl_fc }\n": "",
