@@ -69,7 +69,7 @@ def lines_of_haproxy(machines: dict[str, str], port: int) -> str:
     text: str = re.findall(r"```text haproxy\n(.*?)```", HAPROXY.read_text(), re.DOTALL)[0]
     changes = {
         "    bind :80\n": "",
-        "    http-request redirect scheme https code 302 unless { ssl_fc }\n": "",
+        "    http-request redirect scheme https code 302 unless { ssl_fc } || challenge\n": "",
         "bind :443 ssl crt /etc/haproxy/automx.pem": f"bind 127.0.0.1:{port}",
         **machines,
     }
