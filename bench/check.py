@@ -14,9 +14,10 @@ from bench.measurements import Bench
 from bench.report import Table
 from bench.rows import databases
 from bench.servers import serve
+from tests.clients.deltachat import network
 from tests.commandline import automx
 from tests.databases import engine_uri
-from tests.internet import HOST, MAIL, Internet, common_records, internet, network
+from tests.internet import HOST, MAIL, Internet, common_records, internet
 from tests.processes import AUTOMX
 from tests.tls import Authority
 

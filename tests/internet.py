@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.clients.deltachat import Network, network
 from tests.nameserver import NameServer, name_server
 from tests.processes import listens, program, running
-from tests.tls import Certificate
+from tests.tls import Authority, Certificate
 
 HOST = "automx.test"  # the public name of automx
 MAIL = "mail.test"
@@ -107,6 +107,14 @@ class Internet:
         return ["--dns", self.names.option, "--host", HOST, "--ca-file", str(authority)]
 
 
+def prepared(folder: Path) -> tuple[Network, Authority]:
+    """Return addresses for an internet, and an authority that keeps its files in the folder."""
+    for parent in (folder, *folder.parents[:2]):
+        parent.chmod(0o755)  # Dovecot's own users must be able to enter
+    (folder / "authority").mkdir()
+    return network(), Authority(folder / "authority")
+
+
 def common_records(addresses: Network) -> str:
     """Return the records of the hosts that serve all domains."""
     return f"{HOST}. IN A {addresses.front}\n{MAIL}. IN A {addresses.mail}\n"
@@ -192,4 +200,4 @@ def dovecot(
         yield
 
 
-__all__ = ["HOST", "MAIL", "Internet", "common_records", "dovecot", "internet", "network"]
+__all__ = ["HOST", "MAIL", "Internet", "common_records", "dovecot", "internet", "prepared"]

@@ -24,9 +24,8 @@ from automx.migrations import revisions, upgrade
 from automx.moments import this_second
 from automx.quickstart import rows
 from tests.commandline import attempt, automx
-from tests.internet import HOST, MAIL, Internet, common_records, internet, network
+from tests.internet import HOST, MAIL, Internet, common_records, internet, prepared
 from tests.processes import AUTOMX, Server, serving
-from tests.tls import Authority
 
 READY = "ready.test"
 TABLES = ("provider", "server", "domain", "server_domain")
@@ -86,11 +85,7 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Everything that runs."""
     folder = tmp_path_factory.mktemp("quickstart")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)  # Dovecot's own users must be able to enter
-    addresses = network()
-    (folder / "authority").mkdir()
-    authority = Authority(folder / "authority")
+    addresses, authority = prepared(folder)
     names = ["mail.srv.test", "mail.usual.test", "imap.parts.test", "smtp.parts.test"]
     words = {"mail": addresses.mail, "hang": addresses.nothing}
     zone = common_records(addresses) + ready_records(folder, addresses.front)
