@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.processes import AUTOMX
+
 
 def printed_to(screen: int) -> bytes:
     """Return all that is printed to a terminal until no program has it any more; close it.
@@ -19,6 +21,29 @@ def printed_to(screen: int) -> bytes:
             shown += piece
     os.close(screen)
     return shown
+
+
+def answered_on_a_terminal(
+    arguments: Sequence[str], env: Mapping[str, str], answer: str
+) -> subprocess.CompletedProcess[str]:
+    """Run an automx command whose standard input and error are a terminal, where somebody types."""
+    screen, terminal = pty.openpty()
+    os.write(screen, f"{answer}\n".encode())
+    environment = {**os.environ, **env, "TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen(
+        [AUTOMX, *arguments],
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        env=environment,
+    ) as process:
+        os.close(terminal)
+        output, _ = process.communicate()
+    shown = printed_to(screen)
+    shown = shown.removeprefix(f"{answer}\r\n".encode())  # echoed before anybody had asked
+    return subprocess.CompletedProcess(
+        [*arguments], process.returncode, output.decode(), shown.decode()
+    )
 
 
 def on_a_terminal(

@@ -47,9 +47,9 @@ from tests.documents import golden
 from tests.examples import IMAP as IMAP_SERVER
 from tests.examples import SMTP as SMTP_SERVER
 from tests.examples import config
-from tests.internet import HOST, MAIL, Internet, common_records, internet, network, without_tls
+from tests.internet import HOST, MAIL, Internet, common_records, internet, prepared, without_tls
 from tests.processes import AUTOMX, listens, program, running, serving, wait_until
-from tests.terminals import on_a_terminal
+from tests.terminals import answered_on_a_terminal, on_a_terminal
 from tests.tls import Authority
 
 # type, name, port, socket_type
@@ -305,11 +305,7 @@ def world(
 ) -> Iterator[World]:
     """All cases, with their servers."""
     folder = tmp_path_factory.mktemp("internet")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)  # Dovecot's own users must be able to enter
-    addresses = network()
-    (folder / "authority").mkdir()
-    authority = Authority(folder / "authority")
+    addresses, authority = prepared(folder)
     names = [f"{wildcard}{case.domain}" for case in CASES for wildcard in ("", "*.")]
     web = authority.issue(HOST, "www.other", *names)
     (folder / "stranger").mkdir()
@@ -734,23 +730,17 @@ def test_a_repair_without_a_terminal_needs_a_yes_and_deletes_nothing(
     status, printed, told = run(env, "--repair")
     assert (status, printed) == (2, "")
     expected = "".join(f"automx: to be deleted: {line}\n" for line in TO_DELETE.splitlines())
-    assert told == f"{expected}automx: nothing was deleted; say --yes to do it\n"
+    assert told == f"{expected}automx: this would delete these rows; say --yes to do it\n"
     assert run(env) == before
 
 
 @pytest.mark.parametrize(("answer", "status", "left"), [("n", 1, 4), ("y", 2, 2)])
 def test_a_repair_asks_on_a_terminal(
-    env: dict[str, str],
-    execute: Execute,
-    monkeypatch: pytest.MonkeyPatch,
-    answer: str,
-    status: int,
-    left: int,
+    env: dict[str, str], execute: Execute, answer: str, status: int, left: int
 ) -> None:
     execute(DAMAGE)
-    monkeypatch.setattr("automx.cli.check.is_terminal", lambda: True)
     environment = {"AUTOMX_CONF": "/dev/null", **env}
-    result = attempt("check", "--repair", env=environment, stdin=f"{answer}\n")
+    result = answered_on_a_terminal(["check", "--repair"], environment, answer)
     assert (result.returncode, "Delete these rows? [y/N]" in result.stderr) == (status, True)
     assert automx("token", "list", env=environment).count("\n") == left + 1
 

@@ -1,8 +1,6 @@
 """``automx account``: an administrator makes, looks at and deletes accounts."""
 
 import json
-import os
-import pty
 import re
 import subprocess
 from datetime import UTC, datetime
@@ -20,7 +18,7 @@ from tests.databases import engine_uri
 from tests.documents import golden
 from tests.mailprogram import MailProgram, mail_program
 from tests.processes import AUTOMX
-from tests.terminals import printed_to
+from tests.terminals import answered_on_a_terminal
 from tests.transcripts import replayed
 
 
@@ -264,7 +262,7 @@ def test_on_a_terminal_a_person_is_asked(
     env: dict[str, str], server: MailProgram, answer: str, status: int
 ) -> None:
     automx("account", "add", "--token=oneday", "tmp.1@example.com", env=env)
-    result = on_terminal(["account", "del", "tmp.1@example.com"], env, answer)
+    result = answered_on_a_terminal(["account", "del", "tmp.1@example.com"], env, answer)
     assert result.returncode == status
     question = "Delete 1 account with all mail: tmp.1@example.com? [y/N]: "
     assert result.stderr.replace("\r", "").startswith(question)
@@ -272,33 +270,11 @@ def test_on_a_terminal_a_person_is_asked(
     assert server.addresses == ({"tmp.1@example.com"} if status else set())
 
 
-def on_terminal(
-    arguments: list[str], env: dict[str, str], answer: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a command whose standard input and error are a terminal, where somebody types."""
-    ours, terminal = pty.openpty()
-    os.write(ours, f"{answer}\n".encode())
-    process = subprocess.Popen(
-        [AUTOMX, *arguments],
-        stdin=terminal,
-        stdout=subprocess.PIPE,
-        stderr=terminal,
-        env={**os.environ, **env, "TERM": "xterm", "COLUMNS": "80"},
-    )
-    os.close(terminal)
-    output, _ = process.communicate()
-    shown = printed_to(ours)
-    shown = shown.removeprefix(f"{answer}\r\n".encode())  # echoed before anybody had asked
-    return subprocess.CompletedProcess(
-        arguments, process.returncode, output.decode(), shown.decode()
-    )
-
-
 def test_progress_is_shown_on_a_terminal(env: dict[str, str]) -> None:
     for number in "12":
         automx("account", "add", "--token=oneday", f"tmp.{number}@example.com", env=env)
     addresses = ["tmp.1@example.com", "x@example.com", "tmp.2@example.com"]
-    result = on_terminal(["account", "del", "--yes", *addresses], env, "")
+    result = answered_on_a_terminal(["account", "del", "--yes", *addresses], env, "")
     assert result.stdout == "Deleted tmp.1@example.com.\nDeleted tmp.2@example.com.\n"
     assert result.returncode == 1
     lines = re.split(r"[\r\n]+(?:\x1b\[K)?", result.stderr)

@@ -39,7 +39,7 @@ from automx.cli.dns import (
     public_host,
     timeout_option,
 )
-from automx.cli.terminal import INTERRUPTED, complain, printable, say_json
+from automx.cli.terminal import INTERRUPTED, complain, confirm, printable, say_json
 from automx.config import AccountSettings
 from automx.database import Session
 from automx.errors import AutomxError
@@ -162,11 +162,6 @@ def _accounts(session: Session, settings: AccountSettings, network: Network) -> 
         return list(check_accounts(found, backends, network.now))
 
 
-def is_terminal() -> bool:
-    """Return whether a person can be asked."""
-    return sys.stdin.isatty()
-
-
 def _repair(context: Context, *, yes: bool) -> None:
     """Show what would be deleted, ask, and delete it; exit without a yes or without a terminal."""
     with context.session() as session:
@@ -178,10 +173,7 @@ def _repair(context: Context, *, yes: bool) -> None:
         if not yes:
             for line in found:
                 complain(f"to be deleted: {line}")
-            if not is_terminal():
-                complain("nothing was deleted; say --yes to do it")
-                sys.exit(2)
-            click.confirm("Delete these rows?", abort=True, err=True)
+        confirm("this would delete these rows", question="Delete these rows?", yes=yes)
         for line in repair(session, actor=context.actor, now=context.now):
             complain(f"deleted: {line}")
 
