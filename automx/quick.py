@@ -189,7 +189,8 @@ class Quick:
             entry[duration.bit_length()] += 1
         if self._has_lines:
             asked.where = FRONT
-            self._name(asked)
+            if isinstance(found, FoundConfig):  # else it was named before
+                self._name(asked)
             self._answered.write(asked, asked.method, asked.path, status)
         return status, [*headers, (edge.REQUEST_ID, asked.request_id)], body
 
