@@ -116,6 +116,30 @@ def test_a_source_that_fails_gives_status_1_and_the_others_go_on(
     assert result.returncode == 1
 
 
+def test_a_refused_plan_is_not_printed_as_if_it_had_been_done(
+    env: dict[str, str], database: Path, tmp_path: Path
+) -> None:
+    every = [f"d{number}.example" for number in range(8)]
+    (tmp_path / "domains").write_text("\n".join(every))
+    automx("sync", "mail", env=env)
+    before = names(database)
+    (tmp_path / "domains").write_text("# nothing\n")
+    empty = "automx: source mail: the source has no domain: nothing was changed\n"
+    for options in ([], ["--dry-run"], ["--force"]):
+        result = attempt("sync", "mail", *options, env=env)
+        assert (result.returncode, result.stdout, result.stderr) == (1, "", empty)
+    (tmp_path / "domains").write_text(every[0])
+    result = attempt("sync", "mail", env=env)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "max_removed allows 5: nothing was changed" in result.stderr
+    planned = attempt("sync", "mail", "--dry-run", env=env)
+    assert (planned.returncode, planned.stderr) == (1, result.stderr)
+    assert planned.stdout.splitlines() == [
+        f"~ domain {name}: disabled no -> yes" for name in every[1:]
+    ]
+    assert names(database) == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

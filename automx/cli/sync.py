@@ -153,8 +153,12 @@ def _complain(result: Result) -> None:
 
 
 def _say(result: Result, *, dry_run: bool) -> None:
-    """Print what was changed; only a dry run prints thousands of lines."""
-    if result.outcome is Outcome.UNREADABLE:
+    """Print what was changed; only a dry run prints thousands of lines.
+
+    A plan that was refused is printed by a dry run only, and that of an empty source never: it
+    would be the end of all its domains.
+    """
+    if result.outcome is not Outcome.DONE and not (dry_run and result.outcome is Outcome.TOO_MANY):
         return
     *lines, summary = plans.lines(result.plan.plan)
     shown = lines if dry_run else lines[:MAX_ENTRIES]
