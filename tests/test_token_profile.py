@@ -47,8 +47,8 @@ OFFER = (
     '<form method="post">\n'
     '<p class="remark">The mail app of this iPhone, iPad or Mac can have the mailbox instead. It is'
     " made as you tap the button; a profile with its settings and its password is downloaded. Open"
-    " Settings (on a Mac, System Settings), tap “Profile Downloaded” and install it within eight"
-    " minutes.</p>\n"
+    " Settings (on a Mac, System Settings), tap “Profile Downloaded” and install it; an iPhone"
+    " or iPad keeps it for eight minutes only.</p>\n"
     '<button class="button" name="profile" value="1">Make an account on this iPhone, iPad or Mac'
     "</button>\n</form>\n</section>\n"
 )
