@@ -102,9 +102,15 @@ class FoundConfig:
         return cast("bytes", document)
 
     def pacc(self) -> bytes:
-        """Return the PACC document that is served; raises NothingToPublishError."""
+        """Return the PACC document that is served.
+
+        Raises NothingToPublishError, and BadRecordError if what is stored is no document.
+        """
         if self.stored_pacc is None:
             return self.rendered(pacc.render)
+        if not isinstance(self.stored_pacc, bytes):  # SQLite lets a text into the column
+            text = "document must be bytes and no text"
+            raise BadRecordError(cause=f"table managed_domain, {self.config.domain}: {text}")
         if not self.stored_pacc:
             raise pacc.NothingToPublishError(cause=f"domain {self.config.domain}: none is stored")
         return self.stored_pacc

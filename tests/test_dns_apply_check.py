@@ -15,7 +15,10 @@ from automx.models import ManagedDomain
 from automx.moments import this_second
 from automx.zones import states
 from automx.zones.apply import Options
+from automx.zones.program import PATIENCE
+from automx.zones.rollover import Step
 from tests.commandline import attempt, automx
+from tests.conftest import Execute
 from tests.zonekill import Run
 from tests.zoneservers import HOST, PARENT, ZoneServer, seeded, zone_server
 
@@ -229,3 +232,58 @@ def test_a_program_that_fails_is_told_and_tried_again(
         state = states.read(session, domain)
     assert state
     assert state.due_at
+
+
+@pytest.mark.parametrize(("hanging", "runs"), [([0, 1, 2, 3], PATIENCE), ([0, 2], 4)])
+def test_a_program_that_always_hangs_is_not_waited_for_once_per_domain(
+    server: ZoneServer,
+    env: dict[str, str],
+    domain: str,
+    tmp_path: Path,
+    hanging: list[int],
+    runs: int,
+) -> None:
+    domains = [domain, *(server.new_domain() for _ in range(3))]
+    for each in domains[1:]:
+        automx("domain", "add", each, "--like", domain, env=env)
+    names = " ".join(f"-e '\"{domains[number]}\"'" for number in hanging)
+    script = f"echo >>{tmp_path}/runs; if grep -q {names}; then exec sleep 60; fi"
+    env |= {"AUTOMX_ZONE_COMMAND": program(tmp_path, script), "AUTOMX_ZONE_TIMEOUT": "2"}
+    result = attempt("dns-apply", *domains, "--yes", env=env)
+    assert (tmp_path / "runs").read_text() == "\n" * runs
+    assert [line for line in result.stderr.splitlines() if "was killed after" not in line] == [
+        f"automx: {each}: zone_command: took too long for earlier domains, so it was not run"
+        for each in domains[runs:]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [
+        ("document", "'{}'", "document must be bytes and no text"),
+        ("old_document", "1", "old_document must be bytes and no text"),
+        ("ttl", "'long'", "ttl must be a number"),
+        ("changed_at", "'today'", "changed_at must be a moment"),
+        ("step", "'x'", f"step must be one of {', '.join(Step)}"),
+    ],
+)
+def test_a_state_that_was_written_by_sql_is_told_as_a_bad_row(
+    env: dict[str, str], domain: str, execute: Execute, column: str, value: str, told: str
+) -> None:
+    """SQLite lets any value into a column."""
+    Run(config.load(env), Options(HOST), domain).apply(this_second())
+    execute(f"UPDATE managed_domain SET {column} = {value}")
+    row = f"table managed_domain, {domain}"
+    checked = attempt("check", "--json", env=env)
+    assert [
+        (each["level"], each["subject"], each["text"])
+        for each in json.loads(checked.stdout)["findings"]
+        if "managed_domain" in each["subject"]
+    ] == [("error", row, told)]
+    looked_at = attempt("check", domain, "--dns", "127.0.0.1:1", "--json", env=env)
+    found = json.loads(looked_at.stdout)["findings"]
+    assert f"{row}: {told}" in [each["text"] for each in found if each["domain"] == domain]
+    applied = attempt("dns-apply", domain, "--yes", env=env)
+    assert (applied.returncode, applied.stderr) == (1, f"automx: {row}: {told}\n")
+    given_up = attempt("dns-apply", domain, "--abandon", "--yes", env=env)
+    assert (given_up.returncode, given_up.stderr) == (0, "")

@@ -24,10 +24,12 @@ from automx.clientconfig import (
     SocketType,
 )
 from automx.database import Session, create_engine
+from automx.errors import BadRecordError
 from automx.formats import pacc
 from automx.migrations import upgrade
 from automx.seed import populate
 from tests.commandline import automx
+from tests.conftest import Execute
 from tests.databases import engine_uri
 from tests.documents import golden
 from tests.examples import DOCUMENT, IMAP, SMTP, config
@@ -187,6 +189,24 @@ def test_long_names_are_cut_as_the_draft_wants() -> None:
     settings = replace(config(IMAP), provider_name="n" * 128, provider_short_name="s" * 32)
     provider = json.loads(pacc.render(settings))["info"]["provider"]
     assert provider == {"name": "n" * 60, "shortName": "s" * 20}
+
+
+@pytest.mark.usefixtures("details")
+def test_a_stored_document_that_is_a_text_is_told_as_a_bad_row(
+    client: FlaskClient, execute: Execute, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite lets any value into a column; the other documents of the domain are served."""
+    execute(
+        "INSERT INTO managed_domain (name, document, step, ttl, changed_at, version)"
+        " VALUES ('example.com', '{}', 'steady', 60, '2026-11-30 10:00:00', 1)"
+    )
+    answer = client.get(URL, headers=HOST)
+    assert (answer.status_code, answer.text) == (500, f"{BadRecordError.public}\n")
+    [record] = caplog.records
+    assert record.exc_info is None
+    cause = "table managed_domain, example.com: document must be bytes and no text"
+    assert record.getMessage().endswith(f"({cause})")
+    assert client.get("/mail/config-v1.1.xml", headers=HOST).status_code == 200
 
 
 def test_the_digest_is_that_of_the_bytes() -> None:

@@ -28,7 +28,7 @@ from tests.databases import engine_uri
 from tests.processes import AUTOMX, running, wait_until
 
 # Two domains alike, one with a directory, one whose login names are personal, an unusable one, one
-# that is off, wildcards, names in other spellings, two rows for one domain.
+# that is off, wildcards, names in other spellings, two rows for one domain; a stored text.
 ROWS = """
 INSERT INTO ldapserver (id, name, port, use_ssl, search_base, search_filter, attr_uid)
   VALUES (1, '127.0.0.1', 1, 0, 'dc=example', '(mail={0})', 'uid');
@@ -49,14 +49,16 @@ INSERT INTO server_domain VALUES (13, 14), (12, 14), (12, 15), (13, 24), (14, 28
 INSERT INTO disabled_domain VALUES (16, '2026-11-30 10:00:00');
 INSERT INTO managed_domain (name, document, step, ttl, changed_at, version)
   VALUES ('two.example', CAST('{"stored": 1}' AS BLOB), 'steady', 60, '2026-11-30 10:00:00', 1),
-    ('localhost', CAST('' AS BLOB), 'steady', 60, '2026-11-30 10:00:00', 1);
+    ('localhost', CAST('' AS BLOB), 'steady', 60, '2026-11-30 10:00:00', 1),
+    ('pop.example', '{}', 'steady', 60, '2026-11-30 10:00:00', 1);
 """  # noqa: E501 - rows are easier to compare when each stands on one line
 
 BOTH = {"one.example", "two.example", "xn--mller-kva.example", "blank.example", "upper.example",
         "twice.example", "a_b.example", "pop.example", "xn--bcher-kva.example"}  # fmt: skip
 PUBLISHED = {
     "autoconfig": BOTH | {"localhost"},
-    "pacc": BOTH | {"example.com", "ldap.example", "personal.example", "half.example"},
+    "pacc": BOTH - {"pop.example"}
+    | {"example.com", "ldap.example", "personal.example", "half.example"},
 }
 
 Publish = Callable[..., str]

@@ -31,7 +31,7 @@ from tests.people import source
 from tests.rsgi import Headers, Request
 
 # Beside example.com: a directory, user names of parts of the address, no outgoing server, off,
-# a service at its own path, PACC documents that are stored.
+# a service at its own path, PACC documents that are stored, one of them as a text.
 ROWS = """
 INSERT INTO ldapserver (id, name, port, use_ssl, search_base, search_filter, attr_uid)
   VALUES (1, '127.0.0.1', 1, 0, 'dc=example', '(mail={0})', 'uid');
@@ -47,7 +47,8 @@ INSERT INTO server VALUES (13, 10, 'imap.example', 993, 'imap', 'SSL', '%EMAILAD
 INSERT INTO server_domain VALUES (13, 18), (12, 18);
 INSERT INTO managed_domain (name, document, step, ttl, changed_at, version)
   VALUES ('dav.example', x'7b7d', 'done', 1, '2026-11-30 10:00:00', 1),
-  ('half.example', x'', 'done', 1, '2026-11-30 10:00:00', 1);
+  ('half.example', x'', 'done', 1, '2026-11-30 10:00:00', 1),
+  ('parts.example', '{}', 'done', 1, '2026-11-30 10:00:00', 1);
 INSERT INTO server_domain VALUES (11, 12), (12, 12), (12, 13), (12, 17), (11, 17), (12, 15), (11, 15),
   (12, 14), (11, 14);
 INSERT INTO disabled_domain VALUES (14, '2026-11-30 10:00:00');
@@ -283,6 +284,7 @@ def test_an_answer_without_flask_is_that_of_flask(
     @example(asked_at(PATHS[1], "dav.example"))
     @example(asked_at(PATHS[2], "example.com"))
     @example(asked_at(PATHS[3], "dav.example"))
+    @example(asked_at(PATHS[3], "parts.example"))
     @example(asked_at(PATHS[4], "dav.example"))
     @example(asked_at(PATHS[5], "example.com"))
     def compare(asked: Request) -> None:

@@ -11,7 +11,7 @@ from automx.cache import FoundConfig
 from automx.check.finding import Check, DomainChecks, Finding, Level
 from automx.config import Settings, ZoneSettings
 from automx.database import Session
-from automx.errors import ElsewhereError, SettingsError, ZoneError
+from automx.errors import BadRecordError, ElsewhereError, SettingsError, ZoneError
 from automx.zones import plan as plans
 from automx.zones import states
 from automx.zones.apply import advanced, waits_of
@@ -27,6 +27,11 @@ _RUN = "see that a timer runs automx dns-apply --all --yes"
 def check_states(session: Session, settings: Settings, now: datetime) -> Iterator[Finding]:
     """Yield domains whose zones automx does not write any more, and rollovers that stand still."""
     for state in states.read_all(session):
+        if isinstance(state, BadRecordError):
+            row, _, text = state.reason.partition(": ")
+            advice = "delete it (automx dns-apply --abandon): the rows of the domain are used then"
+            yield Finding("", Level.ERROR, row, text, advice)
+            continue
         domain = state.domain
         if settings.zone_of(domain) is None:
             text = "automx manages the digest of its PACC document, and its zone has no zone_server"

@@ -116,11 +116,9 @@ class Reader:
     def _pacc(self, found: FoundConfig) -> bytes | None:
         if not self._has_pacc:
             return None
-        if found.stored_pacc is not None:
-            return found.stored_pacc or None
         try:
-            return found.document(pacc.render)
-        except pacc.NothingToPublishError:
+            return found.document(pacc.render) if found.stored_pacc is None else found.pacc()
+        except (pacc.NothingToPublishError, BadRecordError):
             return None
 
     def _names_twice(self) -> frozenset[str]:

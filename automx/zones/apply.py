@@ -261,18 +261,15 @@ class Domains:
         )
 
 
-def abandon(session: Session, domain: str, *, actor: str, now: datetime) -> State:
+def abandon(session: Session, domain: str, *, actor: str, now: datetime) -> None:
     """Forget the stored state of a domain, so that its rows give the PACC document at once.
 
     The zone is left as it is. ``actor`` and ``now`` are for the audit. The caller commits. Raises
     UnknownDomainError if there is no state.
     """
-    state = states.read(session, domain)
-    if state is None:
+    if not states.forget_any(session, domain):
         raise UnknownDomainError(f"automx does not manage the records of {domain}.")
-    states.forget(session, state)
     audit.write(session, actor, now, action="abandon", kind="domain", name=domain, details={})
-    return state
 
 
 def newest_document(found: FoundConfig) -> bytes:

@@ -6,6 +6,7 @@ callers commit. A change of the served document is told to all workers by the lo
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Delete, Update, select
@@ -17,6 +18,18 @@ from automx.errors import BadRecordError, ConflictError
 from automx.models import ManagedDomain
 from automx.zones.rollover import State, Step
 
+_KINDS: Mapping[str, type] = {
+    "document": bytes,
+    "ttl": int,
+    "changed_at": datetime,
+    "due_at": datetime,
+    "next_document": bytes,
+    "old_document": bytes,
+    "version": int,
+}
+_WORDS = {bytes: "bytes and no text", int: "a number", datetime: "a moment"}
+_MAY_BE_NULL = {name for name in _KINDS if ManagedDomain.c[name].nullable}
+
 _MEANWHILE = "Meanwhile, another program has made a step for this domain."
 
 
@@ -27,18 +40,27 @@ def read(session: Session, domain: str) -> State | None:
     return None if row is None else _state(row)
 
 
-def read_all(session: Session) -> Iterator[State]:
-    """Yield all states, in the order of names. Raises BadRecordError."""
+def read_all(session: Session) -> Iterator[State | BadRecordError]:
+    """Yield all states, in the order of names; for a row that cannot be used, why."""
     key = ManagedDomain.c.name
     for row in read_by_key(session, select(ManagedDomain), key):
-        yield _state(row)
+        try:
+            yield _state(row)
+        except BadRecordError as error:
+            yield error
 
 
 def _state(row: Mapping[Any, Any]) -> State:
-    try:
-        step = Step(row["step"])
-    except ValueError as error:
-        raise BadRecordError(cause=f"table managed_domain, {row['name']}: {error}") from error
+    # SQLite lets any value into a column.
+    bad = [
+        f"{name} must be {_WORDS[kind]}"
+        for name, kind in _KINDS.items()
+        if not (isinstance(row[name], kind) or (row[name] is None and name in _MAY_BE_NULL))
+    ]
+    step = next((each for each in Step if each == row["step"]), None)
+    if bad or step is None:
+        bad += [] if step else [f"step must be one of {', '.join(Step)}"]
+        raise BadRecordError(cause=f"table managed_domain, {row['name']}: {'; '.join(bad)}")
     return State(
         row["name"],
         row["document"],
@@ -93,6 +115,14 @@ def forget(session: Session, state: State) -> None:
     """
     _only_one(session, ManagedDomain.delete(), state)
     changelog.write(session, [("domain", state.domain)])
+
+
+def forget_any(session: Session, domain: str) -> bool:
+    """Delete the state of a domain, whatever it is; return whether there was one."""
+    found = session.execute(ManagedDomain.delete().where(ManagedDomain.c.name == domain))
+    if found.rowcount:
+        changelog.write(session, [("domain", domain)])
+    return bool(found.rowcount)
 
 
 def _only_one(session: Session, statement: Delete | Update, state: State) -> None:
