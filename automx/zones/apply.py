@@ -27,9 +27,10 @@ from automx.formats import pacc
 from automx.moments import iso
 from automx.rowmemory import RowMemory
 from automx.zones import plan as plans
-from automx.zones import program, rollover, states
+from automx.zones import rollover, states
 from automx.zones.plan import Plan, Snapshot
 from automx.zones.primary import Primary
+from automx.zones.program import Program
 from automx.zones.rollover import Seen, State, Waits
 
 Clock = Callable[[], datetime]
@@ -108,6 +109,7 @@ class Domains:
     ) -> None:
         self._session, self._settings, self._options, self._now = session, settings, options, now
         self._primaries: dict[ZoneSettings, Primary] = {}
+        self._programs: dict[ZoneSettings, Program] = {}
         self._memory = RowMemory(_ROWS_SECONDS, _ROWS, monotonic)
 
     def close(self) -> None:
@@ -210,7 +212,7 @@ class Domains:
 
     def _write(self, zone: ZoneSettings, plan: Plan) -> None:
         if zone.command:
-            program.write(zone, plan)
+            self._programs.setdefault(zone, Program(zone)).write(plan)
         else:
             self._primary(zone).update(plan)
 

@@ -13,6 +13,7 @@ from automx.errors import NotReachedError, SilentError, UncertainError, ZoneErro
 from automx.zones.plan import Plan, SetChange
 
 VERSION = 1
+PATIENCE = 2  # times that a program may take too long, one after the other
 
 
 def document(plan: Plan) -> dict[str, Any]:
@@ -26,12 +27,29 @@ def document(plan: Plan) -> dict[str, Any]:
     }
 
 
-def write(settings: ZoneSettings, plan: Plan) -> None:
-    """Let the program of the settings make the changes of a plan. Raises ZoneError."""
-    try:
-        run_hook(settings.command, document(plan), timeout=settings.timeout)
-    except (NotReachedError, SilentError, UncertainError) as error:
-        raise ZoneError(cause=f"{plan.domain}: zone_command: {error.reason}") from error
+class Program:
+    """The program of the settings. Not safe for threads.
+
+    One that was killed ``PATIENCE`` times in a row, because it took too long, is not run again:
+    each of many domains would wait for it. A single domain may make it hang, and stops no other.
+    """
+
+    def __init__(self, settings: ZoneSettings) -> None:
+        self._settings = settings
+        self._killed = 0  # times in a row
+
+    def write(self, plan: Plan) -> None:
+        """Let the program make the changes of a plan. Raises ZoneError."""
+        what = f"{plan.domain}: zone_command: "
+        if self._killed >= PATIENCE:
+            raise ZoneError(cause=f"{what}took too long for earlier domains, so it was not run")
+        killed, self._killed = self._killed, 0
+        try:
+            run_hook(self._settings.command, document(plan), timeout=self._settings.timeout)
+        except (NotReachedError, SilentError, UncertainError) as error:
+            if isinstance(error, SilentError):
+                self._killed = killed + 1
+            raise ZoneError(cause=f"{what}{error.reason}") from error
 
 
 def _records(change: SetChange, *, is_new: bool) -> list[dict[str, Any]]:
