@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from automx import sources
+from automx import installation, sources
 from automx.backends.keys import KeyMemory
 from automx.check.finding import Check, DomainChecks, Finding, Level
 from automx.check.network import Network
@@ -96,8 +96,9 @@ class SourceChecks(DomainChecks):
                 return
         if rights:
             text = f"its account may do more than read: {', '.join(rights)}"
-            page = "sources" if self.source.finds_domains else "people"
-            yield self.warning(self._subject, text, f"let it SELECT only, see docs/{page}.md")
+            page = "sources.md" if self.source.finds_domains else "people.md"
+            advice = f"let it SELECT only, see {installation.page(page)}"
+            yield self.warning(self._subject, text, advice)
 
     def _synchronized(self, outcome: Outcome) -> Iterator[Finding]:
         """Yield what is wrong with the last synchronization; ``outcome`` is told already."""

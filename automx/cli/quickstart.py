@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from automx import __version__, lookup, migrations, webserver
+from automx import __version__, installation, lookup, migrations, webserver
 from automx.changes import Changes
 from automx.check.network import Network
 from automx.check.report import Report
@@ -289,6 +289,7 @@ class Quickstart:
             has_domains=self._wishes.has_domains,
             account_path=webserver.path_of(settings.web_endpoint),
         )
+        file = _settings_file(settings.given_by)
         situation = Situation(
             self._domain,
             site,
@@ -299,7 +300,8 @@ class Quickstart:
                 self._network, site.listens, self._domain, _SECONDS_OF_WORKERS if is_new else 0
             ),
             has_address=surroundings.has_address(self._network, host),
-            file=_settings_file(settings.given_by),
+            file=file,
+            service=installation.service(file),
             is_large=is_large,
         )
         return situation, config, report

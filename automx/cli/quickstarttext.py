@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from automx import dns, webserver
+from automx import dns, installation, webserver
 from automx.changes import Change, described
 from automx.check.finding import Level
 from automx.check.report import Report
@@ -124,7 +124,8 @@ def left(situation: Situation, steps: Sequence[Step]) -> str:
         lines += [line for command in step.commands for line in command_lines(command)]
     if warnings:
         text = "the warning above is" if warnings == 1 else f"the {warnings} warnings above are"
-        lines += ["", wrapped(f"Beside this, {text} worth a look: docs/check.md explains them.")]
+        page = installation.page("check.md")
+        lines += ["", wrapped(f"Beside this, {text} worth a look: {page} explains them.")]
     page = f"https://{situation.site.host}/"
     lines += ["", wrapped(f"iPhone and Mac need a profile, which people get at {page}")]
     return "\n".join(lines)

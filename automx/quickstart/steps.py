@@ -1,14 +1,15 @@
 """What is left to do before mail clients find a domain, as steps with commands to copy."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
-from automx import webserver
+from automx import installation, webserver
 from automx.check.finding import Finding, Level
 from automx.config import Settings
+from automx.installation import Service
 from automx.webserver import Site
 
 _WEB = ("https://", "http://", "POST https://")
@@ -31,7 +32,8 @@ class Situation:
     ``findings`` are the doctor's. ``is_served`` tells whether automx answers for the domain where
     ``site`` says that it listens, None if nothing answers there. ``has_address`` tells whether DNS
     gives an address for the public host. ``file`` is the configuration file, None without one.
-    ``is_large`` tells that there are more domains than fit into one certificate.
+    ``service`` runs automx, None if it is started by hand. ``is_large`` tells that there are more
+    domains than fit into one certificate.
     """
 
     domain: str
@@ -42,6 +44,7 @@ class Situation:
     is_served: bool | None
     has_address: bool
     file: Path | None = None
+    service: Service | None = None
     is_large: bool = False
 
     def errors(self) -> list[Finding]:
@@ -79,30 +82,53 @@ def _settings(situation: Situation) -> Iterator[Step]:
         commands = [f"export {words}"]
     else:
         commands = [_edit(situation.file, wanted)]
+    if situation.service is not None:
+        commands.append(situation.service.restart)
     text = "Set " + " and ".join(f"{key} = {value}" for key, value in wanted.items())
     yield Step(f"{text}, then start automx again.", tuple(commands))
 
 
-def _edit(file: Path, wanted: dict[str, str]) -> str:
-    """Return the command that sets keys in a file: a line that is there is changed."""
-    try:
-        text = file.read_text()
-    except OSError:
-        text = ""
+def _edit(file: Path, wanted: Mapping[str, str]) -> str:
+    """Return the command that sets keys in the section of automx in a file.
+
+    A line that is there is changed, also a comment, but none of another section.
+    """
+    file = file.resolve()  # sed would replace a link
+    text = file.read_text("utf-8-sig")
+    is_older = re.search(r"(?m)^\[automx2\]", text) or "automx2" in file.name
+    name = "automx2" if is_older else "automx"
+    section = re.search(rf"(?m)^\[{name}\].*(\n(?!\[).*)*", text)
+    lines = [f"{key} = {value}" for key, value in wanted.items()]
+    if section is None:
+        words = " ".join(quote(line) for line in ("", f"[{name}]", *lines))
+        return f"printf '%s\\n' {words} >>{quote(str(file))}"
+    begin = f"/^\\[{name}\\]/"
     parts = []
-    for key, value in wanted.items():
-        if re.search(rf"(?m)^#*{key} *=", text):
-            parts.append(f"-e 's|^#*{key} *=.*|{key} = {value}|'")
+    for key, line in zip(wanted, lines, strict=True):
+        line_of = next(
+            (
+                pattern
+                for pattern in (f"^{key} *[=:]", f"^#* *{key} *=")
+                if len(re.findall(f"(?im){pattern}", section[0])) == 1
+            ),
+            None,
+        )
+        if line_of:
+            parts.append(f"-e '{begin},/^\\[/s|{line_of}.*|{line}|I'")
         else:
-            parts.append(f"-e '/^\\[automx2\\?\\]/a {key} = {value}'")
+            parts.append(f"-e '{begin}a {line}'")
     return f"sed -i {' '.join(parts)} {quote(str(file))}"
 
 
 def _service(situation: Situation) -> Iterator[Step]:
     listens = situation.site.listens
     if situation.is_served is None:
-        text = f"Start automx: nothing answers at {listens}. docs/install.md makes it a service."
-        yield Step(text, ("automx serve",))
+        text = f"Start automx: nothing answers at {listens}."
+        if situation.service is not None:
+            yield Step(text, (situation.service.start,))
+        else:
+            page = installation.page("install.md")
+            yield Step(f"{text} {page} makes it a service.", ("automx serve",))
     elif not situation.is_served:
         text = (
             f"What answers at {listens} does not know {situation.domain}: it is no automx, or one"
@@ -132,7 +158,8 @@ def _web(situation: Situation) -> Iterator[Step]:
         return
     site = situation.site
     if situation.is_large:
-        text = "Let the web server get certificates for many domains, as docs/tls.md says."
+        page = installation.page("tls.md")
+        text = f"Let the web server get certificates for many domains, as {page} says."
         yield Step(text, ("automx names --all --resolving --format certbot",), is_web=True)
     elif command := webserver.certbot(kind, site):
         when = "When DNS has the names, get" if names_lack else "Get"
