@@ -104,7 +104,7 @@ CONTACT = {
     "webmail_url": kinds.optional(kinds.LINK),
     "help_url": kinds.optional(kinds.LINK),
     "support_address": kinds.optional(kinds.MAIL_ADDRESS),
-    "color": kinds.optional(kinds.pattern('a color such as "#1a5fb4"', r"#[0-9A-Fa-f]{6}")),
+    "color": kinds.optional(kinds.pattern('a colour such as "#1a5fb4"', r"#[0-9A-Fa-f]{6}")),
 }
 PROVIDER_DETAIL = CONTACT | {
     column: kinds.optional(kind) for column, kind in (LOGO | OAUTH2).items()

@@ -10,8 +10,8 @@ from typing import Any
 from automx import kinds, members, rows, seeddocument
 from automx.kinds import Kind
 
-# Where the schema of documents is published: docs/seed.schema.json.
-ADDRESS = "https://github.com/automx/automx/raw/main/docs/seed.schema.json"
+# Where editors look for the schema of documents: beside the document, on each machine.
+ADDRESS = "seed.schema.json"
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -83,7 +83,7 @@ def of_document() -> Schema:
     either = [{"required": ["provider"]}, {"required": ["providers"]}]
     return {
         "$schema": DIALECT,
-        "$id": ADDRESS,
+        "$id": "urn:automx:seed:2",
         "title": "Seed document of automx",
         **schema,
         "oneOf": either,

@@ -301,7 +301,7 @@ def test_a_row_that_others_need_is_not_deleted(
         ("domain", {"provider": 7}, "domain.provider: expected the id of a provider in this"),
         ("domain", {"servers": [1, 7]}, "domain.servers: expected the id of a server in this"),
         ("domain", {"name": "EXAMPLE.net"}, "The database holds the domain example.net already"),
-        ("provider", {"details": {"color": "red"}}, "details.color: expected a color such as"),
+        ("provider", {"details": {"color": "red"}}, "details.color: expected a colour such as"),
     ],
 )
 def test_a_change_that_no_client_could_use_is_refused(

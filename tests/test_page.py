@@ -481,7 +481,7 @@ def test_files_are_kept_for_ever_under_the_url_of_their_version(client: FlaskCli
 @pytest.mark.parametrize("color", ["red", "fff", "1a5fb4}", "1A5FB4", "1a5fb4;x", "#1a5fb4"])
 def test_only_colors_reach_the_style_sheet(client: FlaskClient, color: str) -> None:
     answer = client.get("/static/page.css", query_string={"color": color})
-    assert (answer.status_code, answer.text) == (400, "The argument color is no color.\n")
+    assert (answer.status_code, answer.text) == (400, "The argument color is no colour.\n")
 
 
 def test_any_color_of_a_provider_can_be_read() -> None:

@@ -217,7 +217,7 @@ def test_autoconfig_has_no_oauth2_that_a_client_could_not_use(
             ('details.support_address: expected a mail address such as "help@example.com", '
             'found "help"'),
         ),
-        ({"color": "red"}, 'details.color: expected a color such as "#1a5fb4", found "red"'),
+        ({"color": "red"}, 'details.color: expected a colour such as "#1a5fb4", found "red"'),
         (
             {"logo": {"type": "image/png", "data": "!", "width": 1, "height": 1}},
             "details.logo.data: expected an image in Base64, of at most 65535 bytes, found \"!\"",
@@ -335,7 +335,7 @@ def test_a_detail_that_nobody_could_use_is_left_out_and_named_in_the_log(
             "table provider_detail, id 1: support_address: expected a mail address such as"
             ' "help@example.com", found "help"'
         ),
-        ('table provider_detail, id 1: color: expected a color such as "#1a5fb4", found "red"'),
+        ('table provider_detail, id 1: color: expected a colour such as "#1a5fb4", found "red"'),
         (
             'table documentation, id 1: lang: expected a language such as "en" or "pt-BR",'
             ' found "??"; this row is left out'

@@ -24,7 +24,7 @@ def style_sheet() -> Response:
     """Answer with the style sheet, in colours made of ``color``, six hexadecimal digits."""
     color = argument(request.args, "color")
     if not re.fullmatch("(?:[0-9a-f]{6})?", color):
-        raise BadRequestError("The argument color is no color.")
+        raise BadRequestError("The argument color is no colour.")
     text = palette.style(f"#{color}" if color else "") + _file(STYLE)
     return _response(text, "text/css")
 
