@@ -11,7 +11,8 @@ RUN_ENV := AUTOMX_CONF=$(or $(AUTOMX_CONF),/dev/null) AUTOMX_DB_URI=$(or $(AUTOM
 # Programs start often in the tests: compiled modules are kept, whatever this shell wants.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup run test coverage lint format reference translations bench soak fuzz lock man deb test-packages docs screenshots clean
+.PHONY: setup run test coverage lint format reference translations bench soak fuzz lock man deb release test-packages docs \
+  screenshots clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.dev
@@ -49,10 +50,12 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# Writes contrib/automx.conf and the references in docs/ from the code.
+# Writes contrib/automx.conf and the references in docs/ from the code, and where the project is from
+# pyproject.toml.
 reference: $(VENV)/.dev
 	@$(BIN)/python docs/reference.py
 	@$(BIN)/python docs/commands.py
+	@$(BIN)/python docs/project.py
 
 # Brings the catalogues up to date with the texts of the pages; edit the .po files, and run it again.
 translations: $(VENV)/.dev
@@ -107,6 +110,17 @@ man: $(VENV)/.dev
 deb: $(VENV)/.dev
 	@tests/install-packages debhelper dpkg-dev
 	@$(BIN)/python -m packages.deb
+
+# Builds wheel, source and Debian package into dist, if tag, version and CHANGELOG.md agree and nothing is
+# left to commit.
+release: $(VENV)/.dev
+	@$(BIN)/python docs/release.py --tag "$(TAG)"
+	@rm -rf dist && mkdir dist
+	@$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
+	@$(BIN)/python docs/release.py dist/*.whl dist/*.tar.gz
+	@$(MAKE) --no-print-directory deb
+	@cd dist && sha256sum -- * >SHA256SUMS
+	@echo "The release is in dist"
 
 # Builds the packages, tries them on bare Debians, and writes what was seen into docs/packages.md.
 test-packages: $(VENV)/.packages

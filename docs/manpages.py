@@ -15,6 +15,8 @@ import click
 
 from automx import __version__
 from automx.cli import COMMANDS, main
+from docs import project
+from docs.project import Project
 
 _FILES = """\
 .SH FILES
@@ -39,13 +41,18 @@ _NOTHING = "\\&"  # an empty line would be one on the page
 def pages() -> Iterator[tuple[str, str]]:
     """Yield the name of each man page, without its section, and its source for roff."""
     root = click.Context(main, info_name="automx", **main.context_settings)
-    yield "automx", _page(root, "".join(_commands()) + _FILES)
+    yield "automx", _page(root, "".join(_commands()) + _FILES + home(project.current()))
     for name in main.list_commands(root):
         command = main.get_command(root, name)
         if command is None:
             raise LookupError(name)
         context = click.Context(command, info_name=name, parent=root)
         yield f"automx-{name}", _page(context, "".join(_subcommands(context)) + _ALSO)
+
+
+def home(project_: Project) -> str:
+    """Return the section about where the project is, "" if that is not known."""
+    return f".SH HOMEPAGE\n{literal(project_.repository)}\n" if project_.repository else ""
 
 
 def _page(context: click.Context, rest: str) -> str:

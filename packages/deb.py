@@ -61,7 +61,10 @@ def main() -> None:
         "MAINTAINER": _maintainer(),
         "PYTHONS": " | ".join(f"python{python}" for python in PYTHONS),
     }
-    _fill(tree / "debian/control", words)
+    control = tree / "debian/control"
+    if not words["HOMEPAGE"]:
+        control.write_text(control.read_text().replace("Homepage: @HOMEPAGE@\n", ""))
+    _fill(control, words)
     (tree / "debian/changelog").write_text(_changelog(version))
     (tree / "debian/copyright").write_text(_copyright(files))
     _run("dpkg-buildpackage", "--build=binary", "--no-sign", cwd=tree)
@@ -136,7 +139,7 @@ def write_units(folder: Path) -> None:
             text = path.read_text()
             text = text[text.index("[Unit]") :]
             text = text.replace("/srv/automx/bin/automx", f"/{LIBRARY}/automx")
-            text = text.replace("https://github.com/automx/automx/tree/main/docs", "man:automx(1)")
+            text = text.replace("file:///usr/local/src/automx/docs/install.md", "man:automx(1)")
             (folder / path.name).write_text(text)
 
 
@@ -163,8 +166,10 @@ def _metadata(files: Path) -> Iterator[Message]:
 
 
 def _homepage(files: Path) -> str:
+    """Return the address of the project, "" as long as it is not known."""
     (own,) = (each for each in _metadata(files) if each["Name"] == "automx")
-    return str(own.get_all("Project-URL", [])[0].partition(", ")[2])
+    urls = dict(str(each).split(", ", 1) for each in own.get_all("Project-URL", []))
+    return urls.get("Repository", "")
 
 
 def _maintainer() -> str:
@@ -186,7 +191,7 @@ def _changelog(version: str) -> str:
 
 def _copyright(files: Path) -> str:
     lines = [
-        f"automx is under the Apache License, version 2.0. {_homepage(files)}\n\n",
+        f"automx is under the Apache License, version 2.0. {_homepage(files)}".rstrip() + "\n\n",
         "Copyright 2026 the contributors to automx\n\n",
         "On Debian systems, the license is in /usr/share/common-licenses/Apache-2.0.\n\n",
         "These libraries are part of the package. The notices of copyright and the\n",
