@@ -21,8 +21,9 @@ from typing import Any
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.agents import AGENTS
+from tests.clients.deltachat import network
 from tests.commandline import automx
-from tests.internet import dovecot, network
+from tests.internet import dovecot
 from tests.nameserver import name_server
 from tests.processes import AUTOMX, program, serving
 from tests.terminals import on_a_terminal
