@@ -5,7 +5,6 @@ import json
 import re
 import socket
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ from automx.accounts import tokens
 from automx.database import open_session
 from tests.conftest import EXAMPLE_ROWS, Execute
 from tests.documents import golden, unversioned
-from tests.processes import Server, free_port, listens, program, running, serving, wait_until
+from tests.processes import Server, free_port, listens, running, serving, wait_until
 from tests.tokenpages import (
     DAMAGED,
     ENDPOINT,
@@ -754,39 +753,3 @@ def test_tokens_are_in_no_log_of_flask_run_either(served_database: Path, tmp_pat
         line = '"POST /new_email HTTP/1.1" 200 -'
         wait_until(lambda: line in server.output, "the line in the log of werkzeug")
         assert SECRET not in server.output
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Look at a page as Chromium shows it, and return what the QR codes on the screen say."""
-    chromium, zbarimg = program("chromium", "chromium"), program("zbarimg", "zbar-tools")
-    folder = tmp_path_factory.mktemp("chromium")
-
-    def look(url: str, *options: str, size: str) -> str:
-        image = folder / "screen.png"
-        image.unlink(missing_ok=True)
-        command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-        command += [f"--user-data-dir={folder}/profile", f"--screenshot={image}"]
-        command += [f"--window-size={size}", *options, url]
-        subprocess.run(
-            command, capture_output=True, check=True, timeout=60, env={"HOME": f"{folder}"}
-        )
-        read = subprocess.run(
-            [zbarimg, "--quiet", "--raw", "--nodbus", image],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return read.stdout
-
-    return look
-
-
-@pytest.mark.parametrize("size", ["1280,900", "360,800"])
-@pytest.mark.parametrize("color", ["0", "1"])
-def test_the_code_can_be_scanned_from_the_screen(
-    server: Server, browser: Callable[..., str], size: str, color: str
-) -> None:
-    url = f"{server.url}/new_email?t={SECRET}"
-    text = browser(url, f"--blink-settings=preferredColorScheme={color}", size=size)
-    assert text == f"DCACCOUNT:{ENDPOINT}?t={SECRET}&n=summer\n"

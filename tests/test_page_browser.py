@@ -23,7 +23,7 @@ from automx.seed import populate
 from tests.agents import AGENTS, IPHONE
 from tests.barcodes import decoded
 from tests.documents import golden
-from tests.processes import Server, program, serving
+from tests.processes import PATIENCE, Server, program, serving
 
 LONG = (
     "somebody.with.a.long.name@a-very-long-name-of-a-company-which-nobody-types"
@@ -77,6 +77,10 @@ TOO_WIDE_HEADLINES = """() => {
     .map((line) => line.textContent);
 }"""
 
+UNFOLD = """() => {
+  for (const details of document.querySelectorAll("details")) details.open = true;
+}"""
+
 # Where everything is that can be touched.
 TARGETS = """() => [...document.querySelectorAll("a, button, summary, input:not([type=hidden])")]
   .filter((element) => element.checkVisibility())
@@ -128,7 +132,9 @@ def browser() -> Iterator[Browser]:
         started = playwright.chromium.launch(
             executable_path=program("chromium", "chromium"),
             args=["--no-sandbox", "--host-resolver-rules=MAP * 127.0.0.1"],
+            timeout=1000 * PATIENCE,
         )
+        expect.set_options(timeout=1000 * PATIENCE)
         yield started
         started.close()
 
@@ -144,7 +150,7 @@ class Visit:
             "permissions": ["clipboard-read", "clipboard-write"],
         }
         self.context: BrowserContext = browser.new_context(**(values | options))
-        self.context.set_default_timeout(15_000)
+        self.context.set_default_timeout(1000 * PATIENCE)
         self.page: Page = self.context.new_page()
         self.server = server
         self.urls: list[str] = []
@@ -161,9 +167,7 @@ class Visit:
         """Open the page, and all that can be unfolded."""
         self.page.goto(f"{self.server.url}/{query}")
         if everything:
-            closed = self.page.locator("details:not([open]) > summary")
-            while closed.count():
-                closed.first.click()
+            self.page.evaluate(UNFOLD)
         return self.page
 
     def _loaded(self, event: dict[str, Any]) -> None:
@@ -205,14 +209,15 @@ def violations(page: Page) -> list[str]:
     return [f"{rule['id']}: {node['html']}" for rule in found for node in rule["nodes"]]
 
 
-@pytest.mark.parametrize("state", STATES)
-def test_nothing_bars_anybody(visits: Visits, state: str) -> None:
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (1280, "dark")])
+def test_nothing_bars_anybody(
+    visits: Visits, subtests: pytest.Subtests, width: int, scheme: str
+) -> None:
     """axe-core looks at each state with everything unfolded."""
-    page = visits(viewport={"width": 360, "height": 800}).open(STATES[state], everything=True)
-    assert violations(page) == []
-    page.set_viewport_size({"width": 1280, "height": 800})
-    page.emulate_media(color_scheme="dark")
-    assert violations(page) == []
+    visit = visits(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    for state, query in STATES.items():
+        with subtests.test(state):
+            assert violations(visit.open(query, everything=True)) == []
 
 
 def test_nothing_bars_anybody_from_the_dialog(visits: Visits) -> None:
@@ -230,21 +235,22 @@ def test_dark_is_dark(visits: Visits) -> None:
         expect(page.locator("body")).to_have_css("background-color", background)
 
 
-@pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("language", ["en", "de", "es", "fr", "it"])
 def test_a_narrow_phone_is_wide_enough_and_thumbs_are_not_too_thick(
-    visits: Visits, state: str, language: str
+    visits: Visits, subtests: pytest.Subtests, language: str
 ) -> None:
     visit = visits(viewport={"width": 360, "height": 740}, has_touch=True, locale=language)
-    page = visit.open(STATES[state], everything=True)
-    assert page.evaluate("document.documentElement.scrollWidth") == 360
-    boxes = page.evaluate(TARGETS)
-    assert boxes
-    for box in boxes:
-        assert box["height"] >= 44, box
-        assert box["width"] >= 44 or box["isInFooter"], box
-        assert box["left"] >= 0, box
-        assert box["right"] <= 360, box
+    for state, query in STATES.items():
+        with subtests.test(state):
+            page = visit.open(query, everything=True)
+            assert page.evaluate("document.documentElement.scrollWidth") == 360
+            boxes = page.evaluate(TARGETS)
+            assert boxes
+            for box in boxes:
+                assert box["height"] >= 44, box
+                assert box["width"] >= 44 or box["isInFooter"], box
+                assert box["left"] >= 0, box
+                assert box["right"] <= 360, box
 
 
 def test_a_keyboard_is_enough(visits: Visits) -> None:
@@ -342,13 +348,16 @@ def enlarge(visit: Visit) -> None:
     network.send("Page.setFontSizes", {"fontSizes": {"standard": 32, "fixed": 26}})
 
 
-@pytest.mark.parametrize("state", STATES)
-def test_letters_of_twice_the_size_do_not_scroll_sideways(visits: Visits, state: str) -> None:
+def test_letters_of_twice_the_size_do_not_scroll_sideways(
+    visits: Visits, subtests: pytest.Subtests
+) -> None:
     visit = visits(viewport={"width": 360, "height": 740}, locale="de")
     enlarge(visit)
-    page = visit.open(STATES[state], everything=True)
-    expect(page.locator("html")).to_have_css("font-size", "32px")
-    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    for state, query in STATES.items():
+        with subtests.test(state):
+            page = visit.open(query, everything=True)
+            expect(page.locator("html")).to_have_css("font-size", "32px")
+            assert page.evaluate("document.documentElement.scrollWidth") == 360
 
 
 @pytest.mark.parametrize("language", ["en", "de", "es", "fr", "it"])
@@ -387,6 +396,21 @@ def test_a_camera_reads_the_url_of_the_profile(
     assert decoded(tmp_path / "screen.png") == [PROFILE]
     page.mouse.click(5, 5)  # beside the dialog
     expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1280, 900), (360, 800)])
+def test_a_camera_reads_the_code_of_a_token(
+    visits: Visits, scheme: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    width, height = size
+    page = visits(viewport={"width": width, "height": height}, color_scheme=scheme).open(
+        STATES["token"]
+    )
+    page.screenshot(path=tmp_path / "screen.png")
+    assert decoded(tmp_path / "screen.png") == [
+        "DCACCOUNT:https://mail.example.com/new_email?t=0123456789abcdef&n=summer"
+    ]
 
 
 def test_all_but_comfort_works_without_scripts(visits: Visits, tmp_path: Path) -> None:
