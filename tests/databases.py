@@ -1,8 +1,10 @@
 """Private PostgreSQL and MariaDB instances, and new empty databases on all three engines.
 
 The fixtures ``sqlite``, ``postgresql`` and ``mariadb`` each give the ``db_uri`` of a new empty
-database, ``any_database_uri`` one of each in turn. The instances listen on Unix sockets in a folder
-of their own, are started once for all tests that need them, and forget their data when they stop.
+database, ``any_database_uri`` one of each in turn. Those with ``migrated`` in their name give new
+databases with the tables: copies of one that was migrated once, since to run all revisions takes
+longer than most tests. The instances listen on Unix sockets in a folder of their own, are started
+once for all tests that need them, and forget their data when they stop.
 """
 
 import contextlib
@@ -15,15 +17,19 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from automx.config import load
+from automx.migrations import upgrade
 from tests.kept import alone, cache
 from tests.processes import Running, program, running
 
 ENGINES = ("sqlite", "postgresql", "mariadb")
+NEW_NAME = "new_name_of_a_database"
 _MARIADB_PACKAGE = "mariadb-server"
 
 
@@ -31,13 +37,15 @@ _MARIADB_PACKAGE = "mariadb-server"
 class Instance:
     """A running database server; ``client`` is the command that runs SQL as its administrator.
 
-    ``socket`` is where it listens; ``start`` runs it until the block ends.
+    ``socket`` is where it listens; ``start`` runs it until the block ends. ``copying`` takes the
+    name of a database, and returns the SQL that makes a database NEW_NAME like it.
     """
 
     client: list[str]
     uri: str  # of the database "{}"
     socket: Path
     start: Callable[[], contextlib.AbstractContextManager[Running]]
+    copying: Callable[[str], str]
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     server: Running = field(init=False)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -55,6 +63,18 @@ class Instance:
         name = f"automx_{next(self._numbers)}"
         self.sql(f"CREATE DATABASE {name} {options};")
         return self.uri.format(name)
+
+    def new_migrated_database(self) -> str:
+        """Create a database with the tables and without rows, and return its ``db_uri``."""
+        name = f"automx_{next(self._numbers)}"
+        self.sql(self._copy_of_migrated.replace(NEW_NAME, name))
+        return self.uri.format(name)
+
+    @cached_property
+    def _copy_of_migrated(self) -> str:
+        uri = self.new_database()
+        upgrade(engine_uri(uri))
+        return self.copying(str(make_url(uri).database))
 
 
 def engine_uri(db_uri: str) -> str:
@@ -93,15 +113,22 @@ def running_postgresql() -> Iterator[Instance]:
         client = [psql, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--username=postgres"]
         client += [f"--host={folder}", "--tuples-only", "--no-align"]
         uri = f"postgresql://postgres@/{{}}?host={folder}"
+        socket = folder / ".s.PGSQL.5432"
 
         def ready() -> bool:
             command = [*client, "--command=SELECT 1", "postgres"]
-            return subprocess.run(command, capture_output=True, check=False).returncode == 0
+            return (
+                socket.exists()
+                and subprocess.run(command, capture_output=True, check=False).returncode == 0
+            )
 
         def start() -> contextlib.AbstractContextManager[Running]:
             return running(command, folder / "log", ready=ready, cwd=folder)
 
-        instance = Instance(client, uri, folder / ".s.PGSQL.5432", start)
+        def copying(name: str) -> str:
+            return f"CREATE DATABASE {NEW_NAME} TEMPLATE {name};"
+
+        instance = Instance(client, uri, socket, start, copying)
         with instance.stack:
             instance.run()
             yield instance
@@ -122,22 +149,32 @@ def running_mariadb(*more: str) -> Iterator[Instance]:
         only = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
         _make_once(folder / "data", [mariadbd, "--version"], [install, *options, *only])
         client = [program("mariadb", "mariadb-client"), "--no-defaults", "--user=root"]
-        client += [f"--socket={folder}/socket", "--skip-column-names"]
-        command = [mariadbd, *options, f"--socket={folder}/socket", f"--pid-file={folder}/pid"]
+        socket = folder / "socket"
+        client += [f"--socket={socket}", "--skip-column-names"]
+        command = [mariadbd, *options, f"--socket={socket}", f"--pid-file={folder}/pid"]
         command += ["--skip-networking", "--skip-log-bin", "--innodb-flush-log-at-trx-commit=0"]
         command += ["--innodb-buffer-pool-size=64M", "--innodb-flush-method=nosync", *more]
         # Without TLS: to read all authorities of the machine takes longer than most tests.
-        options_of_driver = f"unix_socket={folder}/socket&ssl_disabled=true"
+        options_of_driver = f"unix_socket={socket}&ssl_disabled=true"
         uri = f"mysql://root@localhost/{{}}?{options_of_driver}"
 
         def ready() -> bool:
             command = [*client, "--execute=SELECT 1"]
-            return subprocess.run(command, capture_output=True, check=False).returncode == 0
+            return (
+                socket.exists()
+                and subprocess.run(command, capture_output=True, check=False).returncode == 0
+            )
 
         def start() -> contextlib.AbstractContextManager[Running]:
             return running(command, folder / "log", ready=ready, cwd=folder)
 
-        instance = Instance(client, uri, folder / "socket", start)
+        def copying(name: str) -> str:
+            command = [program("mariadb-dump", "mariadb-client"), *client[1:4], "--compact"]
+            tables = run([*command, name], "")
+            use = f"CREATE DATABASE {NEW_NAME}; USE {NEW_NAME}; SET foreign_key_checks = 0;"
+            return f"{use}\n{tables}"
+
+        instance = Instance(client, uri, socket, start, copying)
         with instance.stack:
             instance.run()
             yield instance
@@ -207,4 +244,29 @@ def mariadb(mariadb_instance: Instance) -> str:
 def any_database_uri(request: pytest.FixtureRequest) -> str:
     """Return the ``db_uri`` of a new empty database, of each engine in turn."""
     uri: str = request.getfixturevalue(request.param)
+    return uri
+
+
+@pytest.fixture
+def migrated_sqlite(database: Path) -> str:
+    """Return the ``db_uri`` of a new SQLite database with the tables and without rows."""
+    return f"sqlite:///{database}"
+
+
+@pytest.fixture
+def migrated_postgresql(postgresql_instance: Instance) -> str:
+    """Return the ``db_uri`` of a new PostgreSQL database with the tables and without rows."""
+    return postgresql_instance.new_migrated_database()
+
+
+@pytest.fixture
+def migrated_mariadb(mariadb_instance: Instance) -> str:
+    """Return the ``db_uri`` of a new MariaDB database with the tables and without rows."""
+    return mariadb_instance.new_migrated_database()
+
+
+@pytest.fixture(params=ENGINES)
+def any_migrated_uri(request: pytest.FixtureRequest) -> str:
+    """Return the ``db_uri`` of a new database with the tables, of each engine in turn."""
+    uri: str = request.getfixturevalue(f"migrated_{request.param}")
     return uri

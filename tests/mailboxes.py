@@ -20,7 +20,6 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from automx import migrations
 from automx.backends import Backends, Mailbox, Owner
 from automx.config import AccountSettings
 from automx.database import Session, create_engine
@@ -183,19 +182,15 @@ def open_transactions(db_uri: str) -> int:
 
 
 @pytest.fixture(scope="session")
-def migrated_postgresql(postgresql_instance: Instance) -> str:
+def accounts_postgresql(postgresql_instance: Instance) -> str:
     """Return the ``db_uri`` of a migrated PostgreSQL database for many tests."""
-    uri = postgresql_instance.new_database()
-    migrations.upgrade(engine_uri(uri))
-    return uri
+    return postgresql_instance.new_migrated_database()
 
 
 @pytest.fixture(scope="session")
-def migrated_mariadb(mariadb_instance: Instance) -> str:
+def accounts_mariadb(mariadb_instance: Instance) -> str:
     """Return the ``db_uri`` of a migrated MariaDB database for many tests."""
-    uri = mariadb_instance.new_database()
-    migrations.upgrade(engine_uri(uri))
-    return uri
+    return mariadb_instance.new_migrated_database()
 
 
 @pytest.fixture(params=ENGINES)
@@ -206,7 +201,7 @@ def accounts_database(request: pytest.FixtureRequest, empty_database: Path, tmp_
         path.write_bytes(empty_database.read_bytes())
         uri = f"sqlite:///{path}"
     else:
-        uri = request.getfixturevalue(f"migrated_{request.param}")
+        uri = request.getfixturevalue(f"accounts_{request.param}")
     with _unpooled(uri).begin() as connection:
         for table in _CLEARED:
             connection.execute(sa.text(f"DELETE FROM {table}"))

@@ -21,7 +21,6 @@ from automx import audit, members
 from automx.changes import stored
 from automx.cli import main
 from automx.database import Session, create_engine
-from automx.migrations import upgrade
 from automx.models import ORIGINS, metadata
 from automx.references import dangling_references
 from tests.commandline import attempt, automx
@@ -70,10 +69,9 @@ def filled(filled_database: Path, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def anywhere(any_database_uri: str) -> dict[str, str]:
+def anywhere(any_migrated_uri: str) -> dict[str, str]:
     """The same as ``filled``, in a database of each engine."""
-    env = environment(any_database_uri)
-    upgrade(engine_uri(any_database_uri))
+    env = environment(any_migrated_uri)
     for command in SETUP:
         automx(*command.split(), env=env)
     return env

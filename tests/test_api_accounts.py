@@ -13,7 +13,6 @@ from flask.testing import FlaskClient
 
 from automx.backends.command import Command
 from automx.errors import WeakPasswordError
-from automx.migrations import upgrade
 from tests.apikeys import WithKey, make_key
 from tests.conftest import EXAMPLE_ROWS, Execute
 from tests.databases import engine_uri
@@ -304,10 +303,9 @@ def test_no_password_and_no_key_of_a_request_is_kept(
 
 
 def test_an_account_is_made_once_on_every_database(
-    make_app: Callable[..., Flask], any_database_uri: str
+    make_app: Callable[..., Flask], any_migrated_uri: str
 ) -> None:
-    uri = engine_uri(any_database_uri)
-    upgrade(uri)
+    uri = engine_uri(any_migrated_uri)
     client = make_app(db_uri=uri).test_client()
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {make_key(uri, 'root', 'admin')}"
     client.post(f"{API}/providers", json={"name": "One"})

@@ -14,7 +14,6 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from automx import api as api_module
-from automx.migrations import upgrade
 from tests.apikeys import WithKey, make_key
 from tests.conftest import EXAMPLE_ROWS, Execute
 from tests.databases import engine_uri
@@ -44,10 +43,9 @@ def rows_of(database: Path) -> list[str]:
 
 
 def test_a_document_is_applied_as_its_plan_said(
-    make_app: Callable[..., Flask], any_database_uri: str
+    make_app: Callable[..., Flask], any_migrated_uri: str
 ) -> None:
-    uri = engine_uri(any_database_uri)
-    upgrade(uri)
+    uri = engine_uri(any_migrated_uri)
     client = make_app(db_uri=uri).test_client()
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {make_key(uri, 'root', 'admin')}"
 

@@ -11,7 +11,6 @@ from sqlalchemy import text
 
 from automx.accountcolumns import KEY_FORM
 from automx.database import open_session
-from automx.migrations import upgrade
 from tests.apikeys import WithKey, make_key
 from tests.conftest import EXAMPLE_ROWS, Execute
 from tests.databases import engine_uri
@@ -51,10 +50,9 @@ def secret_of(answer: Any) -> str:
 
 
 def test_a_key_is_made_rotated_and_revoked_on_every_database(
-    make_app: Callable[..., Flask], any_database_uri: str
+    make_app: Callable[..., Flask], any_migrated_uri: str
 ) -> None:
-    uri = engine_uri(any_database_uri)
-    upgrade(uri)
+    uri = engine_uri(any_migrated_uri)
     client = make_app(db_uri=uri).test_client()
     root = make_key(uri, "root", "admin")
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {root}"

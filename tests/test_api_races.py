@@ -9,7 +9,6 @@ from flask import Flask
 
 from automx import changelog
 from automx.database import open_session
-from automx.migrations import upgrade
 from tests.apikeys import make_key
 from tests.databases import engine_uri
 from tests.test_apply import HOSTER
@@ -19,10 +18,9 @@ AT_ONCE = 4
 
 
 def test_of_requests_at_once_one_is_done(
-    make_app: Callable[..., Flask], any_database_uri: str
+    make_app: Callable[..., Flask], any_migrated_uri: str
 ) -> None:
-    uri = engine_uri(any_database_uri)
-    upgrade(uri)
+    uri = engine_uri(any_migrated_uri)
     app = make_app(db_uri=uri, db_timeout=60)
     key = {"Authorization": f"Bearer {make_key(uri, 'root', 'admin')}"}
     client = app.test_client()
@@ -61,10 +59,9 @@ def test_of_requests_at_once_one_is_done(
 
 
 def test_a_change_that_waits_too_long_is_told_of_another_one(
-    make_app: Callable[..., Flask], any_database_uri: str
+    make_app: Callable[..., Flask], any_migrated_uri: str
 ) -> None:
-    uri = engine_uri(any_database_uri)
-    upgrade(uri)
+    uri = engine_uri(any_migrated_uri)
     client = make_app(db_uri=uri, db_timeout=1).test_client()
     key = {"Authorization": f"Bearer {make_key(uri, 'root', 'admin')}"}
     client.get(f"{API}/openapi.json", headers=key)  # its use is kept, which needs no turn later

@@ -8,7 +8,6 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from automx.api.rows import COLLECTIONS
-from automx.migrations import upgrade
 from tests.apikeys import WithKey, make_key
 from tests.conftest import EXAMPLE_ROWS, Execute
 from tests.databases import engine_uri
@@ -25,10 +24,9 @@ def admin(api: WithKey, execute: Execute) -> FlaskClient:
 
 
 @pytest.fixture
-def anywhere(make_app: Callable[..., Flask], any_database_uri: str) -> FlaskClient:
+def anywhere(make_app: Callable[..., Flask], any_migrated_uri: str) -> FlaskClient:
     """A client with all rights on an empty database, of each engine in turn."""
-    uri = engine_uri(any_database_uri)
-    upgrade(uri)
+    uri = engine_uri(any_migrated_uri)
     client = make_app(db_uri=uri).test_client()
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {make_key(uri, 'root', 'admin')}"
     return client

@@ -16,7 +16,6 @@ from automx.accountcolumns import KEY_FORM
 from automx.changes import Changes
 from automx.database import Session, open_session
 from automx.errors import BadRecordError, BadRequestError, ConflictError, UnknownKeyError
-from automx.migrations import upgrade
 from automx.models import ApiKey
 from automx.seed import populate
 from automx.seeddocument import SAMPLE
@@ -30,10 +29,9 @@ BY: dict[str, Any] = {"actor": "user:alice", "now": NOW}
 
 
 @pytest.fixture
-def session(any_database_uri: str) -> Iterator[Session]:
+def session(any_migrated_uri: str) -> Iterator[Session]:
     """A session on a database with the sample, of each engine in turn."""
-    uri = engine_uri(any_database_uri)
-    upgrade(uri)
+    uri = engine_uri(any_migrated_uri)
     with open_session(uri) as opened:
         populate(opened, SAMPLE)
         opened.commit()

@@ -23,7 +23,6 @@ from automx.changes.plan import Plan
 from automx.database import Session, create_engine
 from automx.errors import ConflictError, SeedError
 from automx.export import export
-from automx.migrations import upgrade
 from automx.models import metadata
 from automx.references import dangling_references
 from automx.seed import populate, purge
@@ -65,9 +64,8 @@ def opened(uri: str) -> Iterator[Session]:
 
 
 @pytest.fixture
-def any_session(any_database_uri: str) -> Iterator[Session]:
-    uri = engine_uri(any_database_uri)
-    upgrade(uri)
+def any_session(any_migrated_uri: str) -> Iterator[Session]:
+    uri = engine_uri(any_migrated_uri)
     with opened(uri) as session:
         yield session
 
@@ -601,9 +599,8 @@ with open_session(sys.argv[1]) as session:
 """
 
 
-def test_an_apply_that_is_killed_leaves_all_or_nothing(any_database_uri: str) -> None:
-    uri = engine_uri(any_database_uri)
-    upgrade(uri)
+def test_an_apply_that_is_killed_leaves_all_or_nothing(any_migrated_uri: str) -> None:
+    uri = engine_uri(any_migrated_uri)
     document = edited("servers.0", ..., edited("domains.0", ...))
     document["domains"].append({"name": "c.example", "provider": "West"})
     with opened(uri) as session:
@@ -639,10 +636,9 @@ with open_session(sys.argv[1]) as session:
 """
 
 
-def test_ten_thousand_domains_are_applied_or_none(any_database_uri: str) -> None:
+def test_ten_thousand_domains_are_applied_or_none(any_migrated_uri: str) -> None:
     """The program is killed when it has inserted the domains, and before their servers."""
-    uri = engine_uri(any_database_uri)
-    upgrade(uri)
+    uri = engine_uri(any_migrated_uri)
     domains = [{"name": f"d{number}.example", "provider": "East"} for number in range(10_000)]
     document = edited("domains", domains)
     command = [sys.executable, "-c", WAITING, uri, "INSERT INTO server_domain"]

@@ -252,15 +252,14 @@ def test_a_text_with_u_0000_is_refused_by_postgresql_only(
 
 
 def test_a_table_without_transactions_is_not_filled(
-    backup: Path, mariadb: str, mariadb_instance: Instance
+    backup: Path, migrated_mariadb: str, mariadb_instance: Instance
 ) -> None:
-    automx("db", "upgrade", env=environment(mariadb))
-    name = mariadb.partition("localhost/")[2].partition("?")[0]
+    name = migrated_mariadb.partition("localhost/")[2].partition("?")[0]
     mariadb_instance.sql("ALTER TABLE audit ENGINE = MyISAM", name)
-    result = attempt("restore", backup, env=environment(mariadb))
+    result = attempt("restore", backup, env=environment(migrated_mariadb))
     reason = "The table audit is of MyISAM, which has no transactions: restore into a new database"
     assert (result.returncode, result.stderr) == (1, f"automx: {reason}\n")
-    assert is_without_rows(mariadb)
+    assert is_without_rows(migrated_mariadb)
 
 
 # Into an empty database only.
@@ -526,10 +525,9 @@ def test_memory_does_not_grow_with_the_number_of_rows_and_their_size(
 def test_a_user_who_may_only_read_backs_up_and_cannot_restore(
     request: pytest.FixtureRequest, engine: str, backup: Path, tmp_path: Path
 ) -> None:
-    uri: str = request.getfixturevalue(engine)
     instance: Instance = request.getfixturevalue(f"{engine}_instance")
+    uri = instance.new_migrated_database()
     name = make_url(engine_uri(uri)).database or ""
-    automx("db", "upgrade", env=environment(uri))
     if engine == "postgresql":
         instance.sql(
             "CREATE ROLE reader LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader",

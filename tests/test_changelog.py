@@ -17,7 +17,6 @@ from automx.cache import ConfigCache
 from automx.changelog import last_number, read_since, write
 from automx.database import Session, create_engine
 from automx.lookup import find
-from automx.migrations import upgrade
 from automx.rowmemory import EVERYTHING
 from automx.seed import populate, purge
 from automx.seeddocument import SAMPLE
@@ -48,11 +47,9 @@ def opened(db_uri: str) -> Iterator[Session]:
 
 
 @pytest.fixture
-def uri(any_database_uri: str) -> str:
+def uri(any_migrated_uri: str) -> str:
     """The ``db_uri`` of a migrated database without rows, of each engine in turn."""
-    found = engine_uri(any_database_uri)
-    upgrade(found)
-    return found
+    return engine_uri(any_migrated_uri)
 
 
 @pytest.fixture
@@ -159,8 +156,7 @@ def test_numbers_are_in_the_order_of_commits_and_nothing_is_missed(
     request: pytest.FixtureRequest, engine: str
 ) -> None:
     """The second of two writers waits for the commit of the first, here before any row is there."""
-    uri = engine_uri(request.getfixturevalue(engine.removeprefix("newer ")))
-    upgrade(uri)
+    uri = engine_uri(request.getfixturevalue(f"migrated_{engine.removeprefix('newer ')}"))
     with contextlib.ExitStack() as stack:
         if engine == "newer mariadb":
             instance: Instance = request.getfixturevalue("mariadb_instance")

@@ -19,7 +19,6 @@ from automx.changes.bulk import NewDomain, add_domains
 from automx.database import Session, create_engine, open_session
 from automx.errors import ConflictError, SeedError, UnknownRowError
 from automx.members import TABLES
-from automx.migrations import upgrade
 from automx.models import RECORDS, metadata
 from automx.references import dangling_references
 from automx.seed import populate
@@ -100,10 +99,9 @@ def fill(uri: str) -> None:
 
 
 @pytest.fixture
-def any_database(any_database_uri: str) -> str:
+def any_database(any_migrated_uri: str) -> str:
     """Return the URI of a filled database, of each engine in turn."""
-    uri = engine_uri(any_database_uri)
-    upgrade(uri)
+    uri = engine_uri(any_migrated_uri)
     fill(uri)
     return uri
 
@@ -549,9 +547,10 @@ def test_a_domain_loses_its_servers_but_not_its_provider_by_null(session: Sessio
         changes.set("domain", 1, {"provider": None})
 
 
-def test_postgresql_knows_that_domains_are_many_before_it_looks_for_more(postgresql: str) -> None:
-    uri = engine_uri(postgresql)
-    upgrade(uri)
+def test_postgresql_knows_that_domains_are_many_before_it_looks_for_more(
+    migrated_postgresql: str,
+) -> None:
+    uri = engine_uri(migrated_postgresql)
     with open_session(uri) as session:
         changes = Changes(session, "user:alice", now=NOW)
         provider = changes.add("provider", NEW["provider"]).id

@@ -10,11 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from automx.migrations import upgrade
 from tests.barcodes import decoded, drawn
 from tests.commandline import attempt, automx
 from tests.conftest import Execute
-from tests.databases import engine_uri
 from tests.documents import golden
 from tests.mailprogram import MailProgram, mail_program
 from tests.processes import AUTOMX
@@ -326,12 +324,11 @@ def test_a_database_that_is_missing_is_told_in_one_line(
         )
 
 
-def test_life_of_accounts_on_each_database(any_database_uri: str, tmp_path: Path) -> None:
-    upgrade(engine_uri(any_database_uri))
+def test_life_of_accounts_on_each_database(any_migrated_uri: str, tmp_path: Path) -> None:
     server = mail_program(tmp_path / "server")
     env = {
         "AUTOMX_CONF": "/dev/null",
-        "AUTOMX_DB_URI": any_database_uri,
+        "AUTOMX_DB_URI": any_migrated_uri,
         "AUTOMX_ACCOUNT_BACKEND": "command",
         "AUTOMX_ACCOUNT_COMMAND": str(server.program),
     }

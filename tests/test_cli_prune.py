@@ -14,10 +14,8 @@ from typing import Any
 
 import pytest
 
-from automx.migrations import upgrade
 from tests.commandline import attempt, automx
 from tests.conftest import Execute
-from tests.databases import engine_uri
 from tests.mailcow import MEBIBYTE, Domain, running_mailcow
 from tests.mailprogram import MailProgram, mail_program
 from tests.processes import AUTOMX
@@ -430,12 +428,11 @@ def test_progress_is_shown_on_a_terminal_only(
     assert "/3" not in output
 
 
-def test_accounts_end_on_each_database(any_database_uri: str, tmp_path: Path) -> None:
-    upgrade(engine_uri(any_database_uri))
+def test_accounts_end_on_each_database(any_migrated_uri: str, tmp_path: Path) -> None:
     server = mail_program(tmp_path / "server")
     env = {
         "AUTOMX_CONF": "/dev/null",
-        "AUTOMX_DB_URI": any_database_uri,
+        "AUTOMX_DB_URI": any_migrated_uri,
         "AUTOMX_ACCOUNT_BACKEND": "command",
         "AUTOMX_ACCOUNT_COMMAND": str(server.program),
         "AUTOMX_ACCOUNT_GRACE": "1w",

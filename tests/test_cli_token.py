@@ -11,11 +11,9 @@ import click
 import pytest
 
 from automx.cli import COMMANDS, MAILADM, main
-from automx.migrations import upgrade
 from tests.barcodes import decoded, drawn
 from tests.commandline import attempt, automx
 from tests.conftest import Execute
-from tests.databases import engine_uri
 from tests.documents import golden
 from tests.processes import AUTOMX, REPOSITORY
 from tests.transcripts import replayed, steady
@@ -445,9 +443,8 @@ def test_a_qr_code_that_makes_no_account_is_printed_with_a_warning(
     )
 
 
-def test_life_of_a_token_on_each_database(any_database_uri: str) -> None:
-    upgrade(engine_uri(any_database_uri))
-    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": any_database_uri}
+def test_life_of_a_token_on_each_database(any_migrated_uri: str) -> None:
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": any_migrated_uri}
     automx("seed", "--sample", env=env)
     assert replayed("life.transcript", env) == golden("life.transcript")
     (address,) = addresses(env)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from automx.migrations import head, upgrade
+from automx.migrations import head
 from tests.commandline import automx
-from tests.databases import Instance, engine_uri, run
+from tests.databases import Instance, run
 from tests.processes import AUTOMX, REPOSITORY, program, running
 
 CONTRIB = REPOSITORY / "contrib"
@@ -314,10 +314,9 @@ def test_printed_sql_continues_the_ids_of_a_sqlite_database(sqlite3: list[str]) 
 
 
 def test_printed_sql_continues_the_ids_of_a_postgresql_database(
-    postgresql: str, postgresql_instance: Instance
+    migrated_postgresql: str, postgresql_instance: Instance
 ) -> None:
-    upgrade(engine_uri(postgresql))
-    name = re.findall(r"/(\w+)\?", postgresql)[0]
+    name = re.findall(r"/(\w+)\?", migrated_postgresql)[0]
     for variables in ({}, OREILLY):
         postgresql_instance.sql(provider_sql("postgresql", **variables).stdout, name)
     assert postgresql_instance.sql(OREILLY_QUERY, name) == OREILLY_ROWS
@@ -326,10 +325,9 @@ def test_printed_sql_continues_the_ids_of_a_postgresql_database(
 
 
 def test_printed_sql_continues_the_ids_of_a_mariadb_database(
-    mariadb: str, mariadb_instance: Instance
+    migrated_mariadb: str, mariadb_instance: Instance
 ) -> None:
-    upgrade(engine_uri(mariadb))
-    name = re.findall(r"/(\w+)\?", mariadb)[0]
+    name = re.findall(r"/(\w+)\?", migrated_mariadb)[0]
     for variables in ({}, OREILLY):
         mariadb_instance.sql(provider_sql("mysql", **variables).stdout, name)
     rows = mariadb_instance.sql(OREILLY_QUERY, name).replace("\\\\", "\\")  # as it prints them

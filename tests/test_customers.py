@@ -17,7 +17,6 @@ from automx import audit, lookup
 from automx.address import EmailAddress
 from automx.database import open_session
 from automx.errors import DisabledDomainError
-from automx.migrations import upgrade
 from automx.models import RECORDS, metadata
 from tests.commandline import automx
 from tests.databases import engine_uri
@@ -228,8 +227,7 @@ def test_each_step_has_its_entry_in_the_audit(way: Way, request: pytest.FixtureR
 def test_other_databases_hold_the_same(
     request: pytest.FixtureRequest, tmp_path: Path, expected: Way, engine: str, kind: str
 ) -> None:
-    env = settings(request.getfixturevalue(engine))
-    upgrade(engine_uri(env["AUTOMX_DB_URI"]))
+    env = settings(request.getfixturevalue(f"migrated_{engine}"))
     if kind == "commands":
         run_commands(tmp_path, env)
     else:

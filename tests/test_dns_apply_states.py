@@ -8,7 +8,6 @@ import pytest
 from automx import changelog
 from automx.database import Session, create_engine
 from automx.errors import BadRecordError, ConflictError
-from automx.migrations import upgrade
 from automx.models import ManagedDomain
 from automx.zones import states
 from automx.zones.rollover import State, Step
@@ -18,9 +17,8 @@ NOW = datetime(2026, 11, 30, 8, tzinfo=UTC)
 FIRST = State("example.com", b"\0{}\xff", Step.PINNED, 3600, NOW, NOW + timedelta(hours=1))
 
 
-def test_a_state_is_kept_and_changed_by_one_program_only(any_database_uri: str) -> None:
-    uri = engine_uri(any_database_uri)
-    upgrade(uri)
+def test_a_state_is_kept_and_changed_by_one_program_only(any_migrated_uri: str) -> None:
+    uri = engine_uri(any_migrated_uri)
     engine = create_engine(uri)
     with Session(engine) as session:
         assert states.read(session, "example.com") is None

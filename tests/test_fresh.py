@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from automx.migrations import upgrade
 from automx.seeddocument import SAMPLE
 from tests.commandline import automx
-from tests.databases import Instance, engine_uri
+from tests.databases import Instance
 from tests.processes import Server, serving, wait_until
 
 TOKEN = "secret-1"
@@ -73,12 +72,13 @@ def wait_for(servers: list[Server], domain: str, status: int, what: str) -> None
     sys.stdout.write(f"{what}: seen after {time.monotonic() - began:.2f} s\n")
 
 
-def test_a_change_is_seen_by_all_workers_of_all_servers(sqlite: str, tmp_path: Path) -> None:
-    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": sqlite}
-    upgrade(engine_uri(sqlite))
+def test_a_change_is_seen_by_all_workers_of_all_servers(
+    migrated_sqlite: str, tmp_path: Path
+) -> None:
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": migrated_sqlite}
     with (
-        remembering(sqlite, tmp_path / "first", 2) as first,
-        remembering(sqlite, tmp_path / "second", 1) as second,
+        remembering(migrated_sqlite, tmp_path / "first", 2) as first,
+        remembering(migrated_sqlite, tmp_path / "second", 1) as second,
     ):
         servers = [first, second]
         assert all_answer(servers, "new.example", 404)
@@ -97,8 +97,7 @@ def test_a_change_is_seen_by_all_workers_of_all_servers(sqlite: str, tmp_path: P
 def new_postgresql(request: pytest.FixtureRequest) -> tuple[str, str]:
     """Return the ``db_uri`` of a new database for its owner, and for a user who may only read."""
     instance: Instance = request.getfixturevalue("postgresql_instance")
-    uri = instance.new_database()
-    upgrade(engine_uri(uri))
+    uri = instance.new_migrated_database()
     name = make_url(uri).database
     role = f"reader_{name}"
     instance.sql(f"CREATE ROLE {role} LOGIN;")
@@ -109,8 +108,7 @@ def new_postgresql(request: pytest.FixtureRequest) -> tuple[str, str]:
 def new_mariadb(request: pytest.FixtureRequest) -> tuple[str, str]:
     """Likewise."""
     instance: Instance = request.getfixturevalue("mariadb_instance")
-    uri = instance.new_database()
-    upgrade(engine_uri(uri))
+    uri = instance.new_migrated_database()
     name = make_url(uri).database
     instance.sql(f"CREATE USER r_{name}@localhost; GRANT SELECT ON {name}.* TO r_{name}@localhost;")
     return uri, uri.replace("root@", f"r_{name}@", 1)

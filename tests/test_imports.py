@@ -14,10 +14,8 @@ import pytest
 from automx.autoconfigfile import MAX_SIZE
 from automx.cli import documents
 from automx.database import open_session
-from automx.migrations import upgrade
 from automx.models import metadata
 from tests.commandline import attempt, automx
-from tests.databases import engine_uri
 from tests.documents import DATA
 from tests.test_autoconfigfile import SERVER, file_with
 
@@ -448,9 +446,8 @@ def test_a_line_of_a_table_without_provider_is_named_if_there_are_several(
 # Databases.
 
 
-def test_imports_are_the_same_in_each_database(any_database_uri: str, tmp_path: Path) -> None:
-    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": any_database_uri, "HOME": str(tmp_path)}
-    upgrade(engine_uri(any_database_uri))
+def test_imports_are_the_same_in_each_database(any_migrated_uri: str, tmp_path: Path) -> None:
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": any_migrated_uri, "HOME": str(tmp_path)}
     automx("import-autoconfig", ISPDB, "--yes", env=env)
     automx("import-autoconfig", ISPDB, "--yes", "--domain", "new.example", env=env)
     automx("import-csv", "-", env=env, stdin="name,disabled\nlast.example,yes\n")

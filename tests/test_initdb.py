@@ -15,7 +15,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import create_environ
 
-from automx import config, migrations
+from automx import config
 from automx import seed as seeding
 from automx.config import values
 from automx.database import open_session
@@ -549,10 +549,9 @@ def test_rows_in_the_words_of_automx2_hold_a_document_in_normal_form(
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_of_several_first_seeds_at_once_one_wins(
-    make_app: Callable[..., Flask], any_database_uri: str, method: str
+    make_app: Callable[..., Flask], any_migrated_uri: str, method: str
 ) -> None:
-    uri = engine_uri(any_database_uri)
-    migrations.upgrade(uri)
+    uri = engine_uri(any_migrated_uri)
     clients = [make_app(db_uri=uri).test_client() for _ in range(4)]
     start = Barrier(4)
 

@@ -61,16 +61,19 @@ def client_config(session: Session, domain: str) -> ClientConfig:
 
 @pytest.fixture(scope="module", params=ENGINES)
 def engine(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    empty_database: Path,
 ) -> Iterator[sqlalchemy.Engine]:
     """Return an engine on a migrated database of each kind in turn."""
     if request.param == "sqlite":
-        uri = f"sqlite:///{tmp_path_factory.mktemp('lookup')}/automx.sqlite"
+        path = tmp_path_factory.mktemp("lookup") / "automx.sqlite"
+        path.write_bytes(empty_database.read_bytes())
+        uri = f"sqlite:///{path}"
     else:
         instance: Instance = request.getfixturevalue(f"{request.param}_instance")
-        uri = instance.new_database()
+        uri = instance.new_migrated_database()
     uri = load({"AUTOMX_CONF": "/dev/null", "HOME": "/", "AUTOMX_DB_URI": uri}).db_uri
-    upgrade(uri)
     engine = create_engine(uri)
     yield engine
     engine.dispose()
@@ -213,9 +216,10 @@ def test_one_query_finds_a_row_whatever_blanks_are_around_its_name(
     assert_found_by_one_query(session, name)
 
 
-def test_one_query_finds_a_row_with_blanks_by_each_collation_of_mariadb(mariadb: str) -> None:
-    uri = load({"AUTOMX_CONF": "/dev/null", "HOME": "/", "AUTOMX_DB_URI": mariadb}).db_uri
-    upgrade(uri)
+def test_one_query_finds_a_row_with_blanks_by_each_collation_of_mariadb(
+    migrated_mariadb: str,
+) -> None:
+    uri = load({"AUTOMX_CONF": "/dev/null", "HOME": "/", "AUTOMX_DB_URI": migrated_mariadb}).db_uri
     with open_session(uri) as session:
         for collation in COLLATIONS:
             column = f"name VARCHAR(128) COLLATE {collation} NOT NULL"
@@ -374,9 +378,8 @@ def test_an_unknown_domain_costs_one_query(session: Session, domain: str) -> Non
     assert len(asked) == 1
 
 
-def test_a_cold_look_up_is_one_round_trip(any_database_uri: str, tmp_path: Path) -> None:
-    uri = load({"AUTOMX_CONF": "/dev/null", "HOME": "/", "AUTOMX_DB_URI": any_database_uri}).db_uri
-    upgrade(uri)
+def test_a_cold_look_up_is_one_round_trip(any_migrated_uri: str, tmp_path: Path) -> None:
+    uri = load({"AUTOMX_CONF": "/dev/null", "HOME": "/", "AUTOMX_DB_URI": any_migrated_uri}).db_uri
     with open_session(uri) as session:
         insert_domains(session, "first.example", "second.example", "*.third.example")
         session.execute(Domain.update().values(provider_id=1))

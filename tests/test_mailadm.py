@@ -28,7 +28,6 @@ from automx.backends import Backends
 from automx.config import AccountSettings, load
 from automx.database import Session, create_engine, open_session
 from automx.errors import BadRequestError, ConflictError, ForbiddenError, UnknownDomainError
-from automx.migrations import upgrade
 from automx.seed import populate
 from automx.seeddocument import SAMPLE
 from tests.commandline import attempt, automx
@@ -110,8 +109,7 @@ def old(tmp_path: Path) -> Path:
 
 @contextlib.contextmanager
 def opened(db_uri: str) -> Iterator[Session]:
-    """Yield a session in a new database that knows example.com."""
-    upgrade(db_uri)
+    """Yield a session in a database that is to know example.com."""
     engine = create_engine(db_uri)
     with Session(engine) as session:
         populate(session, SAMPLE)
@@ -121,8 +119,8 @@ def opened(db_uri: str) -> Iterator[Session]:
 
 
 @pytest.fixture
-def session(sqlite: str) -> Iterator[Session]:
-    with opened(sqlite) as session:
+def session(migrated_sqlite: str) -> Iterator[Session]:
+    with opened(migrated_sqlite) as session:
         yield session
 
 
@@ -186,7 +184,7 @@ HOUR_AGO = at(NOW - timedelta(hours=1))
     [("0.10", OLD_CONFIG, "command"), ("1.0", CONFIG, None), ("later", CONFIG, None)],
 )
 def test_tokens_and_users_of_every_version_are_taken_over(
-    version: str, config: dict[str, str], backend: str | None, any_database_uri: str, old: Path
+    version: str, config: dict[str, str], backend: str | None, any_migrated_uri: str, old: Path
 ) -> None:
     users = [
         ("tmp.2x7ab@example.com", HOUR_AGO, DAY, "oneday"),
@@ -197,7 +195,7 @@ def test_tokens_and_users_of_every_version_are_taken_over(
         old, version=version, config=config, old_tokens=[ONE_DAY, forever], users=users
     )
     has = {"backend": backend or "mailcow"}
-    with opened(engine_uri(any_database_uri)) as session:
+    with opened(engine_uri(any_migrated_uri)) as session:
         report = taken(session, old, backend=backend)
         assert token_rows(session) == [
             of_token(
@@ -546,11 +544,11 @@ def test_many_users_are_taken_over(session: Session, old: Path) -> None:
 
 
 def test_an_account_that_somebody_makes_at_the_same_moment_stops_it(
-    postgresql: str, old: Path
+    migrated_postgresql: str, old: Path
 ) -> None:
     users = [(f"tmp.{i}@example.com", HOUR_AGO, DAY, "oneday") for i in range(3)]
     mailadm_database(old, users=users)
-    uri = engine_uri(postgresql)
+    uri = engine_uri(migrated_postgresql)
     with opened(uri) as session:
         theirs = tokens.add(session, "theirs", "example.com", now=NOW, address=str(users[1][0]))
         session.commit()

@@ -67,10 +67,9 @@ def test_all_names_are_those_of_the_service_and_of_enabled_domains(env: dict[str
 
 
 def test_each_engine_gives_the_enabled_domains_in_the_order_of_their_rows(
-    any_database_uri: str,
+    any_migrated_uri: str,
 ) -> None:
-    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": engine_uri(any_database_uri)}
-    automx("db", "upgrade", env=env)
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": engine_uri(any_migrated_uri)}
     domains = [{"name": name} for name in ("müller.example", "off.example", "*", "a.example")]
     automx("seed", "-", env=env, stdin=json.dumps(DOCUMENT | {"domains": domains}))
     automx("domain", "disable", "off.example", env=env)

@@ -26,7 +26,6 @@ from automx.clientconfig import (
 from automx.database import Session, create_engine
 from automx.errors import BadRecordError
 from automx.formats import pacc
-from automx.migrations import upgrade
 from automx.seed import populate
 from tests.commandline import automx
 from tests.conftest import Execute
@@ -216,10 +215,9 @@ def test_the_digest_is_that_of_the_bytes() -> None:
 
 
 def test_the_bytes_are_equal_on_all_databases(
-    any_database_uri: str, make_app: Callable[..., Flask]
+    any_migrated_uri: str, make_app: Callable[..., Flask]
 ) -> None:
-    uri = engine_uri(any_database_uri)
-    upgrade(uri)
+    uri = engine_uri(any_migrated_uri)
     engine = create_engine(uri)
     with Session(engine) as session:
         populate(session, DOCUMENT)

@@ -27,7 +27,6 @@ from automx.errors import SeedError, UnknownDomainError
 from automx.export import export
 from automx.formats import autoconfig, autodiscover, dclogin, mobileconfig, pacc
 from automx.lookup import find, logo
-from automx.migrations import upgrade
 from automx.seed import populate, purge
 from tests.commandline import automx
 from tests.conftest import Execute
@@ -57,10 +56,9 @@ DETAILS = ProviderDetails(
 
 
 @pytest.fixture
-def session(any_database_uri: str) -> Iterator[Session]:
+def session(any_migrated_uri: str) -> Iterator[Session]:
     """A session with an empty database of each engine."""
-    db_uri = engine_uri(any_database_uri)
-    upgrade(db_uri)
+    db_uri = engine_uri(any_migrated_uri)
     engine = create_engine(db_uri)
     with Session(engine) as opened:
         yield opened

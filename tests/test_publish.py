@@ -239,10 +239,9 @@ def test_the_next_run_follows_a_change_by_sql(
 
 
 def test_each_database_is_followed_by_its_log_and_by_its_rows(
-    any_database_uri: str, target: Path, tmp_path: Path
+    any_migrated_uri: str, target: Path, tmp_path: Path
 ) -> None:
-    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": any_database_uri}
-    automx("db", "upgrade", env=env)
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": any_migrated_uri}
     automx("seed", "-", env=env, stdin=json.dumps(SEED))
     automx("publish", target, env=env)
     assert "autoconfig/example.com" in files(target)
@@ -259,7 +258,7 @@ def test_each_database_is_followed_by_its_log_and_by_its_rows(
         if command:
             automx(*command, env=env)
         else:
-            with open_session(engine_uri(any_database_uri)) as session:
+            with open_session(engine_uri(any_migrated_uri)) as session:
                 session.execute(text(sql))
         said = automx("publish", target, env=env)
         assert ("SQL has changed rows" in said) == bool(sql)

@@ -59,7 +59,7 @@ class Pair:
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     """Two equal databases of each kind in turn."""
     instance: Instance = request.getfixturevalue(f"{request.param}_instance")
-    primary, replica = (engine_uri(instance.new_database()) for _ in range(2))
+    primary, replica = (engine_uri(instance.new_migrated_database()) for _ in range(2))
     for uri in (primary, replica):
         fill(uri)
     with wired(instance, str(make_url(replica).database)) as (uri, network, _):

@@ -6,7 +6,6 @@ from sqlalchemy import text, update
 
 from automx.accounts import tokens
 from automx.database import Session, create_engine
-from automx.migrations import upgrade
 from automx.models import Token
 from automx.scopes import Scope
 from tests.databases import engine_uri
@@ -15,11 +14,10 @@ NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
 
 def test_a_scope_sees_tokens_of_its_domains_in_any_spelling_on_every_database(
-    any_database_uri: str,
+    any_migrated_uri: str,
 ) -> None:
     """Names that a collation takes for equal are names of others."""
-    uri = engine_uri(any_database_uri)
-    upgrade(uri)
+    uri = engine_uri(any_migrated_uri)
     engine = create_engine(uri)
     names = ("own.example", "Upper.Example", "müller.example", "ünlike.example", "*.wild.example")
     with Session(engine) as session:

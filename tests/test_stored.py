@@ -1,13 +1,10 @@
 """Tests of automx.changes.stored: the links of domains, however odd the rows are."""
 
-from pathlib import Path
-
 import pytest
 from sqlalchemy import insert, text
 
 from automx.changes import stored
 from automx.database import Session, open_session
-from automx.migrations import upgrade
 from automx.models import Domain, Provider, Server, server_domain
 from tests.databases import engine_uri
 
@@ -40,10 +37,9 @@ def add_domains(session: Session, number: int, servers: range) -> None:
     )
 
 
-def test_each_domain_has_its_servers_however_many_they_are(any_database_uri: str) -> None:
+def test_each_domain_has_its_servers_however_many_they_are(any_migrated_uri: str) -> None:
     """MySQL cuts a list of ids off at 1,024 characters."""
-    uri = engine_uri(any_database_uri)
-    upgrade(uri)
+    uri = engine_uri(any_migrated_uri)
     servers = range(1_000, 1_300)
     with open_session(uri) as session:
         add_domains(session, 4, servers)
@@ -57,11 +53,9 @@ def test_each_domain_has_its_servers_however_many_they_are(any_database_uri: str
 
 
 @pytest.mark.parametrize("odd", [99, "imap.example.com", "2,2", "", 1.5])
-def test_a_link_to_no_server_is_left_out(tmp_path: Path, odd: object) -> None:
+def test_a_link_to_no_server_is_left_out(migrated_sqlite: str, odd: object) -> None:
     """SQLite takes any value, and references to rows that do not exist."""
-    db_uri = f"sqlite:///{tmp_path}/automx.sqlite"
-    upgrade(db_uri)
-    with open_session(db_uri) as session:
+    with open_session(migrated_sqlite) as session:
         add_domains(session, 2, range(1, 4))
         link(session, (2, 1), (1, 1))
         statement = text("INSERT INTO server_domain VALUES (:odd, 1), (:odd, 2)")

@@ -14,7 +14,6 @@ from automx.cli.terminal import printable
 from automx.config import SourceSettings
 from automx.config.values import Share
 from automx.database import Session, create_engine
-from automx.migrations import upgrade
 from automx.models import Domain
 from automx.seed import populate
 from automx.sources.found import Domains, SourceError, read
@@ -60,10 +59,9 @@ def session(database: Path) -> Iterator[Session]:
 
 
 @pytest.fixture
-def any_session(any_database_uri: str) -> Iterator[Session]:
+def any_session(any_migrated_uri: str) -> Iterator[Session]:
     """A session of each engine in turn, with the rows."""
-    upgrade(engine_uri(any_database_uri))
-    yield from filled(any_database_uri)
+    yield from filled(any_migrated_uri)
 
 
 def filled(db_uri: str) -> Iterator[Session]:

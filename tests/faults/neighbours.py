@@ -131,7 +131,7 @@ def wired(instance: Instance, name: str) -> Iterator[tuple[str, Network, dict[st
 @contextlib.contextmanager
 def database_server(instance: Instance) -> Iterator[Neighbour]:
     """A database server behind a network."""
-    direct = engine_uri(instance.new_database())
+    direct = engine_uri(instance.new_migrated_database())
     fill(direct)
     with wired(instance, str(make_url(direct).database)) as (uri, before, faults):
         yield Neighbour({"AUTOMX_DB_URI": uri}, faults, ("secret-of-db",), network=before)
