@@ -171,10 +171,10 @@ class Follower:
             self._starting.release()
 
     def close(self) -> None:
-        """Follow no more."""
+        """Follow no more; a look into the log that has begun is waited for: it has a deadline."""
         self._closed.set()
         if self._thread is not None:
-            self._thread.join(SECONDS)
+            self._thread.join()
 
     def _is_following(self) -> bool:
         # A fork leaves the thread behind.

@@ -71,6 +71,26 @@ def test_the_limit_is_that_of_a_whole_transaction(make_session: Callable[..., Se
         work(session)
 
 
+def test_a_database_that_is_closed_while_it_is_looked_at_keeps_no_connection(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "PAUSE_SECONDS", 0.0)
+    engine = create_engine(f"sqlite:///{database}")
+    watched, pool = Turns(engine, 30), engine.pool
+    looked = []
+
+    @sa.event.listens_for(engine, "checkout")
+    def close(*_: object) -> None:
+        looked.append(True)
+        watched.close()
+        engine.dispose()
+
+    watched._probe()
+    assert looked == [True]
+    assert isinstance(pool, sa.QueuePool)
+    assert pool.checkedin() == 0
+
+
 def test_a_session_without_turns_has_no_limit(database: Path) -> None:
     engine = create_engine(f"sqlite:///{database}")
     with Session(engine) as session:
