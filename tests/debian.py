@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import REPOSITORY, program, wait_until
+from tests.processes import REPOSITORY, own_mounts, program, wait_until
 
 # The certificate is what Debian's dovecot-core makes when it is installed; only root can read its
 # key. There is no systemd: "systemctl" starts what the documentation starts.
@@ -76,8 +76,8 @@ def machine(folder: Path) -> Iterator[Machine]:
     """Start a machine that ends, with all of its processes, with the block."""
     if os.geteuid() != 0:
         pytest.fail("a machine of its own needs root")
-    unshare = [program("unshare", "util-linux"), "--mount", "--net", "--pid", "--fork"]
-    unshare += ["--kill-child", "--mount-proc", "sh", "-c", MACHINE, "sh", str(folder)]
+    unshare = own_mounts("--net", "--pid", "--fork", "--kill-child", "--mount-proc")
+    unshare += ["sh", "-c", MACHINE, "sh", str(folder)]
     log = folder.with_suffix(".log")
     with log.open("wb") as output, subprocess.Popen(unshare, stdout=output, stderr=output) as outer:
         try:

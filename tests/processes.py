@@ -29,6 +29,30 @@ def program(name: str, package: str) -> str:
     return path
 
 
+def own_mounts(*options: str) -> list[str]:
+    """Return the words before a command that give it mounts that nothing else sees.
+
+    ``options`` are further ones of unshare. In a plain chroot, whose root is no mount, unshare
+    cannot make mounts private. They are that already, unless systemd runs and shares them.
+    """
+    words = [program("unshare", "util-linux"), "--mount"]
+    root, of_machine = (_root_mount(pid) for pid in ("self", "1"))
+    if root is None:
+        if of_machine is not None and " shared:" in of_machine:
+            pytest.fail(
+                "the whole machine would see mounts of this chroot: mount --bind its folder onto"
+                " itself, and enter it again"
+            )
+        words.append("--propagation=unchanged")
+    return [*words, *options]
+
+
+def _root_mount(pid: str) -> str | None:
+    """Return the line about the mount of "/" as a process sees it, None if that is no mount."""
+    lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+    return next((line for line in lines if line.split()[4] == "/"), None)
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """Return a port that nothing listens on."""
     with socket.socket() as sock:
@@ -83,9 +107,12 @@ def stopped(pid: int) -> Iterator[None]:
 
 
 def _is_stopped(pid: int) -> bool:
-    threads = Path(f"/proc/{pid}/task").glob("*/stat")
-    # One that was ending is a zombie as long as its parent is stopped.
-    return all(stat.read_text().rpartition(")")[2].split()[0] in {"T", "Z"} for stat in threads)
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            # One that was ending is a zombie as long as its parent is stopped.
+            if stat.read_text().rpartition(")")[2].split()[0] not in {"T", "Z"}:
+                return False
+    return True
 
 
 @contextlib.contextmanager

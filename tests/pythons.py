@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.kept import alone, cache
-from tests.processes import REPOSITORY, program
+from tests.processes import REPOSITORY, own_mounts, program
 
 DEBIAN = "trixie"  # Debian 13
 ENVIRONMENTS = "automx-environments"
@@ -140,8 +140,7 @@ def _environment(command: Sequence[str], folder: Path, name: str, root: Path | N
 
 def _inside(root: Path, command: Sequence[str]) -> list[str]:
     """Return the command that runs another one in a root folder, with the checkout in its place."""
-    unshare = program("unshare", "util-linux")
-    return [unshare, "--mount", "sh", "-c", ENTER, "sh", str(root), str(REPOSITORY), *command]
+    return [*own_mounts(), "sh", "-c", ENTER, "sh", str(root), str(REPOSITORY), *command]
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import program
+from tests.processes import own_mounts
 
 # Where the core looks for the database of providers (ISPDB).
 PROVIDERS = "autoconfig.thunderbird.net"
@@ -161,7 +161,7 @@ def delta_chat(
     with (
         log.open("wb") as errors,
         subprocess.Popen(
-            [program("unshare", "util-linux"), "--mount", "sh", "-c", script],
+            [*own_mounts(), "sh", "-c", script],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

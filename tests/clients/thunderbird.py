@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.clients.front import Front
 from tests.clients.marionette import Marionette
-from tests.processes import program, running
+from tests.processes import own_mounts, program, running
 
 FIND_CONFIG = Path(__file__).with_name("find_config.js").read_text()
 
@@ -165,4 +165,4 @@ def _with_name_server(
     file = folder / "resolv.conf"
     file.write_text(f"nameserver {address}\noptions attempts:1\n")
     script = f'mount --bind {shlex.quote(str(file))} /etc/resolv.conf && exec "$@"'
-    return [program("unshare", "util-linux"), "--mount", "sh", "-c", script, "sh", *command]
+    return [*own_mounts(), "sh", "-c", script, "sh", *command]
