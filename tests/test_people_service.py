@@ -387,7 +387,7 @@ def test_a_silent_database_takes_few_threads_and_leaves_others_alone(
     assert before.connections <= LOOKUPS + 2
     began = time.monotonic()  # it is passed over now
     found = autoconfig(asked, "alice@example.com")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4
     assert (found.status_code, found.text) == (503, f"{UNAVAILABLE}\n")
     assert int(found.headers["Retry-After"]) > 0
     before.weather = Weather.CLEAR
