@@ -404,7 +404,7 @@ def test_two_hundred_people_scan_a_token_for_twenty_five(
 # Killed
 
 
-WORKERS = 5
+WORKERS = 3
 
 
 @dataclass
@@ -469,7 +469,7 @@ def kill_one_by_one(server: Server, load: Load, dice: random.Random, number: int
 
 @pytest.mark.parametrize(
     ("accounts_database", "kills"),
-    [("sqlite", 10), ("postgresql", 5), ("mariadb", 5)],
+    [("sqlite", 6), ("postgresql", 3), ("mariadb", 3)],
     indirect=["accounts_database"],
 )
 def test_what_was_killed_is_brought_in_order(
