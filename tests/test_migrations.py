@@ -1151,7 +1151,9 @@ def test_postgresql_finds_a_domain_and_its_servers_by_index(migrated_postgresql:
         assert re.search(f"(Index (Only )?Scan using|Bitmap Index Scan on) {index}", found), found
 
 
-def test_postgresql_finds_a_name_with_blanks_by_the_index_of_these(migrated_postgresql: str) -> None:
+def test_postgresql_finds_a_name_with_blanks_by_the_index_of_these(
+    migrated_postgresql: str,
+) -> None:
     fill(migrated_postgresql)
     bare = r"btrim({}, E' \t\r\n')"  # as the query of domainrows
     found = plan(
