@@ -12,12 +12,14 @@ from click.shell_completion import CompletionItem
 
 from automx import __version__
 from automx.cli.terminal import (
-    FULL,
     INTERRUPTED,
+    UNWRITABLE,
     PrintableFormatter,
     complain,
     complain_of_usage,
+    drop_unwritten,
     end_line,
+    prepare_streams,
 )
 from automx.errors import AutomxError
 
@@ -102,6 +104,7 @@ class Commands(click.Group):
 
         A shell that completes words hears nothing of errors.
         """
+        prepare_streams()
         if "_AUTOMX_COMPLETE" in os.environ:
             logging.disable()
         if logging.lastResort is not None:  # it writes the warnings of commands
@@ -118,10 +121,12 @@ class Commands(click.Group):
             complain("interrupted" if is_interrupt else "aborted")
             status = INTERRUPTED if is_interrupt else 1
         except OSError as error:
-            if error.errno not in FULL:
+            if error.errno not in UNWRITABLE:
                 raise
             complain(f"the output cannot be written: {error.strerror}")
             status = 1
+        finally:
+            drop_unwritten()
         sys.exit(status)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from automx.rows import MAX_LOGO
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NUMBER = r"\s*[\"']\s*([0-9.]+)(?:px)?\s*[\"']"
 
@@ -17,14 +19,17 @@ _NUMBER = r"\s*[\"']\s*([0-9.]+)(?:px)?\s*[\"']"
 def read(path: Path) -> dict[str, Any]:
     """Return the member ``logo`` of the details of a provider. Raises BadParameter."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_LOGO + 1)
     except OSError as error:
         raise click.BadParameter(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > MAX_LOGO:
+        raise click.BadParameter(f"{path} has more than {MAX_LOGO} bytes.")
     for type_, is_it, size in _FORMATS:
         if is_it(data):
             try:
                 width, height = size(data)
-            except (IndexError, ValueError) as error:
+            except (IndexError, OverflowError, ValueError) as error:
                 raise click.BadParameter(f"{path} does not say its size in pixels.") from error
             return {"type": type_, "width": width, "height": height, "data": data}
     raise click.BadParameter(f"{path} is no image in PNG, JPEG, WebP or SVG.")

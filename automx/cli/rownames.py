@@ -9,7 +9,9 @@ from typing import IO, Any
 import click
 
 from automx import csvfile, members
+from automx.cli.documents import read_file
 
+_LONGEST = 65_536  # bytes of a line
 _IN_MEMORY = 2**20  # octets; more go into a temporary file
 
 COLUMNS = ("name", "provider", "servers", "services", "directory", "disabled")
@@ -58,7 +60,7 @@ def read_records(names: Sequence[str], *, is_csv: bool) -> Records:
             if name != "-":
                 found.append({"name": name}, name)
             elif is_csv:
-                found.append_csv(sys.stdin.buffer.read(), "standard input")
+                found.append_csv(read_file("-")[1], "standard input")
             else:
                 for number, line in _lines(_standard_input()):
                     found.append({"name": line}, f"line {number}")
@@ -77,10 +79,15 @@ def read_names(names: Sequence[str]) -> list[str]:
 
 
 def _standard_input() -> Iterator[str]:
-    """Yield the lines of standard input. Raises ClickException if they are not UTF-8."""
+    """Yield the lines of standard input. Raises ClickException if they can be no names."""
+    number = 0
     try:
-        for number, line in enumerate(sys.stdin.buffer):
+        while line := sys.stdin.buffer.readline(_LONGEST + 1):
+            if len(line) > _LONGEST:
+                where = f"line {number + 1} of standard input"
+                raise click.ClickException(f"{where} has more than {_LONGEST} bytes")
             yield line.decode("utf-8" if number else "utf-8-sig")
+            number += 1
     except UnicodeDecodeError as error:
         raise click.ClickException(f"line {number + 1} of standard input is not UTF-8") from error
 

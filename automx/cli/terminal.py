@@ -6,8 +6,10 @@ the controls of bidirectional text) could move the cursor or disguise what a lin
 """
 
 import errno
+import io
 import json
 import logging
+import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +21,7 @@ import click
 
 _Item = TypeVar("_Item")
 
+_MOST_SECRET = 65_536  # bytes of a secret on standard input
 _FIRST_ROWS = 1_000  # of a long table, whose cells decide how wide its columns are
 
 _echo = click.echo  # noqa: TID251 - the one place
@@ -32,9 +35,35 @@ EXIT_STATUS = (
 INTERRUPTED = 130  # what a shell calls a program that Ctrl-C has ended
 
 # Why standard output cannot be written; a pipe that is closed (EPIPE) is click's.
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 
 _HELP_AS_ERROR: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())  # since click 8.2
+
+
+def prepare_streams() -> None:
+    """Make the standard streams of a program ones that commands can use.
+
+    A stream that the caller has closed (``>&-``) is opened, so that no other file gets its number:
+    there is nothing to read then, and writing to standard output fails. A character that the
+    encoding of standard output does not have is replaced.
+    """
+    flags = {"stdin": os.O_RDONLY, "stdout": os.O_RDONLY, "stderr": os.O_WRONLY}
+    for number, (name, flag) in enumerate(flags.items()):
+        if getattr(sys, name) is None and os.open(os.devnull, flag) == number:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # that of standard error escapes it
+
+
+def drop_unwritten() -> None:
+    """Forget what standard streams cannot write; else the end of Python would change the status."""
+    for name in ("stdout", "stderr"):
+        try:
+            if (stream := getattr(sys, name)) is not None:
+                stream.flush()
+        except OSError:
+            setattr(sys, name, io.StringIO())
 
 
 def complain(line: str) -> None:
@@ -73,9 +102,9 @@ def say_lines(text: str) -> None:
 
 
 def say_json(document: object, *, ascii_only: bool = False) -> None:
-    """Print a document as JSON (RFC 8259); what is not printable is escaped."""
+    """Print a document as JSON (RFC 8259), in UTF-8; what is not printable is escaped."""
     text = json.dumps(document, indent=2, ensure_ascii=ascii_only)
-    _echo(printable_json(text))
+    _echo(printable_json(text).encode())
 
 
 def printable_json(text: str) -> str:
@@ -88,7 +117,8 @@ def say_json_list(documents: Iterable[object]) -> None:
     begin = "["
     for document in documents:
         text = json.dumps(document, indent=2, ensure_ascii=False)
-        _echo(printable_json(f"{begin}\n{text}").replace("\n", "\n  "), nl=False)
+        piece = printable_json(f"{begin}\n{text}").replace("\n", "\n  ")
+        _echo(piece.encode(), nl=False)
         begin = ","
     _echo("[]" if begin == "[" else "\n]")
 
@@ -161,14 +191,17 @@ def confirm(what: str, *, question: str, yes: bool) -> None:
 def read_secret(what: str) -> str:
     """Return the secret on standard input, without the line end that ``echo`` adds.
 
-    A terminal does not show it. Raises ClickException if it is empty, not UTF-8 or has a control
-    character.
+    A terminal does not show it. Raises ClickException if it is empty, too long, not UTF-8 or has a
+    control character.
     """
     if sys.stdin.isatty():
         text = str(click.prompt(what.capitalize(), hide_input=True, err=True))
     else:
         try:
-            text = sys.stdin.buffer.read().decode()
+            data = sys.stdin.buffer.read(_MOST_SECRET + 1)
+            if len(data) > _MOST_SECRET:
+                raise click.ClickException(f"the {what} has more than {_MOST_SECRET} bytes")
+            text = data.decode()
         except UnicodeDecodeError as error:
             raise click.ClickException(f"the {what} is not UTF-8") from error
         text = text.removesuffix("\n").removesuffix("\r")
