@@ -61,6 +61,8 @@ def test_every_error_begins_alike(command: str, status: int) -> None:
         assert usage == []
 
 
+LONG = ".".join(["long"] * 26)
+
 # Wrong values of options and arguments, by the name of their type.
 WRONG = {
     "host": {
@@ -75,12 +77,18 @@ WRONG = {
         "x y": "this is no mail domain",
         "localhost": "this is no mail domain",
         "192.0.2.1": "this is no mail domain",
+        LONG: "this has more than 128 characters",
     },
-    "mail host": {"x y": "this is no host name", "mail.x.example:993": "this has a port"},
+    "mail host": {
+        "x y": "this is no host name",
+        "mail.x.example:993": "this has a port",
+        LONG: "this has more than 128 characters",
+    },
     "server": {
         "https://x.example": "this is no host name",
         ":993": "this is no host name",
         "mail.x.example:99999": "the port is not from 1 to 65535",
+        f"{LONG}:993": "this has more than 128 characters",
     },
     "address": {
         "nobody": "a mail address has exactly one @",
@@ -94,6 +102,8 @@ WRONG = {
         "192.0.2.1:x": "the port is not from 1 to 65535",
         f"192.0.2.1:{'9' * 5000}": "the port is not from 1 to 65535",
     },
+    "file": {"": "this is no name of a file"},
+    "path": {"": "this is no name of a file"},
     "url": {
         "x.example": "this is no URL",
         "ftp://x.example": "this is no URL",
@@ -131,7 +141,7 @@ def test_a_wrong_address_host_or_url_is_told_with_its_option_and_the_reason(
         given = [option, value] if option else [value]
         result = attempt(*command.split(), *words, *given, env=NOWHERE)
         last = result.stderr.splitlines()[-1]
-        named = option or r"[A-Z.\[\]]+"
+        named = option or r"[A-Z.\[\]|-]+"
         begin = f"automx: Invalid value for '{named}': "
         assert result.returncode == 2
         assert re.match(begin + re.escape(f"{value!r}: {reason}"), last), last
@@ -159,6 +169,23 @@ def test_a_wrong_value_of_a_row_is_told_with_its_option_and_itself(
     assert result.returncode == 2
     assert last.startswith(f"automx: Invalid value for '{option}': expected ")
     assert f'found "{value.partition(" ")[0]}' in last
+
+
+@pytest.mark.parametrize("command", ["check", "names --all", "quickstart x.example --yes"])
+def test_what_is_no_number_is_no_timeout(command: str) -> None:
+    result = attempt(*command.split(), "--timeout", "nan", env=NOWHERE)
+    told = "automx: Invalid value for '--timeout': 'nan' is no number."
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (2, told)
+
+
+@pytest.mark.parametrize("name", ["9" * 5_000, "-" + "9" * 5_000, "2147483648", "\u0663"])
+@pytest.mark.parametrize("kind", ["provider", "server", "service", "directory", "domain"])
+def test_a_number_that_no_id_has_is_a_name(env: dict[str, str], kind: str, name: str) -> None:
+    names = [name, f"mail.example.com:{name}"] if kind == "server" else [name]
+    for each in names:
+        result = attempt(kind, "show", "--", each, env=env)
+        assert result.returncode == 1
+        assert result.stderr.startswith("automx: There is no ")
 
 
 @pytest.mark.parametrize("option", [["--host", "nowhere.invalid"], ["--host", "https://x.example"]])

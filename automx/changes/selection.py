@@ -1,5 +1,6 @@
 """Rows that a name means, rows that a filter selects, and names for completion."""
 
+import re
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
@@ -78,8 +79,8 @@ def _in_words(kind: str, item: Item, name: str) -> str:
 
 def _ids(session: Session, kind: str, name: str) -> list[int]:
     key = _TABLES[TABLES[kind]].c.id
-    if name.removeprefix("-").isdecimal() and abs(int(name)) <= kinds.MAX_INTEGER:
-        return list(session.scalars(select(key).where(key == int(name))))
+    if (row_id := _number(name)) is not None:
+        return list(session.scalars(select(key).where(key == row_id)))
     if kind == "domain":
         try:
             a_label = kinds.domain_a_label(name)
@@ -92,12 +93,21 @@ def _ids(session: Session, kind: str, name: str) -> list[int]:
         found = [row[0] for row in session.execute(query) if row[1].lower() == value.lower()]
         if found:
             return found
-    host, _, port = name.rpartition(":")
-    if kind not in {"server", "directory"} or not (host and port.isdecimal()):
+    host, _, text = name.rpartition(":")
+    port = _number(text)
+    if kind not in {"server", "directory"} or not host or port is None:
         return []
-    at_port = _TABLES[TABLES[kind]].c.port == int(port)
+    at_port = _TABLES[TABLES[kind]].c.port == port
     some = _ids(session, kind, host)
     return list(session.scalars(select(key).where(key.in_(some), at_port).order_by(key)))
+
+
+def _number(text: str) -> int | None:
+    """Return a whole number that a column of any database can hold, None for other texts."""
+    if not re.fullmatch("-?[0-9]{1,10}", text):
+        return None
+    number = int(text)
+    return number if abs(number) <= kinds.MAX_INTEGER else None
 
 
 def _spellings(kind: str, name: str) -> Iterable[tuple[ColumnElement[Any], str]]:

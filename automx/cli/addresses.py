@@ -1,4 +1,4 @@
-"""Addresses, domains, hosts and URLs on the command line.
+"""Addresses, domains, hosts, URLs and names of files on the command line.
 
 Each error names the option or argument, the value and the reason.
 """
@@ -6,13 +6,17 @@ Each error names the option or argument, the value and the reason.
 import re
 from collections.abc import Callable
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import click
+from click.shell_completion import CompletionItem
 
 from automx.address import EmailAddress, is_ip, parse_domain, parse_host
 from automx.errors import AddressError
+
+_LONGEST = 128  # characters of a host or a domain in the database
 
 
 class _Type(click.ParamType):  # type: ignore[type-arg]  # click before 8.4 has no arguments
@@ -31,6 +35,16 @@ class _Type(click.ParamType):  # type: ignore[type-arg]  # click before 8.4 has 
         except AddressError as error:
             reason = str(error).removesuffix(".")
             self.fail(f"{value!r}: {reason[:1].lower()}{reason[1:]}", param, ctx)
+
+
+class _FileType(_Type):
+    """A type of names of files, which a shell completes."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Let the shell find the files that begin so."""
+        return [CompletionItem(incomplete, type="file")]
 
 
 def _checked(read: Callable[[str], Any]) -> Callable[[str], str]:
@@ -72,6 +86,13 @@ def _mail_domain(text: str) -> str:
         name = ""
     if "." not in name or is_ip(name):
         raise AddressError("this is no mail domain, such as example.com")
+    return _short(name)
+
+
+def _short(name: str) -> str:
+    """Return a name that the database can hold."""
+    if len(name) > _LONGEST:
+        raise AddressError(f"this has more than {_LONGEST} characters")
     return name
 
 
@@ -90,9 +111,10 @@ def _server(text: str) -> tuple[str, int | None]:
     text = text.strip()
     host, port = (text, None) if "://" in text else _with_port(text)
     try:
-        return parse_host(host), port
+        name = parse_host(host)
     except AddressError as error:
         raise AddressError("this is no host name, such as mail.example.com") from error
+    return _short(name), port
 
 
 def _mail_host(text: str) -> tuple[str, int | None]:
@@ -133,6 +155,13 @@ def _http_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _file(text: str) -> str:
+    """Return the name of a file; an empty one, as of a variable that is not set, is none."""
+    if not text:
+        raise AddressError("this is no name of a file")
+    return text
+
+
 MAIL_ADDRESS = _Type("address", EmailAddress.parse)
 MAIL_ADDRESS_TEXT = _Type("address", _checked(EmailAddress.parse))
 DOMAIN = _Type("domain", parse_domain)
@@ -143,3 +172,5 @@ MAIL_HOST = _Type("mail host", _mail_host)
 SERVER = _Type("server", _server)
 NAME_SERVER = _Type("address", _name_server)
 HTTP_URL = _Type("url", _http_url)
+FILE = _FileType("file", _file)
+PATH = _FileType("path", lambda text: Path(_file(text)))

@@ -6,6 +6,7 @@ from automx import seeddocument
 from automx.apply import apply as apply_document
 from automx.changes.plan import Plan
 from automx.cli import plans
+from automx.cli.addresses import FILE
 from automx.cli.context import Context, with_json
 from automx.cli.documents import read_document
 from automx.cli.terminal import EXIT_STATUS, complain, confirm, say, say_json
@@ -20,7 +21,7 @@ def _origin(_: click.Context, __: click.Parameter, text: str | None) -> str | No
 
 
 @click.command(epilog=EXIT_STATUS)
-@click.argument("file")
+@click.argument("file", type=FILE)
 @click.option("--prune", is_flag=True, help="Remove rows of this origin that FILE does not name.")
 @click.option("--origin", metavar="NAME", callback=_origin, help="What the rows come from.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, and change nothing.")

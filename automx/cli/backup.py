@@ -15,6 +15,7 @@ from automx import __version__
 from automx.backup import rows
 from automx.backup.file import Reader
 from automx.backup.restore import restore as restore_rows
+from automx.cli.addresses import FILE
 from automx.cli.context import Context, pass_context
 from automx.cli.output import open_output
 from automx.cli.terminal import EXIT_STATUS, complain, printable, say
@@ -32,7 +33,7 @@ Example, to change from SQLite to PostgreSQL:
 
 
 @click.command(epilog=f"{_BACKUP}\n\n{EXIT_STATUS}")
-@click.argument("file")
+@click.argument("file", type=FILE)
 @pass_context
 def backup(context: Context, file: str) -> None:
     """Write all that the database holds into FILE.
@@ -59,7 +60,7 @@ def backup(context: Context, file: str) -> None:
 
 
 @click.command(epilog=f"{_RESTORE}\n\n{EXIT_STATUS}")
-@click.argument("file")
+@click.argument("file", type=FILE)
 @pass_context
 def restore(context: Context, file: str) -> None:
     """Fill an empty database from a backup.

@@ -1,5 +1,6 @@
 """``automx dns``: the records that a domain's zone should have; options of the network."""
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -24,13 +25,24 @@ host_option = click.option(
 )
 
 
+class _Seconds(click.FloatRange):
+    """A number in a range; NaN, which is neither below nor above, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number of a text."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return number
+
+
 def timeout_option(text: str) -> Callable[[_Command], _Command]:
     """Return the option for the seconds of each network step; ``text`` is its help."""
     return click.option(
         "--timeout",
         default=5.0,
         show_default=True,
-        type=click.FloatRange(0.1, 120),
+        type=_Seconds(0.1, 120),
         help=text,
     )
 

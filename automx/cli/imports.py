@@ -10,6 +10,7 @@ from automx import autoconfigfile, imports, kinds
 from automx.autoconfigfile import MAX_SIZE
 from automx.changes import Changes, selection
 from automx.cli import names
+from automx.cli.addresses import FILE
 from automx.cli.context import Context, with_json
 from automx.cli.documents import read_file
 from automx.cli.domain import add_records
@@ -34,7 +35,7 @@ def _domain_names(
 
 
 @click.command(epilog=EXIT_STATUS)
-@click.argument("sources", metavar="FILE|URL|-...", nargs=-1, required=True)
+@click.argument("sources", type=FILE, metavar="FILE|URL|-...", nargs=-1, required=True)
 @click.option(
     "--domain",
     "domains",
@@ -141,7 +142,7 @@ def _fetched(url: str) -> bytes:
     automx domain add without the option. All domains are imported, or none.
     """,
 )
-@click.argument("file", metavar="FILE|-")
+@click.argument("file", type=FILE, metavar="FILE|-")
 @click.option(
     "--delimiter",
     type=click.Choice([*_DELIMITERS]),

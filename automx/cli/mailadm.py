@@ -9,7 +9,7 @@ import click
 
 from automx.accounts import mailadm, mailadmfile
 from automx.accounts.mailadm import Report
-from automx.cli.addresses import DOMAIN_TEXT
+from automx.cli.addresses import DOMAIN_TEXT, PATH
 from automx.cli.context import Context, with_json
 from automx.cli.terminal import printable
 from automx.config import BACKENDS
@@ -20,7 +20,7 @@ from automx.config import BACKENDS
     epilog="Exit status: 0 if all that can be imported is here now, 1 if nothing was done (standard"
     " error says why), 2 if the command was not understood.",
 )
-@click.argument("database", metavar="MAILADM.DB", type=click.Path(path_type=Path))
+@click.argument("database", metavar="MAILADM.DB", type=PATH)
 @click.option("--dry-run", is_flag=True, help="Change nothing: only print what would be done.")
 @click.option(
     "--domain", type=DOMAIN_TEXT, help="The domain of tokens and users, by default mailadm's."
@@ -34,7 +34,7 @@ from automx.config import BACKENDS
     "--mailcow-token-file",
     "token_file",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Write mailcow's key into FILE, a new one, which its owner alone may read.",
 )
 @with_json

@@ -5,7 +5,6 @@ Details of a provider have an option each: ``oauth2.issuer`` becomes ``--oauth2-
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +12,7 @@ from click.shell_completion import CompletionItem
 
 from automx import members, rows
 from automx.cli import logo, names
+from automx.cli.addresses import PATH
 from automx.cli.terminal import read_secret
 from automx.kinds import BOOLEAN, BadValueError, Kind
 
@@ -112,7 +112,7 @@ def _details() -> Iterator[Decorator]:
             case "logo":
                 yield click.option(
                     "--logo",
-                    type=click.Path(path_type=Path),
+                    type=PATH,
                     metavar="FILE",
                     callback=lambda _context, _option, path: path and logo.read(path),
                     help="An image in PNG, JPEG, WebP or SVG, which says its size in pixels.",

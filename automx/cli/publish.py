@@ -10,6 +10,7 @@ import click
 
 from automx import changelog
 from automx.changes import MAX_ENTRIES
+from automx.cli.addresses import PATH
 from automx.cli.context import Context, with_json
 from automx.cli.terminal import EXIT_STATUS, complain, say
 from automx.database import Session
@@ -22,7 +23,7 @@ CHECK_SECONDS = 60.0  # from one check of rows to the next, with --watch
 
 
 @click.command(epilog=EXIT_STATUS)
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--full", is_flag=True, help="Compare all files, whatever has changed.")
 @click.option("--watch", is_flag=True, help="Go on, and follow each change within a second.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing.")

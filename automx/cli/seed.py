@@ -5,6 +5,7 @@ import click
 from automx import export as exporting
 from automx import schema
 from automx import seed as seeding
+from automx.cli.addresses import FILE
 from automx.cli.context import Context, pass_context, with_json
 from automx.cli.documents import Given, read_document
 from automx.cli.output import open_output
@@ -14,7 +15,7 @@ from automx.seeddocument import SAMPLE
 
 
 @click.command
-@click.argument("file", required=False)
+@click.argument("file", type=FILE, required=False)
 @click.option("--sample", is_flag=True, help="Add the sample: example.com, .net and .org.")
 @click.option("--if-empty", is_flag=True, help="Do nothing if the database has a provider.")
 @with_json
@@ -44,7 +45,7 @@ def seed(context: Context, file: str | None, sample: bool, if_empty: bool) -> No
 
 
 @click.command
-@click.argument("file", required=False)
+@click.argument("file", type=FILE, required=False)
 @click.option("--with-secrets", is_flag=True, help="Include the passwords of LDAP servers.")
 @click.option("--schema", "is_schema", is_flag=True, help="Write the JSON Schema of documents.")
 @pass_context
