@@ -218,7 +218,7 @@ def _make_file(db_uri: str) -> bool:
     path = file_to_make(db_uri)
     if path is None or not is_missing(path):
         return False
-    path = path.resolve()  # of a link that leads nowhere yet
+    path = Path(os.path.realpath(path))  # of a link that leads nowhere yet
     try:
         for folder in reversed(path.parents):
             try:

@@ -9,6 +9,7 @@ import pty
 import sqlite3
 import stat
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,29 @@ def test_a_name_that_ends_with_gz_gives_a_compressed_file(
     assert gzip.decompress(path.read_bytes()).startswith(b'{"automx_backup":1,')
     automx("restore", path, env=environment(new))
     assert dump(new, is_restored=True) == dump(f"sqlite:///{filled}")
+
+
+@pytest.mark.parametrize("name", ["loop", "x" * 250, "株" * 80])
+def test_a_backup_may_have_any_name_that_a_file_has(
+    filled: Path, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "folder" / name
+    path.parent.mkdir()
+    if name == "loop":
+        path.symlink_to(path)
+    automx("backup", path, env=environment(f"sqlite:///{filled}"))
+    assert [*path.parent.iterdir()] == [path]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_for_temporary_files_that_is_missing_is_told(
+    filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    result = attempt("backup", tmp_path / "it", env=environment(f"sqlite:///{filled}"))
+    reason = "no folder for temporary files can be used (No such file or directory)"
+    told = f"automx: {reason}: name one by TMPDIR\n"
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", told)
 
 
 def test_secrets_are_not_written_to_a_terminal(filled: Path) -> None:
@@ -168,6 +192,13 @@ BAD = {
         with_digest(HEADER, {"table": "change_count", "columns": ["id", "number"]},
                     [1, 2**63 - 1]),
         "change_count.number: expected at most 9007199254740992, found 9223372036854775807"),
+    **{
+        f"{next(iter(value))} for the number of changes": (
+            with_digest(HEADER, {"table": "change_count", "columns": ["id", "number"]},
+                        [1, value]),
+            "line 3: change_count.number: expected ")
+        for value in ({"text": "many"}, {"real": "nan"}, {"blob": "AAAA"})
+    },
     "null for a text": (with_digest(HEADER, PROVIDER, [1, None, "b"]),
                         "line 3: provider.name: expected a text, found null"),
     "half of a pair": (with_digest(HEADER, PROVIDER, b'[1,"\\ud800","b"]'),

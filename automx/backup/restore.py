@@ -196,8 +196,9 @@ def _decoder(column: Column[Any], dialect: str) -> Convert:
         return decode
 
     def limited(value: Any) -> Any:
-        if (number := decode(value)) > _MOST_CHANGES:
-            raise ValueError(f"expected at most {_MOST_CHANGES}, found {number}")
+        number = decode(value)
+        if type(number) is not int or number > _MOST_CHANGES:  # SQLite may hold a text there
+            raise ValueError(f"expected at most {_MOST_CHANGES}, found {shown(number)}")
         return number
 
     return limited

@@ -14,7 +14,7 @@ from automx import migrations
 from automx.backup.file import Writer
 from automx.backup.values import encoder
 from automx.database import Session, begin_snapshot, open_session
-from automx.errors import DatabaseError
+from automx.errors import BackupError, DatabaseError
 from automx.migrations import SchemaState
 from automx.models import metadata
 
@@ -34,7 +34,7 @@ def snapshot(session: Session) -> Iterator[Session]:
     """
     dialect = session.engine.dialect.name
     if dialect == "sqlite":
-        with tempfile.TemporaryDirectory(prefix="automx-") as folder:
+        with _temporary_folder() as folder:
             copy = f"{folder}/copy.sqlite"
             _copy(session, copy)
             with open_session(f"sqlite:///{copy}") as of_copy:
@@ -44,6 +44,15 @@ def snapshot(session: Session) -> Iterator[Session]:
     if dialect in {"mysql", "mariadb"}:  # a reader of standard output may be slow
         session.execute(text("SET SESSION net_write_timeout = 86400"))
     yield session
+
+
+def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
+    try:
+        return tempfile.TemporaryDirectory(prefix="automx-")
+    except OSError as error:
+        raise BackupError(
+            f"no folder for temporary files can be used ({error.strerror}): name one by TMPDIR"
+        ) from error
 
 
 def _copy(session: Session, path: str) -> None:

@@ -31,8 +31,9 @@ def open_output(file: str | None) -> Iterator[BinaryIO]:
             with path.open("wb") as output:
                 yield output
             return
-        path = path.resolve()  # a link stays a link
-        descriptor, new = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        path = Path(os.path.realpath(path))  # a link stays a link
+        # A name of 255 bytes is the longest one.
+        descriptor, new = tempfile.mkstemp(prefix=f".{path.name[:60]}.", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as output:
                 yield output
