@@ -136,7 +136,16 @@ def entries(
         query = query.limit(number)
     for row in session.execute(query.execution_options(yield_per=500)):
         values = row._asdict()
-        yield Entry(**values | {"details": json.loads(values["details"])})
+        yield Entry(**values | {"details": _details(values["details"])})
+
+
+def _details(text: object) -> dict[str, Any]:
+    """Return the details of an entry, which SQL or a backup may have brought."""
+    try:
+        found = json.loads(str(text))
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {"text": str(text)}
 
 
 def disabled_by(session: Session, domain_id: int) -> str:
@@ -149,12 +158,13 @@ def disabled_by(session: Session, domain_id: int) -> str:
     many = (_AUDIT.c.action == "bulk") & _AUDIT.c.details.contains('"set"', autoescape=True)
     query = select(_AUDIT).where(or_((_AUDIT.c.kind == "domain") & its, many))
     for row in session.execute(query.order_by(_AUDIT.c.id.desc())):
-        details = json.loads(row.details)
+        details = _details(row.details)
         if row.action == "bulk":
             return ""
         if details.get("id") != domain_id:
             continue
-        if details.get("after", {}).get("disabled"):
+        after = details.get("after")
+        if isinstance(after, dict) and after.get("disabled"):
             return str(row.actor)
         if row.action != "set":  # an earlier domain of the same id
             return ""

@@ -286,3 +286,13 @@ def test_changes_by_initdb_have_the_actor_initdb(
     assert client.post("/initdb/", json=SAMPLE, headers=headers).status_code == 200
     found = [(entry["actor"], entry["action"]) for entry in entries(environment(database))]
     assert found == [("initdb", "bulk")] * 3
+
+
+@pytest.mark.parametrize("details", ["", "no JSON", "[1]", "7", "[" * 100_000, "\x1b[2J"])
+def test_an_entry_that_is_no_object_is_shown_as_text(env: dict[str, str], details: str) -> None:
+    path = env["AUTOMX_DB_URI"].removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE audit SET details = ?", [details])
+    entries = json.loads(automx("audit", "list", "--json", env=env))
+    assert {entry["details"]["text"] for entry in entries} == {details}
+    assert automx("audit", "list", env=env).count("\n") == len(entries) + 1
