@@ -93,8 +93,12 @@ def host_names(domain: str) -> list[str]:
     """
     if "." not in domain or domain.rpartition(".")[2].isdecimal():
         return []
-    names = [f"{label}.{domain}" for label in SERVICE_HOSTS]
-    return [name for name in names if "_" not in name and len(name) <= 253]
+    return list(filter(is_certifiable, (f"{label}.{domain}" for label in SERVICE_HOSTS)))
+
+
+def is_certifiable(name: str) -> bool:
+    """Return whether an authority certifies a name, as far as its letters and length tell."""
+    return "_" not in name and len(name) <= 253
 
 
 def domain_of_host(name: str) -> str | None:

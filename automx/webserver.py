@@ -6,7 +6,7 @@ marked CHANGE, is put in here.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +15,9 @@ from automx.clientconfig import ClientConfig
 from automx.errors import SettingsError
 
 WEBROOT = "/var/www/html"  # where certbot proves that a name is ours
+# A longer name does not fit into server_names_hash_bucket_size of nginx, which is 64 by default.
+_LONGEST_NAME = 46
+MAX_NAMES = 100  # that Let's Encrypt takes for one certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +73,9 @@ class Site:
     account_path: str = _ACCOUNT_PATH
 
     def certified(self) -> list[str]:
-        """Return the host names that need a certificate, each once."""
-        return [*dict.fromkeys([*self.names, *(self.domains if self.has_domains else ())])]
+        """Return the host names that need a certificate and can have one, each once."""
+        names = dict.fromkeys([*self.names, *(self.domains if self.has_domains else ())])
+        return list(filter(dns.is_certifiable, names))
 
 
 def names_of(configs: Iterable[ClientConfig], host: str) -> list[str]:
@@ -97,8 +101,10 @@ def configuration(kind: str, site: Site) -> str:
     head, _, begin = _without_instructions(begin).partition("\n")
     fill = {"nginx": _nginx, "apache": _apache, "caddy": _caddy}[kind]
     found = fill(begin, site)
-    if site.has_domains:
-        found += fill(f"{mark}{domain_part}", site)
+    # A public host that is a mail domain as well has all paths already.
+    others = [domain for domain in site.domains if domain not in site.names]
+    if site.has_domains and others:
+        found += fill(f"{mark}{domain_part}", replace(site, domains=others))
     elif "UndefMacro" in domain_part:
         found += domain_part[domain_part.index("UndefMacro") :]
     domains = ", ".join(site.domains)
@@ -107,10 +113,13 @@ def configuration(kind: str, site: Site) -> str:
 
 
 def certbot(kind: str, site: Site) -> str:
-    """Return the command that gets the certificate, "" for a web server that does so itself."""
-    if KINDS[kind].gets_certificates:
-        return ""
+    """Return the command that gets the certificate.
+
+    It is "" for a web server that does so itself, and for names that no authority certifies.
+    """
     names = " ".join(f"-d {name}" for name in site.certified())
+    if KINDS[kind].gets_certificates or not names:
+        return ""
     return f"certbot certonly --webroot -w {WEBROOT} --cert-name {site.certificate} {names}"
 
 
@@ -133,9 +142,16 @@ def _nginx(text: str, site: Site) -> str:
     text = re.sub(r"(?m)^ *# listen .*# CHANGE: .*\n", "", text)
     text = re.sub(r" +# CHANGE(: .*)?$", "", text, flags=re.MULTILINE)
     names = "autoconfig.* autodiscover.* ua-auto-config.*"
-    text = text.replace(f"server_name {names};", f"server_name {_with_host(names, site)};")
-    text = text.replace(f"server_name {_EXAMPLE};", f"server_name {' '.join(site.domains)};")
+    with_host = _with_host(names, replace(site, host=_nginx_name(site.host)))
+    text = text.replace(f"server_name {names};", f"server_name {with_host};")
+    domains = " ".join(map(_nginx_name, site.domains))
+    text = text.replace(f"server_name {_EXAMPLE};", f"server_name {domains};")
     return _common(text, site)
+
+
+def _nginx_name(name: str) -> str:
+    """Return a name for ``server_name``: nginx refuses long ones that are no pattern."""
+    return name if len(name) <= _LONGEST_NAME else rf"~^{re.escape(name)}$"
 
 
 def _apache(text: str, site: Site) -> str:

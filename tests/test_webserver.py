@@ -78,6 +78,18 @@ CHECKS: dict[str, Callable[[Path], list[str]]] = {
 }
 
 
+def accepts(kind: str, folder: Path, text: str, certificate: Certificate) -> str:
+    """Return what the web server complains of in a configuration."""
+    file = folder / KINDS[kind].file
+    file.write_text(installed(text, kind, certificate))
+    env = {**os.environ, "APACHE_LOG_DIR": str(folder), "HOME": str(folder)}
+    result = subprocess.run(
+        CHECKS[kind](file), env=env, capture_output=True, text=True, check=False
+    )
+    is_warned = "[warn]" in result.stderr or "[emerg]" in result.stderr
+    return result.stderr if result.returncode or is_warned else ""
+
+
 @pytest.mark.parametrize("has_domains", [False, True], ids=["names", "with-domain"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_web_server_takes_what_is_printed(
@@ -97,13 +109,38 @@ def test_the_web_server_takes_what_is_printed(
     assert "[::1]:8080" in text
     assert HOST in text
     assert ("new\\.account" in text) == has_domains
-    file = tmp_path / KINDS[kind].file
-    file.write_text(installed(text, kind, certificate))
-    env = {**os.environ, "APACHE_LOG_DIR": str(tmp_path), "HOME": str(tmp_path)}
-    result = subprocess.run(
-        CHECKS[kind](file), env=env, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
+    assert accepts(kind, tmp_path, text, certificate) == ""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_public_host_that_is_a_mail_domain_as_well_is_there_once(
+    tmp_path: Path, certificate: Certificate, kind: str
+) -> None:
+    domains = ["customer.test", "autoconfig.customer.test", "second.test"]
+    names = ["customer.test", *NAMES[1:]]
+    text = webserver.configuration(kind, Site(domains[0], domains, names, has_domains=True))
+    assert accepts(kind, tmp_path, text, certificate) == ""
+    alone = webserver.configuration(kind, Site(domains[0], domains[:1], names, has_domains=True))
+    assert webserver.configuration(kind, Site(domains[0], domains[:1], names)) == alone
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_long_names_and_many_domains_are_taken(
+    tmp_path: Path, certificate: Certificate, kind: str
+) -> None:
+    long = ".".join(["x" * 60, "y" * 60, "test"])
+    domains = [long, *(f"domain-{number}.customer.test" for number in range(33))]
+    hosts = [f"automx.{long}", *(f"autoconfig.{domain}" for domain in domains)]
+    text = webserver.configuration(kind, Site(hosts[0], domains, hosts, has_domains=True))
+    assert accepts(kind, tmp_path, text, certificate) == ""
+
+
+def test_names_that_no_authority_certifies_are_not_asked_for() -> None:
+    names = ["automx.test", "autoconfig.a_b.test", "autoconfig.second.test"]
+    site = Site(names[0], ["a_b.test", "second.test"], names, has_domains=True)
+    asked = webserver.certbot("nginx", site).split(" --cert-name automx-1 ")[1]
+    assert asked == "-d automx.test -d autoconfig.second.test -d second.test"
+    assert webserver.certbot("nginx", Site("a_b.test", [], ["a_b.test"])) == ""
 
 
 @pytest.mark.parametrize("kind", KINDS)

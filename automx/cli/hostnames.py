@@ -23,10 +23,9 @@ from automx.cli.terminal import complain, say, say_json_list, say_lines
 from automx.database import Session, chunks
 from automx.dns import SERVICE_HOSTS, host_names
 from automx.lookup import enabled_domains, own_row
+from automx.webserver import MAX_NAMES
 
-# Names that Let's Encrypt takes for one certificate, and the domains that have as many, beside the
-# public host.
-MAX_NAMES = 100
+# The domains that have as many names as one certificate, beside the public host.
 _DOMAINS = (MAX_NAMES - 1) // len(SERVICE_HOSTS)
 
 _AT_ONCE = 200  # domains whose names are looked up side by side
