@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -411,12 +412,25 @@ def test_a_person_who_does_not_agree_names_another_server(
     assert {row[2] for row in content(env)["server"]} == {MAIL}
 
 
-def test_a_question_that_is_left_writes_nothing(world: World, env: dict[str, str]) -> None:
-    on_a_terminal(world, "usual.test", env=env, answers=["\x03"])
+@pytest.mark.parametrize(
+    "answers", [["\x03"], ["n", "\x03"], ["y", "\x03"], ["y", "automx.usual.test", "\x03"]]
+)
+def test_ctrl_c_at_a_question_writes_nothing(
+    world: World, env: dict[str, str], answers: list[str]
+) -> None:
+    shown = on_a_terminal(world, "usual.test", env=env, answers=answers, status=130)
+    assert shown.endswith("\nautomx: interrupted\n")
+    assert "Traceback" not in shown
     assert not database_of(env).exists()
 
 
-def on_a_terminal(world: World, *arguments: str, env: Mapping[str, str], answers: list[str]) -> str:
+def on_a_terminal(
+    world: World,
+    *arguments: str,
+    env: Mapping[str, str],
+    answers: list[str],
+    status: int = 3,
+) -> str:
     """Return what a person sees who gives answers, each to one question."""
     near, far = pty.openpty()
     command = [str(AUTOMX), "quickstart", *arguments, *world.options, "--timeout", "20"]
@@ -433,10 +447,11 @@ def on_a_terminal(world: World, *arguments: str, env: Mapping[str, str], answers
             if waiting and shown.rstrip(b"\r\n").endswith(b": "):
                 answer = waiting.pop(0)
                 if answer == "\x03":
-                    process.terminate()
-                os.write(near, f"{answer}\n".encode())
+                    process.send_signal(signal.SIGINT)
+                else:
+                    os.write(near, f"{answer}\n".encode())
     os.close(near)
-    process.wait()
+    assert process.wait() == status
     text = shown.decode().replace("\r\n", "\n")
     assert not waiting, text
     return re.sub(r"\r[^\n]*?\x1b\[K|\x1b\[\?25[hl]|\r", "", text)
@@ -460,6 +475,19 @@ def test_a_domain_that_is_there_keeps_its_servers(world: World, env: dict[str, s
     assert (other.returncode, other.stdout) == (1, "")
     assert "without the IMAP server mail.usual.test" in other.stderr
     assert content(env) == before
+
+
+def test_a_domain_without_a_server_is_told_how_to_get_one(
+    world: World, env: dict[str, str]
+) -> None:
+    for command in ("db upgrade", "provider add --name Kept", "domain add mx.test"):
+        automx(*command.split(), env=env)
+    result = world.run("mx.test", env=env)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        "automx: the database has mx.test already, without a mail server: automx server add and"
+        " automx domain link give it some\n"
+    )
 
 
 def test_a_provider_and_servers_that_are_there_are_used(world: World, env: dict[str, str]) -> None:
@@ -517,7 +545,8 @@ def test_a_program_that_is_killed_leaves_no_row(world: World, env: dict[str, str
     assert [row[1] for row in content(env)["domain"]] == ["mx.test"]
 
 
-def test_two_at_once_write_the_rows_once(world: World, env: dict[str, str]) -> None:
+def test_two_at_once_write_the_rows_once(world: World, any_database_uri: str) -> None:
+    env = {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": any_database_uri}
     command = [str(AUTOMX), "quickstart", "mx.test", "--yes", "--json", *world.options]
     processes = [
         subprocess.Popen(command, env={**os.environ, **env}, stdout=subprocess.PIPE)
@@ -526,12 +555,10 @@ def test_two_at_once_write_the_rows_once(world: World, env: dict[str, str]) -> N
     documents = [json.loads(process.communicate()[0]) for process in processes]
     assert [process.returncode for process in processes] == [3, 3]
     assert sorted(len(document["changes"]) for document in documents) == [0, 4]
-    assert {name: len(found) for name, found in content(env).items()} == {
-        "provider": 1,
-        "server": 2,
-        "domain": 1,
-        "server_domain": 2,
-    }
+    for kind, number in (("provider", 1), ("server", 2), ("domain", 1)):
+        found = json.loads(automx(kind, "list", "--json", env=env))
+        assert len(found) == number
+    assert len(found[0]["servers"]) == 2
 
 
 def test_the_audit_names_who_did_it(world: World, env: dict[str, str]) -> None:

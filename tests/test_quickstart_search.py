@@ -1,9 +1,12 @@
 """What ``automx quickstart`` decides: which answers are taken, what is left to do."""
 
+import shlex
 import socket
+import subprocess
 import threading
 from collections.abc import Sequence
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +16,7 @@ from automx.check.greeting import greet
 from automx.check.network import Network, NetworkError
 from automx.cli.quickstarttext import command_lines
 from automx.clientconfig import Authentication, MailServer, ServerType, SocketType
-from automx.config import make
+from automx.config import load, make
 from automx.quickstart.search import (
     GIVEN,
     MX,
@@ -228,6 +231,42 @@ def test_steps_follow_from_what_was_found(case: Situation, steps: list[str]) -> 
     assert first_words(case) == steps
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "",
+        "loglevel = INFO",
+        "#public_host =",
+        "# public_host = automx.example.org",
+        "#public_host = a.test\n#public_host = b.test",
+        "public_host = a.test\n#public_host = b.test",
+        "#public_host = a.test\npublic_host = b.test",
+        "public_host: a.test",
+        "Public_Host=a.test",
+        "public_host\t= a.test\n[source.x]\ntype = file\nfile = /x\nprovider = 1",
+    ],
+)
+def test_the_command_for_a_file_sets_a_key_once(tmp_path: Path, lines: str) -> None:
+    file, link = tmp_path / "it's -a.conf", tmp_path / "link"
+    file.write_text(f"[automx]\n{lines}\n")
+    link.symlink_to(file)
+    case = situation(settings=make(db_uri="sqlite://", proxy_count=1), file=link)
+    [command] = remaining(case)[0].commands
+    subprocess.run(["sh", "-c", "\n".join(command_lines(command))], check=True)
+    assert link.is_symlink()
+    assert load({"AUTOMX_CONF": str(file)}).public_host == "automx.x.test"
+
+
+def test_a_key_that_a_variable_gives_is_set_by_a_variable(tmp_path: Path) -> None:
+    file = tmp_path / "automx.conf"
+    file.write_text("[automx]\nproxy_count = 0\n")
+    environ = {"AUTOMX_CONF": str(file), "AUTOMX_PUBLIC_HOST": "other.test"}
+    edit, export = remaining(situation(settings=load(environ), file=file))[0].commands
+    subprocess.run(["sh", "-c", edit], check=True)
+    assert file.read_text() == "[automx]\nproxy_count = 1\n"
+    assert export == "export AUTOMX_PUBLIC_HOST=automx.x.test"
+
+
 def test_a_warning_is_no_step() -> None:
     case = situation()
     warned = [Finding("x.test", Level.WARNING, "_imaps._tcp.x.test", "there is no SRV record")]
@@ -240,10 +279,14 @@ def as_dict(case: Situation) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "command",
-    ["automx serve", "certbot certonly " + " ".join(f"-d a{n}.example.test" for n in range(20))],
+    [
+        "automx serve",
+        "certbot certonly " + " ".join(f"-d a{n}.example.test" for n in range(20)),
+        f"sed -i -e 's|^a *=.*|a = b|' '/etc/{'x' * 60}/a -b && >c.conf'",
+    ],
 )
 def test_a_long_command_is_the_same_for_a_shell(command: str) -> None:
     lines = list(command_lines(command))
-    assert all(len(line) <= 80 for line in lines)
+    assert all(len(line) <= 80 for line in lines if "'" not in line)
     joined = "\n".join(lines).replace("\\\n", " ")
-    assert joined.split() == command.split()
+    assert shlex.split(joined) == shlex.split(command)

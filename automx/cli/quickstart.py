@@ -199,6 +199,11 @@ class Quickstart:
             known = rows.known_servers(session, self._domain)
             if known is not None:
                 lookup.own_row(session, self._domain)  # refuses a domain that is switched off
+        if known == []:
+            raise ConflictError(
+                f"the database has {self._domain} already, without a mail server: automx server add"
+                " and automx domain link give it some"
+            )
         return known
 
     def _upgrade(self) -> None:
@@ -302,7 +307,7 @@ class Quickstart:
             has_address=surroundings.has_address(self._network, host),
             file=file,
             service=installation.service(file),
-            is_large=is_large,
+            is_large=is_large or len(site.certified()) > webserver.MAX_NAMES,
         )
         return situation, config, report
 

@@ -135,7 +135,13 @@ def command_lines(command: str) -> Iterator[str]:
     """Yield a command, indented; a long one goes on after a backslash, as shells read it."""
     indent = "     "
     line = indent[:-1]
-    for part in re.split(r" (?=-[-a-z]|&&|>)", command):
+    parts: list[str] = []
+    for word in re.findall(r"(?:'[^']*'|[^ '])+", command):  # a text in quotes stays whole
+        if parts and not re.match("-[-a-z]|&&|>", word):
+            parts[-1] += f" {word}"
+        else:
+            parts.append(word)
+    for part in parts:
         if len(line) + len(part) + 3 > _COLUMNS and line.strip():
             yield f"{line} \\"
             line = f"{indent} "

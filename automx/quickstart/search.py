@@ -23,6 +23,7 @@ from automx.clientconfig import (
     SocketType,
 )
 from automx.errors import AddressError
+from automx.kinds import HOST, BadValueError
 
 SRV, MX, NAME, GIVEN = "SRV record", "MX record", "usual name", "given"
 
@@ -127,9 +128,9 @@ class Search:
                     found[service] = partial(self._srv, service, type_, socket_type)
             found["MX"] = partial(self._mx, wanted)
             for rank, (label, types) in enumerate(_LABELS.items()):
-                host = f"{label}.{self.domain}".removeprefix(".")
                 some = tuple(type_ for type_ in types if type_ in wanted)
-                found[host] = partial(self._at, host, some, NAME, rank)
+                if host := _host(f"{label}.{self.domain}".removeprefix(".")):
+                    found[host] = partial(self._at, host, some, NAME, rank)
         return found
 
     def _records(self, name: str, type_: str) -> list[list[str]]:
@@ -285,10 +286,10 @@ def _ports(type_: ServerType, place: Place | None) -> list[tuple[int, SocketType
 
 
 def _host(target: str) -> str:
-    """Return the host of a record, "" for what can be none."""
+    """Return the host of a record, "" for what can be none, or is too long for a row."""
     try:
-        return parse_domain(target) if target != "." else ""
-    except AddressError:
+        return str(HOST.read(parse_domain(target))) if target != "." else ""
+    except (AddressError, BadValueError):
         return ""
 
 

@@ -77,11 +77,16 @@ def _settings(situation: Situation) -> Iterator[Step]:
         wanted["proxy_count"] = "1"
     if not wanted:
         return
-    if situation.file is None:
-        words = " ".join(f"AUTOMX_{key.upper()}={value}" for key, value in wanted.items())
-        commands = [f"export {words}"]
-    else:
-        commands = [_edit(situation.file, wanted)]
+    commands = []
+    in_file: dict[str, str] = {}
+    if situation.file is not None:
+        # A variable takes the place of what the file says.
+        variables = {key for key, by in settings.given_by.items() if by.startswith("environment")}
+        in_file = {key: value for key, value in wanted.items() if key not in variables}
+        commands = [_edit(situation.file, in_file)] if in_file else []
+    if in_variables := {key: value for key, value in wanted.items() if key not in in_file}:
+        words = " ".join(f"AUTOMX_{key.upper()}={value}" for key, value in in_variables.items())
+        commands.append(f"export {words}")
     if situation.service is not None:
         commands.append(situation.service.restart)
     text = "Set " + " and ".join(f"{key} = {value}" for key, value in wanted.items())
@@ -94,7 +99,10 @@ def _edit(file: Path, wanted: Mapping[str, str]) -> str:
     A line that is there is changed, also a comment, but none of another section.
     """
     file = file.resolve()  # sed would replace a link
-    text = file.read_text("utf-8-sig")
+    try:
+        text = file.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        text = ""
     is_older = re.search(r"(?m)^\[automx2\]", text) or "automx2" in file.name
     name = "automx2" if is_older else "automx"
     section = re.search(rf"(?m)^\[{name}\].*(\n(?!\[).*)*", text)
@@ -108,7 +116,7 @@ def _edit(file: Path, wanted: Mapping[str, str]) -> str:
         line_of = next(
             (
                 pattern
-                for pattern in (f"^{key} *[=:]", f"^#* *{key} *=")
+                for pattern in (rf"^{key}[ \t]*[=:]", f"^#* *{key} *=")
                 if len(re.findall(f"(?im){pattern}", section[0])) == 1
             ),
             None,

@@ -1,6 +1,7 @@
 """What stands around the first domain: other domains, the public host, automx as it runs here."""
 
 import re
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
@@ -59,13 +60,31 @@ def is_served(network: Network, listens: str, domain: str, seconds: float) -> bo
 
     None tells that nothing answers there. A server that runs gets some seconds to see a new domain.
     """
-    url = f"http://{listens}/mail/config-v1.1.xml?emailaddress=automx-check@{domain}"
+    query = f"emailaddress=automx-check@{domain}"
+    urls = [f"http://{place}/mail/config-v1.1.xml?{query}" for place in _places(listens)]
     end = after(seconds)
     while True:
-        try:
-            answer = http.ask(network, url)
-        except NetworkError:
+        answers = []
+        for url in urls:
+            with suppress(NetworkError):
+                answers.append(http.ask(network, url))
+        if not answers:
             return None
-        if answer.status == 200 or not left(end):
-            return answer.status == 200 and b"<clientConfig" in answer.body
+        is_known = any(each.status == 200 and b"<clientConfig" in each.body for each in answers)
+        if is_known or not left(end):
+            return is_known
         sleep(_PAUSE)
+
+
+def _places(listens: str) -> list[str]:
+    """Return HOST:PORT with the addresses of the host.
+
+    As for the web server, /etc/hosts may know it, such as localhost.
+    """
+    host, _, port = listens.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    addresses = dict.fromkeys(str(address[0]) for *_, address in found)
+    return [f"[{each}]:{port}" if ":" in each else f"{each}:{port}" for each in addresses]
