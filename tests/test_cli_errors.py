@@ -178,6 +178,23 @@ def test_what_is_no_number_is_no_timeout(command: str) -> None:
     assert (result.returncode, result.stderr.splitlines()[-1]) == (2, told)
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["account", "del", "", "--yes"], "'': A mail address has exactly one @."),
+        (["domain", "add", "", "--provider", "1"], "'': expected a domain name"),
+        (["token", "show", "x" * 200_000], f"There is no token {'x' * 1_000}"),
+        (["show", "x" * 200_000], f"Invalid value for 'ADDRESS': '{'x' * 1_000}"),
+    ],
+)
+def test_an_empty_or_endless_value_is_one_short_line(
+    env: dict[str, str], command: list[str], told: str
+) -> None:
+    last = attempt(*command, env=env).stderr.splitlines()[-1]
+    assert last.startswith(f"automx: {told}")
+    assert len(last) < 5_000
+
+
 @pytest.mark.parametrize("name", ["9" * 5_000, "-" + "9" * 5_000, "2147483648", "\u0663"])
 @pytest.mark.parametrize("kind", ["provider", "server", "service", "directory", "domain"])
 def test_a_number_that_no_id_has_is_a_name(env: dict[str, str], kind: str, name: str) -> None:

@@ -281,7 +281,9 @@ def delete(context: Context, addresses: tuple[str, ...], yes: bool) -> None:
             except (AddressError, UnknownAccountError) as error:
                 results[address] = {"address": address, "deleted": False, "error": error.reason}
                 is_unknown = isinstance(error, UnknownAccountError)  # the text names the address
-                complain(error.reason if is_unknown else f"{address}: {error.reason}")
+                complain(
+                    error.reason if is_unknown else f"{address or repr(address)}: {error.reason}"
+                )
         session.commit()  # nothing stays open while the person reads
         if known:
             _confirm(known, yes)

@@ -58,7 +58,7 @@ def read_records(names: Sequence[str], *, is_csv: bool) -> Records:
     try:
         for name in names or ("-",):
             if name != "-":
-                found.append({"name": name}, name)
+                found.append({"name": name}, name or repr(name))
             elif is_csv:
                 found.append_csv(read_file("-")[1], "standard input")
             else:

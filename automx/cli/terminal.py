@@ -21,6 +21,7 @@ import click
 
 _Item = TypeVar("_Item")
 
+_LONGEST = 4_000  # characters of a line about an error
 _MOST_SECRET = 65_536  # bytes of a secret on standard input
 _FIRST_ROWS = 1_000  # of a long table, whose cells decide how wide its columns are
 
@@ -67,7 +68,12 @@ def drop_unwritten() -> None:
 
 
 def complain(line: str) -> None:
-    """Print a line about an error or a warning to standard error, if that can be written."""
+    """Print a line about an error or a warning to standard error, if that can be written.
+
+    Of a line that is very long, as it is with a value of many characters, the middle is left out.
+    """
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
     with suppress(OSError):  # a full disk, or a pipe that is closed
         _echo(f"{PREFIX}{printable(line)}", err=True)
 
