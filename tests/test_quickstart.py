@@ -447,7 +447,7 @@ def on_a_terminal(
             if waiting and shown.rstrip(b"\r\n").endswith(b": "):
                 answer = waiting.pop(0)
                 if answer == "\x03":
-                    process.send_signal(signal.SIGINT)
+                    interrupt(process)
                 else:
                     os.write(near, f"{answer}\n".encode())
     os.close(near)
@@ -455,6 +455,14 @@ def on_a_terminal(
     text = shown.decode().replace("\r\n", "\n")
     assert not waiting, text
     return re.sub(r"\r[^\n]*?\x1b\[K|\x1b\[\?25[hl]|\r", "", text)
+
+
+def interrupt(process: "subprocess.Popen[bytes]") -> None:
+    """Press Ctrl-C until it is seen: just before a program waits for a key, it is not."""
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(30)
 
 
 def test_a_domain_that_is_there_keeps_its_servers(world: World, env: dict[str, str]) -> None:

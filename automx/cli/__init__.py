@@ -118,6 +118,8 @@ class Commands(click.Group):
             status = error.exit_code
         except click.Abort as error:
             is_interrupt = isinstance(error.__context__, KeyboardInterrupt)
+            if is_interrupt or isinstance(error.__context__, EOFError):
+                end_line()
             complain("interrupted" if is_interrupt else "aborted")
             status = INTERRUPTED if is_interrupt else 1
         except OSError as error:
@@ -180,7 +182,6 @@ class Commands(click.Group):
             complain(error.reason)
             raise click.exceptions.Exit(1) from error
         except KeyboardInterrupt as error:
-            end_line()
             raise click.Abort from error
         except UnicodeEncodeError as error:  # an argument holds odd bytes
             complain("an argument is no text in UTF-8")

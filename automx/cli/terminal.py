@@ -91,7 +91,7 @@ def complain_of_usage(error: click.ClickException) -> None:
 
 
 def end_line() -> None:
-    """End the line of a terminal that shows ^C."""
+    """End the line of a terminal that shows ^C or a question."""
     with suppress(OSError):
         if sys.stderr is not None and sys.stderr.isatty():
             _echo("", err=True)
