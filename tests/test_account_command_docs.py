@@ -62,6 +62,8 @@ def server() -> Iterator[Machine]:
     with tempfile.TemporaryDirectory(prefix="automx-") as folder, machine(Path(folder)) as started:
         started.put("/usr/local/bin/start-automx-accounts", START)
         started.run("chmod 755 /usr/local/bin/start-automx-accounts; groupadd --force automx")
+        source = "/usr/local/src/automx"
+        started.run(f"mkdir -p {source} && mount --bind {REPOSITORY} {source}")
         steps = re.findall(r"^```sh dovecot\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
         printed = [started.run(step) for step in steps]
         assert '{"status": "absent"}\n' in printed

@@ -527,13 +527,16 @@ def test_the_script_of_certbot_works_from_cron(tmp_path: Path) -> None:
 def test_the_command_of_the_installation_works_from_cron(tmp_path: Path) -> None:
     text = (REPOSITORY / "docs" / "install.md").read_text()
     (script,) = re.findall(r"(?ms)^cat >/usr/local/bin/automx <<'END'\n(.*?)^END$", text)
-    command = tmp_path / "automx"
-    command.write_text(script.replace("-u automx", "-u root").replace(INSTALLED, "/bin/echo"))
-    command.chmod(0o755)
+    program, command = tmp_path / "program", tmp_path / "automx"
+    program.write_text('#!/bin/sh\necho "as $AUTOMX_USER:$(printf " <%s>" "$@")"\n')
+    command.write_text(script.replace(INSTALLED, str(program)))
+    for file in (program, command):
+        file.chmod(0o755)
     result = subprocess.run(
         [command, "sync", "a b"], env=CRON, capture_output=True, text=True, check=False
     )
-    assert (result.returncode, result.stdout, result.stderr) == (0, "sync a b\n", "")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "as automx: <sync> <a b>\n"
 
 
 def test_all_units_are_uninstalled() -> None:

@@ -299,22 +299,27 @@ def walk_through(page: Path) -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("page", "number", "before"),
-    [
-        ("docs/database.md", 3, ""),
-        ("docs/administration.md", 8, "automx db upgrade >before\n"),
-        ("docs/import.md", 3, "automx db upgrade >before\n"),
+def test_each_walk_through_is_followed() -> None:
+    marked = {str(page.relative_to(REPOSITORY)) for page in PAGES if walk_through(page)}
+    assert marked == {page for page, _, _ in WALK_THROUGHS} | {"docs/apply.md"}
+
+
+WALK_THROUGHS = [
+    ("docs/database.md", 3, ""),
+    ("docs/administration.md", 8, "automx db upgrade >before\n"),
+    ("docs/import.md", 3, "automx db upgrade >before\n"),
+    (
+        "README.md",
+        1,
         (
-            "README.md",
-            1,
-            (
-                "export AUTOMX_CONF=/dev/null AUTOMX_DB_URI=sqlite:///$PWD/var/automx.sqlite\n"
-                "{ automx db upgrade; automx seed --sample; } >before\n"
-            ),
+            "export AUTOMX_CONF=/dev/null AUTOMX_DB_URI=sqlite:///$PWD/var/automx.sqlite\n"
+            "{ automx db upgrade; automx seed --sample; } >before\n"
         ),
-    ],
-)
+    ),
+]
+
+
+@pytest.mark.parametrize(("page", "number", "before"), WALK_THROUGHS)
 def test_a_walk_through_prints_what_is_shown(
     tmp_path: Path, page: str, number: int, before: str
 ) -> None:
@@ -409,11 +414,3 @@ def test_the_statements_that_create_a_database_fit_automx(
         assert automx("show", "alice@example.com", env=env).startswith("alice@example.com, Example")
     finally:
         instance.sql("DROP DATABASE automx;")
-
-
-@pytest.mark.parametrize("name", ["sources", "dns", "tls"])
-def test_commands_with_files_of_contrib_work_in_any_folder(name: str) -> None:
-    for block in blocks(REPOSITORY / "docs" / f"{name}.md"):
-        lines = block.text.splitlines()
-        if block.info.startswith("sh") and re.search(r"(?m)(^|\s)contrib/", block.text):
-            assert lines[0] == "cd /usr/local/src/automx", block.text

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
@@ -11,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from automx import __version__
+from automx.cli import caller
 from automx.cli.terminal import (
     INTERRUPTED,
     UNWRITABLE,
@@ -112,7 +114,11 @@ class Commands(click.Group):
         if not options.get("standalone_mode", True):
             return super().main(*args, **options)
         try:
+            _become_user(args[0] if args else options.get("args"))
             status: Any = super().main(*args, **(options | {"standalone_mode": False}))
+        except AutomxError as error:
+            complain(error.reason)
+            status = 1
         except click.ClickException as error:
             complain_of_usage(error)
             status = error.exit_code
@@ -186,6 +192,14 @@ class Commands(click.Group):
         except UnicodeEncodeError as error:  # an argument holds odd bytes
             complain("an argument is no text in UTF-8")
             raise click.exceptions.Exit(1) from error
+
+
+def _become_user(words: Sequence[str] | None) -> None:
+    """Work as the user that AUTOMX_USER names; raises SettingsError. No words: those typed."""
+    words = sys.argv[1:] if words is None else words
+    if user := os.environ.pop(caller.VARIABLE, ""):
+        name = next((word for word in words if not word.startswith("-")), "")
+        caller.work_as(user, keeps_rights=name in caller.WITH_FILES)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -6,7 +6,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
@@ -16,6 +15,7 @@ from automx.backup import rows
 from automx.backup.file import Reader
 from automx.backup.restore import restore as restore_rows
 from automx.cli.addresses import FILE
+from automx.cli.caller import open_file
 from automx.cli.context import Context, pass_context
 from automx.cli.output import open_output
 from automx.cli.terminal import EXIT_STATUS, complain, printable, say
@@ -95,7 +95,7 @@ def _opened(file: str, name: str) -> Iterator[BinaryIO]:
         with ExitStack() as stack:
             source: Any = sys.stdin.buffer
             if file != "-":
-                source = stack.enter_context(Path(file).open("rb"))
+                source = stack.enter_context(open_file(file))
             if not source.seekable():
                 copy = stack.enter_context(tempfile.TemporaryFile(prefix="automx-"))
                 shutil.copyfileobj(source, copy)

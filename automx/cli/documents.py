@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from automx import seeddocument, yamldocument
+from automx.cli.caller import open_file
 from automx.errors import SeedError
 from automx.kinds import shown
 
@@ -49,7 +50,7 @@ def read_file(file: str, max_size: int = MAX_SIZE) -> tuple[str, bytes]:
         if file == "-":
             data = sys.stdin.buffer.read(max_size + 1)
         else:
-            with Path(file).open("rb") as opened:
+            with open_file(file) as opened:
                 data = opened.read(max_size + 1)
     except OSError as error:
         raise SeedError(f"{name} cannot be read: {error.strerror}") from error
@@ -71,8 +72,17 @@ def _read_secrets(document: object, folder: Path) -> None:
         if not isinstance(file, str):
             raise SeedError(f"{path}: expected the name of a file, found {shown(file)}")
         try:
-            text = (folder / file).read_text("utf-8")
+            text = _secret(folder, file)
         except (OSError, ValueError) as error:  # not UTF-8, or a null character in the name
             reason = getattr(error, "strerror", None) or "not UTF-8"
             raise SeedError(f"{path}: {folder / file} cannot be read: {reason}") from error
         value[_SECRET] = text.removesuffix("\n").removesuffix("\r")
+
+
+def _secret(folder: Path, name: str) -> str:
+    """Return the text of a file; one beside the document is the caller's, as the document is."""
+    path = folder / name
+    if Path(name).name != name:
+        return path.read_text("utf-8")
+    with open_file(path) as opened:
+        return opened.read().decode()

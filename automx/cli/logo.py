@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from automx.cli.caller import open_file
 from automx.rows import MAX_LOGO
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -19,7 +20,7 @@ _NUMBER = r"\s*[\"']\s*([0-9.]+)(?:px)?\s*[\"']"
 def read(path: Path) -> dict[str, Any]:
     """Return the member ``logo`` of the details of a provider. Raises BadParameter."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             data = file.read(MAX_LOGO + 1)
     except OSError as error:
         raise click.BadParameter(f"{path} cannot be read: {error.strerror}") from error

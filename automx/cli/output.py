@@ -11,6 +11,8 @@ from typing import BinaryIO
 
 import click
 
+from automx.cli import caller
+
 
 @contextmanager
 def open_output(file: str | None) -> Iterator[BinaryIO]:
@@ -23,27 +25,40 @@ def open_output(file: str | None) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    path = Path(file)
     try:
-        if _is_planted(path):
-            raise click.ClickException(f"{file} is a link of another user, and is not followed")
-        if path.exists() and not path.is_file():  # such as /dev/null or a pipe
-            with path.open("wb") as output:
-                yield output
-            return
-        path = Path(os.path.realpath(path))  # a link stays a link
-        # A name of 255 bytes is the longest one.
-        descriptor, new = tempfile.mkstemp(prefix=f".{path.name[:60]}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as output:
-                yield output
-                output.flush()
-                os.fsync(output.fileno())  # else a loss of power may leave an empty file
-            Path(new).replace(path)
-        finally:
-            Path(new).unlink(missing_ok=True)
+        with caller.place(Path(file)) as place, _written(file, place) as output:
+            yield output
     except OSError as error:
         raise click.ClickException(f"{file} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def _written(file: str, place: caller.Place) -> Iterator[BinaryIO]:
+    rights, path, is_followed = place
+    with rights():
+        if not is_followed and _is_planted(path):
+            raise click.ClickException(f"{file} is a link of another user, and is not followed")
+        is_special = path.exists() and not path.is_file()  # such as /dev/null or a pipe
+        if is_special:
+            special = path.open("wb")
+        else:
+            # A link stays a link. A name of 255 bytes is the longest one.
+            path = path if is_followed else Path(os.path.realpath(path))
+            descriptor, new = tempfile.mkstemp(prefix=f".{path.name[:60]}.", dir=path.parent)
+    if is_special:
+        with special:
+            yield special
+        return
+    try:
+        with os.fdopen(descriptor, "wb") as output:
+            yield output
+            output.flush()
+            os.fsync(output.fileno())  # else a loss of power may leave an empty file
+        with rights():
+            Path(new).replace(path)
+    finally:
+        with rights():
+            Path(new).unlink(missing_ok=True)
 
 
 def _is_planted(path: Path) -> bool:

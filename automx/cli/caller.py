@@ -1,0 +1,172 @@
+"""The caller of a command, where root has commands run as the user of the service.
+
+Root's command ``automx`` sets ``AUTOMX_USER``. The database then is that user's, while files that a
+command names are the caller's: they are opened with the rights of root, or of the person who typed
+``sudo automx``. Links on the way to them are followed only if they are root's or the caller's.
+"""
+
+import errno
+import os
+import pwd
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from automx.errors import SettingsError
+
+VARIABLE = "AUTOMX_USER"
+# Commands with arguments or options that name files. The others give up the caller's rights.
+WITH_FILES = frozenset(
+    {
+        *("account", "apply", "backup", "dclogin", "export", "import-autoconfig", "import-csv"),
+        *("mobileconfig-qr", "provider", "restore", "seed", "token"),
+    }
+)
+
+_FOLDER = os.O_PATH | os.O_CLOEXEC
+_ENTRY = _FOLDER | os.O_NOFOLLOW
+_MOST_LINKS = 40  # as Linux has it
+_OWN_STREAMS = ("/dev/fd/", "/dev/std", "/proc/self/fd/")
+
+
+class Place(NamedTuple):
+    """Where a file is: the rights to use it with, and a path that is valid within the block."""
+
+    rights: Callable[[], AbstractContextManager[None]]
+    path: Path
+    is_followed: bool  # the path has no links any more
+
+
+def work_as(name: str, *, keeps_rights: bool) -> None:
+    """Work as another user of the system; root only can.
+
+    ``keeps_rights`` says whether files can still be opened as the caller. Programs that are started
+    have the rights of the user only. Raises SettingsError.
+    """
+    try:
+        user = pwd.getpwnam(name)
+    except KeyError:
+        raise SettingsError(f"{VARIABLE}: there is no user {name}") from None
+    if os.geteuid() == user.pw_uid:
+        return
+    if os.geteuid() != 0:
+        raise SettingsError(f"only root can run commands as the user {name}")
+    os.environ.setdefault("SUDO_USER", "root")  # the actor of the audit
+    kept = _person() if keeps_rights else (user.pw_uid, user.pw_gid)
+    os.initgroups(name, user.pw_gid)
+    os.setresgid(user.pw_gid, user.pw_gid, kept[1])
+    os.setresuid(user.pw_uid, user.pw_uid, kept[0])
+
+
+def open_file(path: str | Path) -> BinaryIO:
+    """Open a file for reading: as the caller, or else as the user. Raises OSError."""
+    with place(Path(path)) as (rights, followed, _):
+        try:
+            with rights():
+                return followed.open("rb")
+        except PermissionError:
+            if not _has_caller():
+                raise
+    return Path(path).open("rb")
+
+
+@contextmanager
+def place(path: Path) -> Iterator[Place]:
+    """Find the place of a file that may not be there yet. Raises OSError.
+
+    Where a link of another user is on the way, the file is used without the caller's rights.
+    """
+    if not _has_caller():
+        yield Place(nullcontext, path, is_followed=False)
+    elif str(path).startswith(_OWN_STREAMS):  # the caller has opened them
+        yield Place(_rights, path, is_followed=False)
+    else:
+        try:
+            with _rights():
+                folder, name = _follow(path)
+        except PermissionError:
+            yield Place(nullcontext, path, is_followed=False)
+            return
+        try:
+            yield Place(_rights, Path(f"/proc/self/fd/{folder}") / name, is_followed=True)
+        finally:
+            os.close(folder)
+
+
+def _person() -> tuple[int, int]:
+    """Return the IDs of user and group of the caller.
+
+    People who may call nothing but automx by sudo get no rights of root by it.
+    """
+    command = os.environ.get("SUDO_COMMAND", "").partition(" ")[0]
+    ids = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
+    if Path(command).name == "automx" and all(text.isdecimal() for text in ids):
+        return int(ids[0]), int(ids[1])
+    return 0, 0
+
+
+def _has_caller() -> bool:
+    _, effective, saved = os.getresuid()
+    return saved != effective
+
+
+@contextmanager
+def _rights() -> Iterator[None]:
+    (_, user, caller), (_, group, callers_group) = os.getresuid(), os.getresgid()
+    os.seteuid(caller)
+    os.setegid(callers_group)
+    try:
+        yield
+    finally:
+        os.setegid(group)
+        os.seteuid(user)
+
+
+def _follow(path: Path) -> tuple[int, str]:
+    """Return an open folder, and the name of the file in it, which is no link.
+
+    Each folder is opened in the one before it: what others rename meanwhile leads nowhere else.
+    """
+    trusted = {0, os.geteuid()}
+    rest = _parts(path)
+    folder = os.open(path.anchor or ".", _FOLDER)
+    links = 0
+    try:
+        while rest:
+            name = rest.pop()
+            try:
+                entry = os.open(name, _ENTRY, dir_fd=folder)
+            except FileNotFoundError:
+                if rest:
+                    raise
+                return folder, name
+            found = os.fstat(entry)
+            if stat.S_ISLNK(found.st_mode):
+                links += 1
+                target = Path(os.readlink("", dir_fd=entry))
+                os.close(entry)
+                if found.st_uid not in trusted or links > _MOST_LINKS:
+                    raise PermissionError(  # noqa: TRY301 - the folder is closed below
+                        errno.EACCES, os.strerror(errno.EACCES), str(path)
+                    )
+                rest += _parts(target)
+                if target.anchor:
+                    os.close(folder)
+                    folder = os.open(target.anchor, _FOLDER)
+            elif rest:
+                os.close(folder)
+                folder = entry
+            else:
+                os.close(entry)
+                return folder, name
+    except BaseException:
+        os.close(folder)
+        raise
+    return folder, "."
+
+
+def _parts(path: Path) -> list[str]:
+    """Return the names on the way, the last one first."""
+    return [part for part in reversed(path.parts) if part != path.anchor]
