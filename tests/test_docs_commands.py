@@ -40,8 +40,9 @@ NOT_RUN = {
 # What a page takes for granted beside the installation, and files that its reader has. A block that
 # needs more has an entry of its own.
 SAMPLE = (
-    '{"version": 2, "origin": "mine", "provider": "New", "domains": ["new.example"], "servers":'
-    ' [{"type": "imap", "name": "imap.new.example"}, {"type": "smtp", "name": "smtp.new.example"}]}'
+    '{"version": 2, "origin": "mine", "provider": "New", "domains": [{"name": "new.example"}],'
+    ' "servers": [{"type": "imap", "name": "imap.new.example"},'
+    ' {"type": "smtp", "name": "smtp.new.example"}]}'
 )
 GIVEN = {
     ("docs/account-command.md", ""): "mkdir -p /var/vmail/.trash",
@@ -268,8 +269,7 @@ automx backup 'my backup.gz'
 automx export 'my export.json'
 automx export >'my other export.json'
 cmp 'my export.json' 'my other export.json'
-automx domain del new.example
-automx seed - <'my rows.yaml'
+automx apply - --yes <'my rows.yaml'
 automx apply <(cat 'my rows.yaml') --yes
 ln -s "$PWD/my export.json" 'my link'
 automx export 'my link'
