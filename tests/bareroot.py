@@ -42,7 +42,8 @@ PACKAGES: Mapping[str, tuple[Sequence[str], str]] = {
         ("/usr/bin/psql", "/usr/bin/pg_dump", "/usr/bin/pg_basebackup"),
         (
             "id postgres >/dev/null 2>&1 || useradd -r postgres;"
-            " mkdir -p /etc/postgresql/17/main /var/lib/postgresql/17/main"
+            " mkdir -p /etc/postgresql/17/main /var/lib/postgresql/17/main;"
+            " touch /etc/postgresql/17/main/pg_hba.conf"
         ),
     ),
     "postgresql-client": (("/usr/bin/psql", "/usr/bin/pg_dump"), ""),

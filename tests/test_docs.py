@@ -291,7 +291,7 @@ def test_database_names_every_word_that_lookup_reads(heading: str, words: set[st
 def walk_through(page: Path) -> list[tuple[str, str]]:
     """Return the marked shell blocks of a page, each with the output that is shown behind it."""
     found = blocks(page)
-    following = [*found[1:], Block("", "")]
+    following = [*found[1:], Block("", "")][: len(found)]
     return [
         (block.text, after.text if after.info == "text" else "")
         for block, after in zip(found, following, strict=True)

@@ -62,6 +62,7 @@ GIVEN = {
         mkdir customers
         automx show alice@example.com --format autoconfig >customers/one.xml
         """,
+    ("docs/tls.md", "automx domain add"): "automx domain del example.com",
     ("docs/seed.md", ""): f"""\
         cp /usr/local/src/automx/contrib/seeds/provider.json provider.json
         automx purge --yes
@@ -75,6 +76,8 @@ ASKS = {
     r"automx apply mail.yaml",
     r"automx dns-apply example.com",
     r"automx check --repair",
+    r"automx import-autoconfig --skip-existing .*",
+    r"automx server set imap.example.com --user-name .*",
     r"automx account del .*",
     r"automx dclogin [\w.@]+",
     r"certbot register",
@@ -217,7 +220,7 @@ def test_automx_is_updated_and_uninstalled_as_the_page_says(installed: BareRoot)
     page = INSTALLATION.read_text().partition("\n## Update\n")[2]
     steps = [Step(text) for text in re.findall(r"(?ms)^```sh\n(.*?)^```$", page)]
     find = "find /etc /usr /var -name '*automx*' | sort; ls -d /srv/automx /usr/local/src/automx"
-    assert len(steps) == 2
+    assert len(steps) == 3
     *results, left = installed.run("uninstalled", [*steps, Step(find)])
     assert faults(results) == []
     assert re.findall(r"(?m)^/.*", left.output) == [
