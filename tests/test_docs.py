@@ -306,6 +306,7 @@ def test_each_walk_through_is_followed() -> None:
 
 WALK_THROUGHS = [
     ("docs/database.md", 3, ""),
+    ("docs/index.md", 1, ""),
     ("docs/administration.md", 8, "automx db upgrade >before\n"),
     ("docs/import.md", 3, "automx db upgrade >before\n"),
     (
