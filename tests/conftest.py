@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
@@ -36,9 +37,11 @@ def pytest_configure() -> None:
     """Let tests keep their files in memory if there is room: databases would wait for the disk.
 
     Tests trust authorities of their own only: to load those of the machine takes longer than most
-    tests.
+    tests. A shell starts programs in the background with SIGINT ignored, and so their children.
     """
     os.environ["SSL_CERT_FILE"] = os.devnull
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if "TMPDIR" in os.environ or not _IN_MEMORY.is_dir():
         return
     found = os.statvfs(_IN_MEMORY)

@@ -546,8 +546,6 @@ def test_ctrl_c_prints_what_is_known(world: World) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # A shell starts programs in the background with SIGINT ignored, and so their children.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one thread
         )
         tasks = Path(f"/proc/{process.pid}/task")
         wait_until(lambda: len(list(tasks.iterdir())) > 10, "the start of the threads")
