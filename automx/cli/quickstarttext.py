@@ -136,7 +136,8 @@ def command_lines(command: str) -> Iterator[str]:
     indent = "     "
     line = indent[:-1]
     parts: list[str] = []
-    for word in re.findall(r"(?:'[^']*'|[^ '])+", command):  # a text in quotes stays whole
+    # A text in quotes stays whole.
+    for word in re.findall(r"""(?:'[^']*'|"[^"]*"|[^ '"])+""", command):
         if parts and not re.match("-[-a-z]|&&|>", word):
             parts[-1] += f" {word}"
         else:
