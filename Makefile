@@ -109,7 +109,7 @@ man: $(VENV)/.dev
 # Builds dist/automx_VERSION_ARCHITECTURE.deb, for Debian 12 and 13.
 deb: $(VENV)/.dev
 	@tests/install-packages debhelper dpkg-dev
-	@$(BIN)/python -m packages.deb
+	@$(BIN)/python -m contrib.packages.deb
 
 # Builds wheel, source and Debian package into dist, if tag, version and CHANGELOG.md agree and nothing is
 # left to commit.
@@ -126,7 +126,7 @@ release: $(VENV)/.dev
 test-packages: $(VENV)/.packages
 	@tests/install-packages buildah caddy debhelper docker-compose dpkg-dev lintian mmdebstrap \
 	  systemd-container yamllint
-	@$(BIN)/python -m pytest packages
+	@$(BIN)/python -m pytest contrib/packages
 
 clean:
 	rm -rf $(VENV) var dist

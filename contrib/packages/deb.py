@@ -18,7 +18,7 @@ from pathlib import Path
 from automx import __version__
 from docs import manpages
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 DEBIAN = Path(__file__).parent / "debian"
 BUILD = REPOSITORY / "var" / "deb"
 PYTHONS = ("3.13", "3.11")  # the first that a machine has is used

@@ -23,7 +23,7 @@ def deb() -> Path:
     if path := os.environ.get("DEB"):
         return Path(path).resolve()
     result = subprocess.run(
-        [sys.executable, "-m", "packages.deb"],
+        [sys.executable, "-m", "contrib.packages.deb"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

@@ -16,7 +16,7 @@ from packages.machines import Machine, base, running
 from tests.databases import run
 from tests.processes import REPOSITORY, program, wait_until
 
-CONTAINER = REPOSITORY / "packages" / "container"
+CONTAINER = Path(__file__).parent / "container"
 ENV = {"AUTOMX_HOST": "automx.example.com", "AUTOMX_TLS_ASK_TOKEN": "secret-1"}
 MEGABYTE = 1_000_000
 ASK = (
