@@ -4,6 +4,7 @@ import os
 import site
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -78,6 +79,17 @@ def test_the_wheel_holds_what_the_pages_need(wheel: Path) -> None:
         files = [path.relative_to(REPOSITORY) for path in (REPOSITORY / "automx").glob(pattern)]
         assert files
         assert {str(path) for path in files} <= set(names)
+
+
+def test_the_image_is_built_with_all_that_the_wheel_takes_from_contrib() -> None:
+    container = REPOSITORY / "contrib" / "packages" / "container"
+    ignored = (container / "Dockerfile.dockerignore").read_text().splitlines()
+    wheel = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    included = wheel["targets"]["wheel"]["force-include"]
+    assert {line for line in ignored if line.startswith("!contrib/")} == {
+        f"!{name}" for name in included if name.startswith("contrib/")
+    }
+    assert "COPY contrib /src/contrib\n" in (container / "Dockerfile").read_text()
 
 
 def test_the_installed_package_is_not_the_checkout(environment: Path, tmp_path: Path) -> None:
