@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from packages.conftest import Record
-from packages.machines import Machine, base, running
+from packages.machines import base, running
 from tests.databases import run
 from tests.processes import REPOSITORY, program, wait_until
 
@@ -96,15 +97,10 @@ def size(folder: Path) -> int:
     return sum(found.values())
 
 
-def inside(machine: Machine, *words: str) -> str:
-    """Run a command in the container as its user."""
-    return machine.run(f"runuser -u automx -- /opt/automx/bin/{words[0]} {' '.join(words[1:])}")
-
-
+@pytest.mark.row("Image, built on a bare Debian 13 by buildah")
 def test_the_image_serves_with_a_read_only_root(
     image: Image, tmp_path: Path, record_property: Record
 ) -> None:
-    record_property("tried", "Image, built on a bare Debian 13 by buildah")
     settings = image.settings
     assert settings["User"] == "4243:4243"
     assert settings["ExposedPorts"] == {"4243/tcp": {}}
@@ -125,10 +121,7 @@ def test_the_image_serves_with_a_read_only_root(
     with running(image.root, [*image.options, "sh", "-c", start], tmp_path / "log") as machine:
         check = settings["Healthcheck"]["Test"]  # type: ignore[index]
         assert check[0] == "CMD"
-        quoted = " ".join(f"'{word}'" if " " in word else word for word in check[2:]).replace(
-            "'http://127.0.0.1:4243/healthz'", '"http://127.0.0.1:4243/healthz"'
-        )
-        health = f"/opt/automx/bin/{check[1]} {quoted}"
+        health = shlex.join([f"/opt/automx/bin/{check[1]}", *check[2:]])
         wait_until(lambda: machine.attempt(health).returncode == 0, "the health of the container")
         answer = machine.run(f'/opt/automx/bin/python -c "{ASK}"')
         assert "<hostname>imap.example.com</hostname>" in answer
@@ -136,14 +129,14 @@ def test_the_image_serves_with_a_read_only_root(
             "stat -c %u /proc/[0-9]*/cmdline 2>/dev/null | sort | uniq -c | sort -n"
         )
         assert "4243" in owners
-        assert machine.attempt("setpriv --reuid=4243 touch /opt/x").returncode != 0
+        assert "Read-only file system" in machine.attempt("touch /opt/x").stderr
     record_property(
         "seen", f"{size(image.root) // MEGABYTE} MB, ran as 4243 with a read-only root, healthy"
     )
 
 
+@pytest.mark.row("hadolint, yamllint, `caddy validate`, `docker-compose config`")
 def test_linters_find_no_fault(record_property: Record) -> None:
-    record_property("tried", "hadolint, yamllint, `caddy validate`, `docker-compose config`")
     hadolint = Path(sys.executable).with_name("hadolint")
     assert run([str(hadolint), str(CONTAINER / "Dockerfile")], "") == ""
     yamllint = [program("yamllint", "yamllint"), "--strict", "--config-file"]
