@@ -146,13 +146,13 @@ def _inside(root: Path, command: Sequence[str]) -> list[str]:
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     words = ("PYTEST_", "COV", "COVERAGE_", "AUTOMX_", "PYTHON", "VIRTUAL_ENV", "SSL_")
     env = {name: value for name, value in os.environ.items() if not name.startswith(words)}
-    env |= {"PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"} | _pip_settings()
+    env |= {"PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"} | pip_settings()
     return subprocess.run(
         command, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False
     )
 
 
-def _pip_settings() -> dict[str, str]:
+def pip_settings() -> dict[str, str]:
     """Return where pip finds packages on this machine, which no file in a root folder says."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()

@@ -52,14 +52,20 @@ class Machine:
 
     def attempt(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run shell commands as root in /root, whatever comes of it."""
-        children = Path(f"/proc/{self.outer}/task/{self.outer}/children").read_text().split()
-        if not children:  # it has not started yet
+        command = self.command(script)
+        if not command:
             return subprocess.CompletedProcess(script, 1, "", "there is no process")
-        enter = [program("nsenter", "util-linux"), f"--target={children[0]}", "--all", "env", "-i"]
-        command = [*enter, *ENVIRONMENT, "sh", "-euc", f"cd /root\n{script}"]
         return subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
+
+    def command(self, script: str) -> list[str]:
+        """Return what runs shell commands there as root in /root; [] if it has not started yet."""
+        children = Path(f"/proc/{self.outer}/task/{self.outer}/children").read_text().split()
+        if not children:
+            return []
+        enter = [program("nsenter", "util-linux"), f"--target={children[0]}", "--all", "env", "-i"]
+        return [*enter, *ENVIRONMENT, "sh", "-euc", f"cd /root\n{script}"]
 
 
 @contextlib.contextmanager
@@ -98,7 +104,7 @@ def base(suite: str) -> Path:
     with alone(path.name):
         if not path.exists():
             new = path.with_suffix(".new.tar")
-            _bootstrap(suite, new, *SLIM, "--include=ca-certificates")
+            bootstrap(suite, new, *SLIM, "--include=ca-certificates")
             new.rename(path)
     return path
 
@@ -108,21 +114,22 @@ def _root(suite: str) -> Path:
     with alone(path.name):
         if not path.exists():
             new = path.with_suffix(".new")
-            _bootstrap(suite, new, f"--include={','.join(IN_MACHINE)}")
+            bootstrap(suite, new, f"--include={','.join(IN_MACHINE)}")
             wanted = " ".join(DEPENDENCIES[suite])
-            fetch = f"apt-get update && apt-get install --download-only --yes {wanted}"
-            result = subprocess.run(
-                [*_nspawn(new), "--resolv-conf=copy-host", "sh", "-c", fetch],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert result.returncode == 0, result.stderr
+            with_network(new, f"apt-get update\napt-get install --download-only --yes {wanted}")
             new.rename(path)
     return path
 
 
-def _bootstrap(suite: str, target: Path, *options: str) -> None:
+def with_network(root: Path, script: str, *options: str) -> None:
+    """Run shell commands in a root folder that reach what this machine reaches."""
+    words = ["--resolv-conf=copy-host", *options, "env", "-i", *ENVIRONMENT, "sh", "-euc", script]
+    result = subprocess.run([*_nspawn(root), *words], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def bootstrap(suite: str, target: Path, *options: str) -> None:
+    """Lay a Debian of essential packages and apt into a root folder, or into an archive."""
     shutil.rmtree(target, ignore_errors=True)
     command = [program("mmdebstrap", "mmdebstrap"), "--variant=minbase", "--quiet", *options]
     command += ['--aptopt=Acquire::Retries "5"', suite, str(target), mirror()]
