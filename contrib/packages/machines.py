@@ -132,7 +132,9 @@ def bootstrap(suite: str, target: Path, *options: str) -> None:
     """Lay a Debian of essential packages and apt into a root folder, or into an archive."""
     shutil.rmtree(target, ignore_errors=True)
     command = [program("mmdebstrap", "mmdebstrap"), "--variant=minbase", "--quiet", *options]
-    command += ['--aptopt=Acquire::Retries "5"', suite, str(target), mirror()]
+    # After a crash it is made anew: dpkg need not wait for the disk.
+    command += ["--dpkgopt=force-unsafe-io", '--aptopt=Acquire::Retries "5"']
+    command += [suite, str(target), mirror()]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
