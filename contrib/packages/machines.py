@@ -62,10 +62,22 @@ class Machine:
     def command(self, script: str) -> list[str]:
         """Return what runs shell commands there as root in /root; [] if it has not started yet."""
         children = Path(f"/proc/{self.outer}/task/{self.outer}/children").read_text().split()
-        if not children:
+        if not children or not _is_inside(children[0]):
             return []
         enter = [program("nsenter", "util-linux"), f"--target={children[0]}", "--all", "env", "-i"]
         return [*enter, *ENVIRONMENT, "sh", "-euc", f"cd /root\n{script}"]
+
+
+def _is_inside(process: str) -> bool:
+    """Tell whether a child of systemd-nspawn has left this machine, which is not ours to change.
+
+    Its first child has a root folder of its own only after a while; the one that stays has
+    processes of its own, too.
+    """
+    with contextlib.suppress(OSError):  # the first child has ended
+        spaces = {Path(f"/proc/{each}/ns/pid").readlink() for each in (process, "self")}
+        return len(spaces) == 2 and Path(f"/proc/{process}/root/run/host").exists()
+    return False
 
 
 @contextlib.contextmanager

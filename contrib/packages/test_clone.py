@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -29,12 +30,6 @@ BLOCKS = re.findall(r"(?ms)^```(sh[^\n]*)\n(.*?)^```$", README)
 [PACKAGES] = re.findall(r"`(apt-get install [^`]*)`", README)
 URLS = re.findall(r"<(http://127[^>]*)>", README)
 [ADDRESS] = re.findall(r"git clone (\S+)", README)
-# No server of DNS listens: each question fails at once.
-SETTINGS = f"""\
-echo 'nameserver 127.0.0.1' >/etc/resolv.conf
-printf '[global]\\nno-index = true\\nfind-links = /srv/wheels\\n' >/etc/pip.conf
-git config --system url./srv/automx.git.insteadOf {ADDRESS}
-"""
 FETCH = """\
 git clone /srv/automx.git /srv/automx
 cd /srv/automx
@@ -108,12 +103,22 @@ def machine(
         shutil.copy("/etc/ssl/certs/ca-certificates.crt", root / "etc/ssl/certs")
         words = [f"{name}={shlex.quote(value)}" for name, value in pip_settings().items()]
         with_network(root, f"export {' '.join(words)}\n{FETCH}", origin)
+        cut_off(root)
         with running(root, [origin, "--as-pid2", "sleep", "infinity"], folder / "log") as machine:
             wait_until(lambda: machine.attempt("true").returncode == 0, "the start of the machine")
-            machine.run(SETTINGS)
             yield machine
     finally:
         shutil.rmtree(root)
+
+
+def cut_off(root: Path) -> None:
+    """Let programs in a root folder do without a network."""
+    resolver = root / "etc/resolv.conf"
+    resolver.unlink(missing_ok=True)
+    resolver.write_text("nameserver 127.0.0.1\n")  # nothing listens there
+    (root / "etc/pip.conf").write_text("[global]\nno-index = true\nfind-links = /srv/wheels\n")
+    name = "url./srv/automx.git.insteadOf"
+    run(["git", "config", "--file", str(root / "etc/gitconfig"), name, ADDRESS], "")
 
 
 @dataclass(frozen=True)
