@@ -152,8 +152,8 @@ def wait_for_answer(machine: Machine) -> None:
 def test_make_run_answers_soon(sample: Sample, record_property: Record) -> None:
     # Other programs of this machine do not count.
     assert sample.needed < MOST_SECONDS
-    spent = f"{sample.seconds:.0f} s, {sample.needed:.0f} s of them of the processor"
-    record_property("seen", f"answered after downloads and {spent}")
+    spent = f"{sample.seconds:.0f} s ({sample.needed:.0f} s of the processor) and downloads"
+    record_property("seen", f"answered after {spent}")
 
 
 def test_what_the_readme_names_can_be_asked(sample: Sample) -> None:
