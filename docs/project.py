@@ -12,15 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 ROOT = Path(__file__).parent.parent
-# The image's file moves with the packages.
-IMAGES = [
-    path
-    for path in (
-        ROOT / "packages/container/Dockerfile",
-        ROOT / "contrib/packages/container/Dockerfile",
-    )
-    if path.is_file()
-]
+IMAGE = ROOT / "contrib/packages/container/Dockerfile"
 
 _BEGIN = "<!-- make reference writes where the project is -->\n"
 _END = "<!-- end of it -->\n"
@@ -130,7 +122,7 @@ FILES: Mapping[Path, Callable[[Project, str], str]] = {
     ROOT / "docs/install.md": _clone,
     ROOT / "SECURITY.md": _security,
     ROOT / ".github/ISSUE_TEMPLATE/config.yml": _issues,
-    **dict.fromkeys(IMAGES, _image),
+    IMAGE: _image,
 }
 
 

@@ -13,7 +13,7 @@ import yaml
 from automx.audit import SECRETS
 from automx.models import metadata
 from docs import manpages, project
-from docs.project import FILES, IMAGES, ROOT, Project
+from docs.project import FILES, IMAGE, ROOT, Project
 from tests.processes import program
 
 UNKNOWN = Project("automx")
@@ -107,11 +107,8 @@ def test_the_forms_for_issues_link_to_what_exists(known: Project, urls: list[str
 
 @pytest.mark.parametrize("known", [UNKNOWN, OTHER])
 def test_the_image_and_the_man_page_name_the_source_only_if_it_is_known(known: Project) -> None:
-    labels = [content(known)[str(path.relative_to(ROOT))] for path in IMAGES]
-    assert labels
-    for text in labels:
-        found = re.findall(r'image\.source="(.*)" \\\n', text)
-        assert found == ([known.repository] if known.repository else [])
+    found = re.findall(r'image\.source="(.*)" \\\n', content(known)[str(IMAGE.relative_to(ROOT))])
+    assert found == ([known.repository] if known.repository else [])
     assert ("HOMEPAGE" in manpages.home(known)) == bool(known.repository)
 
 
