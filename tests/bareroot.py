@@ -25,6 +25,10 @@ FOREIGN = "/home/alice/my files"  # closed to the user automx, and not root's
 # What the packages of Debian bring that pages use: programs, and commands that are run afterwards.
 PACKAGES: Mapping[str, tuple[Sequence[str], str]] = {
     "adduser": (("/usr/sbin/adduser", "/usr/sbin/deluser"), ""),
+    "apache2": (
+        ("/usr/sbin/a2enmod", "/usr/sbin/a2ensite", "/usr/sbin/apachectl"),
+        "mkdir -p /etc/apache2/sites-available",
+    ),
     "bind9": (("/usr/sbin/tsig-keygen",), "useradd -r bind && mkdir -p /etc/bind"),
     "bsd-mailx": (("/usr/bin/mail",), ""),
     "caddy": (("/usr/bin/caddy",), "mkdir -p /etc/caddy"),
@@ -32,9 +36,13 @@ PACKAGES: Mapping[str, tuple[Sequence[str], str]] = {
     "curl": (("/usr/bin/curl", "/usr/bin/openssl"), ""),
     "dovecot-core": (("/usr/bin/doveadm",), "useradd -r dovecot && mkdir -p /etc/dovecot/conf.d"),
     "git": (("/usr/bin/git",), ""),
+    "haproxy": (("/usr/sbin/haproxy",), "mkdir -p /etc/haproxy"),
     "knot": (("/usr/sbin/keymgr",), "useradd -r knot && mkdir -p /etc/knot"),
     "mariadb-client": (("/usr/bin/mariadb-dump",), ""),
-    "mariadb-server": (("/usr/bin/mariadb", "/usr/bin/mariadb-dump"), ""),
+    "mariadb-server": (
+        ("/usr/bin/mariadb", "/usr/bin/mariadb-dump"),
+        "mkdir -p /etc/mysql/mariadb.conf.d",
+    ),
     "nginx": (("/usr/sbin/nginx",), "mkdir -p /etc/nginx/conf.d /etc/nginx/modules-enabled"),
     "pdns-server": (("/usr/bin/pdnsutil",), ""),
     "pgbouncer": ((), "mkdir -p /etc/pgbouncer"),
@@ -90,6 +98,9 @@ cp /opt/automx.py /srv/automx/bin/automx
 """,
 }
 INSTALLED = {
+    "certbot": """\
+live=/etc/letsencrypt/live/automx-1
+[ "$1" != certonly ] || { mkdir -p $live && touch $live/fullchain.pem $live/privkey.pem; }""",
     "adduser": """\
 for name; do case $name in -*|/*) ;; *) break ;; esac; done
 useradd --system --user-group --no-create-home --home-dir /var/lib/automx "$name"

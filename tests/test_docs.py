@@ -31,7 +31,7 @@ from tests.processes import AUTOMX, REPOSITORY, program
 
 PAGES = [
     *sorted(REPOSITORY.glob("*.md")),
-    *sorted((REPOSITORY / "docs").glob("*.md")),
+    *sorted((REPOSITORY / "docs").glob("**/*.md")),
 ]
 DATABASE = REPOSITORY / "docs" / "database.md"
 
@@ -250,7 +250,7 @@ def test_the_page_of_commands_is_what_they_tell_by_help() -> None:
 
 def test_every_page_is_in_the_table_of_contents() -> None:
     index = (REPOSITORY / "docs" / "index.md").read_text()
-    listed = re.findall(r"^(?:.*<)?((?:\.\./)?[\w-]+)>?$", index, re.MULTILINE)
+    listed = re.findall(r"^(?:.*<)?((?:\.\./)?[\w/-]+)>?$", index, re.MULTILINE)
     assert sorted(listed) == sorted(
         os.path.relpath(page.with_suffix(""), REPOSITORY / "docs")
         for page in PAGES
@@ -301,12 +301,13 @@ def walk_through(page: Path) -> list[tuple[str, str]]:
 
 def test_each_walk_through_is_followed() -> None:
     marked = {str(page.relative_to(REPOSITORY)) for page in PAGES if walk_through(page)}
+    # tests/test_manual.py follows those of the others.
+    marked -= {page for page in marked if page.startswith(("docs/mail-servers/", "docs/index."))}
     assert marked == {page for page, _, _ in WALK_THROUGHS} | {"docs/apply.md"}
 
 
 WALK_THROUGHS = [
     ("docs/database.md", 3, ""),
-    ("docs/index.md", 1, ""),
     ("docs/administration.md", 8, "automx db upgrade >before\n"),
     ("docs/import.md", 3, "automx db upgrade >before\n"),
     (

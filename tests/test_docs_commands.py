@@ -44,6 +44,15 @@ SAMPLE = (
     ' "servers": [{"type": "imap", "name": "imap.new.example"},'
     ' {"type": "smtp", "name": "smtp.new.example"}]}'
 )
+DIRECTORY = (
+    "echo secret | automx directory add --name ldap.example.com --port 636 --use-ssl"
+    " --search-base dc=example --search-filter '(mail={0})' --attr-uid uid --bind-user cn=automx"
+    " --bind-password-stdin"
+)
+WEB_ENDPOINT = """\
+    sed -i 's|^#web_endpoint =.*|web_endpoint = https://mail.example.com/new_email|' \\
+        /etc/automx/automx.conf
+    """
 GIVEN = {
     ("docs/account-command.md", ""): "mkdir -p /var/vmail/.trash",
     ("docs/apply.md", ""): f"echo '{SAMPLE}' >mail.yaml",
@@ -51,12 +60,31 @@ GIVEN = {
         mkdir /var/lib/automx2
         cp /var/lib/automx/automx.sqlite /var/lib/automx2/db.sqlite
         """,
+    (
+        "docs/database.md",
+        "cd /usr/local/src/automx\ncontrib/provider-sql.sh postgresql",
+    ): "apt-get install postgresql-client mariadb-server",
     ("docs/database.md", "automx restore automx.backup.gz"): "rm /var/lib/automx/automx.sqlite",
-    ("docs/deltachat.md", ""): """\
-        sed -i 's|^#web_endpoint =.*|web_endpoint = https://mail.example.com/new_email|' \\
-            /etc/automx/automx.conf
+    ("docs/deltachat.md", ""): f"""\
+        {WEB_ENDPOINT}
         echo secret-password >alice.password
         """,
+    ("docs/mail-clients/delta-chat.md", ""): WEB_ENDPOINT,
+    **{
+        (f"docs/directories/{page}.md", "automx do"): f"""\
+            automx domain add {domain} --server imap.example.com --server smtp.example.com || true
+            {DIRECTORY}
+            """
+        for page, domain in (
+            ("active-directory", "example.net"),
+            ("freeipa", "example.org"),
+            ("openldap", "example.com"),
+        )
+    },
+    **{
+        (f"docs/directories/{page}.md", "automx directory set"): DIRECTORY
+        for page in ("active-directory", "freeipa", "openldap")
+    },
     ("docs/dns.md", ""): "apt-get install pdns-server; mkdir -p /etc/powerdns",
     ("docs/import.md", ""): """\
         mkdir customers
@@ -79,6 +107,7 @@ ASKS = {
     r"automx import-autoconfig --skip-existing .*",
     r"automx server set imap.example.com --user-name .*",
     r"automx account del .*",
+    r"automx directory add .* --bind-password-stdin",
     r"automx dclogin [\w.@]+",
     r"certbot register",
 }

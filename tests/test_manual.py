@@ -57,15 +57,6 @@ def headings(folder: str) -> list[str]:
 
 
 @pages
-def test_pages_of_programs_are_held_by_the_rules_for_all_pages(page: Path) -> None:
-    test_docs.test_commands_in_shell_blocks_exist_with_their_options(page)
-    test_docs.test_commands_in_the_text_exist_with_their_options(page)
-    test_docs.test_links_lead_to_files_and_headings(page)
-    test_docs.test_files_of_this_project_that_are_named_exist(page)
-    test_docs.test_cron_finds_the_programs_of_its_lines(page)
-
-
-@pages
 def test_each_page_is_short_and_begins_with_what_to_type(page: Path) -> None:
     text = page.read_text()
     assert text.count("\n") <= LONGEST

@@ -147,8 +147,11 @@ def _documents(files: Path) -> None:
     manpages.write(files / "usr/share/man/man1")
     folder = files / "usr/share/doc/automx"
     folder.mkdir(parents=True)
-    for path in (*sorted(REPOSITORY.glob("docs/*.md")), REPOSITORY / "SECURITY.md"):
-        shutil.copy(path, folder)
+    docs = REPOSITORY / "docs"
+    for path in (*docs.glob("**/*.md"), *docs.glob("pictures/*"), REPOSITORY / "SECURITY.md"):
+        place = folder / (path.relative_to(docs) if docs in path.parents else path.name)
+        place.parent.mkdir(exist_ok=True)
+        shutil.copy(path, place)
     for name in EXAMPLES:
         path = REPOSITORY / "contrib" / name
         (folder / "examples").mkdir(exist_ok=True)
