@@ -15,7 +15,7 @@ from automx.backup import rows
 from automx.backup.file import Reader
 from automx.backup.restore import restore as restore_rows
 from automx.cli.addresses import FILE
-from automx.cli.caller import open_file
+from automx.cli.caller import give_up, open_file
 from automx.cli.context import Context, pass_context
 from automx.cli.output import open_output
 from automx.cli.terminal import EXIT_STATUS, complain, printable, say
@@ -96,6 +96,7 @@ def _opened(file: str, name: str) -> Iterator[BinaryIO]:
             source: Any = sys.stdin.buffer
             if file != "-":
                 source = stack.enter_context(open_file(file))
+            give_up()
             if not source.seekable():
                 copy = stack.enter_context(tempfile.TemporaryFile(prefix="automx-"))
                 shutil.copyfileobj(source, copy)

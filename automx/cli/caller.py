@@ -3,11 +3,14 @@
 Root's command ``automx`` sets ``AUTOMX_USER``. The database then is that user's, while files that a
 command names are the caller's: they are opened with the rights of root, or of the person who typed
 ``sudo automx``. Links on the way to them are followed only if they are root's or the caller's.
+Others may own the folder: what they put in the place of a file after a look at it is not opened.
 """
 
 import errno
 import os
 import pwd
+import re
+import signal
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -54,41 +57,72 @@ def work_as(name: str, *, keeps_rights: bool) -> None:
     if os.geteuid() != 0:
         raise SettingsError(f"only root can run commands as the user {name}")
     os.environ.setdefault("SUDO_USER", "root")  # the actor of the audit
+    os.environ["HOME"] = user.pw_dir  # libraries of databases look for files there
     kept = _person() if keeps_rights else (user.pw_uid, user.pw_gid)
-    os.initgroups(name, user.pw_gid)
+    if kept[0] in {0, user.pw_uid}:
+        os.initgroups(name, user.pw_gid)
+    else:
+        os.setgroups([])  # a person must not get the groups of the user
     os.setresgid(user.pw_gid, user.pw_gid, kept[1])
     os.setresuid(user.pw_uid, user.pw_uid, kept[0])
 
 
+def give_up() -> None:
+    """Give the rights of the caller up for good, when no other file will be opened."""
+    if _has_caller():
+        user, group = os.geteuid(), os.getegid()
+        os.setresgid(group, group, group)
+        os.setresuid(user, user, user)
+
+
 def open_file(path: str | Path) -> BinaryIO:
-    """Open a file for reading: as the caller, or else as the user. Raises OSError."""
-    with place(Path(path)) as (rights, followed, _):
-        try:
-            with rights():
-                return followed.open("rb")
-        except PermissionError:
-            if not _has_caller():
-                raise
+    """Open a file for reading: as the caller; for root, else as the user. Raises OSError."""
+    try:
+        with place(Path(path)) as (rights, followed, is_followed), rights():
+            # A link at the end is refused: it was none a moment ago.
+            flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_NOFOLLOW if is_followed else 0)
+            return os.fdopen(os.open(followed, flags), "rb")
+    except PermissionError:
+        if not _is_called_by_root():
+            raise
     return Path(path).open("rb")
+
+
+def open_special(place: "Place") -> BinaryIO | None:
+    """Open a pipe or device for writing, in a block of its rights; None for a usual file.
+
+    Raises OSError, also for a pipe that another user has put there.
+    """
+    flags = os.O_WRONLY | os.O_CLOEXEC | (os.O_NOFOLLOW if place.is_followed else 0)
+    try:
+        if place.path.is_file():
+            return None
+        descriptor = os.open(place.path, flags)  # creates nothing, and cuts nothing off
+    except FileNotFoundError:
+        return None
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode):  # it was none a moment ago
+        os.close(descriptor)
+        return None
+    if place.is_followed and found.st_uid not in {0, os.geteuid()}:
+        os.close(descriptor)
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place.path))
+    return os.fdopen(descriptor, "wb")
 
 
 @contextmanager
 def place(path: Path) -> Iterator[Place]:
-    """Find the place of a file that may not be there yet. Raises OSError.
+    """Find the place of a file that may not be there yet.
 
-    Where a link of another user is on the way, the file is used without the caller's rights.
+    Raises OSError, also where a link of another user is on the way.
     """
     if not _has_caller():
         yield Place(nullcontext, path, is_followed=False)
     elif str(path).startswith(_OWN_STREAMS):  # the caller has opened them
         yield Place(_rights, path, is_followed=False)
     else:
-        try:
-            with _rights():
-                folder, name = _follow(path)
-        except PermissionError:
-            yield Place(nullcontext, path, is_followed=False)
-            return
+        with _rights():
+            folder, name = _follow(path)
         try:
             yield Place(_rights, Path(f"/proc/self/fd/{folder}") / name, is_followed=True)
         finally:
@@ -101,10 +135,12 @@ def _person() -> tuple[int, int]:
     People who may call nothing but automx by sudo get no rights of root by it.
     """
     command = os.environ.get("SUDO_COMMAND", "").partition(" ")[0]
+    if Path(command).name != "automx":
+        return 0, 0
     ids = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
-    if Path(command).name == "automx" and all(text.isdecimal() for text in ids):
-        return int(ids[0]), int(ids[1])
-    return 0, 0
+    if not all(re.fullmatch("[0-9]{1,9}", text) for text in ids):
+        raise SettingsError("SUDO_UID and SUDO_GID are no numbers of a user and a group")
+    return int(ids[0]), int(ids[1])
 
 
 def _has_caller() -> bool:
@@ -112,22 +148,35 @@ def _has_caller() -> bool:
     return saved != effective
 
 
+def _is_called_by_root() -> bool:
+    return _has_caller() and os.getresuid()[2] == 0
+
+
 @contextmanager
 def _rights() -> Iterator[None]:
+    """Have the rights of the caller within a block.
+
+    The user may send signals to this process: an interrupt must not leave the rights with it.
+    """
     (_, user, caller), (_, group, callers_group) = os.getresuid(), os.getresgid()
-    os.seteuid(caller)
-    os.setegid(callers_group)
+    interrupts: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
     try:
+        os.seteuid(caller)
+        os.setegid(callers_group)
         yield
     finally:
         os.setegid(group)
         os.seteuid(user)
+        signal.signal(signal.SIGINT, handler)
+    if interrupts:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _follow(path: Path) -> tuple[int, str]:
     """Return an open folder, and the name of the file in it, which is no link.
 
-    Each folder is opened in the one before it: what others rename meanwhile leads nowhere else.
+    Each folder is opened relative to the one before, so a rename cannot redirect the path.
     """
     trusted = {0, os.geteuid()}
     rest = _parts(path)

@@ -1,12 +1,14 @@
 """Documents in files: JSON or YAML, with secrets in files of their own."""
 
+import errno
 import hashlib
+import os
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from automx import seeddocument, yamldocument
-from automx.cli.caller import open_file
+from automx.cli.caller import give_up, open_file
 from automx.errors import SeedError
 from automx.kinds import shown
 
@@ -14,6 +16,7 @@ MAX_SIZE = 256 * 1024 * 1024  # bytes; a million domains in JSON
 
 _SECRET = "bind_password"  # noqa: S105 - the name of a member
 _SECRET_FILE = f"{_SECRET}_file"
+_SECRET_SIZE = 65_536  # bytes of such a file
 
 
 class Given(NamedTuple):
@@ -35,7 +38,10 @@ def read_document(file: str) -> Given:
     is_yaml = suffix in {".yaml", ".yml"} or (suffix != ".json" and not is_json)
     parse = yamldocument.parse if is_yaml else seeddocument.parse
     document = parse(data, name)
+    if file == "-":
+        give_up()  # nobody has named a folder of the caller
     _read_secrets(document, Path() if file == "-" else Path(file).parent)
+    give_up()
     return Given(document, hashlib.sha256(data).hexdigest())
 
 
@@ -80,9 +86,13 @@ def _read_secrets(document: object, folder: Path) -> None:
 
 
 def _secret(folder: Path, name: str) -> str:
-    """Return the text of a file; one beside the document is the caller's, as the document is."""
+    """Return the text of a file. Raises OSError and ValueError.
+
+    One beside the document is the caller's, as the document is. A path could name any file of root.
+    """
     path = folder / name
-    if Path(name).name != name:
-        return path.read_text("utf-8")
-    with open_file(path) as opened:
-        return opened.read().decode()
+    with open_file(path) if Path(name).name == name else path.open("rb") as opened:
+        data = opened.read(_SECRET_SIZE + 1)
+    if len(data) > _SECRET_SIZE:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return data.decode()

@@ -11,6 +11,7 @@ from automx.autoconfigfile import MAX_SIZE
 from automx.changes import Changes, selection
 from automx.cli import names
 from automx.cli.addresses import FILE
+from automx.cli.caller import give_up
 from automx.cli.context import Context, with_json
 from automx.cli.documents import read_file
 from automx.cli.domain import add_records
@@ -168,6 +169,7 @@ def import_csv(
 ) -> None:
     """Import domains from a table in CSV."""
     name, data = read_file(file)
+    give_up()
     value = {} if provider is None else {"provider": provider}
     with closing(Records()) as records:
         records.append_csv(data, name, _DELIMITERS.get(delimiter or "", ""))

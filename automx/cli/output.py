@@ -38,14 +38,12 @@ def _written(file: str, place: caller.Place) -> Iterator[BinaryIO]:
     with rights():
         if not is_followed and _is_planted(path):
             raise click.ClickException(f"{file} is a link of another user, and is not followed")
-        is_special = path.exists() and not path.is_file()  # such as /dev/null or a pipe
-        if is_special:
-            special = path.open("wb")
-        else:
-            # A link stays a link. A name of 255 bytes is the longest one.
+        special = caller.open_special(place)  # such as /dev/null or a pipe
+        if special is None:
+            # A link stays a link. The temporary name, too, must fit into 255 bytes.
             path = path if is_followed else Path(os.path.realpath(path))
             descriptor, new = tempfile.mkstemp(prefix=f".{path.name[:60]}.", dir=path.parent)
-    if is_special:
+    if special is not None:
         with special:
             yield special
         return
