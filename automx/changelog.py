@@ -171,7 +171,7 @@ class Follower:
             self._starting.release()
 
     def close(self) -> None:
-        """Follow no more; a look into the log that has begun is waited for: it has a deadline."""
+        """Stop following. Waits for a read that has begun; it has a deadline."""
         self._closed.set()
         if self._thread is not None:
             self._thread.join()

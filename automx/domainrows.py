@@ -40,7 +40,7 @@ from automx.models import (
 _BEFORE = ("", " ", "  ", "\t")
 _AFTER = (*_BEFORE, "\r", "\n", "\r\n")
 _BLANKS = [(before, after) for before in _BEFORE for after in _AFTER]
-_BLANK = r"E' \t\r\n'"  # in PostgreSQL, as in the index of names with blanks
+_SQL_BLANKS = r"E' \t\r\n'"  # in PostgreSQL, as in the index of names with blanks
 _NAMES_AT_ONCE = 16  # of one query: its time grows with them; most domains have fewer
 
 _UNCUT = 1_000  # characters; MySQL cuts longer texts off at its group_concat_max_len
@@ -53,7 +53,7 @@ class Row(NamedTuple):
     """A row of ``domain``, with the ids that it refers to.
 
     ``is_off`` is whether it is disabled, ``document`` the stored PACC document of the domain that
-    was asked for, if that is asked for, ``origin`` that of the row.
+    was asked for, None if it was not asked for, ``origin`` that of the row.
     """
 
     id: int
@@ -223,7 +223,7 @@ def _array_query(dialect: Dialect, has_documents: bool) -> str:
     for a list.
     """
     names = "ARRAY(SELECT unnest(string_to_array(:names, ' ')))"
-    bare = f"btrim({{}}, {_BLANK})"
+    bare = f"btrim({{}}, {_SQL_BLANKS})"
     fits = text(
         f"domain.id = ANY (ARRAY(SELECT id FROM domain WHERE lower(name) = ANY ({names})"  # noqa: S608 - nothing of strangers in it
         f" UNION ALL SELECT id FROM domain WHERE name <> {bare.format('name')}"

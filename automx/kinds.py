@@ -21,6 +21,7 @@ from automx.errors import AddressError
 _Type = TypeVar("_Type")
 
 MAX_INTEGER = 2**31 - 1  # of a column, in all databases
+MAX_NAME = 128  # characters of a host, a domain or a URL
 
 FORBIDDEN_IN_URL = re.compile(FORBIDDEN.pattern + r'|[\s<>"]')
 
@@ -307,13 +308,13 @@ def _host(value: object) -> str:
     if name.endswith("."):  # parse_host() would remove a second one
         raise ValueError
     host = parse_host(PLACEHOLDER.sub("x", name))
-    return fitting(host if ":" in host else name, 1, 128)
+    return fitting(host if ":" in host else name, 1, MAX_NAME)
 
 
 HOST = Kind(
-    'a host name of at most 128 characters such as "mail.example.com"',
+    f'a host name of at most {MAX_NAME} characters such as "mail.example.com"',
     _host,
-    schema=string_schema(128, pattern=r"^[^\s/@]+$"),
+    schema=string_schema(MAX_NAME, pattern=r"^[^\s/@]+$"),
 )
 
 
@@ -325,13 +326,13 @@ def _service_url(value: object) -> str:
     if FORBIDDEN_IN_URL.search(url):
         raise ValueError
     parse_host(parts.hostname or "")
-    return fitting(url, 1, 128)
+    return fitting(url, 1, MAX_NAME)
 
 
 SERVICE_URL = Kind(
-    'a URL of at most 128 characters such as "https://dav.example.com/calendars/"',
+    f'a URL of at most {MAX_NAME} characters such as "https://dav.example.com/calendars/"',
     _service_url,
-    schema=string_schema(128, pattern=r"^\S+$"),
+    schema=string_schema(MAX_NAME, pattern=r"^\S+$"),
 )
 
 
@@ -397,13 +398,13 @@ def _domain_name(value: object) -> str:
     wildcard = "*." if a_label.startswith("*.") else ""
     plain = a_label.removeprefix(wildcard)
     is_ascii = string(value).isascii() or plain == "*"
-    return fitting(wildcard + (plain if is_ascii else unicode_domain(plain)), 1, 128)
+    return fitting(wildcard + (plain if is_ascii else unicode_domain(plain)), 1, MAX_NAME)
 
 
 DOMAIN_NAME = Kind(
-    'a domain name of at most 128 characters such as "example.com", "*.example.com" or "*"',
+    f'a domain name of at most {MAX_NAME} characters such as "example.com", "*.example.com" or "*"',
     _domain_name,
-    schema=string_schema(128, pattern=r"^[^\s/@]+$"),
+    schema=string_schema(MAX_NAME, pattern=r"^[^\s/@]+$"),
 )
 
 

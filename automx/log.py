@@ -223,11 +223,11 @@ class _File(WatchedFileHandler):
             logging.getLogger("automx").error(text, sys.exc_info()[1])
 
 
-class PassingOn(logging.Handler):
-    """Passes the lines of granian on to the log of automx, for its form and its place."""
+class GranianHandler(logging.Handler):
+    """Hands the records of granian to the logger automx, which has their form and place."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass a line on."""
+        """Hand a record on."""
         record.name = "granian"
         logging.getLogger("automx").handle(record)
 

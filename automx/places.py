@@ -112,9 +112,9 @@ class Place:
 class Threads:
     """Threads for the calls of an event loop, started when they are needed.
 
-    Few of them are awake as long as no call waits for ``PATIENCE``: each that waits for Python's
-    lock costs the others time. They are daemons: a process that ends does not wait for a backend,
-    as it would for those of concurrent.futures.
+    At most ``AWAKE`` of them run while no call has waited for ``PATIENCE``: threads that wait for
+    Python's lock slow the others down. They are daemons: a process that ends does not wait for a
+    backend, as it would for those of concurrent.futures.
     """
 
     AWAKE = 2

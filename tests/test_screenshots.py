@@ -9,7 +9,7 @@ from docs import screenshots
 from tests.barcodes import decoded
 from tests.processes import REPOSITORY
 
-PAGES = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]
+PAGES = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("**/*.md")]
 MOST = 100_000  # bytes of a picture
 CODE = f"DCACCOUNT:https://mail.example.com/new_email?t={screenshots.SECRET}&n={screenshots.TOKEN}"
 

@@ -23,7 +23,7 @@ WRONG = re.compile(
 )
 PAGES = [
     path
-    for pattern in ("*.md", "docs/*.md", ".github/**/*.md", ".github/**/*.yml")
+    for pattern in ("*.md", "docs/**/*.md", ".github/**/*.md", ".github/**/*.yml")
     for path in sorted(REPOSITORY.glob(pattern))
 ]
 # Texts of commands and settings, and what people read in a browser.

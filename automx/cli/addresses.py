@@ -15,8 +15,7 @@ from click.shell_completion import CompletionItem
 
 from automx.address import EmailAddress, is_ip, parse_domain, parse_host
 from automx.errors import AddressError
-
-_LONGEST = 128  # characters of a host or a domain in the database
+from automx.kinds import MAX_NAME
 
 
 class _Type(click.ParamType):  # type: ignore[type-arg]  # click before 8.4 has no arguments
@@ -91,8 +90,8 @@ def _mail_domain(text: str) -> str:
 
 def _short(name: str) -> str:
     """Return a name that the database can hold."""
-    if len(name) > _LONGEST:
-        raise AddressError(f"this has more than {_LONGEST} characters")
+    if len(name) > MAX_NAME:
+        raise AddressError(f"this has more than {MAX_NAME} characters")
     return name
 
 

@@ -41,7 +41,7 @@ OTHER_FILES = 500  # that a worker may have open: databases, directories, pipes 
 # What takes the place of granian's own settings of its log, by the form of logging.config.
 LOG = {
     "formatters": {},
-    "handlers": {"automx": {"class": "automx.log.PassingOn"}},
+    "handlers": {"automx": {"class": "automx.log.GranianHandler"}},
     "loggers": {"_granian": {"handlers": ["automx"], "propagate": False}},
 }
 

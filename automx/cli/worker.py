@@ -26,7 +26,7 @@ def make() -> "Front":
     from automx.front import make_front  # noqa: PLC0415 - likewise
 
     settings = config.load()
-    Backends(settings.accounts).get("")
+    Backends(settings.accounts).get("")  # a wrong backend stops the start, not the first account
     return make_front(create_app(settings))
 
 

@@ -161,7 +161,7 @@ class LimitSettings:
     rate_limit_storage: Where requests are counted: `memory://` (each worker counts alone) or a
     Redis that all workers share, such as `redis://localhost:6379`. Redis needs
     a Python module: `EXTRAS=postgresql,mysql,redis contrib/setup-venv.sh`, or
-    `pip install 'automx[redis]'`.
+    `pip install '.[redis]'` in the source of automx.
     """
 
     rate: str = setting("account_rate_limit", values.rate_limit, "30 per minute; 300 per day")

@@ -250,7 +250,7 @@ class Turns:
                 self._turns.add(turn)
                 self._wake_watchdog()
             self._local.turn = turn
-            pool = self.engine.pool  # who closes the engine puts another one in its place
+            pool = self.engine.pool  # dispose() puts a new pool in its place
             is_answered = self._is_sqlite  # also by an error, unless the file is locked
             with contextlib.suppress(Exception), self.engine.connect() as connection:
                 # To connect proves nothing: the file is not read, a pooler has no server.

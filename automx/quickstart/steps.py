@@ -80,8 +80,10 @@ def _settings(situation: Situation) -> Iterator[Step]:
     commands = []
     in_file: dict[str, str] = {}
     if situation.file is not None:
-        # A variable takes the place of what the file says.
+        # A variable takes the place of what the file says; a service has none of this shell.
         variables = {key for key, by in settings.given_by.items() if by.startswith("environment")}
+        if situation.service is not None:
+            variables = set()
         in_file = {key: value for key, value in wanted.items() if key not in variables}
         commands = [_edit(situation.file, in_file)] if in_file else []
     if in_variables := {key: value for key, value in wanted.items() if key not in in_file}:

@@ -11,10 +11,10 @@ from typing import NamedTuple
 from automx import kinds
 from automx.address import parse_domain
 from automx.errors import AddressError, UnavailableError
+from automx.kinds import MAX_NAME
 
 COLUMNS = ("domain", "active", "provider", "like", "alias_of")
 
-_LONGEST = 128  # characters of the column ``domain.name``
 _LONGEST_TEXT = 1_000
 _YES = ("1", "true", "t", "yes", "y", "on", "active", "enabled", "\x01")
 _NO = ("0", "false", "f", "no", "n", "off", "inactive", "disabled", "\x00")
@@ -112,7 +112,7 @@ def _shown(record: Mapping[str, object]) -> str:
 def _read(record: Mapping[str, object]) -> FoundDomain:
     # The A-label also where the source has a U-label: collations hold ü and u for the same letter.
     label = parse_domain(_text(record, "domain"))
-    if len(label) > _LONGEST:
+    if len(label) > MAX_NAME:
         raise AddressError
     is_active = _is_active(record.get("active", True))
     get = record.get

@@ -68,7 +68,7 @@ class Answered:
 
 
 def shown_path(path: str) -> str:
-    """Return a path as the log tells it: without the local parts of addresses."""
+    """Return a path as the log tells it: without the local parts of addresses, by segment."""
     return without_people(_ADDRESS.sub(r"\1…", path), before="/")
 
 

@@ -201,12 +201,12 @@ def _host_config() -> ClientConfig | None:
 
 
 def known_host_config() -> ClientConfig | None:
-    """Return the settings of the host name's domain for the page of a failure.
+    """Return _host_config() for the page of a failure: None also if they cannot be had.
 
-    None if there are none, or if they cannot be had: one failure is told at a time.
+    One failure is told at a time.
     """
     try:
-        return found_config(asked_domain()).config
+        return _host_config()
     except AutomxError:
         return None
 

@@ -104,7 +104,7 @@ def _token_config(failure: Failure) -> ClientConfig | None:
     if isinstance(failure.error, DatabaseError):
         return None
     if domain is None:  # those who come too often cause no look-up
-        return site.known_host_config() if failure.status < 429 else None
+        return site.known_host_config() if failure.status != 429 else None
     try:
         return found_config(domain).config
     except AutomxError:

@@ -30,8 +30,8 @@ def document(plan: Plan) -> dict[str, Any]:
 class Program:
     """The program of the settings. Not safe for threads.
 
-    One that was killed ``PATIENCE`` times in a row, because it took too long, is not run again:
-    each of many domains would wait for it. A single domain may make it hang, and stops no other.
+    After ``PATIENCE`` timeouts in a row it is not run again: each further domain would wait. One
+    timeout stops nothing.
     """
 
     def __init__(self, settings: ZoneSettings) -> None:

@@ -69,10 +69,9 @@ class Machine:
 
 
 def _is_inside(process: str) -> bool:
-    """Tell whether a child of systemd-nspawn has left this machine, which is not ours to change.
+    """Return whether a child of systemd-nspawn has namespaces of its own.
 
-    Its first child has a root folder of its own only after a while; the one that stays has
-    processes of its own, too.
+    Else a script would run on the host.
     """
     with contextlib.suppress(OSError):  # the first child has ended
         spaces = {Path(f"/proc/{each}/ns/pid").readlink() for each in (process, "self")}

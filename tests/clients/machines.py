@@ -1,7 +1,7 @@
 """Two machines with one database: PostgreSQL with a replica, PgBouncer, Redis, proxies in front.
 
 The machines are two ``automx serve`` on two addresses of loopback. The settings, and the lines of
-nginx, HAProxy and PgBouncer that matter, are those of docs/scaling.md.
+nginx and PgBouncer that matter, are those of docs/scaling.md, and HAProxy's of its own page.
 """
 
 import contextlib
