@@ -84,6 +84,7 @@ def make_app(database: Path) -> Iterator[Callable[..., Flask]]:
     def make(**settings: object) -> Flask:
         values: dict[str, object] = {"db_uri": f"sqlite:///{database}"}
         values |= {"domain_cache_seconds": 0, "stale_seconds": 0}
+        values |= {"db_timeout": 60}  # a busy machine must not look like a silent database
         app = create_app(config.make(**(values | settings)))
         app.testing = False  # errors are answered as they are in production
         apps.append(app)
