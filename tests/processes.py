@@ -18,6 +18,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PATIENCE = 120  # seconds for what takes a moment, unless it hangs or the machine is busy
+SLACK = 4.0  # seconds beside a limit; 0.5 are promised, and the machine may be busy
 AUTOMX = Path(sys.executable).with_name("automx")
 
 

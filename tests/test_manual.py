@@ -5,7 +5,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
-from itertools import pairwise, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -250,36 +250,11 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     return Server(tmp_path, monkeypatch)
 
 
-def steps(page: str, info: str) -> list[tuple[str, str | None]]:
-    """Return the blocks that are marked so, each with the output that is shown behind it."""
-    found = test_docs.blocks(DOCS / page)
-    return [
-        (block.text, after.text if after.info == "text" else None)
-        for block, after in pairwise([*found, test_docs.Block("", "")])
-        if block.info == info
-    ]
-
-
-@pytest.mark.parametrize(
-    "page", ["index.md", "mail-servers/mailcow.md", "mail-servers/postfix-dovecot.md"]
-)
-def test_a_walk_through_prints_what_is_shown(server: Server, page: str) -> None:
-    if page != "index.md":
-        automx("db", "upgrade", env=server.env)
-    [(commands, shown)] = steps(page, "sh walk-through")
-    assert server.run(commands) == shown
-
-
-def test_each_walk_through_of_these_pages_is_tried() -> None:
-    marked = [page for page in PAGES if "```sh walk-through" in page.read_text()]
-    assert [page.stem for page in marked] == ["mailcow", "postfix-dovecot"]
-
-
 def test_the_everyday_tasks_are_done_one_after_the_other(server: Server) -> None:
     automx("db", "upgrade", env=server.env)
     automx("seed", "-", env=server.env, stdin=json.dumps(INSTALLED))
-    for commands, shown in steps("tasks.md", "sh"):
+    for commands, shown in test_docs.walk_through(DOCS / "tasks.md", "sh"):
         printed = server.run(commands)
-        assert shown is None or printed == shown, commands
+        assert not shown or printed == shown, commands
     # The backup was made after the last change of rows.
     assert automx("domain", "list", "--names", env=server.env) == "example.com\nexample.net\n"

@@ -22,7 +22,7 @@ from tests.faults.neighbours import TOKEN, fill
 from tests.people import find as find_person
 from tests.people import people_of
 from tests.pgbouncer import asked, running_pgbouncer
-from tests.processes import Running, free_port, frozen, wait_until
+from tests.processes import SLACK, Running, free_port, frozen, wait_until
 
 # What a session of PostgreSQL keeps for the program that is given it next.
 STATE = """\
@@ -33,7 +33,6 @@ SELECT current_setting('statement_timeout'), current_setting('default_transactio
 UNTOUCHED = "0|off|0|0|0|0"
 OWN = "/v1.1/own.example"
 LIMIT = 1.0  # db_timeout, in seconds
-SLACK = 4.0  # seconds beside it; 0.5 are promised, and the machine may be busy
 SOURCE = """\
 [source.list]
 type = command

@@ -30,10 +30,9 @@ from tests.databases import Instance, engine_uri, running_mariadb
 from tests.documents import autodiscover_request
 from tests.faults.neighbours import TOKEN, fill, wired
 from tests.network import Network, Weather
-from tests.processes import REPOSITORY, free_port, wait_until
+from tests.processes import REPOSITORY, SLACK, free_port, wait_until
 
 LIMIT = 6.0  # db_timeout, in seconds; the replica has half of it
-SLACK = 4.0  # seconds beside it; 0.5 are promised, and the machine may be busy
 OWN, NEW = "/v1.1/own.example", "/v1.1/new.example"
 
 
