@@ -40,7 +40,7 @@ SEED_SECONDS = 60
 SEED_GROWTH = 200  # MB, from ten domains to SEEDED
 CACHE_SECONDS = 10  # the default of domain_cache_seconds
 ROUND_TRIP = 0.1  # seconds that a request may be under way
-SERVE_MEMORY = 76  # MB of a worker of automx serve; its libraries take 64 of them
+SERVE_MEMORY = 78  # MB of a worker of automx serve; its libraries take 66 of them
 HELP_SECONDS, SERVE_HELP_SECONDS = 0.3, 0.15
 READY_SECONDS = 1.0  # until automx serve answers
 

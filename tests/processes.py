@@ -1,7 +1,9 @@
 """Starts private instances of real programs on loopback, waits until they answer, stops them."""
 
 import contextlib
+import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -20,6 +22,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PATIENCE = 120  # seconds for what takes a moment, unless it hangs or the machine is busy
 SLACK = 4.0  # seconds beside a limit; 0.5 are promised, and the machine may be busy
 AUTOMX = Path(sys.executable).with_name("automx")
+_MOST = min(int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]), 32_768)
+# Processes that test side by side take different ones.
+_PORTS = itertools.cycle(random.Random(os.getpid()).sample(range(10_000, _MOST), 5_000))
 
 
 def program(name: str, package: str) -> str:
@@ -55,11 +60,15 @@ def _root_mount(pid: str) -> str | None:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as sock:
-        sock.bind((host, 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """Return a port that nothing listens on.
+
+    None of those that the system gives to connections: one of them might come before the server.
+    """
+    for port in _PORTS:
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind((host, port))
+            return port
+    raise AssertionError
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:

@@ -95,7 +95,7 @@ def open_special(place: "Place") -> BinaryIO | None:
     """
     flags = os.O_WRONLY | os.O_CLOEXEC | (os.O_NOFOLLOW if place.is_followed else 0)
     try:
-        if place.path.is_file():
+        if not place.path.exists() or place.path.is_file():
             return None
         descriptor = os.open(place.path, flags)  # creates nothing, and cuts nothing off
     except FileNotFoundError:
