@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.processes import REPOSITORY, program, wait_until
+from tests.processes import REPOSITORY, inner_process, own_mounts, program
 from tests.pythons import debian_python
 
 ROOTS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -231,24 +231,11 @@ def bare_root(folder: Path) -> Iterator[BareRoot]:
     work, stubs = folder / "work", folder / "stubs"
     work.mkdir()
     _write_stubs(stubs, python.executable)
-    command = [program("unshare", "util-linux"), "--mount", "--net", "--fork", "--kill-child"]
+    command = own_mounts("--net", "--fork", "--kill-child")
     command += ["sh", "-c", MACHINE, "sh", str(work), str(REPOSITORY), str(stubs)]
     command += [sys.executable, NAME_SERVER]
-    log = folder / "log"
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as outer:
-        try:
-            children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
-
-            def is_ready() -> bool:
-                assert outer.poll() is None, log.read_text()
-                found = children.read_text().split()
-                return bool(found) and Path(f"/proc/{found[0]}/root{work}/ready").exists()
-
-            wait_until(is_ready, "the start of a bare root")
-            process = int(children.read_text().split()[0])
-            yield BareRoot(process, work, python.executable, f"{work}/start:{python.root}")
-        finally:
-            outer.kill()
+    with inner_process(command, folder / "log", f"{work}/ready", "a bare root") as process:
+        yield BareRoot(process, work, python.executable, f"{work}/start:{python.root}")
 
 
 def _write_stubs(folder: Path, python: str) -> None:

@@ -6,7 +6,6 @@ below ``/etc``, ``/run``, ``/usr/local`` and ``/var`` goes into memory, and is g
 
 import contextlib
 import os
-import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import REPOSITORY, own_mounts, program, wait_until
+from tests.processes import REPOSITORY, inner_process, own_mounts, program
 
 # The certificate is what Debian's dovecot-core makes when it is installed; only root can read its
 # key. There is no systemd: "systemctl" starts what the documentation starts.
@@ -79,16 +78,5 @@ def machine(folder: Path) -> Iterator[Machine]:
     unshare = own_mounts("--net", "--pid", "--fork", "--kill-child", "--mount-proc")
     unshare += ["sh", "-c", MACHINE, "sh", str(folder)]
     log = folder.with_suffix(".log")
-    with log.open("wb") as output, subprocess.Popen(unshare, stdout=output, stderr=output) as outer:
-        try:
-            children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
-
-            def is_ready() -> bool:
-                assert outer.poll() is None, log.read_text()
-                found = children.read_text().split()
-                return bool(found) and Path(f"/proc/{found[0]}/root/run/machine-is-ready").exists()
-
-            wait_until(is_ready, "the start of a machine")
-            yield Machine(int(re.split(r"\s", children.read_text())[0]))
-        finally:
-            outer.kill()
+    with inner_process(unshare, log, "/run/machine-is-ready", "a machine") as process:
+        yield Machine(process)

@@ -53,6 +53,30 @@ def own_mounts(*options: str) -> list[str]:
     return [*words, *options]
 
 
+@contextlib.contextmanager
+def inner_process(command: Sequence[str], log: Path, ready: str, what: str) -> Iterator[int]:
+    """Run ``unshare --fork`` until the block ends, and yield the ID of the process within.
+
+    It has started when there is a file ``ready`` in its root.
+    """
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as outer:
+        children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
+
+        def first() -> str:
+            return children.read_text().partition(" ")[0]
+
+        def is_ready() -> bool:
+            assert outer.poll() is None, log.read_text()
+            found = first()
+            return bool(found) and Path(f"/proc/{found}/root{ready}").exists()
+
+        try:
+            wait_until(is_ready, f"the start of {what}")
+            yield int(first())
+        finally:
+            outer.kill()
+
+
 def _root_mount(pid: str) -> str | None:
     """Return the line about the mount of "/" as a process sees it, None if that is no mount."""
     lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
