@@ -19,12 +19,13 @@ from automx.address import EmailAddress, is_ip, parse_domain
 from automx.backends import Backends
 from automx.cache import MAX_AGE, ConfigCache, FoundConfig
 from automx.changelog import Follower
+from automx.clientconfig import ClientConfig
 from automx.config import Settings
 from automx.counts import Counts, Sample
 from automx.database.reading import Reading
 from automx.directory.person import NOBODY, Person
 from automx.directory.pool import Directories, Directory
-from automx.errors import AddressError, BadRequestError, UnknownDomainError
+from automx.errors import AddressError, AutomxError, BadRequestError, UnknownDomainError
 from automx.lookup import find
 from automx.views.drawings import Drawings
 from automx.views.limits import Limits
@@ -262,6 +263,17 @@ def found_config(domain: str) -> FoundConfig:
     if found.age is not None:
         g.age = found.age
     return found
+
+
+def known_config(domain: str = "") -> ClientConfig | None:
+    """Return the settings of a domain, or of the host name's, for the page of a failure.
+
+    None if there are none, or if they cannot be had: one failure is told at a time.
+    """
+    try:
+        return found_config(domain or asked_domain()).config
+    except AutomxError:
+        return None
 
 
 def directory_of(found: FoundConfig) -> Directory | None:

@@ -34,6 +34,7 @@ from automx.views.http import (
     directory_of,
     found_config,
     html_page,
+    known_config,
     own_url,
     parts,
     personal_document,
@@ -115,7 +116,7 @@ def failure_page(failure: Failure) -> Response:
         case _:
             return as_text(failure)
     # While the database is away, a second look-up would wait as long as the first.
-    config = None if state == "not_ready" else known_host_config()
+    config = None if state == "not_ready" else known_config()
     response = _rendered(failure.status, state, config)
     response.headers.update(failure.headers)
     return response
@@ -132,11 +133,11 @@ def profile_failure(failure: Failure) -> Response:
         return as_text(failure)
     match failure.error:
         case AddressError():
-            return _untidy(failure.status, _asked_text(), known_host_config())
+            return _untidy(failure.status, _asked_text(), known_config())
         case UnknownDomainError():
             text = _asked_text()
             if address := asked_address(text):
-                return _unknown(failure.status, text, address, known_host_config())
+                return _unknown(failure.status, text, address, known_config())
     return failure_page(failure)
 
 
@@ -197,17 +198,6 @@ def _host_config() -> ClientConfig | None:
     try:
         return found_config(asked_domain()).config
     except (UnknownDomainError, BadRecordError):
-        return None
-
-
-def known_host_config() -> ClientConfig | None:
-    """Return _host_config() for the page of a failure: None also if they cannot be had.
-
-    One failure is told at a time.
-    """
-    try:
-        return _host_config()
-    except AutomxError:
         return None
 
 

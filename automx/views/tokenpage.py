@@ -11,13 +11,13 @@ from markupsafe import Markup
 
 from automx.address import unicode_domain
 from automx.clientconfig import ClientConfig
-from automx.errors import AutomxError, DatabaseError, UnknownDomainError
+from automx.errors import DatabaseError, UnknownDomainError
 from automx.formats import dclogin
 from automx.texts import N_
-from automx.views import frame, languages, site
+from automx.views import frame, languages
 from automx.views.dcaccount import offers_profile, reason
 from automx.views.failure import Failure
-from automx.views.http import argument, found_config, html_page, own_url, parts
+from automx.views.http import argument, found_config, html_page, known_config, own_url, parts
 from automx.views.session import current_session
 
 _HEADLINES = {
@@ -100,12 +100,9 @@ def _token_config(failure: Failure) -> ClientConfig | None:
 
     None if there are none, or if they cannot be had.
     """
-    domain: str | None = g.get("token_domain")
+    domain: str = g.get("token_domain", "")
     if isinstance(failure.error, DatabaseError):
         return None
-    if domain is None:  # those who come too often cause no look-up
-        return site.known_host_config() if failure.status != 429 else None
-    try:
-        return found_config(domain).config
-    except AutomxError:
+    if not domain and failure.status == 429:  # those who come too often cause no look-up
         return None
+    return known_config(domain)
