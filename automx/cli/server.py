@@ -92,10 +92,10 @@ def run(host: str, port: int, workers: int | None, *, examples: bool) -> None:
 def _warn_of_database(settings: Settings) -> None:
     """Log why requests cannot be answered yet; the server waits for the database meanwhile."""
     from automx import migrations  # noqa: PLC0415 - the libraries of databases delay the start
-    from automx.database import is_in_memory  # noqa: PLC0415 - likewise
     from automx.views import initdb  # noqa: PLC0415 - likewise
 
-    if not is_in_memory(settings.db_uri) and (trouble := migrations.trouble(settings.db_uri)):
+    uri = settings.db_uri
+    if not scheduler.is_in_memory(uri) and (trouble := migrations.trouble(uri)):
         log.warning("settings cannot be looked up yet: %s", trouble)
     initdb.warn_if_unfilled(settings)
 

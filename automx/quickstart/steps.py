@@ -77,17 +77,19 @@ def _settings(situation: Situation) -> Iterator[Step]:
         wanted["proxy_count"] = "1"
     if not wanted:
         return
+    # A variable takes the place of what the file says; a service has none of this shell.
+    in_shell = {
+        key: value
+        for key, value in wanted.items()
+        if situation.file is None
+        or (situation.service is None and settings.given_by.get(key, "").startswith("environment"))
+    }
+    in_file = {key: value for key, value in wanted.items() if key not in in_shell}
     commands = []
-    in_file: dict[str, str] = {}
-    if situation.file is not None:
-        # A variable takes the place of what the file says; a service has none of this shell.
-        variables = {key for key, by in settings.given_by.items() if by.startswith("environment")}
-        if situation.service is not None:
-            variables = set()
-        in_file = {key: value for key, value in wanted.items() if key not in variables}
-        commands = [_edit(situation.file, in_file)] if in_file else []
-    if in_variables := {key: value for key, value in wanted.items() if key not in in_file}:
-        words = " ".join(f"AUTOMX_{key.upper()}={value}" for key, value in in_variables.items())
+    if situation.file is not None and in_file:
+        commands.append(_edit(situation.file, in_file))
+    if in_shell:
+        words = " ".join(f"AUTOMX_{key.upper()}={value}" for key, value in in_shell.items())
         commands.append(f"export {words}")
     if situation.service is not None:
         commands.append(situation.service.restart)
