@@ -252,13 +252,15 @@ def query_rows(domain: ColumnElement[str] | None) -> Select[*tuple[Any, ...]]:
         select(ids_together(server_id)).where(domain_id == Domain.c.id).scalar_subquery()
         for server_id, domain_id in (server_domain.columns, davserver_domain.columns)
     )
+    # No outer joins: of tables that it has never analyzed, PostgreSQL expects hundreds of rows for
+    # a domain, and would compile the query each time, which takes a hundred times as long.
+    off, origin = (
+        select(column).where(column.table.c.domain_id == Domain.c.id).scalar_subquery()
+        for column in (DisabledDomain.c.domain_id, _ORIGIN.c.origin)
+    )
     stored: ColumnElement[Any] = null()
     if domain is not None:
         is_asked = ManagedDomain.c.name == domain
         stored = select(ManagedDomain.c.document).where(is_asked).scalar_subquery()
     columns = (Domain.c.id, Domain.c.name, Domain.c.provider_id, Domain.c.ldapserver_id)
-    return (
-        select(*columns, DisabledDomain.c.domain_id, stored, _ORIGIN.c.origin, servers, services)
-        .join(DisabledDomain, DisabledDomain.c.domain_id == Domain.c.id, isouter=True)
-        .join(_ORIGIN, _ORIGIN.c.domain_id == Domain.c.id, isouter=True)
-    )
+    return select(*columns, off, stored, origin, servers, services)

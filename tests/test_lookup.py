@@ -399,6 +399,28 @@ def test_a_cold_look_up_is_one_round_trip(any_migrated_uri: str, tmp_path: Path)
     engine.dispose()
 
 
+def test_postgresql_compiles_no_look_up_whatever_it_knows_of_the_tables(
+    migrated_postgresql: str,
+) -> None:
+    uri = load({"AUTOMX_CONF": "/dev/null", "HOME": "/", "AUTOMX_DB_URI": migrated_postgresql})
+    asked: list[tuple[str, Any]] = []
+    with open_session(uri.db_uri) as session:
+        insert_domains(session, "example.com", "example.org")
+        session.execute(sqlalchemy.text("ANALYZE domain"))  # those beside it have too few rows
+        connection = session.connection()
+
+        def note(*values: Any) -> None:
+            asked.append(values[2:4])
+
+        sqlalchemy.event.listen(connection, "before_cursor_execute", note)
+        assert find(session, "example.com").config.domain == "example.com"
+        sqlalchemy.event.remove(connection, "before_cursor_execute", note)
+        for statement, values in asked:
+            plan = connection.exec_driver_sql(f"EXPLAIN {statement}", values).scalars().all()
+            assert "JIT:" not in plan, plan
+    assert "lower(name)" in asked[0][0]
+
+
 @contextlib.contextmanager
 def round_trips(engine: sqlalchemy.Engine, trace: Path) -> Iterator[Callable[[], int]]:
     """Yield what tells how often the idle connection of an engine has asked its server since."""
