@@ -1,6 +1,7 @@
 """Fixtures of most tests: a migrated SQLite database, the application, rows to put in."""
 
 import contextlib
+import gc
 import os
 import signal
 import sqlite3
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from jinja2 import FileSystemBytecodeCache
 
 from automx import config, create_app, edge
 from automx.migrations import upgrade
@@ -49,6 +51,12 @@ def pytest_configure() -> None:
         os.environ["TMPDIR"] = tempfile.tempdir = str(_IN_MEMORY)  # of the programs, and of Python
 
 
+def pytest_collection_finish() -> None:
+    """Keep what was collected out of later collections of garbage, which would walk all of it."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite file without rows, to be copied."""
@@ -76,8 +84,14 @@ def execute(database: Path) -> Execute:
     return run
 
 
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> FileSystemBytecodeCache:
+    """Templates that were compiled once: that takes longer than most tests of pages."""
+    return FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+
+
 @pytest.fixture
-def make_app(database: Path) -> Iterator[Callable[..., Flask]]:
+def make_app(database: Path, templates: FileSystemBytecodeCache) -> Iterator[Callable[..., Flask]]:
     """Make an application on the test's database; keyword arguments are settings."""
     apps = []
 
@@ -87,6 +101,7 @@ def make_app(database: Path) -> Iterator[Callable[..., Flask]]:
         values |= {"db_timeout": 60}  # a busy machine must not look like a silent database
         app = create_app(config.make(**(values | settings)))
         app.testing = False  # errors are answered as they are in production
+        app.jinja_env.bytecode_cache = templates
         apps.append(app)
         return app
 
