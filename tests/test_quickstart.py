@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +58,29 @@ odd.test. IN MX 10 \\027]0;x\\007.odd.test.
 odd.test. IN MX 20 mail.odd.test.
 mail.odd.test. IN A {mail}
 """,
+    # More than a person reads: 1,000 servers, one of which has 1,000 addresses.
+    "many": "".join(
+        f"_imaps._tcp.many.test. IN SRV {n} 1 993 h{n}.many.test.\n"
+        f"_autodiscover._tcp.many.test. IN SRV {n} 1 443 h{n}.many.test.\n"
+        f"many.test. IN MX {n} h{n}.many.test.\n"
+        f"h0.many.test. IN A 127.99.{n // 250}.{n % 250 + 1}\n"
+        for n in range(1_000)
+    ),
+    # Loops, an address in the place of a name, and hosts that are any machine.
+    "astray": """
+_imaps._tcp.astray.test. IN CNAME _imaps._tcp.astray.test.
+_imap._tcp.astray.test. IN SRV 0 1 993 127.0.0.1.
+_submissions._tcp.astray.test. IN SRV 0 1 465 any.astray.test.
+astray.test. IN MX 0 a.astray.test.
+a.astray.test. IN CNAME b.astray.test.
+b.astray.test. IN CNAME a.astray.test.
+any.astray.test. IN A 0.0.0.0
+""",
+    "loud": "_imap._tcp.loud.test. IN SRV 0 1 143 mail.loud.test.\nmail.loud.test. IN A {loud}\n",
     "named": "",
 }
+# What a mail server may say: control characters, and no end.
+LOUD = b"\x1b]0;x\x07\x9b2J\xe2\x80\xae" * 4_096
 
 
 @dataclass(frozen=True)
@@ -88,7 +110,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("quickstart")
     addresses, authority = prepared(folder)
     names = ["mail.srv.test", "mail.usual.test", "imap.parts.test", "smtp.parts.test"]
-    words = {"mail": addresses.mail, "hang": addresses.nothing}
+    loud = f"{addresses.nothing.rpartition('.')[0]}.5"
+    words = {"mail": addresses.mail, "hang": addresses.nothing, "loud": loud}
     zone = common_records(addresses) + ready_records(folder, addresses.front)
     zone += "".join(lines.format(**words) for lines in ZONES.values())
     env = environment(folder / "automx.sqlite") | {
@@ -97,9 +120,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     }
     upgrade(env["AUTOMX_DB_URI"])
     with contextlib.ExitStack() as stack:
-        for port in (993, 143, 995, 110, 465, 587):  # they accept, and say nothing
+        for port in (993, 143, 995, 110, 465, 587):
+            # They accept, and say nothing.
             stack.enter_context(socket.create_server((addresses.nothing, port)))
         server = stack.enter_context(
+            talk(stack.enter_context(socket.create_server((loud, port))))
             serving({"AUTOMX_DB_URI": env["AUTOMX_DB_URI"]}, folder / "log", "--workers", "1")
         )
         started = internet(
@@ -114,6 +139,22 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def environment(database: Path) -> dict[str, str]:
+def talk(listener: socket.socket) -> None:
+    """Say LOUD to whoever connects, for ever."""
+
+    def say(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            while True:
+                connection.sendall(LOUD)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):  # it was closed
+            while True:
+                threading.Thread(target=say, args=listener.accept()[:1], daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+
+
     return {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": f"sqlite:///{database}"}
 
 
@@ -358,6 +399,26 @@ def test_names_of_strangers_are_not_printed_as_they_are(world: World, env: dict[
 
 
 @pytest.mark.parametrize(
+@pytest.mark.parametrize("name", ["many", "astray", "loud"])
+def test_strangers_do_not_flood_a_terminal(world: World, env: dict[str, str], name: str) -> None:
+    """Neither the search nor the doctor says all that strangers say."""
+    search = world.run(f"{name}.test", env=env)
+    assert search.returncode == 1
+    written = world.run(f"{name}.test", "--imap", f"h0.{name}.test", "--smtp", MAIL, env=env)
+    assert written.returncode == 3
+    for text in (search.stdout, search.stderr, written.stdout, written.stderr):
+        lines = text.split("\n")
+        assert [line for line in lines if not line.isprintable() or len(line) > 1_500] == []
+        assert len(lines) < 300
+    told = {
+        "many": "IMAP h2.many.test:993: the name has no address",
+        "astray": "DNS: a.astray.test: the CNAME records form a loop.",
+        "loud": "IMAP mail.loud.test:143: another protocol is spoken there:",
+    }[name]
+    assert told in search.stdout
+    assert "127.0.0.1:993" not in search.stdout
+
+
     "arguments",
     [
         *(["", "alice@example.com", "https://example.com", "a b", "\x1b[2J.test", "localhost"]),

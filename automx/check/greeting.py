@@ -178,4 +178,5 @@ def _read_until(
 
 
 def _shown(line: bytes) -> str:
-    return repr(line[:80].decode(errors="replace").strip())
+    text = line[:80].decode(errors="replace").strip()
+    return repr(text if text.isprintable() else text[:20])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from automx.address import expand, is_ip
 from automx.check.finding import Check, DomainChecks, Finding
-from automx.check.network import NameServerError
+from automx.check.network import MAX_HOSTS, NameServerError
 from automx.clientconfig import ClientConfig
 
 MAX_NAMED = 3  # hosts in a finding
@@ -37,7 +37,7 @@ class MxChecks(DomainChecks):
         with suppress(NameServerError):
             records = [data.split() for data in self.network.records(self.domain, "MX")]
             records.sort(key=lambda record: int(record[0]))
-            found = [record[1].removesuffix(".").lower() for record in records]
+            found = [record[1].removesuffix(".").lower() for record in records[:MAX_HOSTS]]
             if found == [""]:
                 text = "the MX record says that the domain accepts no mail (RFC 7505)"
                 yield self.warning(self.domain, text, "correct it, or switch the domain off")

@@ -23,6 +23,7 @@ from automx.errors import SettingsError
 _Value = TypeVar("_Value")
 
 MAX_ALIASES = 8  # CNAME records in a row
+MAX_HOSTS = 16  # that a name leads to, and addresses of a host, that are tried
 
 # OpenSSL's reasons for a server that does not answer with TLS.
 _NO_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"}
@@ -170,7 +171,7 @@ class Network:
 
         Raises NetworkError.
         """
-        addresses = self.addresses(name)
+        addresses = self.addresses(name)[:MAX_HOSTS]
         if not addresses:
             advice = f"add an address record for {name}, or correct the name"
             raise NetworkError("the name has no address", advice)
@@ -192,7 +193,7 @@ class Network:
 
         def work() -> list[str]:
             reasons = []
-            addresses = self.addresses(name)
+            addresses = self.addresses(name)[:MAX_HOSTS]
             for address in addresses if len(addresses) > 1 else ():
                 try:
                     socket.create_connection((address, port), self.timeout).close()

@@ -7,7 +7,7 @@ from functools import partial
 
 from automx import dns
 from automx.check.finding import Check, DomainChecks, Finding, Level
-from automx.check.network import NameServerError
+from automx.check.network import MAX_HOSTS, NameServerError
 from automx.clientconfig import ClientConfig
 from automx.formats import pacc
 
@@ -95,16 +95,19 @@ class RecordChecks(DomainChecks):
 
     def _autodiscover(self, name: str) -> Iterator[Finding]:
         """Check the record that Outlook looks up if the host autodiscover fails: it is optional."""
-        for data in self.network.records(name, "SRV"):
+        records = self.network.records(name, "SRV")[:MAX_HOSTS]
+        hosts = (self.host, f"autodiscover.{self.domain}") if records else ()
+        ours = {address for host in hosts for address in self.network.addresses(host)}
+        astray = []
+        for data in records:
             port, target = data.split()[2:]
             target = target.removesuffix(".").lower()
-            hosts = (self.host, f"autodiscover.{self.domain}")
-            ours = {address for host in hosts for address in self.network.addresses(host)}
-            if target == self.host and port == "443":
-                continue
-            if port != "443" or not ours.intersection(self.network.addresses(target)):
-                advice = f"the zone should have: {name}. IN SRV 0 0 443 {self.host}."
-                yield self.warning(name, f"the SRV record leads to {target}:{port}", advice)
+            is_here = target == self.host or ours.intersection(self.network.addresses(target))
+            if port != "443" or not is_here:
+                astray.append(f"{target}:{port}")
+        if astray:
+            advice = f"the zone should have: {name}. IN SRV 0 0 443 {self.host}."
+            yield self.warning(name, f"the SRV record leads to {', '.join(astray)}", advice)
 
     def _srv(self, records: list[dns.Record], name: str) -> Iterator[Finding]:
         wanted = "; ".join(f"{name}. IN SRV {record.data}" for record in records)

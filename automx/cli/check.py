@@ -39,7 +39,7 @@ from automx.cli.dns import (
     public_host,
     timeout_option,
 )
-from automx.cli.terminal import INTERRUPTED, complain, confirm, printable, say_json
+from automx.cli.terminal import INTERRUPTED, complain, confirm, printable, say_json, shortened
 from automx.config import AccountSettings
 from automx.database import Session
 from automx.errors import AutomxError
@@ -204,8 +204,8 @@ def _line(entry: Entry, width: int) -> None:
     word = click.style(f"{finding.level.name.lower():<7}", fg=_COLORS[finding.level])
     begin = f"  {printable(finding.domain) or '-':<{width}}  "
     text = f"{finding.subject}: {finding.text}" if finding.subject else finding.text
-    text = printable(text + _of_several(entry.domains))
-    advice = printable(f"-> {finding.advice}" if finding.advice else "")
+    text = printable(shortened(text) + _of_several(entry.domains))
+    advice = printable(f"-> {shortened(finding.advice)}" if finding.advice else "")
     if not sys.stdout.isatty():
         _echo(f"{word}{begin}{text} {advice}".rstrip())
         return

@@ -9,7 +9,7 @@ from automx import dns, installation, webserver
 from automx.changes import Change, described
 from automx.check.finding import Level
 from automx.check.report import Report
-from automx.cli.terminal import table
+from automx.cli.terminal import shortened, table
 from automx.clientconfig import ClientConfig, ServerType
 from automx.quickstart.search import Answer, Search, passed_over
 from automx.quickstart.steps import Situation, Step
@@ -43,7 +43,7 @@ def found(search: Search, servers: Sequence[Answer]) -> str:
     lines = []
     if servers:
         lines += ["", table([_row(answer) for answer in servers])]
-        lines += [wrapped(f"{_name(a)}: {a.fault}.", "  ") for a in servers if a.fault]
+        lines += [wrapped(f"{_name(a)}: {shortened(a.fault)}.", "  ") for a in servers if a.fault]
     if works:
         others = ", ".join(f"{_name(a)} ({a.server.socket_type})" for a in works)
         lines += ["", wrapped(f"Others that answer: {others}.", "  ")]
@@ -51,7 +51,9 @@ def found(search: Search, servers: Sequence[Answer]) -> str:
             lines.append("The option --pop3 HOST adds a server of POP3.")
     if faulty:
         lines += ["", "Passed over:"]
-        lines += [wrapped(f"  {_name(a)}: {a.fault}", "    ") for a in faulty[:_MOST_FAULTS]]
+        lines += [
+            wrapped(f"  {_name(a)}: {shortened(a.fault)}", "    ") for a in faulty[:_MOST_FAULTS]
+        ]
         if len(faulty) > _MOST_FAULTS:
             lines.append(f"  and {len(faulty) - _MOST_FAULTS} more")
     troubles = dict.fromkeys(search.troubles)

@@ -68,14 +68,9 @@ def drop_unwritten() -> None:
 
 
 def complain(line: str) -> None:
-    """Print a line about an error or a warning to standard error, if that can be written.
-
-    Of a line that is very long, as it is with a value of many characters, the middle is left out.
-    """
-    if len(line) > _LONGEST:
-        line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+    """Print a line about an error or a warning to standard error, if that can be written."""
     with suppress(OSError):  # a full disk, or a pipe that is closed
-        _echo(f"{PREFIX}{printable(line)}", err=True)
+        _echo(f"{PREFIX}{printable(shortened(line, _LONGEST))}", err=True)
 
 
 def complain_of_usage(error: click.ClickException) -> None:
@@ -142,6 +137,11 @@ def _escaped(char: str) -> str:
 def printable(text: str) -> str:
     """Return a line with a replacement character for each one that is not printable."""
     if text.isprintable():
+def shortened(text: str, most: int = 1_000) -> str:
+    """Return a text, its middle left out if it is longer: what strangers say may be endless."""
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
+
+
         return text
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
-from automx.address import parse_domain
+from automx.address import is_ip, parse_domain
 from automx.check import queue
 from automx.check.finding import Check
 from automx.check.greeting import Greeting, greet
@@ -112,7 +112,9 @@ class Search:
 
     def run(self) -> Iterator[str]:
         """Search; yield what each step looked for when it has ended."""
-        for step, _ in queue.run(self._checks(), self.network.timeout * _PHASES):
+        for step, late in queue.run(self._checks(), self.network.timeout * _PHASES):
+            with self._lock:
+                self.troubles += [f"{step}: {each.text}" for each in late]
             yield step
 
     def _checks(self) -> dict[str, Check]:
@@ -288,7 +290,8 @@ def _ports(type_: ServerType, place: Place | None) -> list[tuple[int, SocketType
 def _host(target: str) -> str:
     """Return the host of a record, "" for what can be none, or is too long for a row."""
     try:
-        return str(HOST.read(parse_domain(target))) if target != "." else ""
+        name = parse_domain(target) if target != "." else ""
+        return "" if not name or is_ip(name) else str(HOST.read(name))
     except (AddressError, BadValueError):
         return ""
 
