@@ -11,6 +11,7 @@ import stat
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from automx.models import metadata
 from automx.moments import this_second
 from tests.backups import ROWS, dump, environment, is_without_rows
 from tests.commandline import attempt, automx
-from tests.processes import AUTOMX
+from tests.processes import AUTOMX, own_mounts
 
 
 def test_a_backup_can_be_read_by_its_owner_only_and_takes_the_place_of_an_older_one(
@@ -127,6 +128,9 @@ def test_secrets_are_not_written_to_a_terminal(filled: Path) -> None:
     assert result.stderr == (
         "automx: a backup holds secrets, and is not written to a terminal: name a FILE\n"
     )
+
+
+NO_PLACE = "no folder for temporary files can be used (No space left on device): name one by TMPDIR"
 
 
 def with_digest(*documents: object) -> bytes:
@@ -261,18 +265,105 @@ def test_a_file_that_is_cut_off_anywhere_or_changed_is_refused(backup: Path) -> 
         data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] for at in range(header, len(data), 997)
     ]
     for each in damaged:
-        with pytest.raises(BackupError, match="was cut off or changed"):
-            Reader(io.BytesIO(each), "it").verify()
+        with pytest.raises(BackupError, match=r"was cut off or changed|line [0-9]+ is not JSON"):
+            [*Reader(io.BytesIO(each), "it").lines()]
     compressed = gzip.compress(data)
-    for cut in (len(compressed) // 2, len(compressed) - 1, len(compressed) - 9):
+    for each in (*(data[:cut] for cut in cuts), *(compressed[:cut] for cut in (-1, -9, -2_000))):
         with pytest.raises(BackupError, match="was cut off or changed"):
-            Reader(io.BytesIO(compressed[:cut]), "it").verify()
-    Reader(io.BytesIO(data), "it").verify()
-    Reader(io.BytesIO(compressed), "it").verify()
+            [*Reader(io.BytesIO(each), "it").lines()]
+    assert [*Reader(io.BytesIO(data), "it").lines()] == [
+        *Reader(io.BytesIO(compressed), "it").lines()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "data", "told"),
+    [
+        ("backup $1/it", b"", "/it cannot be written: No space left on device"),
+        ("backup - >/dev/full", b"", "the output cannot be written: No space left on device"),
+        ("backup it", b"", NO_PLACE),
+        (
+            "restore -",
+            with_digest(HEADER, PROVIDER, *([n, "a", "b"] for n in range(5_000))),
+            NO_PLACE,
+        ),
+    ],
+)
+def test_a_full_disk_is_told(
+    filled: Path, tmp_path: Path, command: str, data: bytes, told: str
+) -> None:
+    full, work = tmp_path / "full", tmp_path / "work"
+    full.mkdir()
+    work.mkdir()
+    temporary = "$1" if told == NO_PLACE else work
+    script = f"mount -t tmpfs -o size=4k tmpfs $1; TMPDIR={temporary} exec {AUTOMX} {command}"
+    result = subprocess.run(
+        [*own_mounts(), "sh", "-c", script, "sh", str(full)],
+        env={**os.environ, **environment(f"sqlite:///{filled}")},
+        cwd=work,
+        input=data,
+        capture_output=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert result.stderr.decode().startswith("automx: ")
+    assert result.stderr.decode().endswith(f"{told}\n")
+    assert result.stderr.count(b"\n") == 1
+    assert [*work.iterdir()] == []
+
+
+class Endless(io.RawIOBase):
+    """A file that begins as a backup does, and goes on with the same line for ever."""
+
+    def __init__(self, line: bytes) -> None:
+        self.head = json.dumps(HEADER).encode() + b"\n"
+        self.line = line + b"\n"
+        self.at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.at = offset
+        return offset
+
+    def readinto(self, buffer: Any) -> int:
+        assert self.at < 2**26, "it is read on and on"
+        rest = max(0, self.at - len(self.head)) % len(self.line)
+        lines = self.line * (len(buffer) // len(self.line) + 2)
+        piece = (self.head[self.at :] or lines[rest:])[: len(buffer)]
+        buffer[: len(piece)] = piece
+        self.at += len(piece)
+        return len(piece)
+
+
+@pytest.mark.parametrize("line", [b"", b"[]", b"[" * 500, bytes(MAX_LINE)])
+def test_what_is_no_row_ends_it_at_once(new: str, line: bytes) -> None:
+    """A small file may be an endless one in gzip."""
+    backup = Reader(io.BufferedReader(Endless(line)), "it")
+    with pytest.raises(BackupError, match=r"^it: line 2|^it has a line of more than"):
+        restoring.restore(new, backup, actor="user:a", now=this_second())
+
+
+def test_a_pipe_that_is_no_backup_is_not_copied(new: str) -> None:
+    with subprocess.Popen(["cat", "/dev/zero"], stdout=subprocess.PIPE) as endless:
+        result = subprocess.run(
+            [AUTOMX, "restore", "-"],
+            env={**os.environ, **environment(new)},
+            stdin=endless.stdout,
+            capture_output=True,
+            check=False,
+        )
+        endless.kill()
+    assert result.returncode == 1
+    assert result.stderr == b"automx: standard input is no backup of automx\n"
 
 
 class Swapped(io.BytesIO):
-    """A file that is another one when it is read for the fourth time: then rows are written."""
+    """A file that is another one when it is read for the third time: then rows are written."""
 
     def __init__(self, data: bytes, other: bytes) -> None:
         super().__init__(data)
@@ -281,7 +372,7 @@ class Swapped(io.BytesIO):
 
     def seek(self, offset: int, whence: int = 0) -> int:
         self.times += 1
-        if self.times == 7:  # twice for each time
+        if self.times == 5:  # twice for each time
             self.__init__(self.other, self.other)  # type: ignore[misc]
         return super().seek(offset, whence)
 

@@ -201,6 +201,30 @@ def test_an_interrupt_leaves_no_rights(closed: Path) -> None:
     assert as_nobody(closed, script) == "0\ninterrupted True\n"
 
 
+@pytest.mark.parametrize(
+    "opens", ["caller.open_file(pipe)", "output.open_output(str(pipe)).__enter__()"]
+)
+def test_an_interrupt_ends_the_wait_for_the_other_end_of_a_pipe(closed: Path, opens: str) -> None:
+    script = f"""
+    user, pipe, ended = os.geteuid(), folder / "root/pipe", threading.Event()
+    with caller._rights():
+        os.mkfifo(pipe)
+    def interrupt():
+        while not ended.wait(0.05):  # it may come before the wait
+            os.kill(os.getpid(), signal.SIGINT)
+    thread = threading.Thread(target=interrupt)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    thread.start()
+    try:
+        {opens}
+    except KeyboardInterrupt:
+        ended.set()
+        thread.join()
+        print("interrupted", os.geteuid() == user)
+    """
+    assert as_nobody(closed, script) == "interrupted True\n"
+
+
 @pytest.mark.parametrize("number", ["4294967295", "99999999999", "-1", "", "x"])
 def test_a_forged_number_of_sudo_gives_no_rights_of_root(
     monkeypatch: pytest.MonkeyPatch, number: str

@@ -81,15 +81,11 @@ class Reader:
         self.name = name
         self.header = self._read_header()
 
-    def verify(self) -> None:
-        """Raise BackupError if the file is not as it was written."""
-        for _ in self._lines():
-            pass
-
     def lines(self) -> Iterator[Line]:
         """Yield what stands between the first and the last line.
 
-        Raises BackupError at the end if the file is not as it was written.
+        Raises BackupError for a line that is not JSON, and at the end if the file is not as it was
+        written.
         """
         for number, line in enumerate(self._lines(), 1):
             if number > 1:

@@ -1,20 +1,19 @@
 """The rows of all tables, as they are written into a backup."""
 
-import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import sqlalchemy
 from sqlalchemy import Table, inspect, select, text
 
 from automx import migrations
+from automx.backup import copies
 from automx.backup.file import Writer
 from automx.backup.values import encoder
 from automx.database import Session, begin_snapshot, open_session
-from automx.errors import BackupError, DatabaseError
+from automx.errors import DatabaseError
 from automx.migrations import SchemaState
 from automx.models import metadata
 
@@ -34,40 +33,13 @@ def snapshot(session: Session) -> Iterator[Session]:
     """
     dialect = session.engine.dialect.name
     if dialect == "sqlite":
-        with _temporary_folder() as folder:
-            copy = f"{folder}/copy.sqlite"
-            _copy(session, copy)
-            with open_session(f"sqlite:///{copy}") as of_copy:
-                yield of_copy
+        with copies.of_sqlite(session) as path, open_session(f"sqlite:///{path}") as of_copy:
+            yield of_copy
         return
     begin_snapshot(session)
     if dialect in {"mysql", "mariadb"}:  # a reader of standard output may be slow
         session.execute(text("SET SESSION net_write_timeout = 86400"))
     yield session
-
-
-def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
-    try:
-        return tempfile.TemporaryDirectory(prefix="automx-")
-    except OSError as error:
-        raise BackupError(
-            f"no folder for temporary files can be used ({error.strerror}): name one by TMPDIR"
-        ) from error
-
-
-def _copy(session: Session, path: str) -> None:
-    driver: Any = session.connection().connection.driver_connection
-
-    def look(status: int, *_: int) -> None:
-        if status in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:  # it would be tried for ever
-            raise sqlite3.OperationalError("database is locked")
-
-    try:
-        with closing(sqlite3.connect(path)) as copy:
-            driver.backup(copy, progress=look)
-    except sqlite3.Error as error:
-        raise DatabaseError(cause=f"database: {error}") from error
-    session.rollback()
 
 
 def write(

@@ -1,9 +1,7 @@
 """``automx backup``, ``automx restore``: all that the database holds, into a file and back."""
 
 import gzip
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
@@ -11,7 +9,7 @@ from typing import Any, BinaryIO
 import click
 
 from automx import __version__
-from automx.backup import rows
+from automx.backup import copies, rows
 from automx.backup.file import Reader
 from automx.backup.restore import restore as restore_rows
 from automx.cli.addresses import FILE
@@ -98,9 +96,7 @@ def _opened(file: str, name: str) -> Iterator[BinaryIO]:
                 source = stack.enter_context(open_file(file))
             give_up()
             if not source.seekable():
-                copy = stack.enter_context(tempfile.TemporaryFile(prefix="automx-"))
-                shutil.copyfileobj(source, copy)
-                source = copy
+                source = stack.enter_context(copies.of_pipe(source, name))
             yield source
     except OSError as error:
         raise BackupError(f"{name} cannot be read: {error.strerror or error}") from error

@@ -15,6 +15,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from threading import Event
 from typing import BinaryIO, NamedTuple
 
 from automx.errors import SettingsError
@@ -31,6 +32,7 @@ WITH_FILES = frozenset(
 _FOLDER = os.O_PATH | os.O_CLOEXEC
 _ENTRY = _FOLDER | os.O_NOFOLLOW
 _MOST_LINKS = 40  # as Linux has it
+_WAITING = Event()  # a file is opened, which may be a pipe
 _OWN_STREAMS = ("/dev/fd/", "/dev/std", "/proc/self/fd/")
 
 
@@ -81,11 +83,20 @@ def open_file(path: str | Path) -> BinaryIO:
         with place(Path(path)) as (rights, followed, is_followed), rights():
             # A link at the end is refused: it was none a moment ago.
             flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_NOFOLLOW if is_followed else 0)
-            return os.fdopen(os.open(followed, flags), "rb")
+            return os.fdopen(_open(followed, flags), "rb")
     except PermissionError:
         if not _is_called_by_root():
             raise
     return Path(path).open("rb")
+
+
+def _open(path: Path, flags: int) -> int:
+    """Open a file. An interrupt ends the wait for the other end of a pipe, in any block."""
+    _WAITING.set()
+    try:
+        return os.open(path, flags)
+    finally:
+        _WAITING.clear()
 
 
 def open_special(place: "Place") -> BinaryIO | None:
@@ -97,7 +108,7 @@ def open_special(place: "Place") -> BinaryIO | None:
     try:
         if not place.path.exists() or place.path.is_file():
             return None
-        descriptor = os.open(place.path, flags)  # creates nothing, and cuts nothing off
+        descriptor = _open(place.path, flags)  # creates nothing, and cuts nothing off
     except FileNotFoundError:
         return None
     found = os.fstat(descriptor)
@@ -156,11 +167,19 @@ def _is_called_by_root() -> bool:
 def _rights() -> Iterator[None]:
     """Have the rights of the caller within a block.
 
-    The user may send signals to this process: an interrupt must not leave the rights with it.
+    The user may send signals to this process: an interrupt must not leave the rights with it. So it
+    waits for the end of the block, unless the block itself waits.
     """
     (_, user, caller), (_, group, callers_group) = os.getresuid(), os.getresgid()
     interrupts: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+
+    def note(number: int, _: object) -> None:
+        if _WAITING.is_set():
+            _WAITING.clear()
+            raise KeyboardInterrupt
+        interrupts.append(number)
+
+    handler = signal.signal(signal.SIGINT, note)
     try:
         os.seteuid(caller)
         os.setegid(callers_group)
