@@ -122,19 +122,19 @@ def ids_together(column: ColumnElement[int]) -> ColumnElement[str]:
 
 
 @lru_cache(1_000)  # domains of one provider share it
-def ids_in(text: str) -> tuple[int, ...] | None:
+def ids_in(text: str | bytes) -> tuple[int, ...] | None:
     """Return the ids in a text of ids_together().
 
     None if MySQL may have cut it off, or if it holds something else: SQLite lets any text into a
-    column.
+    column, and bytes as well.
     """
-    parts = text.split(",")
+    parts = text.split(",") if isinstance(text, str) else [""]
     if len(text) > _UNCUT or not all(part.removeprefix("-").isdecimal() for part in parts):
         return None
     return tuple(map(int, parts))
 
 
-def _linked(session: Session, table: str, domain: int, text: str | None) -> tuple[int, ...]:
+def _linked(session: Session, table: str, domain: int, text: str | bytes | None) -> tuple[int, ...]:
     """Return the ids in a text of the query, or ask for them once more."""
     if text is None:
         return ()

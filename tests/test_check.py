@@ -743,6 +743,27 @@ def test_a_repair_asks_on_a_terminal(
     assert automx("token", "list", env=environment).count("\n") == left + 1
 
 
+@pytest.mark.parametrize("value", [b"\xff\x1b[2J", "\x1b[2J\nforged", -(2**63)])
+@pytest.mark.parametrize("table", ["domain", "server", "server_domain", "davserver_domain"])
+def test_any_value_in_any_column_is_survived(
+    env: dict[str, str], database: Path, table: str, value: object
+) -> None:
+    """SQLite lets anything into a column."""
+    automx("seed", "--sample", env=env)
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        for column in columns:
+            with contextlib.suppress(sqlite3.IntegrityError):  # an id has to be a number
+                connection.execute(f"UPDATE OR IGNORE {table} SET {column} = ?", [value])
+    for options in ([], ["--json"]):
+        status, output, error = run(env, "--all", "--dns", "127.0.0.1:9", *options)
+        assert status == 2
+        assert error == ""
+        lines = output.split("\n")
+        assert [line for line in lines if not line.isprintable() or line[:1] == "f"] == []
+        assert "this check itself failed" not in output
+
+
 def test_many_findings_of_a_kind_are_cut_short(env: dict[str, str], execute: Execute) -> None:
     rows = ", ".join(f"({i}, 10, 'a.test', 993, 'imap', 'SSL', '', 'plain')" for i in range(25))
     execute(f"INSERT INTO server VALUES {rows};")
