@@ -445,14 +445,17 @@ def test_without_a_terminal_nobody_is_asked(env: dict[str, str]) -> None:
 
 
 def test_a_person_is_asked_for_what_is_not_found(world: World, env: dict[str, str]) -> None:
-    answers = ["no host!", MAIL, "y", "", "caddy"]
+    answers = ["no host!", MAIL, "perhaps", "y", "", "iis", "caddy"]
     shown = on_a_terminal(world, "none.test", env=env, answers=answers)
     questions = [
         "Host name of the IMAP and SMTP server: ",
+        "automx: 'no host!': ",
         "is no host name, such as mail.example.com",
         "Shall mail clients use these servers? [Y/n]: ",
+        "automx: the answer is y or n\n",
         "Public host name of automx, where mail clients will ask it [automx.none.test]: ",
         "Web server in front of automx",
+        "automx: 'iis' is not one of 'nginx', 'apache', 'caddy', 'none'.\n",
         "Added domain none.test.",
         "Configuration of caddy, for /etc/caddy/Caddyfile:",
         "What is left to do:",
@@ -463,6 +466,7 @@ def test_a_person_is_asked_for_what_is_not_found(world: World, env: dict[str, st
     own = shown.partition("What is left")[2]
     assert [line for line in own.split("\n") if len(line) > 80] == []
     assert "\x1b[3" not in shown  # a colour
+    assert "Error" not in shown  # as click tells errors
 
 
 def test_a_person_who_does_not_agree_names_another_server(

@@ -20,7 +20,16 @@ from automx.cli import names, quickstarttext
 from automx.cli.addresses import HOST_NAME, MAIL_DOMAIN, MAIL_HOST, SERVER
 from automx.cli.context import Context, with_json
 from automx.cli.dns import ca_file_option, name_server_option, public_host, timeout_option
-from automx.cli.terminal import complain, pass_on, say_json, say_lines, with_progress
+from automx.cli.terminal import (
+    agrees,
+    ask,
+    complain,
+    confirm,
+    pass_on,
+    say_json,
+    say_lines,
+    with_progress,
+)
 from automx.cli.webserver import listens_option, with_domain_option
 from automx.clientconfig import ClientConfig, ServerType
 from automx.config import KEYS
@@ -36,6 +45,7 @@ from automx.words import SERVER_TYPES
 _LEFT = 3  # exit status: all was done, and something is left to do
 _TRIES = 5  # how often a host name is asked for
 _PROGRAMS = {"nginx": "nginx", "apache2": "apache", "httpd": "apache", "caddy": "caddy"}
+_QUESTION = "Shall mail clients use these servers?"
 _NONE = "none"
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
 _SECONDS_OF_WORKERS = 3.0  # in which a server that runs sees a new domain
@@ -208,9 +218,8 @@ class Quickstart:
 
     def _upgrade(self) -> None:
         text = "The database belongs to an older automx, or to automx2"
-        if self._asks:
-            question = f"{text}. Bring it up to date (a backup first is wise)?"
-            click.confirm(question, abort=True, err=True)
+        question = f"{text}. Bring it up to date (a backup first is wise)?"
+        confirm("this would bring the database up to date", question=question, yes=not self._asks)
         for step in migrations.upgrade(self._context.settings.db_uri):
             self._say(f"Upgraded to {step.revision}: {step.title}")
 
@@ -225,12 +234,12 @@ class Quickstart:
             lacking = missing(found)
             if not self._context.as_json:
                 say_lines(quickstarttext.found(search, found))
-            if not lacking and (not self._asks or _agrees()):
+            if not lacking and (not self._asks or agrees(_QUESTION, default=True)):
                 return found
             if not self._asks:
                 break
             which = " and ".join(type_.upper() for type_ in lacking) or "mail"
-            place = click.prompt(f"Host name of the {which} server", type=SERVER, err=True)
+            place = ask(f"Host name of the {which} server", SERVER)
             types = lacking or (ServerType.IMAP, ServerType.SMTP)
             given = {**given, **dict.fromkeys(types, Place(*place))}
         raise click.ClickException(
@@ -244,7 +253,7 @@ class Quickstart:
         if known or not self._asks:
             return known or default
         question = "Public host name of automx, where mail clients will ask it"
-        host: str = click.prompt(question, default=default, type=HOST_NAME, err=True)
+        host: str = ask(question, HOST_NAME, default)
         return host
 
     def _web_server(self) -> str:
@@ -256,7 +265,7 @@ class Quickstart:
             if self._asks:
                 choice = click.Choice([*webserver.KINDS, _NONE])
                 question = "Web server in front of automx"
-                kind = click.prompt(question, default=kind, type=choice, err=True)
+                kind = ask(question, choice, kind)
         return "" if kind == _NONE else kind
 
     def _write(self, found: Sequence[Answer]) -> list[dict[str, Any]]:
@@ -322,11 +331,6 @@ class Quickstart:
         self._say()
         doctor.print_report(report, quiet=True)
         say_lines(quickstarttext.left(situation, left))
-
-
-def _agrees() -> bool:
-    question = "Shall mail clients use these servers?"
-    return click.confirm(question, default=True, err=True)
 
 
 def _compare(domain: str, known: Sequence[Item], given: Mapping[ServerType, Place]) -> None:

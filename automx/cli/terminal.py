@@ -26,6 +26,7 @@ _MOST_SECRET = 65_536  # bytes of a secret on standard input
 _FIRST_ROWS = 1_000  # of a long table, whose cells decide how wide its columns are
 
 _echo = click.echo  # noqa: TID251 - the one place
+_prompt = click.prompt  # noqa: TID251 - likewise
 
 PREFIX = "automx: "  # of each line about an error or a warning
 
@@ -137,13 +138,13 @@ def _escaped(char: str) -> str:
 def printable(text: str) -> str:
     """Return a line with a replacement character for each one that is not printable."""
     if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
 def shortened(text: str, most: int = 1_000) -> str:
     """Return a text, its middle left out if it is longer: what strangers say may be endless."""
     return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
-
-
-        return text
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 class PrintableFormatter(logging.Formatter):
@@ -191,7 +192,35 @@ def confirm(what: str, *, question: str, yes: bool) -> None:
     if not sys.stdin.isatty():
         complain(f"{what}; say --yes to do it")
         raise click.exceptions.Exit(2)
-    click.confirm(printable(question), abort=True, err=True)
+    if not agrees(question):
+        raise click.Abort
+
+
+def agrees(question: str, *, default: bool = False) -> bool:
+    """Ask a question until the answer is yes or no; a mere Enter is the default."""
+    hint = "Y/n" if default else "y/N"
+    while True:
+        answer = _typed(f"{printable(question)} [{hint}]", default="", show_default=False).lower()
+        if not answer:
+            return default
+        if answer in {"y", "yes", "n", "no"}:
+            return answer[0] == "y"
+        complain("the answer is y or n")
+
+
+def ask(question: str, type_: "click.ParamType[Any]", default: str | None = None) -> Any:
+    """Ask for a value until the type takes it; a mere Enter is the default."""
+    while True:
+        # The type shows its choices; click would tell errors in other words than complain().
+        text = _typed(question, default=default, type=type_, value_proc=str)
+        try:
+            return type_.convert(text, None, None)
+        except click.UsageError as error:
+            complain(error.message)
+
+
+def _typed(question: str, **options: Any) -> str:
+    return str(_prompt(question, err=True, **options)).strip()
 
 
 def read_secret(what: str) -> str:
@@ -201,7 +230,7 @@ def read_secret(what: str) -> str:
     control character.
     """
     if sys.stdin.isatty():
-        text = str(click.prompt(what.capitalize(), hide_input=True, err=True))
+        text = str(_prompt(what.capitalize(), hide_input=True, err=True))
     else:
         try:
             data = sys.stdin.buffer.read(_MOST_SECRET + 1)
