@@ -113,14 +113,15 @@ def configuration(kind: str, site: Site) -> str:
 
 
 def certbot(kind: str, site: Site) -> str:
-    """Return the command that gets the certificate.
+    """Return the command that gets the certificate, and changes nothing if it is there.
 
     It is "" for a web server that does so itself, and for names that no authority certifies.
     """
     names = " ".join(f"-d {name}" for name in site.certified())
     if KINDS[kind].gets_certificates or not names:
         return ""
-    return f"certbot certonly --webroot -w {WEBROOT} --cert-name {site.certificate} {names}"
+    how = f"--keep-until-expiring --webroot -w {WEBROOT} --cert-name {site.certificate}"
+    return f"certbot certonly {how} {names}"
 
 
 def _contrib() -> Path:

@@ -123,8 +123,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         for port in (993, 143, 995, 110, 465, 587):
             # They accept, and say nothing.
             stack.enter_context(socket.create_server((addresses.nothing, port)))
-        server = stack.enter_context(
             talk(stack.enter_context(socket.create_server((loud, port))))
+        server = stack.enter_context(
             serving({"AUTOMX_DB_URI": env["AUTOMX_DB_URI"]}, folder / "log", "--workers", "1")
         )
         started = internet(
@@ -138,7 +138,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield World(stack.enter_context(started), authority.root, server, env)
 
 
-def environment(database: Path) -> dict[str, str]:
 def talk(listener: socket.socket) -> None:
     """Say LOUD to whoever connects, for ever."""
 
@@ -155,6 +154,7 @@ def talk(listener: socket.socket) -> None:
     threading.Thread(target=accept, daemon=True).start()
 
 
+def environment(database: Path) -> dict[str, str]:
     return {"AUTOMX_CONF": "/dev/null", "AUTOMX_DB_URI": f"sqlite:///{database}"}
 
 
@@ -304,8 +304,8 @@ def test_what_is_left_is_a_list_of_steps_with_commands(world: World, env: dict[s
      automx dns usual.test --host automx.usual.test
 
 5. When DNS has the names, get a certificate, if there is none yet.
-     certbot certonly --webroot -w /var/www/html --cert-name automx-1 \\
-       -d automx.usual.test -d autoconfig.usual.test \\
+     certbot certonly --keep-until-expiring --webroot -w /var/www/html \\
+       --cert-name automx-1 -d automx.usual.test -d autoconfig.usual.test \\
        -d autodiscover.usual.test -d ua-auto-config.usual.test
 
 6. Configure nginx; see first what /etc/nginx/conf.d/automx.conf holds, if it
@@ -398,7 +398,6 @@ def test_names_of_strangers_are_not_printed_as_they_are(world: World, env: dict[
         assert "[2J" not in text
 
 
-@pytest.mark.parametrize(
 @pytest.mark.parametrize("name", ["many", "astray", "loud"])
 def test_strangers_do_not_flood_a_terminal(world: World, env: dict[str, str], name: str) -> None:
     """Neither the search nor the doctor says all that strangers say."""
@@ -419,6 +418,7 @@ def test_strangers_do_not_flood_a_terminal(world: World, env: dict[str, str], na
     assert "127.0.0.1:993" not in search.stdout
 
 
+@pytest.mark.parametrize(
     "arguments",
     [
         *(["", "alice@example.com", "https://example.com", "a b", "\x1b[2J.test", "localhost"]),

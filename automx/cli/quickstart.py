@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
@@ -45,8 +44,8 @@ from automx.words import SERVER_TYPES
 _LEFT = 3  # exit status: all was done, and something is left to do
 _TRIES = 5  # how often a host name is asked for
 _PROGRAMS = {"nginx": "nginx", "apache2": "apache", "httpd": "apache", "caddy": "caddy"}
-_QUESTION = "Shall mail clients use these servers?"
 _NONE = "none"
+_QUESTION = "Shall mail clients use these servers?"
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
 _SECONDS_OF_WORKERS = 3.0  # in which a server that runs sees a new domain
 
@@ -303,7 +302,7 @@ class Quickstart:
             has_domains=self._wishes.has_domains,
             account_path=webserver.path_of(settings.web_endpoint),
         )
-        file = _settings_file(settings.given_by)
+        file = settings.file if settings.file and settings.file.path.is_file() else None
         situation = Situation(
             self._domain,
             site,
@@ -315,7 +314,7 @@ class Quickstart:
             ),
             has_address=surroundings.has_address(self._network, host),
             file=file,
-            service=installation.service(file),
+            service=installation.service(file.path if file else None),
             is_large=is_large or len(site.certified()) > webserver.MAX_NAMES,
         )
         return situation, config, report
@@ -346,12 +345,3 @@ def _compare(domain: str, known: Sequence[Item], given: Mapping[ServerType, Plac
                 f"the database has {domain} already, without the {type_.upper()} server"
                 f" {place.host}: automx server set and automx domain link change it"
             )
-
-
-def _settings_file(given_by: Mapping[str, str]) -> Path | None:
-    """Return the configuration file, None if no setting comes from one.
-
-    Of a secret in a file of its own, both are told, the configuration file first.
-    """
-    places = (Path(where.partition(", ")[0]) for where in given_by.values() if where[:1] == "/")
-    return next((place for place in places if place.is_file()), None)

@@ -140,7 +140,7 @@ def command_lines(command: str) -> Iterator[str]:
     parts: list[str] = []
     # A text in quotes stays whole.
     for word in re.findall(r"""(?:'[^']*'|"[^"]*"|[^ '"])+""", command):
-        if parts and not re.match("-[-a-z]|&&|>", word):
+        if parts and not re.match(r"-[-a-z]|&&|\|\||>", word):
             parts[-1] += f" {word}"
         else:
             parts.append(word)

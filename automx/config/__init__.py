@@ -336,6 +336,8 @@ class Settings:
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     # Where the value of each key came from.
     given_by: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    # The configuration file, None if there is none.
+    file: files.File | None = field(default=None, compare=False, repr=False)
 
     @property
     def public_url(self) -> str:
@@ -401,14 +403,14 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         given_by["permit_cleartext_passwords"] = f"environment variable {CLEARTEXT_VARIABLE}"
     mailcow = {"uri": made.accounts.mailcow_endpoint, "token": made.accounts.mailcow_token}
     sources = read_sources(found.sources, mailcow=mailcow)
-    return make(**values, sources=sources, given_by=given_by)
+    return make(**values, sources=sources, given_by=given_by, file=found.file)
 
 
 def make(**values: object) -> Settings:
     """Return settings from the values of keys; a key that is not given has its default.
 
-    Beside keys, ``permit_passwords_in_urls``, ``sources`` and ``given_by`` can be given. ``db_uri``
-    must be.
+    Beside keys, ``permit_passwords_in_urls``, ``sources``, ``given_by`` and ``file`` can be given.
+    ``db_uri`` must be.
     """
     endpoint = str(values.get("web_endpoint", ""))
     values["public_host"] = values.get("public_host") or urlsplit(endpoint).hostname or ""

@@ -44,12 +44,20 @@ _SECTION_OF_ZONE = "zone."
 _VARIABLE = "source_"
 
 
+class File(NamedTuple):
+    """The configuration file, and the section that it must have: automx or automx2."""
+
+    path: Path
+    section: str
+
+
 class Found(NamedTuple):
     """The texts of the settings, and of each source and each zone by its name."""
 
     texts: _Texts
     sources: dict[str, _Texts]
     zones: dict[str, _Texts]
+    file: File | None = None
 
 
 def read(environ: Mapping[str, str], names: Mapping[str, str]) -> Found:
@@ -68,7 +76,7 @@ def read(environ: Mapping[str, str], names: Mapping[str, str]) -> Found:
         | by_key(of_sources.get(name, {}), SOURCE_NAMES)
         for name in all_names
     }
-    return Found(texts, sources, in_file.zones)
+    return Found(texts, sources, in_file.zones, in_file.file)
 
 
 def _of_sources(texts: _Texts, known: Mapping[str, object]) -> dict[str, _Texts]:
@@ -110,8 +118,8 @@ def fingerprint(path: str) -> tuple[int, ...] | None:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _place(environ: Mapping[str, str]) -> tuple[Path, str] | None:
-    """Return the first configuration file that exists, and the section that it must have."""
+def _place(environ: Mapping[str, str]) -> File | None:
+    """Return the first configuration file that exists."""
     for program in ("automx", "automx2"):
         variable = f"{program.upper()}_CONF"
         places = [
@@ -123,17 +131,17 @@ def _place(environ: Mapping[str, str]) -> tuple[Path, str] | None:
             path = Path(environ[variable])
             if not _exists(path, home(environ)):
                 raise SettingsError(f"environment variable {variable}: there is no file {path}")
-            return path, program
+            return File(path, program)
         for path in places:
             if _exists(path, home(environ)):
-                return path, program
+                return File(path, program)
     return None
 
 
 def _from_file(environ: Mapping[str, str], names: Mapping[str, str]) -> Found:
     """Return the texts of the configuration file."""
     file = _place(environ)
-    return Found({}, {}, {}) if file is None else _read(*file, names)
+    return Found({}, {}, {}) if file is None else _read(file, names)
 
 
 def _exists(path: Path, home: Path) -> bool:
@@ -171,8 +179,9 @@ def _parsed(path: Path, section: str) -> configparser.ConfigParser:
     return parser
 
 
-def _read(path: Path, section: str, names: Mapping[str, str]) -> Found:
+def _read(file: File, names: Mapping[str, str]) -> Found:
     """Return the texts of the section of one file."""
+    path, section = file
     parser = _parsed(path, section)
     try:
         if not parser.sections() and parser.defaults():  # automx2's oldest sample
@@ -189,7 +198,7 @@ def _read(path: Path, section: str, names: Mapping[str, str]) -> Found:
             log.warning("%s: the key %s is not known and has no effect", path, name)
             del items[name]
     texts = {name: (text, str(path)) for name, text in items.items()}
-    return Found(texts, sources, zones)
+    return Found(texts, sources, zones, file)
 
 
 def _check_sections(path: Path, sections: Sequence[str]) -> None:

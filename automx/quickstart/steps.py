@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from shlex import quote
 
 from automx import installation, webserver
 from automx.check.finding import Finding, Level
 from automx.config import Settings
+from automx.config.files import File
 from automx.installation import Service
 from automx.webserver import Site
 
@@ -43,7 +43,7 @@ class Situation:
     findings: Sequence[Finding]
     is_served: bool | None
     has_address: bool
-    file: Path | None = None
+    file: File | None = None
     service: Service | None = None
     is_large: bool = False
 
@@ -97,23 +97,24 @@ def _settings(situation: Situation) -> Iterator[Step]:
     yield Step(f"{text}, then start automx again.", tuple(commands))
 
 
-def _edit(file: Path, wanted: Mapping[str, str]) -> str:
+def _edit(file: File, wanted: Mapping[str, str]) -> str:
     """Return the command that sets keys in the section of automx in a file.
 
-    A line that is there is changed, also a comment, but none of another section.
+    A line that is there is changed, also a comment, but none of another section. The command may be
+    run twice.
     """
-    file = file.resolve()  # sed would replace a link
+    path = file.path.resolve()  # sed would replace a link
     try:
-        text = file.read_text("utf-8-sig")
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError):
         text = ""
-    is_older = re.search(r"(?m)^\[automx2\]", text) or "automx2" in file.name
-    name = "automx2" if is_older else "automx"
+    name, place = file.section, quote(str(path))
     section = re.search(rf"(?m)^\[{name}\].*(\n(?!\[).*)*", text)
     lines = [f"{key} = {value}" for key, value in wanted.items()]
     if section is None:
         words = " ".join(quote(line) for line in ("", f"[{name}]", *lines))
-        return f"printf '%s\\n' {words} >>{quote(str(file))}"
+        has_section = f"grep -q '^\\[{name}\\]' {place}"
+        return f"{has_section} || printf '%s\\n' {words} >>{place}"
     begin = f"/^\\[{name}\\]/"
     parts = []
     for key, line in zip(wanted, lines, strict=True):
@@ -127,9 +128,10 @@ def _edit(file: Path, wanted: Mapping[str, str]) -> str:
         )
         if line_of:
             parts.append(f"-e '{begin},/^\\[/s|{line_of}.*|{line}|I'")
-        else:
+        else:  # what it has added before is taken away first
+            parts.append(f"-e '{begin},/^\\[/{{/^{key}[ \\t]*[=:]/Id}}'")
             parts.append(f"-e '{begin}a {line}'")
-    return f"sed -i {' '.join(parts)} {quote(str(file))}"
+    return f"sed -i {' '.join(parts)} {place}"
 
 
 def _service(situation: Situation) -> Iterator[Step]:
