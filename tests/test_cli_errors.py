@@ -451,3 +451,20 @@ def test_a_fault_of_one_domain_stays_with_the_domain() -> None:
     [shared, other] = report_of(1).entries(), report_of(2).entries()
     assert [entry.finding.domain for entry in shared] == ["d0.example", "d0.example"]
     assert [entry.domains for entry in other][:2] == [("d0.example", "d1.example")] * 2
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (1, "-> add one: automx domain add d0.example"),
+        (3, "-> add them: automx domain add d0.example d1.example d2.example"),
+        (5_000, "-> add them: automx domain add - reads their names from standard input"),
+    ],
+)
+def test_the_advice_for_unknown_domains_is_for_all_of_them(
+    env: dict[str, str], number: int, advice: str
+) -> None:
+    domains = [f"d{index}.example" for index in range(number)]
+    result = attempt("check", *domains, "--dns", "127.0.0.1:9", env=env)
+    lines = [line for line in result.stdout.splitlines() if "no row of the table" in line]
+    assert [line[line.index("->") :] for line in lines] == [advice]
+
+

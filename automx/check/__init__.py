@@ -35,6 +35,8 @@ from automx.kinds import domain_a_label
 from automx.zones import states
 from automx.zones.rollover import State
 
+_MOST_NAMES = 20  # of unknown domains in one command
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -57,7 +59,21 @@ def load_targets(session: Session, domains: Sequence[str] | None) -> list[Target
     if domains is None:
         domains = [name for _, name in lookup.domain_names(session) if _a_label(name)]
     names = dict.fromkeys(_a_label(text) or text for text in domains)
-    return [_target(session, name) for name in names]
+    targets = {name: _target(session, name) for name in names}
+    advice = _how_to_add([name for name, target in targets.items() if target is None])
+    text = "no row of the table domain matches"
+    return [
+        target or Target(name, Finding(name, Level.ERROR, "database", text, advice))
+        for name, target in targets.items()
+    ]
+
+
+def _how_to_add(unknown: Sequence[str]) -> str:
+    """Return the command that adds unknown domains, which is the advice for each of them."""
+    if len(unknown) > _MOST_NAMES:
+        return "add them: automx domain add - reads their names from standard input"
+    them = "one" if len(unknown) == 1 else "them"
+    return f"add {them}: automx domain add {' '.join(map(quote, unknown))}"
 
 
 def _a_label(name: str) -> str | None:
@@ -67,7 +83,8 @@ def _a_label(name: str) -> str | None:
         return None
 
 
-def _target(session: Session, domain: str) -> Target:
+def _target(session: Session, domain: str) -> Target | None:
+    """Return a domain to check, None if the database does not know it."""
     level, subject = Level.ERROR, "database"
     if _a_label(domain) is None:
         subject, text, advice = domain, "this is no domain name", "see how it is written"
@@ -83,8 +100,7 @@ def _target(session: Session, domain: str) -> Target:
         except DisabledDomainError as error:
             level, subject, text, advice = Level.OK, "", error.reason, ""
         except UnknownDomainError:
-            text = "no row of the table domain matches"
-            advice = f"add one: automx domain add {quote(domain)}"
+            return None
         except BadRecordError as error:
             text, advice = error.cause or str(error), "correct the rows"
     return Target(domain, Finding(domain, level, subject, text, advice))
