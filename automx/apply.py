@@ -71,6 +71,7 @@ def apply(
     if expected is not None and not plan.is_like(expected):
         raise ConflictError("Meanwhile, the database was changed: look at the new plan.")
     execute(changes, plan, origin)
+    plan.warnings += changes.warnings()
     changes.finish()
     return plan
 

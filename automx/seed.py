@@ -7,8 +7,7 @@ A document is checked as a whole before the first row is written (see
 import hashlib
 import json
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from sqlalchemy import func, select
 
 from automx import seeddocument
 from automx.changes import Changes
-from automx.database import KEYS_AT_ONCE, Session, chunks
+from automx.database import Session
 from automx.models import metadata
 from automx.moments import this_second
 
@@ -77,17 +76,6 @@ def purge(session: Session, *, actor: str = "seed", now: datetime | None = None)
     changes.finish()
 
 
-def _known_names(session: Session, seed: seeddocument.SeedRows) -> Iterator[str]:
-    """Yield a warning for each new provider whose name an older one of the database has."""
-    name = _TABLES["provider"].c.name
-    given = Counter(row["name"] for row in seed.rows["provider"])
-    for some in chunks(given, KEYS_AT_ONCE):
-        query = select(name, func.count()).where(name.in_(some)).group_by(name).order_by(name)
-        for found, number in session.execute(query):
-            if number > given[found]:
-                yield f"the database has another provider {found}: commands find both by id only"
-
-
 def populate(
     session: Session,
     document: object,
@@ -114,7 +102,7 @@ def populate(
     digest = digest or digest_of(document)
     changes = Changes(session, actor, now=now or this_second(), origin=seed.origin, digest=digest)
     changes.insert(seed)
-    for line in _known_names(session, seed):  # read after the wait for other writers
+    for line in changes.warnings():
         warn(line)
     changes.finish()
     return Counts(*(len(seed.rows[table]) for table in _COUNTED))

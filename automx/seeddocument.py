@@ -239,7 +239,7 @@ def read(document: object, *, with_objects: bool = False) -> SeedRows:
         path = f"servers[{index}]"
         _add(seed, *_server(seed, value, path), path)
     _read_domains(seed, top["domains"], version)
-    seed.warnings += [*_repeated_names(seed), *_domains_without_servers(seed)]
+    seed.warnings += _domains_without_servers(seed)
     return seed
 
 
@@ -287,13 +287,6 @@ def _read_domains(seed: SeedRows, values: list[Any], version: object) -> None:
                 f"the document does not have exactly one"
             )
         _add(seed, "domain", item, path)
-
-
-def _repeated_names(seed: SeedRows) -> Iterator[str]:
-    names = Counter(row["name"] for row in seed.rows["provider"])
-    for name, number in names.items():
-        if number > 1:
-            yield f"{number} providers have the name {name}: commands find them by their ids only"
 
 
 def _domains_without_servers(seed: SeedRows) -> Iterator[str]:

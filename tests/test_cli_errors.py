@@ -395,7 +395,7 @@ def test_seeds_warn_of_the_name_of_another_provider(env: dict[str, str]) -> None
     document = {"version": 2, "provider": "Acme", "servers": [], "domains": []}
     assert attempt("seed", "-", env=env, stdin=json.dumps(document)).stderr == ""
     again = attempt("seed", "-", env=env, stdin=json.dumps(document))
-    text = "automx: the database has another provider Acme: commands find both by id only\n"
+    text = "automx: 2 providers have the name Acme: commands find them by their ids only\n"
     assert (again.returncode, again.stderr) == (0, text)
     del document["provider"]
     document["providers"] = [{"id": number, "name": "Twice"} for number in (8, 9)]
@@ -403,6 +403,48 @@ def test_seeds_warn_of_the_name_of_another_provider(env: dict[str, str]) -> None
     text = "automx: 2 providers have the name Twice: commands find them by their ids only\n"
     assert (both.returncode, both.stderr) == (0, text)
 
+
+def test_each_way_to_a_second_provider_of_a_name_warns_once(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    """In any case of letters, as commands find them."""
+    file = tmp_path / "a.xml"
+    file.write_text(AUTOCONFIG.format(provider="aCME"))
+
+    def said(*command: str, stdin: str | None = None) -> str:
+        result = attempt(*command, env=env, stdin=stdin)
+        assert result.returncode == 0, result.stderr
+        return result.stderr
+
+    def warning(number: int, name: str) -> str:
+        only = "commands find them by their ids only"
+        return f"automx: {number} providers have the name {name}: {only}\n"
+
+    assert said("provider", "add", "--name", "Acme") == ""
+    assert said("provider", "add", "--name", "Other") == ""
+    assert said("provider", "add", "--name", "acme", "--dry-run") == warning(2, "acme")
+    assert said("provider", "add", "--name", "acme") == warning(2, "acme")
+    assert said("provider", "set", "Other", "--short-name", "Acme") == ""
+    assert said("provider", "set", "Other", "--name", "ACME") == warning(3, "ACME")
+    assert said("provider", "set", "3", "--name", "Elsewhere") == ""
+    document = {"version": 2, "providers": [{"id": 9, "name": "Elsewhere"}], "domains": []}
+    text = json.dumps(document | {"servers": []})
+    assert said("apply", "-", "--yes", stdin=text) == warning(2, "Elsewhere")
+    assert said("apply", "-", "--yes", stdin=text) == ""
+    assert said("import-autoconfig", str(file), "--yes") == warning(3, "aCME")
+
+
+AUTOCONFIG = """\
+<clientConfig version="1.1"><emailProvider id="x.example"><domain>x.example</domain>
+<displayName>{provider}</displayName>
+<incomingServer type="imap"><hostname>imap.x.example</hostname><port>993</port>
+<socketType>SSL</socketType><username>%EMAILADDRESS%</username>
+<authentication>password-cleartext</authentication></incomingServer>
+<outgoingServer type="smtp"><hostname>smtp.x.example</hostname><port>465</port>
+<socketType>SSL</socketType><username>%EMAILADDRESS%</username>
+<authentication>password-cleartext</authentication></outgoingServer>
+</emailProvider></clientConfig>
+"""
 
 # The report of the doctor.
 
@@ -447,10 +489,6 @@ def test_a_fault_of_a_mail_server_is_one_line_with_the_number_of_its_domains(
     ]
 
 
-def test_a_fault_of_one_domain_stays_with_the_domain() -> None:
-    [shared, other] = report_of(1).entries(), report_of(2).entries()
-    assert [entry.finding.domain for entry in shared] == ["d0.example", "d0.example"]
-    assert [entry.domains for entry in other][:2] == [("d0.example", "d1.example")] * 2
 @pytest.mark.parametrize(
     ("number", "advice"),
     [
@@ -468,3 +506,7 @@ def test_the_advice_for_unknown_domains_is_for_all_of_them(
     assert [line[line.index("->") :] for line in lines] == [advice]
 
 
+def test_a_fault_of_one_domain_stays_with_the_domain() -> None:
+    [shared, other] = report_of(1).entries(), report_of(2).entries()
+    assert [entry.finding.domain for entry in shared] == ["d0.example", "d0.example"]
+    assert [entry.domains for entry in other][:2] == [("d0.example", "d1.example")] * 2

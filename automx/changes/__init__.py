@@ -7,18 +7,18 @@ is checked against what depends on the row, written into the audit, and told to 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from automx import audit, changelog, kinds, members, references
 from automx.changes import insertion, stored
 from automx.changes.dependents import Dependents, dependents, of_domains
-from automx.database import Session, savepoint
+from automx.database import KEYS_AT_ONCE, Session, chunks, savepoint
 from automx.errors import ConflictError, SeedError, UnknownRowError
 from automx.members import TABLES, Item
 from automx.models import RECORDS, metadata
@@ -120,6 +120,7 @@ class Changes:
         self._numbers: Counter[tuple[str, str]] = Counter()  # (action, kind)
         self._digest = hashlib.sha256()
         self._changed: set[RowKey] = set()
+        self._providers: dict[str, str] = {}  # new names, by themselves in lower case
 
     @property
     def numbers(self) -> Mapping[tuple[str, str], int]:
@@ -247,6 +248,21 @@ class Changes:
         self.session.execute(keys.update().where(of_provider).values(is_revoked=True))
         self._changed |= EVERYTHING
 
+    def warnings(self) -> Iterator[str]:
+        """Yield a line about each new name of a provider that others have, too.
+
+        It may be called until finish().
+        """
+        name = _TABLES["provider"].c.name
+        for some in chunks(self._providers.items(), KEYS_AT_ONCE):
+            is_known = or_(name.in_(dict(some).values()), func.lower(name).in_(dict(some)))
+            query = select(name).where(is_known)
+            numbers = Counter(str(each).lower() for each in self.session.scalars(query))
+            for lowered, given in some:
+                if (number := numbers[lowered]) > 1:
+                    only = "commands find them by their ids only"
+                    yield f"{number} providers have the name {given}: {only}"
+
     def finish(self) -> None:
         """Write the audit, and tell the other workers; with dry_run, undo everything instead."""
         if self._is_dry_run:
@@ -269,6 +285,8 @@ class Changes:
 
     def _insert(self, new: SeedRows) -> None:
         insertion.check(self.session, new)
+        names = [row["name"] for row in new.rows["provider"]]
+        self._providers |= {name.lower(): name for name in names}
         try:
             with savepoint(self.session):
                 insertion.insert(self.session, new, self._origin, self._now)
@@ -276,6 +294,9 @@ class Changes:
             raise ConflictError(f"{_HELD}; nothing was added", cause=str(error.orig)) from error
 
     def _rewrite(self, kind: str, pairs: Sequence[tuple[Item, Item]]) -> None:
+        if kind == "provider":
+            names = [new["name"] for old, new in pairs if new["name"] != old["name"]]
+            self._providers |= {name.lower(): name for name in names}
         try:
             with savepoint(self.session):
                 stored.write(self.session, kind, pairs, self._now)

@@ -84,7 +84,10 @@ def import_autoconfig(
             )
             found = [imports.add_file(changes, file, name, wishes) for name, file in files]
             shown = names_in(session, [one.after for one in changes.made if one.after])
+            warnings = [*changes.warnings()]
             changes.finish()
+        for line in warnings if dry_run or yes else ():  # once
+            complain(line)
         if is_shown:
             _report(context, changes, found, shown, dry_run=dry_run)
         return sum(changes.numbers.values())

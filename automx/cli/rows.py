@@ -18,6 +18,7 @@ from automx.cli.rownames import read_names
 from automx.cli.subcommands import Subcommands
 from automx.cli.terminal import (
     EXIT_STATUS,
+    complain,
     confirm,
     say,
     say_json_list,
@@ -336,7 +337,10 @@ def change(
         skipped = work(changes)
         sides = [side for one in changes.made for side in (one.before, one.after) if side]
         shown = rowtext.names_in(session, sides)
+        warnings = [*changes.warnings()]
         changes.finish()
+    for line in warnings:
+        complain(line)
     for one in changes.made:
         if one.after and not _PORTS.isdisjoint(one.difference()):
             rowtext.warn_of_port(one.kind, one.after)
