@@ -15,6 +15,7 @@ from time import monotonic
 from automx.cli import main, worker
 from automx.config import Settings, SourceSettings
 from automx.errors import SettingsError
+from automx.inmemory import is_in_memory
 
 log = logging.getLogger(__name__)
 
@@ -87,12 +88,3 @@ def of(settings: Settings) -> Scheduler | None:
     if is_in_memory(settings.db_uri):
         raise SettingsError("sync_in_server needs a database that is not in memory")
     return Scheduler(sources)
-
-
-def is_in_memory(db_uri: str) -> bool:
-    """Return what database.is_in_memory() does, quickly for what is in no memory."""
-    if not db_uri.startswith("sqlite") or db_uri.startswith("sqlite:////"):
-        return False
-    from automx import database  # noqa: PLC0415 - its libraries delay the start
-
-    return database.is_in_memory(db_uri)

@@ -26,6 +26,7 @@ from granian.server.common import AbstractServer
 from automx.cli import heartbeat, scheduler, worker
 from automx.cli.terminal import INTERRUPTED, complain, say, say_lines
 from automx.config import Settings, load
+from automx.inmemory import is_in_memory
 from automx.log import write
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def _warn_of_database(settings: Settings) -> None:
     from automx.views import initdb  # noqa: PLC0415 - likewise
 
     uri = settings.db_uri
-    if not scheduler.is_in_memory(uri) and (trouble := migrations.trouble(uri)):
+    if not is_in_memory(uri) and (trouble := migrations.trouble(uri)):
         log.warning("settings cannot be looked up yet: %s", trouble)
     initdb.warn_if_unfilled(settings)
 
@@ -187,7 +188,7 @@ def _connections() -> int:
 
 
 def _number_of_workers(db_uri: str, asked: int | None) -> int:
-    if not scheduler.is_in_memory(db_uri):
+    if not is_in_memory(db_uri):
         return asked or min(os.cpu_count() or 1, 4)
     if asked not in {None, 1}:
         raise click.UsageError(

@@ -46,13 +46,13 @@ from automx.database.uris import (
     existing_file_uri,
     file_of,
     file_to_make,
-    is_in_memory,
     is_missing,
     read_only_uri,
     require_file,
     url_of,
 )
 from automx.errors import DatabaseError
+from automx.inmemory import is_in_memory
 
 __all__ = [
     "CHANGE_SECONDS",

@@ -10,6 +10,7 @@ from sqlalchemy import exc
 from sqlalchemy.engine import URL, make_url
 
 from automx.errors import DatabaseError, SettingsError
+from automx.inmemory import is_in_memory
 
 # The database in memory that an engine opens. Flask-SQLAlchemy would let all threads use one
 # connection at the same time for a URI that it knows as one in memory.
@@ -65,15 +66,6 @@ def url_of(db_uri: str) -> URL:
         return make_url(db_uri)
     except (exc.ArgumentError, ValueError):  # their text may hold the password
         raise SettingsError("db_uri is not the URI of a database") from None
-
-
-def is_in_memory(db_uri: str) -> bool:
-    """Return whether a database is SQLite's in memory, which ends with its connection."""
-    url = url_of(db_uri)
-    name = url.database or ":memory:"
-    is_uri = name.startswith("file:")
-    is_named = is_uri and (":memory:" in name or url.query.get("mode") == "memory")
-    return url.get_backend_name() == "sqlite" and (name == ":memory:" or is_named)
 
 
 def file_of(db_uri: str) -> Path | None:

@@ -17,6 +17,7 @@ from automx.config import values
 from automx.config.files import ETC
 from automx.database import Session, create_engine, uris
 from automx.errors import AutomxError, BadRequestError, DatabaseError, SeedError, SettingsError
+from automx.inmemory import is_in_memory
 from automx.migrations import upgrade
 from automx.sources import found, texts
 from automx.sources.found import SourceError
@@ -78,8 +79,8 @@ def _check_uri(uri: str) -> None:
     """Check that a URI of the settings is one for SQLAlchemy, or refused in one line."""
     with refusing(SettingsError, DatabaseError):
         with uris.driver_errors(uri):
-            is_in_memory = uris.is_in_memory(uri)
-        keep(uris.file_of(uri) is None or not is_in_memory, "a database in memory has no file")
+            in_memory = is_in_memory(uri)
+        keep(uris.file_of(uri) is None or not in_memory, "a database in memory has no file")
         uris.file_to_make(uri)
         again = uris.existing_file_uri(uri)
         keep(uris.url_of(again).get_backend_name() == uris.url_of(uri).get_backend_name(), "kind")
