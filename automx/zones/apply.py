@@ -198,7 +198,9 @@ class Domains:
             self._audit(outcome.domain, details)
         if after is None or found is None:
             if outcome.before is not None and after is None:
-                states.forget(self._session, outcome.before)
+                before = outcome.before
+                if not states.forget(self._session, before.domain, before.version):
+                    raise ConflictError(states.MEANWHILE)
                 self._session.commit()
             return
         name, _ = plans.digest_key(outcome.domain)
@@ -269,7 +271,7 @@ def abandon(session: Session, domain: str, *, actor: str, now: datetime) -> None
     The zone is left as it is. ``actor`` and ``now`` are for the audit. The caller commits. Raises
     UnknownDomainError if there is no state.
     """
-    if not states.forget_any(session, domain):
+    if not states.forget(session, domain):
         raise UnknownDomainError(f"automx does not manage the records of {domain}.")
     audit.write(session, actor, now, action="abandon", kind="domain", name=domain, details={})
 

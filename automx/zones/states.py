@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Delete, Update, select
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from automx import changelog
@@ -30,7 +30,7 @@ _KINDS: Mapping[str, type] = {
 _WORDS = {bytes: "bytes and no text", int: "a number", datetime: "a moment"}
 _MAY_BE_NULL = {name for name in _KINDS if ManagedDomain.c[name].nullable}
 
-_MEANWHILE = "Meanwhile, another program has made a step for this domain."
+MEANWHILE = "Meanwhile, another program has made a step for this domain."
 
 
 def read(session: Session, domain: str) -> State | None:
@@ -100,33 +100,25 @@ def write(session: Session, before: State | None, after: State) -> State:
             with savepoint(session):
                 session.execute(ManagedDomain.insert().values(name=after.domain, **values))
         except IntegrityError as error:
-            raise ConflictError(_MEANWHILE) from error
+            raise ConflictError(MEANWHILE) from error
     else:
-        _only_one(session, ManagedDomain.update().values(values), before)
+        c = ManagedDomain.c
+        is_seen = (c.name == before.domain, c.version == before.version)
+        if session.execute(ManagedDomain.update().where(*is_seen).values(values)).rowcount != 1:
+            raise ConflictError(MEANWHILE)
     if before is None or before.document != after.document:
         changelog.write(session, [("domain", after.domain)])
     return replace(after, version=version)
 
 
-def forget(session: Session, state: State) -> None:
-    """Delete a state: the document is that of the rows again, at once.
+def forget(session: Session, domain: str, version: int | None = None) -> bool:
+    """Delete the state of a domain: the document is that of the rows again, at once.
 
-    Raises ConflictError if another program has changed it meanwhile.
+    With ``version``, only that one. Return whether there was one to delete.
     """
-    _only_one(session, ManagedDomain.delete(), state)
-    changelog.write(session, [("domain", state.domain)])
-
-
-def forget_any(session: Session, domain: str) -> bool:
-    """Delete the state of a domain, whatever it is; return whether there was one."""
-    found = session.execute(ManagedDomain.delete().where(ManagedDomain.c.name == domain))
+    c = ManagedDomain.c
+    is_wanted = (c.name == domain,) if version is None else (c.name == domain, c.version == version)
+    found = session.execute(ManagedDomain.delete().where(*is_wanted))
     if found.rowcount:
         changelog.write(session, [("domain", domain)])
     return bool(found.rowcount)
-
-
-def _only_one(session: Session, statement: Delete | Update, state: State) -> None:
-    c = ManagedDomain.c
-    found = session.execute(statement.where(c.name == state.domain, c.version == state.version))
-    if found.rowcount != 1:
-        raise ConflictError(_MEANWHILE)
