@@ -27,7 +27,7 @@ from tests.pythons import pip_settings
 
 README = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"(?ms)^```(sh[^\n]*)\n(.*?)^```$", README)
-[PACKAGES] = re.findall(r"`(apt-get install [^`]*)`", README)
+[PACKAGES] = re.findall(r"`(apt-get update[^`]*)`", README)
 URLS = re.findall(r"<(http://127[^>]*)>", README)
 [ADDRESS] = re.findall(r"git clone (\S+)", README)
 FETCH = """\
@@ -99,7 +99,7 @@ def machine(
     root = folder / "root"
     try:
         bootstrap(request.param, root)
-        with_network(root, f"apt-get update\n{PACKAGES}")
+        with_network(root, PACKAGES)
         shutil.copy("/etc/ssl/certs/ca-certificates.crt", root / "etc/ssl/certs")
         words = [f"{name}={shlex.quote(value)}" for name, value in pip_settings().items()]
         with_network(root, f"export {' '.join(words)}\n{FETCH}", origin)
