@@ -28,6 +28,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from automx import audit, changelog, rows
 from automx.accountcolumns import API_KEY, KEY_FORM, KEY_PREFIX
+from automx.columntypes import second_of
 from automx.database import Session, read_page, reason, savepoint
 from automx.errors import (
     BadRecordError,
@@ -36,7 +37,7 @@ from automx.errors import (
     DatabaseError,
     UnknownKeyError,
 )
-from automx.models import ApiKey, second_of
+from automx.models import ApiKey
 from automx.moments import iso
 from automx.words import Role
 

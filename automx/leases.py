@@ -10,8 +10,9 @@ from datetime import datetime
 from sqlalchemy import insert, or_, select
 from sqlalchemy.exc import IntegrityError
 
+from automx.columntypes import second_of
 from automx.database import Session, commit
-from automx.models import Lease, second_of
+from automx.models import Lease
 
 PRUNE = "prune"  # the work of ``automx prune``
 

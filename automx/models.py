@@ -5,17 +5,9 @@ never change, and whatever is new goes into tables of its own. The migrations al
 what is here only reads and writes.
 """
 
-from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any
-
 from sqlalchemy import (
     Boolean,
     Column,
-    ColumnElement,
-    Date,
-    DateTime,
-    Dialect,
     ForeignKey,
     Integer,
     LargeBinary,
@@ -23,75 +15,11 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    TypeDecorator,
-    literal,
 )
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
+
+from automx.columntypes import Day, UtcDateTime
 
 metadata = MetaData()
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """A moment to the second, kept in UTC: databases differ in what they make of time zones."""
-
-    impl = DateTime
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return what the database keeps of a moment; ValueError if it has no time zone."""
-        if value is not None and value.tzinfo is None:
-            raise ValueError("a moment needs a time zone")
-        return value and value.astimezone(UTC).replace(tzinfo=None, microsecond=0)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return the moment with its time zone."""
-        if value is None:
-            return None
-        moment = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-        return moment.replace(microsecond=0)
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
-        """Return the function that reads a value; what is no moment in SQLite stays as it is."""
-        process = super().result_processor(dialect, coltype)
-
-        def read(value: Any) -> Any:
-            try:
-                return value if process is None else process(value)
-            except (TypeError, ValueError):
-                return value
-
-        return read
-
-
-class second_of(FunctionElement[datetime]):  # noqa: N801 - a function of SQL
-    """A moment in SQL, to be compared with another one: both as UtcDateTime reads them.
-
-    A moment that was written by hand may have a fraction of a second, or none. SQLite compares
-    moments as texts, in which the fraction makes a difference even if it is 0.
-    """
-
-    type = UtcDateTime()
-    inherit_cache = True
-
-    def __init__(self, moment: ColumnElement[datetime | None] | datetime) -> None:
-        super().__init__(literal(moment, UtcDateTime()) if isinstance(moment, datetime) else moment)
-
-
-@compiles(second_of)
-def _as_it_is(element: second_of, compiler: SQLCompiler, **options: Any) -> str:
-    return compiler.process(element.clauses, **options)
-
-
-@compiles(second_of, "sqlite")
-def _as_text(element: second_of, compiler: SQLCompiler, **options: Any) -> str:
-    return f"datetime({compiler.process(element.clauses, **options)})"
-
-
-@compiles(second_of, "postgresql")
-def _truncated(element: second_of, compiler: SQLCompiler, **options: Any) -> str:
-    return f"date_trunc('second', {compiler.process(element.clauses, **options)})"
 
 
 def _links(table: str) -> Table:
@@ -374,7 +302,7 @@ ApiKey = Table(
     Column("valid_until", UtcDateTime),
     Column("is_revoked", Boolean, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
-    Column("used_on", Date),
+    Column("used_on", Day),
 )
 
 # A request of the API with an Idempotency-Key, for a day; ``digest`` is the SHA-256 of both keys.

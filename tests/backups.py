@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Boolean, Column, Date, Integer, LargeBinary, Table, inspect, select
+from sqlalchemy import Boolean, Column, Integer, LargeBinary, Table, inspect, select
 
 from automx.backup.rows import OF_THE_MOMENT, untyped
+from automx.columntypes import Day, UtcDateTime
 from automx.database import Session, create_engine
-from automx.models import UtcDateTime, metadata
+from automx.models import metadata
 from tests.commandline import automx
 from tests.databases import ENGINES, engine_uri
 
@@ -51,7 +52,7 @@ def sample_value(column: Column[Any], index: int) -> Any:
             return (0, 2**31 - 1, -(2**31))[index]
         case UtcDateTime():
             return datetime((2026, 1999, 9999)[index], 12, 31, 23, 59, 59)  # noqa: DTZ001 - UTC
-        case Date():
+        case Day():
             return date(2026, 11, 30 - index)
         case LargeBinary():
             return (b"", bytes(range(256)), b"\xff\xfe\0")[index]

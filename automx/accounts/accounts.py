@@ -32,6 +32,7 @@ from automx.accounts.randomwords import new_password
 from automx.accounts.tokens import Obstacle, Token
 from automx.address import EmailAddress
 from automx.backends import Backend, Backends, Owner
+from automx.columntypes import second_of
 from automx.database import Session, commit, read_page
 from automx.errors import (
     AutomxError,
@@ -48,7 +49,6 @@ from automx.errors import (
 )
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
-from automx.models import second_of
 from automx.moments import iso
 from automx.texts import N_
 from automx.words import State

@@ -6,8 +6,9 @@ from sqlalchemy import and_, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from automx.backends.keys import KeyState, KeyStatus
+from automx.columntypes import second_of
 from automx.database import Session, commit
-from automx.models import BackendKey, second_of
+from automx.models import BackendKey
 
 
 class KeyStates:

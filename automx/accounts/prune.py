@@ -16,11 +16,11 @@ from sqlalchemy import or_
 from automx.accounts import accounts, tokens
 from automx.accounts.accounts import Account, Outcome, change, selected
 from automx.backends import Backends, Mailbox
+from automx.columntypes import second_of
 from automx.database import Session
 from automx.errors import AutomxError, NotReachedError, SilentError
 from automx.models import Account as AccountRow
 from automx.models import Token as TokenRow
-from automx.models import second_of
 from automx.moments import iso
 from automx.words import State
 

@@ -30,6 +30,7 @@ from automx import audit, lookup, references, rows
 from automx.accountcolumns import NEVER, TOKEN, TOKEN_DEFAULTS
 from automx.accounts.randomwords import new_local_part, new_token
 from automx.address import EmailAddress
+from automx.columntypes import second_of
 from automx.database import Session, read_page, savepoint
 from automx.duration import parse_duration
 from automx.errors import (
@@ -46,7 +47,7 @@ from automx.errors import (
 from automx.formats.dclogin import account_text
 from automx.kinds import BadValueError
 from automx.lookup import DomainRow
-from automx.models import Account, DisabledDomain, second_of
+from automx.models import Account, DisabledDomain
 from automx.models import Token as TokenRow
 from automx.moments import iso, this_second
 from automx.texts import N_

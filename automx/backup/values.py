@@ -10,11 +10,11 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Boolean, Column, Date, Integer, LargeBinary, String
+from sqlalchemy import Boolean, Column, Integer, LargeBinary, String
 
 from automx.audit import SECRETS
+from automx.columntypes import Day, UtcDateTime
 from automx.kinds import instance, shown
-from automx.models import UtcDateTime
 
 Convert = Callable[[Any], Any]  # raises ValueError or OverflowError for what it cannot convert
 
@@ -84,7 +84,7 @@ def _form(column: Column[Any], dialect: str) -> _Form:
             return _Form(_int, number, f"a whole number below {least_too_high}")
         case UtcDateTime():
             return _Form(_rfc3339, lambda value: _moment(value, dialect), "a moment in UTC")
-        case Date():
+        case Day():
 
             def day(value: Any) -> Any:
                 found = date.fromisoformat(instance(value, str))
