@@ -25,7 +25,14 @@ from automx.clientconfig import (
     SocketType,
 )
 from automx.config import load
-from automx.database import Session, Turns, create_engine, open_session, reading_options
+from automx.database import (
+    Session,
+    Spares,
+    Turns,
+    create_engine,
+    open_session,
+    reading_options,
+)
 from automx.database.reading import Reading
 from automx.errors import (
     BadRecordError,
@@ -385,7 +392,7 @@ def test_a_cold_look_up_is_one_round_trip(any_migrated_uri: str, tmp_path: Path)
         session.execute(Domain.update().values(provider_id=1))
     engine = sqlalchemy.create_engine(uri, **reading_options(uri, 30))
     turns = Turns(engine, 30, looks_first=False)
-    reading = Reading(partial(Session, engine, turns, is_reading=True))
+    reading = Reading(partial(Session, engine, turns, Spares(engine)))
     memory = RowMemory(60, 100, lambda: 0.0)
     reading.read(partial(find, domain="first.example", memory=memory))
     with round_trips(engine, tmp_path / "trace") as trips:

@@ -34,6 +34,7 @@ from automx.database.outages import (
     report_unreadable_answers,
     telling_outages,
 )
+from automx.database.spares import Spares
 from automx.database.sqlitefile import (
     drop_stale_connections,
     name_denied_file,
@@ -61,6 +62,7 @@ __all__ = [
     "PLACES",
     "TRIES",
     "Session",
+    "Spares",
     "Turns",
     "begin_snapshot",
     "chunks",
@@ -150,10 +152,9 @@ def reading_options(db_uri: str, seconds: float) -> dict[str, Any]:
     """Return the options of an engine for single queries, whose transactions Turns limits.
 
     They run in autocommit: BEGIN and ROLLBACK would cost a round trip each. No connection is tried
-    before it is used: who asks has to ask again once if it is lost. More of them are kept, since
-    look-ups come in crowds, and to connect takes longer than many look-ups.
+    before it is used: who asks has to ask again once if it is lost. Spares keep them.
     """
-    options = engine_options(db_uri, seconds) | _pool_of(8)
+    options = engine_options(db_uri, seconds) | _pool_of(1)
     return options | {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
 
 
@@ -167,15 +168,16 @@ class Session:
     With ``turns``, each transaction is one of them. Then connection() raises DatabaseError if the
     database is known to be silent, and so does any statement that gets no answer in time.
 
-    With ``is_reading``, the connections of the engine are in autocommit (see reading_options()).
+    With ``spares``, connections are taken from there, which are in autocommit (see
+    reading_options()); they are left for others if nothing has failed.
     """
 
     def __init__(
-        self, engine: Engine, turns: Turns | None = None, *, is_reading: bool = False
+        self, engine: Engine, turns: Turns | None = None, spares: Spares | None = None
     ) -> None:
         self.engine = engine
         self.turns = turns
-        self.is_reading = is_reading
+        self._spares = spares
         self._connection: Connection | None = None
         self._turn: Turn | None = None
         self._has_large_changes = False
@@ -186,14 +188,20 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether its connections are in autocommit, for single queries."""
+        return self._spares is not None
+
     def connection(self) -> Connection:
         """Return the connection of this transaction."""
         if self._connection is not None:
             return self._connection
+        connect = self.engine.connect if self._spares is None else self._spares.take
         if self.turns is None:
-            self._connection = self.engine.connect()
+            self._connection = connect()
             return self._connection
-        self._turn, self._connection = self.turns.begin(self.engine)
+        self._turn, self._connection = self.turns.begin(connect)
         if self._has_large_changes:
             self.turns.lengthen(self._turn, self._connection)
         return self._connection
@@ -247,10 +255,19 @@ class Session:
         try:
             if turn and turn.is_spoiled and not connection.invalidated:
                 connection.invalidate()
-            connection.close()
+            self._release(connection, turn)
         finally:
             if turn and self.turns:
                 self.turns.end(turn)
+
+    def _release(self, connection: Connection, turn: Turn | None) -> None:
+        if self._spares is None:
+            connection.close()
+        elif turn and not (turn.has_failed or turn.is_spoiled):
+            self._spares.leave(connection)
+        else:
+            connection.close()
+            self._spares.close()
 
     def refuses_to_write(self) -> bool:
         """Return whether the server takes no changes, as a replica does."""

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from sqlalchemy import Engine
 
-from automx.database import Session
+from automx.database import Session, Spares
 from automx.database.outages import is_lost, outage, telling_outages
 from automx.database.turns import Turns
 from automx.errors import DatabaseError, NoAnswerError
@@ -23,6 +23,7 @@ class Reading:
     def __init__(self, primary: Callable[[], Session], replica: Turns | None = None) -> None:
         self.primary = primary
         self._turns = replica
+        self._spares = Spares(replica.engine) if replica else None
 
     @property
     def has_replica(self) -> bool:
@@ -38,7 +39,7 @@ class Reading:
         """Return a session of the replica; None if there is none, or if it is away."""
         if self._turns is None or self._turns.is_away:
             return None
-        return Session(self._turns.engine, self._turns, is_reading=True)
+        return Session(self._turns.engine, self._turns, self._spares)
 
     def session(self) -> Session:
         """Return a session of the database from which look-ups read at the moment."""

@@ -120,8 +120,8 @@ class Turns:
         """How many turns there are at the moment."""
         return len(self._turns)
 
-    def begin(self, engine: Engine) -> tuple[Turn, Connection]:
-        """Begin a turn, and return it with its connection of an engine; the caller ends it.
+    def begin(self, connect: Callable[[], Connection]) -> tuple[Turn, Connection]:
+        """Begin a turn, and return it with the connection that it gets; the caller ends it.
 
         Raises DatabaseError if the database does not answer in time or is known to be silent, and
         the errors of the driver.
@@ -129,7 +129,7 @@ class Turns:
         turn = self._take_place()
         self._local.turn = turn
         try:
-            connection = engine.connect()
+            connection = connect()
         except BaseException as error:
             turn.has_failed = True
             for made in turn.sockets:

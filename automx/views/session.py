@@ -11,6 +11,7 @@ from automx.config import Settings
 from automx.counts import Sample
 from automx.database import (
     Session,
+    Spares,
     Turns,
     driver_errors,
     drop_stale_connections,
@@ -68,8 +69,9 @@ def register(app: Flask, settings: Settings) -> Reading:
                 create_in_memory(connection)
         primary = partial(_only_session, turns)
         if _READING in uris:
-            turns.watch(db.engines[_READING])
-            primary = partial(Session, db.engines[_READING], turns, is_reading=True)
+            engine = db.engines[_READING]
+            turns.watch(engine)
+            primary = partial(Session, engine, turns, Spares(engine))
         replica = None
         if _REPLICA in uris:
             replica = turns_of_replica(db.engines[_REPLICA], seconds)

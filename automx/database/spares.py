@@ -1,0 +1,57 @@
+"""Connections that a look-up leaves to the next one.
+
+To take a connection out of SQLAlchemy's pool and to give it back takes longer than SQLite's answer.
+"""
+
+from sqlalchemy import Connection, Engine, event, exc
+
+# Of an engine, beside one that its pool keeps. Look-ups come in crowds, and to connect takes longer
+# than many of them.
+_MOST = 7
+
+
+class Spares:
+    """Open connections of an engine in autocommit that nobody uses at the moment. Safe for threads.
+
+    For its pool, they are in use.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._spares: list[Connection] = []  # the last one goes first
+        event.listen(engine, "engine_disposed", lambda _: self.close())
+
+    def take(self) -> Connection:
+        """Return a connection, a new one if there is none. Raises the errors of the driver."""
+        while (connection := self._pop()) is not None:
+            held = connection.connection
+            try:  # those who watch connections are asked as by the pool
+                self.engine.pool.dispatch.checkout(held.dbapi_connection, held, held)
+            except exc.DisconnectionError:
+                _end(connection)
+            else:
+                return connection
+        return self.engine.connect()
+
+    def leave(self, connection: Connection) -> None:
+        """Keep a connection whose queries have succeeded, or give it back to the pool."""
+        if len(self._spares) < _MOST and not connection.in_transaction():
+            self._spares.append(connection)
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        """Close all of them: others are as old as one that has failed."""
+        while (connection := self._pop()) is not None:
+            _end(connection)
+
+    def _pop(self) -> Connection | None:
+        try:
+            return self._spares.pop()
+        except IndexError:
+            return None
+
+
+def _end(connection: Connection) -> None:
+    connection.invalidate()
+    connection.close()
