@@ -183,8 +183,13 @@ class Front:
         await self._answer(environ, exchange)
 
     async def _is_found(self, quick: Quick, asked: Asked, exchange: Exchange) -> bool:
-        """Answer a request without the application, and return whether that can be done."""
-        return _is_sent(await self._run(partial(quick.found, asked)), exchange)
+        """Answer a request without the application, and return whether that can be done.
+
+        The thread that has the answer sends it: the event loop may have others to do.
+        """
+        async with self._places.place():
+            call = partial(_is_answered, quick, asked, exchange)
+            return await self._threads.run(call, answers=True)
 
     async def _tell(
         self, failure: Exception, environ: "WSGIEnvironment", exchange: Exchange
@@ -277,6 +282,11 @@ def account_paths(web_endpoint: str) -> set[str]:
 def _is_known(quick: Quick, asked: Asked, exchange: Exchange) -> bool:
     """Answer a request from memory, and return whether that can be done."""
     return _is_sent(quick.known(asked), exchange)
+
+
+def _is_answered(quick: Quick, asked: Asked, exchange: Exchange) -> bool:
+    """Answer a request in a thread, and return whether that can be done without the application."""
+    return _is_sent(quick.found(asked), exchange)
 
 
 def _is_sent(answer: Sent | None, exchange: Exchange) -> bool:

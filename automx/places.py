@@ -4,7 +4,6 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any, TypeVar
 
@@ -122,36 +121,45 @@ class Threads:
 
     def __init__(self, number: int) -> None:
         self._number = number
-        self._calls: deque[tuple[Callable[[], Any], asyncio.Future[Any], float]] = deque()
+        self._calls: deque[tuple[Callable[[], Any], asyncio.Future[Any], float, bool]] = deque()
         self._ended: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._is_told = False  # whether the event loop knows of what has ended
         self._results: set[asyncio.Future[Any]] = set()
-        self._lock = Lock()  # for the number of threads that are awake
+        self._lock = Lock()  # for the threads that are awake, and those that sleep
         self._awake = self._started = 0
-        self._wakings: SimpleQueue[None] = SimpleQueue()
-        self._is_watched = False  # whether _look() will be called
+        self._bells: list[Lock] = []  # one for each thread that sleeps, which waits for it
+        self._watching: asyncio.AbstractEventLoop | None = None  # the loop that will call _look()
 
-    async def run(self, call: Callable[[], T]) -> T:
-        """Return what a call returns, as soon as a thread has made it."""
+    def run(self, call: Callable[[], T], *, answers: bool = False) -> "asyncio.Future[T]":
+        """Return what a call returns, as soon as a thread has made it.
+
+        One that ``answers`` a request by itself, and returns whether it has, does not wake the
+        event loop for that: it learns of it when it is awake, or after ``PATIENCE``.
+        """
         loop = asyncio.get_running_loop()
+        if self._ended:
+            self._tell()
         result: asyncio.Future[T] = loop.create_future()
         self._results.add(result)
-        self._calls.append((call, result, loop.time()))
-        if not self._wake(self.AWAKE):
+        self._calls.append((call, result, loop.time(), answers))
+        if not self._wake(self.AWAKE) or answers:
             self._watch(loop)
-        return await result
+        return result
 
     def _wake(self, most: int) -> bool:
-        """Wake a thread, and return whether fewer than ``most`` were awake."""
+        """Wake a thread, and return whether fewer than ``most`` were awake.
+
+        The last one that fell asleep is woken first: what it needs is in the caches.
+        """
         with self._lock:
             if self._awake >= min(most, self._number):
                 return False
             self._awake += 1
-            is_new = self._awake > self._started
-        if is_new:
+            bell = self._bells.pop() if self._bells else None
+        if bell is None:
             self._start()
         else:
-            self._wakings.put(None)
+            bell.release()
         return True
 
     def _start(self) -> None:
@@ -167,15 +175,16 @@ class Threads:
             self._started += 1
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._is_watched:
-            self._is_watched = True
+        if self._watching is not loop:
+            self._watching = loop
             loop.call_later(self.PATIENCE, self._look, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wake a thread for each call that waits, if the first one has waited for long."""
-        self._is_watched = False
+        """Hand over what has ended; wake a thread for each call if the first one waits for long."""
+        self._watching = None  # first: what ends after the next line wakes the loop
+        self._tell()
         try:
-            since = self._calls[0][-1]
+            _, _, since, _ = self._calls[0]
         except IndexError:
             return
         if loop.time() >= since + self.PATIENCE:
@@ -186,16 +195,19 @@ class Threads:
 
     def abandon(self, error: type[Exception]) -> None:
         """Raise an error where a result is awaited; the calls go on."""
+        self._tell()  # what was answered is not
         for result in self._results:
             if not result.done():
                 result.set_exception(error())
 
     def _work(self) -> None:
+        bell = Lock()
+        bell.acquire()
         while True:
             try:
-                call, result, _ = self._calls.popleft()
+                call, result, _, answers = self._calls.popleft()
             except IndexError:
-                self._sleep()
+                self._sleep(bell)
                 continue
             value, error = None, None
             try:
@@ -203,19 +215,23 @@ class Threads:
             except BaseException as caught:
                 error = caught
             self._ended.append((result, value, error))
-            if not self._is_told:  # to wake the loop costs more than a short call
+            loop = result.get_loop()
+            is_answered = answers and value is True
+            # To wake the loop costs more than a short call.
+            if not self._is_told and not (is_answered and self._watching is loop):
                 self._is_told = True
                 with suppress(RuntimeError):  # the loop has ended
-                    result.get_loop().call_soon_threadsafe(self._tell)
+                    loop.call_soon_threadsafe(self._tell)
             del call, result, value, error  # an idle thread keeps no body
 
-    def _sleep(self) -> None:
+    def _sleep(self, bell: Lock) -> None:
         """Wait until this thread is woken, unless there is a call."""
         with self._lock:
             if self._calls:  # it came meanwhile, and nobody was woken for it
                 return
             self._awake -= 1
-        self._wakings.get()
+            self._bells.append(bell)
+        bell.acquire()
 
     def _tell(self) -> None:
         """Hand over what has ended, in the event loop."""

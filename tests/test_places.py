@@ -9,6 +9,7 @@ import pytest
 from automx import places
 from automx.errors import UnavailableError
 from automx.places import Threads
+from tests.processes import wait_until
 
 
 def test_calls_that_wait_for_each_other_get_as_many_threads_as_there_may_be() -> None:
@@ -55,17 +56,39 @@ def test_calls_that_need_not_wait_long_share_few_threads(monkeypatch: pytest.Mon
     assert len(asyncio.run(run())) <= Threads.AWAKE
 
 
-def test_no_call_is_lost_whenever_it_comes() -> None:
-    async def run() -> list[int]:
+def test_calls_one_after_the_other_are_made_by_few_of_many_threads() -> None:
+    together = threading.Barrier(8, timeout=60)
+
+    async def run() -> set[int]:
+        threads = Threads(8)
+        await asyncio.gather(*(threads.run(together.wait) for _ in range(8)))
+        wait_until(lambda: len(threads._bells) == 8, "the sleep of all threads")
+        return {await threads.run(threading.get_ident) for _ in range(100)}
+
+    assert len(asyncio.run(run())) <= Threads.AWAKE
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_no_call_is_lost_whenever_it_comes(answers: bool) -> None:
+    async def run() -> list[bool]:
         threads = Threads(4)
 
-        async def ask(number: int) -> int:
+        async def ask(number: int) -> bool:
             await asyncio.sleep(number % 7 / 5_000)  # while threads fall asleep, and while they run
-            return await threads.run(partial(int, number))
+            return await threads.run(partial(bool, number % 3), answers=answers)
 
         return await asyncio.wait_for(asyncio.gather(*map(ask, range(3_000))), 120)
 
-    assert asyncio.run(run()) == list(range(3_000))
+    assert asyncio.run(run()) == [number % 3 > 0 for number in range(3_000)]
+
+
+def test_answers_are_known_to_each_event_loop_whatever_became_of_the_one_before() -> None:
+    threads = Threads(2)
+
+    async def run() -> bool:
+        return await asyncio.wait_for(threads.run(lambda: True, answers=True), 120)
+
+    assert [asyncio.run(run()) for _ in range(20)] == [True] * 20
 
 
 def test_an_error_of_a_call_is_raised_where_its_result_is_awaited() -> None:
@@ -90,6 +113,19 @@ def test_what_is_abandoned_fails_and_its_thread_goes_on() -> None:
         return await threads.run(lambda: "next")
 
     assert asyncio.run(run()) == "next"
+
+
+def test_what_was_answered_is_not_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Threads, "PATIENCE", 3_600)
+
+    async def run() -> bool:
+        threads = Threads(1)
+        answered = threads.run(lambda: True, answers=True)
+        wait_until(lambda: bool(threads._ended), "the answer")
+        threads.abandon(UnavailableError)
+        return await answered
+
+    assert asyncio.run(run())
 
 
 def test_calls_wait_for_threads_that_the_system_allows(monkeypatch: pytest.MonkeyPatch) -> None:
