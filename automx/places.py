@@ -195,7 +195,7 @@ class Threads:
 
     def abandon(self, error: type[Exception]) -> None:
         """Raise an error where a result is awaited; the calls go on."""
-        self._tell()  # what was answered is not
+        self._tell()  # calls that have ended are not abandoned
         for result in self._results:
             if not result.done():
                 result.set_exception(error())
