@@ -160,13 +160,16 @@ mount -t tmpfs -o mode=1777 tmpfs "$work/root/tmp"
 exec chroot "$work/root" env -i "$@"
 """
 
+# Before commands of bash: notes each that fails.
+TRAP = """\
+trap 'echo "$?: $BASH_COMMAND" >>/tmp/failed' ERR; set -E -o pipefail
+"""
 # Runs each step in a shell of its own; prints its status, its output, and what failed in it.
 DRIVER = """\
 import json, os, pwd, subprocess, sys
-trap = 'trap \\'echo "$?: $BASH_COMMAND" >>/tmp/failed\\' ERR; set -E -o pipefail\\n'
 results = []
 for step in json.load(sys.stdin):
-    text = step["text"] if step["shell"] == "sh" else trap + step["text"]
+    text = step["text"] if step["shell"] == "sh" else sys.argv[1] + step["text"]
     words = [step["shell"], "-c", text]
     if step["user"] != "root":
         words = ["/usr/sbin/runuser", "-u", step["user"], "--", *words]
@@ -212,7 +215,7 @@ class BareRoot:
         """Run steps one after another, in a new layer."""
         enter = [program("nsenter", "util-linux"), f"--target={self.process}", "--net", "--mount"]
         command = [*enter, "unshare", "--mount", "sh", "-c", LAYER, "sh", str(self.work)]
-        command += [self.lower, layer, f"PATH={ROOTS_PATH}", self.python, "-c", DRIVER]
+        command += [self.lower, layer, f"PATH={ROOTS_PATH}", self.python, "-c", DRIVER, TRAP]
         given = json.dumps([step._asdict() for step in steps])
         result = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr

@@ -170,6 +170,32 @@ def faults(results: list[Result]) -> list[str]:
     return found
 
 
+class Shown(NamedTuple):
+    """Commands of the installation, and what the page shows that they print."""
+
+    text: str
+    output: str
+
+
+def installation() -> list[Shown]:
+    """Return the blocks of commands of the installation, in their order."""
+    page = INSTALLATION.read_text().partition("\n## Update\n")[0]
+    found: list[Shown] = []
+    for info, text in re.findall(r"(?ms)^```(sh|text)\n(.*?)^```$", page):
+        if info == "sh":
+            found.append(Shown(text, ""))
+        elif text.startswith(("Upgraded to", "Added 1 provider")):
+            found[-1] = found[-1]._replace(output=text)
+    return found
+
+
+def uninstallation() -> list[str]:
+    """Return the two blocks of commands that end it: with systemd, with OpenRC."""
+    page = INSTALLATION.read_text().partition("\n## Uninstall\n")[2]
+    with_systemd, with_openrc = re.findall(r"(?ms)^```sh\n(.*?)^```$", page)
+    return [with_systemd, with_openrc]
+
+
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareRoot]:
     """A bare Debian."""
@@ -189,19 +215,12 @@ mkdir -p /etc/init.d
 @pytest.fixture(scope="module")
 def installed(bare: BareRoot) -> BareRoot:
     """The same, after the installation was followed by root in its own folder."""
-    steps = [Step(PREPARE)]
-    shown = [""]
-    page = INSTALLATION.read_text().partition("\n## Update\n")[0]
-    for info, text in re.findall(r"(?ms)^```(sh|text)\n(.*?)^```$", page):
-        if info == "sh":
-            steps.append(Step(text, folder="/root"))
-            shown.append("")
-        elif text.startswith(("Upgraded to", "Added 1 provider")):
-            shown[-1] = text
+    shown = installation()
+    steps = [Step(PREPARE), *(Step(text, folder="/root") for text, _ in shown)]
     results = bare.run("installed", steps)
     assert faults(results) == []
-    printed = [result.output for result, text in zip(results, shown, strict=True) if text]
-    assert printed == [text for text in shown if text]
+    printed = [result.output for result, (_, text) in zip(results[1:], shown, strict=True) if text]
+    assert printed == [text for _, text in shown if text]
     return bare.above("installed")
 
 
@@ -247,10 +266,8 @@ def test_commands_work_when_they_are_copied(installed: BareRoot, page: Path) -> 
 
 
 def test_automx_is_uninstalled_as_the_page_says(installed: BareRoot) -> None:
-    page = INSTALLATION.read_text().partition("\n## Uninstall\n")[2]
-    steps = [Step(text) for text in re.findall(r"(?ms)^```sh\n(.*?)^```$", page)]
+    steps = [Step(text) for text in uninstallation()]
     find = "find /etc /usr /var -name '*automx*' | sort; ls -d /srv/automx /usr/local/src/automx"
-    assert len(steps) == 2
     *results, left = installed.run("uninstalled", [*steps, Step(find)])
     assert faults(results) == []
     assert re.findall(r"(?m)^/.*", left.output) == [

@@ -6,7 +6,10 @@ the packages of Debian that automx depends on, which are not installed yet.
 """
 
 import contextlib
+import itertools
 import os
+import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -15,9 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.databases import run
 from tests.kept import alone, cache
-from tests.processes import program, wait_until
-from tests.pythons import mirror
+from tests.processes import REPOSITORY, program, wait_until
+from tests.pythons import mirror, pip_settings
 
 # What apt shall find without a network.
 DEPENDENCIES = {
@@ -30,12 +34,24 @@ SLIM = (
     *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale")),
     "--dpkgopt=path-include=/usr/share/doc/*/copyright",
 )
+# What the documentation clones, and where it is in a machine.
+[ADDRESS] = re.findall(r"git clone (\S+)", (REPOSITORY / "README.md").read_text())
+PLACE = "/srv/automx.git"
+# What reads the libraries of a clone, on a Debian that has git and Python meanwhile.
+FETCH = """\
+{packages}
+git clone /srv/automx.git /srv/automx
+cd /srv/automx
+python3 -m venv /srv/pip
+/srv/pip/bin/pip download --quiet --dest /srv/wheels {wanted}
+"""
 ENVIRONMENT = (
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME=/root",
     "LC_ALL=C.UTF-8",
     "DEBIAN_FRONTEND=noninteractive",
 )
+_NUMBERS = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -82,8 +98,15 @@ def _is_inside(process: str) -> bool:
 @contextlib.contextmanager
 def debian(suite: str, packages: Path, log: Path) -> Iterator[Machine]:
     """Start a machine that sees a folder as /packages, and that ends with the block."""
-    options = ["--volatile=overlay", f"--bind-ro={packages}:/packages", "--boot"]
-    with running(_root(suite), options, log) as machine:
+    options = ["--volatile=overlay", f"--bind-ro={packages}:/packages"]
+    with booted(_root(suite), options, log) as machine:
+        yield machine
+
+
+@contextlib.contextmanager
+def booted(root: Path, options: Sequence[str], log: Path) -> Iterator[Machine]:
+    """Start the systemd of a root folder, without a network, until the block ends."""
+    with running(root, [*options, "--boot"], log) as machine:
         ready = {"running\n", "degraded\n"}
         wait_until(
             lambda: machine.attempt("systemctl is-system-running").stdout in ready,
@@ -93,9 +116,11 @@ def debian(suite: str, packages: Path, log: Path) -> Iterator[Machine]:
 
 
 @contextlib.contextmanager
-def running(root: Path, options: Sequence[str], log: Path) -> Iterator[Machine]:
+def running(
+    root: Path, options: Sequence[str], log: Path, network: str = "--private-network"
+) -> Iterator[Machine]:
     """Start what the options say in a root folder, without a network, until the block ends."""
-    command = [*_nspawn(root), "--private-network", "--console=pipe", *options]
+    command = [*nspawn(root), network, "--console=pipe", *options]
     with (
         log.open("wb") as output,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as outer,
@@ -135,8 +160,46 @@ def _root(suite: str) -> Path:
 def with_network(root: Path, script: str, *options: str) -> None:
     """Run shell commands in a root folder that reach what this machine reaches."""
     words = ["--resolv-conf=copy-host", *options, "env", "-i", *ENVIRONMENT, "sh", "-euc", script]
-    result = subprocess.run([*_nspawn(root), *words], capture_output=True, text=True, check=False)
+    result = subprocess.run([*nspawn(root), *words], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def with_index(root: Path, script: str, *options: str) -> None:
+    """Do the same, and let pip find what it finds on this machine."""
+    settings = pip_settings() | {"PIP_CERT": "/srv/authorities", "PIP_RETRIES": "10"}
+    words = [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
+    authorities = "--bind-ro=/etc/ssl/certs/ca-certificates.crt:/srv/authorities"
+    with_network(root, f"export {' '.join(words)}\n{script}", authorities, *options)
+
+
+def repository(folder: Path) -> str:
+    """Clone what is committed here, and return how a machine sees it as /srv/automx.git."""
+    path = folder / "automx.git"
+    run(["git", "clone", "--quiet", "--bare", "--single-branch", str(REPOSITORY), str(path)], "")
+    return f"--bind-ro={path}:{PLACE}"
+
+
+def typed(text: str) -> str:
+    """Return commands of the documentation with the place of the repository in a machine."""
+    return text.replace(f"git clone {ADDRESS} ", f"git clone {PLACE} ")
+
+
+def cut_off(root: Path, origin: str, packages: str, wanted: str) -> None:
+    """Let a root folder do without a network; ``origin`` is the repository, as it is seen there.
+
+    ``packages`` is a command that installs git and Python for the while, ``wanted`` what pip has to
+    find later.
+    """
+    wheels = root.with_name("wheels")  # a folder within the root would be below the overlay
+    wheels.mkdir()
+    script = FETCH.format(packages=packages, wanted=wanted)
+    options = ["--volatile=overlay", origin, f"--bind={wheels}:/srv/wheels"]
+    with_index(root, script, *options)
+    shutil.move(wheels, root / "srv")
+    resolver = root / "etc/resolv.conf"
+    resolver.unlink(missing_ok=True)
+    resolver.write_text("nameserver 127.0.0.1\n")  # nothing listens there
+    (root / "etc/pip.conf").write_text("[global]\nno-index = true\nfind-links = /srv/wheels\n")
 
 
 def bootstrap(suite: str, target: Path, *options: str) -> None:
@@ -150,10 +213,11 @@ def bootstrap(suite: str, target: Path, *options: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def _nspawn(root: Path) -> list[str]:
+def nspawn(root: Path) -> list[str]:
+    """Return how a container starts in a root folder; the options follow."""
     if os.geteuid() != 0:
         pytest.fail("a machine of its own needs root")
     command = [program("systemd-nspawn", "systemd-container"), "--quiet", "--register=no"]
     # Without systemd on this machine, there is nothing that could make a unit for the container.
     command += [] if Path("/run/systemd/system").exists() else ["--keep-unit"]
-    return [*command, f"--machine=automx-{os.getpid()}", f"--directory={root}"]
+    return [*command, f"--machine=automx-{os.getpid()}-{next(_NUMBERS)}", f"--directory={root}"]

@@ -9,35 +9,22 @@ import os
 import pty
 import re
 import select
-import shlex
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from packages.conftest import Record
-from packages.machines import Machine, bootstrap, running, with_network
-from tests.databases import run
+from packages.machines import Machine, bootstrap, cut_off, repository, running, typed, with_network
 from tests.processes import PATIENCE, REPOSITORY, program, wait_until
-from tests.pythons import pip_settings
 
 README = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"(?ms)^```(sh[^\n]*)\n(.*?)^```$", README)
 [PACKAGES] = re.findall(r"`(apt-get update[^`]*)`", README)
 URLS = re.findall(r"<(http://127[^>]*)>", README)
-[ADDRESS] = re.findall(r"git clone (\S+)", README)
-FETCH = """\
-git clone /srv/automx.git /srv/automx
-cd /srv/automx
-python3 -m venv /srv/pip
-/srv/pip/bin/pip download --quiet --dest /srv/wheels --constraint constraints.txt \
-    . hatchling editables
-rm -r /srv/automx /srv/pip
-"""
 MOST_SECONDS = 90
 # Of the processor: what all processes, and those that have ended, have needed, in hundredths.
 NEEDED = """\
@@ -94,31 +81,17 @@ def machine(
 ) -> Iterator[Machine]:
     """A bare Debian with what README names; the libraries lie ready, and there is no network."""
     folder = tmp_path_factory.mktemp("clone")
-    run(["git", "clone", "--quiet", "--bare", str(REPOSITORY), str(folder / "automx.git")], "")
-    origin = f"--bind-ro={folder / 'automx.git'}:/srv/automx.git"
+    origin = repository(folder)
     root = folder / "root"
     try:
         bootstrap(request.param, root)
         with_network(root, PACKAGES)
-        shutil.copy("/etc/ssl/certs/ca-certificates.crt", root / "etc/ssl/certs")
-        words = [f"{name}={shlex.quote(value)}" for name, value in pip_settings().items()]
-        with_network(root, f"export {' '.join(words)}\n{FETCH}", origin)
-        cut_off(root)
+        cut_off(root, origin, PACKAGES, "--constraint constraints.txt . hatchling editables")
         with running(root, [origin, "--as-pid2", "sleep", "infinity"], folder / "log") as machine:
             wait_until(lambda: machine.attempt("true").returncode == 0, "the start of the machine")
             yield machine
     finally:
         shutil.rmtree(root)
-
-
-def cut_off(root: Path) -> None:
-    """Let programs in a root folder do without a network."""
-    resolver = root / "etc/resolv.conf"
-    resolver.unlink(missing_ok=True)
-    resolver.write_text("nameserver 127.0.0.1\n")  # nothing listens there
-    (root / "etc/pip.conf").write_text("[global]\nno-index = true\nfind-links = /srv/wheels\n")
-    name = "url./srv/automx.git.insteadOf"
-    run(["git", "config", "--file", str(root / "etc/gitconfig"), name, ADDRESS], "")
 
 
 @dataclass(frozen=True)
@@ -138,7 +111,7 @@ class Sample:
 def sample(machine: Machine) -> Iterator[Sample]:
     """A running ``make run``."""
     began = time.monotonic()
-    with terminal(machine, BLOCKS[0][1]) as first:
+    with terminal(machine, typed(BLOCKS[0][1])) as first:
         wait_for_answer(machine)
         seconds = time.monotonic() - began
         yield Sample(machine, first, seconds, int(machine.run(NEEDED)) / 100)
