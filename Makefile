@@ -124,8 +124,8 @@ release: $(VENV)/.dev
 
 # Builds the packages, tries them on bare Debians, and writes what was seen into docs/packages.md.
 test-packages: $(VENV)/.packages
-	@tests/install-packages buildah caddy debhelper docker-compose dpkg-dev lintian mmdebstrap \
-	  systemd-container yamllint
+	@tests/install-packages buildah caddy curl debhelper docker-compose dpkg-dev gnupg lintian mmdebstrap \
+	  postgresql redis-server systemd-container yamllint
 	@$(BIN)/python -m pytest contrib/packages
 
 clean:

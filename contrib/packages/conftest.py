@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from packages.images import Image, built_image
 from tests.processes import REPOSITORY
 
 Record = Callable[[str, object], None]  # the fixture record_property
@@ -40,6 +41,13 @@ def deb() -> Path:
     )
     assert result.returncode == 0, result.stderr
     return Path(result.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    """Build the image for containers."""
+    with built_image(tmp_path_factory.mktemp("image")) as image:
+        yield image
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,89 +3,24 @@
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from packages.conftest import Record
-from packages.machines import base, running
+from packages.images import CONTAINER, Image
+from packages.machines import running
 from tests.databases import run
 from tests.processes import REPOSITORY, program, wait_until
 
-CONTAINER = Path(__file__).parent / "container"
 ENV = {"AUTOMX_HOST": "automx.example.com", "AUTOMX_TLS_ASK_TOKEN": "secret-1"}
 MEGABYTE = 1_000_000
 ASK = (
     "import urllib.request as r; print(r.urlopen("
     "'http://127.0.0.1:4243/mail/config-v1.1.xml?emailaddress=a@example.com').read().decode())"
 )
-
-
-@dataclass(frozen=True)
-class Image:
-    """A built image: its root folder, and its settings by the words of a Dockerfile."""
-
-    root: Path
-    settings: dict[str, object]
-
-    @property
-    def options(self) -> list[str]:
-        """How systemd-nspawn runs it, as an engine does with ``--read-only``."""
-        variables = self.settings["Env"]
-        assert isinstance(variables, list)
-        options = [f"--setenv={each}" for each in variables]
-        state = "/var/lib/automx:uid=4243,gid=4243,mode=0750"
-        options += ["--user=automx", "--read-only", "--tmpfs=/tmp", f"--tmpfs={state}"]
-        return [*options, "--chdir=/var/lib/automx", "--as-pid2"]
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
-    """Build the image on a bare Debian 13: no registry of images is asked."""
-    if os.geteuid() != 0:
-        pytest.fail("an image is built by root")
-    folder = tmp_path_factory.mktemp("image")
-    env = os.environ | {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
-
-    def buildah(*words: str | Path) -> str:
-        where = [f"--root={folder}/storage", f"--runroot={folder}/run"]
-        command = [program("buildah", "buildah"), *where, *map(str, words)]
-        result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr[-4000:]
-        return result.stdout.strip()
-
-    root = folder / "base"
-    root.mkdir()
-    run(
-        [
-            "tar",
-            f"--directory={root}",
-            "--exclude=./dev/*",
-            "--extract",
-            f"--file={base('trixie')}",
-        ],
-        "",
-    )
-    for name in ("resolv.conf", "ssl/certs/ca-certificates.crt"):
-        shutil.copy(Path("/etc") / name, root / "etc" / name)
-    container = buildah("from", "scratch")
-    try:
-        buildah("add", "--quiet", container, root, "/")
-        buildah("commit", "--quiet", "--rm", container, "localhost/debian:bare")
-        dockerfile = f"--file={CONTAINER / 'Dockerfile'}"
-        options = ["--format=docker", "--network=host", "--build-arg=BASE=localhost/debian:bare"]
-        buildah("bud", "--quiet", *options, dockerfile, "--tag=automx", REPOSITORY)
-        built = buildah("from", "localhost/automx")
-        described = json.loads(buildah("inspect", "--type=image", "localhost/automx"))
-        yield Image(Path(buildah("mount", built)), described["Docker"]["config"])
-    finally:
-        buildah("rm", "--all")
-        buildah("rmi", "--all", "--force")
 
 
 def size(folder: Path) -> int:
