@@ -395,13 +395,15 @@ def test_a_cold_look_up_is_one_round_trip(any_migrated_uri: str, tmp_path: Path)
     reading = Reading(partial(Session, engine, turns, Spares(engine)))
     memory = RowMemory(60, 100, lambda: 0.0)
     reading.read(partial(find, domain="first.example", memory=memory))
-    with round_trips(engine, tmp_path / "trace") as trips:
+    with round_trips(reading, tmp_path / "trace") as trips:
         for domain in ("second.example", "a.third.example"):
             reading.read(partial(find, domain=domain, memory=memory))
         assert trips() == 2
         with pytest.raises(UnknownDomainError):
             reading.read(partial(find, domain="unknown.example", memory=memory))
         assert trips() == 3
+        reading.read(partial(find, domain="first.example"))
+        assert trips() == 7  # domain, provider, its details, mail servers
     turns.close()
     engine.dispose()
 
@@ -429,16 +431,16 @@ def test_postgresql_compiles_no_look_up_whatever_it_knows_of_the_tables(
 
 
 @contextlib.contextmanager
-def round_trips(engine: sqlalchemy.Engine, trace: Path) -> Iterator[Callable[[], int]]:
-    """Yield what tells how often the idle connection of an engine has asked its server since."""
-    pooled = engine.raw_connection()
-    connection: Any = pooled.driver_connection
-    pooled.close()
-    if engine.dialect.name == "sqlite":
+def round_trips(reading: Reading, trace: Path) -> Iterator[Callable[[], int]]:
+    """Yield what tells how often the idle connection of look-ups has asked its server since."""
+    with reading.session() as session:
+        dialect = session.engine.dialect.name
+        connection: Any = session.connection().connection.driver_connection
+    if dialect == "sqlite":
         asked: list[str] = []
         connection.set_trace_callback(asked.append)
         yield lambda: len(asked)
-    elif engine.dialect.name == "postgresql":
+    elif dialect == "postgresql":
         with trace.open("w") as file:
             connection.pgconn.trace(file.fileno())
             # Each ends a simple query, or one of a prepared statement.

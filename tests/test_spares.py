@@ -87,12 +87,23 @@ def test_a_query_that_fails_leaves_no_connection_that_is_as_old(
         assert used(session) not in old
 
 
-def test_a_connection_that_has_begun_something_goes_back_to_the_pool(
+def test_queries_of_sqlalchemy_leave_their_connections_as_well(
     make_session: MakeSession, engine: sa.Engine
 ) -> None:
-    with make_session() as session:
+    """It begins a transaction for each of them, which the database does not know."""
+
+    def asked(session: Session) -> object:
         assert session.scalar(sa.text("SELECT 1")) == 1
-    assert in_use(engine) == 0
+        return session.connection().connection.driver_connection
+
+    found = set()
+    for _ in range(3):
+        with ExitStack() as stack:
+            found |= {asked(stack.enter_context(make_session())) for _ in range(4)}
+        assert in_use(engine) == 4
+    assert len(found) == 4
+    with make_session() as session:
+        assert not session.connection().in_transaction()
 
 
 def test_no_connection_to_an_earlier_file_is_used(

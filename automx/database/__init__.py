@@ -263,7 +263,7 @@ class Session:
     def _release(self, connection: Connection, turn: Turn | None) -> None:
         if self._spares is None:
             connection.close()
-        elif turn and not (turn.has_failed or turn.is_spoiled):
+        elif turn and not (turn.has_failed or turn.is_spoiled or connection.invalidated):
             self._spares.leave(connection)
         else:
             connection.close()

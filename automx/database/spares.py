@@ -5,15 +5,15 @@ To take a connection out of SQLAlchemy's pool and to give it back takes longer t
 
 from sqlalchemy import Connection, Engine, event, exc
 
-# Of an engine, beside one that its pool keeps. Look-ups come in crowds, and to connect takes longer
-# than many of them.
+# How many an engine has, beside the one that its pool keeps. Look-ups come in crowds, and to
+# connect takes longer than many of them.
 _MOST = 7
 
 
 class Spares:
-    """Open connections of an engine in autocommit that nobody uses at the moment. Safe for threads.
+    """Open connections of an engine in autocommit that no thread uses at the moment.
 
-    For its pool, they are in use.
+    The pool of the engine counts them as in use. Safe for threads.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -25,7 +25,7 @@ class Spares:
         """Return a connection, a new one if there is none. Raises the errors of the driver."""
         while (connection := self._pop()) is not None:
             held = connection.connection
-            try:  # those who watch connections are asked as by the pool
+            try:  # the listeners of this event, which the pool calls as well
                 self.engine.pool.dispatch.checkout(held.dbapi_connection, held, held)
             except exc.DisconnectionError:
                 _end(connection)
@@ -35,7 +35,9 @@ class Spares:
 
     def leave(self, connection: Connection) -> None:
         """Keep a connection whose queries have succeeded, or give it back to the pool."""
-        if len(self._spares) < _MOST and not connection.in_transaction():
+        if connection.in_transaction():  # of SQLAlchemy only: it is in autocommit
+            connection.rollback()
+        if len(self._spares) < _MOST:
             self._spares.append(connection)
         else:
             connection.close()
