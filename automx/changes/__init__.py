@@ -120,7 +120,7 @@ class Changes:
         self._numbers: Counter[tuple[str, str]] = Counter()  # (action, kind)
         self._digest = hashlib.sha256()
         self._changed: set[RowKey] = set()
-        self._providers: dict[str, str] = {}  # new names, by themselves in lower case
+        self._providers: dict[str, str] = {}  # new names; the key is the name in lower case
 
     @property
     def numbers(self) -> Mapping[tuple[str, str], int]:

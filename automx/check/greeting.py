@@ -179,4 +179,4 @@ def _read_until(
 
 def _shown(line: bytes) -> str:
     text = line[:80].decode(errors="replace").strip()
-    return repr(text if text.isprintable() else text[:20])
+    return repr(text if text.isprintable() else text[:20])  # each escape is up to 10 characters

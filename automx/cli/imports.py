@@ -86,7 +86,7 @@ def import_autoconfig(
             shown = names_in(session, [one.after for one in changes.made if one.after])
             warnings = [*changes.warnings()]
             changes.finish()
-        for line in warnings if dry_run or yes else ():  # once
+        for line in warnings if dry_run or yes else ():  # not again after the question
             complain(line)
         if is_shown:
             _report(context, changes, found, shown, dry_run=dry_run)
