@@ -225,6 +225,25 @@ def test_an_interrupt_ends_the_wait_for_the_other_end_of_a_pipe(closed: Path, op
     assert as_nobody(closed, script) == "interrupted True\n"
 
 
+def test_no_moment_of_opening_a_file_holds_an_interrupt_up(closed: Path) -> None:
+    """A handler runs between any two lines: it must not wait for a lock that the lines hold."""
+    script = """
+    user, moments = os.geteuid(), []
+    def interrupt(frame, event, _):
+        if moments or frame.f_code is caller._open.__code__:
+            moments.append(event)
+            signal.raise_signal(signal.SIGINT)
+        return interrupt
+    sys.settrace(interrupt)
+    try:
+        caller.open_file(folder / "root/secret")
+    except KeyboardInterrupt:
+        sys.settrace(None)
+        print("interrupted", len(moments) > 1, os.geteuid() == user)
+    """
+    assert as_nobody(closed, script) == "interrupted True True\n"
+
+
 @pytest.mark.parametrize("number", ["4294967295", "99999999999", "-1", "", "x"])
 def test_a_forged_number_of_sudo_gives_no_rights_of_root(
     monkeypatch: pytest.MonkeyPatch, number: str

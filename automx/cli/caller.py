@@ -15,7 +15,6 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from threading import Event
 from typing import BinaryIO, NamedTuple
 
 from automx.errors import SettingsError
@@ -32,7 +31,9 @@ WITH_FILES = frozenset(
 _FOLDER = os.O_PATH | os.O_CLOEXEC
 _ENTRY = _FOLDER | os.O_NOFOLLOW
 _MOST_LINKS = 40  # as Linux has it
-_WAITING = Event()  # a file is opened, which may be a pipe
+# What is being opened, which may be a pipe. No Event: it has a lock, for which the handler of an
+# interrupt would wait for ever.
+_OPENING: set[Path] = set()
 _OWN_STREAMS = ("/dev/fd/", "/dev/std", "/proc/self/fd/")
 
 
@@ -92,11 +93,11 @@ def open_file(path: str | Path) -> BinaryIO:
 
 def _open(path: Path, flags: int) -> int:
     """Open a file. An interrupt ends the wait for the other end of a pipe, in any block."""
-    _WAITING.set()
+    _OPENING.add(path)
     try:
         return os.open(path, flags)
     finally:
-        _WAITING.clear()
+        _OPENING.clear()
 
 
 def open_special(place: "Place") -> BinaryIO | None:
@@ -174,8 +175,8 @@ def _rights() -> Iterator[None]:
     interrupts: list[int] = []
 
     def note(number: int, _: object) -> None:
-        if _WAITING.is_set():
-            _WAITING.clear()
+        if _OPENING:
+            _OPENING.clear()
             raise KeyboardInterrupt
         interrupts.append(number)
 
