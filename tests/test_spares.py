@@ -74,6 +74,16 @@ def test_look_ups_at_once_have_one_each_and_leave_some(
     assert in_use(engine) == 7
 
 
+def test_connections_take_turns_so_that_none_is_idle_for_long(make_session: MakeSession) -> None:
+    with make_session() as one, make_session() as other:
+        both = {used(one), used(other)}
+    found = []
+    for _ in range(4):
+        with make_session() as session:
+            found.append(used(session))
+    assert {*found[:2]} == {*found[2:]} == both
+
+
 def test_a_query_that_fails_leaves_no_connection_that_is_as_old(
     make_session: MakeSession, engine: sa.Engine
 ) -> None:

@@ -3,6 +3,8 @@
 To take a connection out of SQLAlchemy's pool and to give it back takes longer than SQLite's answer.
 """
 
+from collections import deque
+
 from sqlalchemy import Connection, Engine, event, exc
 
 # How many an engine has, beside the one that its pool keeps. Look-ups come in crowds, and to
@@ -18,7 +20,8 @@ class Spares:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._spares: list[Connection] = []  # the last one goes first
+        # They take turns, as in the pool: a firewall forgets a connection that is idle for minutes.
+        self._spares: deque[Connection] = deque()
         event.listen(engine, "engine_disposed", lambda _: self.close())
 
     def take(self) -> Connection:
@@ -49,7 +52,7 @@ class Spares:
 
     def _pop(self) -> Connection | None:
         try:
-            return self._spares.pop()
+            return self._spares.popleft()
         except IndexError:
             return None
 
