@@ -185,7 +185,7 @@ class Front:
     async def _is_found(self, quick: Quick, asked: Asked, exchange: Exchange) -> bool:
         """Answer a request without the application, and return whether that can be done.
 
-        The thread that has the answer sends it: the event loop may have others to do.
+        The thread that has the answer sends it: the event loop may be busy with other requests.
         """
         async with self._places.place():
             call = partial(_is_answered, quick, asked, exchange)

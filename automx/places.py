@@ -133,8 +133,8 @@ class Threads:
     def run(self, call: Callable[[], T], *, answers: bool = False) -> "asyncio.Future[T]":
         """Return what a call returns, as soon as a thread has made it.
 
-        One that ``answers`` a request by itself, and returns whether it has, does not wake the
-        event loop for that: it learns of it when it is awake, or after ``PATIENCE``.
+        With ``answers``, the call answers a request by itself and returns whether it has. If so,
+        the event loop is not woken: it learns of it when it runs next, at most ``PATIENCE`` later.
         """
         loop = asyncio.get_running_loop()
         if self._ended:
@@ -181,7 +181,7 @@ class Threads:
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Hand over what has ended; wake a thread for each call if the first one waits for long."""
-        self._watching = None  # first: what ends after the next line wakes the loop
+        self._watching = None  # first: a call that ends after _tell() has to wake the loop
         self._tell()
         try:
             _, _, since, _ = self._calls[0]
