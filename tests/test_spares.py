@@ -97,6 +97,18 @@ def test_a_query_that_fails_leaves_no_connection_that_is_as_old(
         assert used(session) not in old
 
 
+def test_a_connection_that_is_lost_without_an_error_of_a_query_leaves_none_either(
+    make_session: MakeSession, engine: sa.Engine
+) -> None:
+    """As where the driver fails over what a server has sent."""
+    with make_session() as one, make_session() as other:
+        assert used(one) is not used(other)
+    with make_session() as session:
+        used(session)
+        session.connection().invalidate()
+    assert in_use(engine) == 0
+
+
 def test_queries_of_sqlalchemy_leave_their_connections_as_well(
     make_session: MakeSession, engine: sa.Engine
 ) -> None:
