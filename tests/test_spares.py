@@ -97,6 +97,18 @@ def test_a_query_that_fails_leaves_no_connection_that_is_as_old(
         assert used(session) not in old
 
 
+def test_a_connection_in_use_while_another_one_fails_is_left_to_nobody(
+    make_session: MakeSession, engine: sa.Engine
+) -> None:
+    with make_session() as one:
+        old = used(one)
+        with make_session() as session, pytest.raises(sa.exc.OperationalError):
+            session.rows("SELECT missing", ())
+    assert in_use(engine) == 0
+    with make_session() as session:
+        assert used(session) is not old
+
+
 def test_a_connection_that_is_lost_without_an_error_of_a_query_leaves_none_either(
     make_session: MakeSession, engine: sa.Engine
 ) -> None:

@@ -11,6 +11,8 @@ from sqlalchemy import Connection, Engine, event, exc
 # connect takes longer than many of them.
 _MOST = 7
 
+_CLOSINGS = "automx.closings"  # the key in Connection.info
+
 
 class Spares:
     """Open connections of an engine in autocommit that no thread uses at the moment.
@@ -22,6 +24,7 @@ class Spares:
         self.engine = engine
         # They take turns, as in the pool: a firewall forgets a connection that is idle for minutes.
         self._spares: deque[Connection] = deque()
+        self._closings = 0  # how often all were closed
         event.listen(engine, "engine_disposed", lambda _: self.close())
 
     def take(self) -> Connection:
@@ -34,19 +37,28 @@ class Spares:
                 _end(connection)
             else:
                 return connection
-        return self.engine.connect()
+        closings = self._closings
+        connection = self.engine.connect()
+        connection.info[_CLOSINGS] = closings
+        return connection
 
     def leave(self, connection: Connection) -> None:
-        """Keep a connection whose queries have succeeded, or give it back to the pool."""
+        """Keep a connection whose queries have succeeded, or give it back to the pool.
+
+        One that was made before another one failed is closed.
+        """
         if connection.in_transaction():  # of SQLAlchemy only: it is in autocommit
             connection.rollback()
-        if len(self._spares) < _MOST:
+        if connection.info[_CLOSINGS] != self._closings:
+            _end(connection)
+        elif len(self._spares) < _MOST:
             self._spares.append(connection)
         else:
             connection.close()
 
     def close(self) -> None:
         """Close all of them: others are as old as one that has failed."""
+        self._closings += 1  # first: what is left after the next line is closed
         while (connection := self._pop()) is not None:
             _end(connection)
 
