@@ -31,9 +31,9 @@ WITH_FILES = frozenset(
 _FOLDER = os.O_PATH | os.O_CLOEXEC
 _ENTRY = _FOLDER | os.O_NOFOLLOW
 _MOST_LINKS = 40  # as Linux has it
-# What is being opened, which may be a pipe. No Event: it has a lock, for which the handler of an
-# interrupt would wait for ever.
-_OPENING: set[Path] = set()
+# A file that is opened, and may be a pipe. An interrupt may come at each step of its change: to
+# change a list is one step, while an Event has a lock, for which its handler would wait for ever.
+_OPENING: list[Path] = []
 _OWN_STREAMS = ("/dev/fd/", "/dev/std", "/proc/self/fd/")
 
 
@@ -93,7 +93,7 @@ def open_file(path: str | Path) -> BinaryIO:
 
 def _open(path: Path, flags: int) -> int:
     """Open a file. An interrupt ends the wait for the other end of a pipe, in any block."""
-    _OPENING.add(path)
+    _OPENING.append(path)
     try:
         return os.open(path, flags)
     finally:
