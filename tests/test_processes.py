@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import resource
 import select
 import signal
 import socket
@@ -224,6 +225,17 @@ def test_all_workers_that_are_killed_are_replaced_once(doomed: Server) -> None:
     await_start(doomed, before)
     os.kill(max(workers_of(doomed.process)), signal.SIGKILL)
     assert doomed.process.wait(60) == 1
+    assert not listens(doomed.port)
+
+
+def test_a_worker_that_cannot_be_replaced_ends_the_server(doomed: Server) -> None:
+    threads = Path(f"/proc/{doomed.process.pid}/task")
+    wait_until(lambda: "automx answers" in doomed.output, "the announcement")
+    wait_until(lambda: len([*threads.iterdir()]) == 3 + WORKERS, "the end of its thread")
+    resource.prlimit(doomed.process.pid, resource.RLIMIT_NOFILE, (3, 3))
+    os.kill(oldest(doomed), signal.SIGKILL)
+    assert doomed.process.wait(60) == 1
+    assert doomed.output.splitlines()[-1] == "Error: a worker cannot start: Too many open files"
     assert not listens(doomed.port)
 
 

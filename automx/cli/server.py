@@ -159,10 +159,22 @@ def _run(server: AbstractServer[Any], collector: tuple[str, bytes] | None) -> No
     except SystemExit:
         if not reasons:
             raise
+    except (OSError, RuntimeError) as error:  # no further process, thread or file is allowed
+        reasons.append(f"a worker cannot start: {getattr(error, 'strerror', None) or error}")
+        _end(server)
     if reasons:
         raise click.ClickException(reasons[0])
     if is_interrupted():
         raise click.exceptions.Exit(INTERRUPTED)
+
+
+def _end(server: AbstractServer[Any]) -> None:
+    """End the workers of a server that has failed: Python would wait for them for ever."""
+    shutdown: Callable[[], None] = server.shutdown
+    with suppress(SystemExit):
+        shutdown()
+    for process in multiprocessing.active_children():  # one that granian has not noted yet
+        process.terminate()
 
 
 def _noting_interrupt(server: AbstractServer[Any]) -> Callable[[], bool]:
