@@ -111,9 +111,9 @@ class Place:
 class Threads:
     """Threads for the calls of an event loop, started when they are needed.
 
-    At most ``AWAKE`` of them run while no call has waited for ``PATIENCE``: threads that wait for
-    Python's lock slow the others down. They are daemons: a process that ends does not wait for a
-    backend, as it would for those of concurrent.futures.
+    ``AWAKE`` of them run, and one more for each ``PATIENCE`` that the first call has waited: those
+    that wait for Python's lock slow the others down. They are daemons: a process that ends does not
+    wait for a backend, as it would for those of concurrent.futures.
     """
 
     AWAKE = 2
@@ -127,6 +127,7 @@ class Threads:
         self._results: set[asyncio.Future[Any]] = set()
         self._lock = Lock()  # for the threads that are awake, and those that sleep
         self._awake = self._started = 0
+        self._most = min(self.AWAKE, number)  # that may be awake at the moment
         self._bells: list[Lock] = []  # one for each thread that sleeps, which waits for it
         self._watching: asyncio.AbstractEventLoop | None = None  # the loop that will call _look()
 
@@ -142,17 +143,17 @@ class Threads:
         result: asyncio.Future[T] = loop.create_future()
         self._results.add(result)
         self._calls.append((call, result, loop.time(), answers))
-        if not self._wake(self.AWAKE) or answers:
+        if not self._wake() or answers:
             self._watch(loop)
         return result
 
-    def _wake(self, most: int) -> bool:
-        """Wake a thread, and return whether fewer than ``most`` were awake.
+    def _wake(self) -> bool:
+        """Wake a thread, and return whether fewer were awake than may be.
 
         The last one that fell asleep is woken first: what it needs is in the caches.
         """
         with self._lock:
-            if self._awake >= min(most, self._number):
+            if self._awake >= self._most:
                 return False
             self._awake += 1
             bell = self._bells.pop() if self._bells else None
@@ -180,18 +181,18 @@ class Threads:
             loop.call_later(self.PATIENCE, self._look, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Hand over what has ended; wake a thread for each call if the first one waits for long."""
+        """Hand over what has ended; wake threads if the first call waits for long."""
         self._watching = None  # first: a call that ends after _tell() has to wake the loop
         self._tell()
-        try:
-            _, _, since, _ = self._calls[0]
-        except IndexError:
-            return
-        if loop.time() >= since + self.PATIENCE:
-            for _ in range(len(self._calls)):
-                if not self._wake(self._number):
-                    return  # the first of them that is free takes the next call
-        self._watch(loop)
+        waited = 0.0
+        with suppress(IndexError):
+            waited = loop.time() - self._calls[0][2]
+        self._most = min(self.AWAKE + int(waited / self.PATIENCE), self._number)
+        for _ in range(len(self._calls)):
+            if not self._wake():
+                break  # the first of them that is free takes the next call
+        if self._calls:
+            self._watch(loop)
 
     def abandon(self, error: type[Exception]) -> None:
         """Raise an error where a result is awaited; the calls go on."""
@@ -223,11 +224,13 @@ class Threads:
                 with suppress(RuntimeError):  # the loop has ended
                     loop.call_soon_threadsafe(self._tell)
             del call, result, value, error  # an idle thread keeps no body
+            if self._awake > self._most:
+                self._sleep(bell)
 
     def _sleep(self, bell: Lock) -> None:
-        """Wait until this thread is woken, unless there is a call."""
+        """Wait until this thread is woken, unless it has a call to make."""
         with self._lock:
-            if self._calls:  # it came meanwhile, and nobody was woken for it
+            if self._calls and self._awake <= self._most:  # nobody was woken for it
                 return
             self._awake -= 1
             self._bells.append(bell)

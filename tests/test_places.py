@@ -69,6 +69,33 @@ def test_calls_one_after_the_other_are_made_by_few_of_many_threads() -> None:
     assert len(asyncio.run(run())) <= Threads.AWAKE
 
 
+def test_many_threads_become_few_again_while_calls_wait() -> None:
+    gate = threading.Event()
+    together = threading.Barrier(8, timeout=60)
+
+    def hold() -> None:
+        together.wait()
+        assert gate.wait(60)
+
+    def call() -> int:
+        threading.Event().wait(0.001)  # for as long, other threads may take calls
+        return threading.get_ident()
+
+    async def run() -> set[int]:
+        threads = Threads(8)
+        held = [threads.run(hold) for _ in range(8)]
+        while together.n_waiting or threads._awake < 8:
+            await asyncio.sleep(0.001)
+        threads.PATIENCE = 3_600
+        others = [threads.run(call) for _ in range(200)]
+        threads._look(asyncio.get_running_loop())
+        gate.set()
+        await asyncio.gather(*held)
+        return {*await asyncio.gather(*others)}
+
+    assert len(asyncio.run(run())) <= Threads.AWAKE
+
+
 @pytest.mark.parametrize("answers", [False, True])
 def test_no_call_is_lost_whenever_it_comes(answers: bool) -> None:
     async def run() -> list[bool]:
