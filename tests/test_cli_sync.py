@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from automx import leases
 from tests.commandline import attempt, automx
 from tests.conftest import Execute
 from tests.processes import AUTOMX, serving, wait_until
@@ -198,6 +199,22 @@ def test_what_is_due_is_left_to_the_process_that_has_the_lease(
     assert "Source mail" in automx("sync", "--due", env=env)
     with closing(sqlite3.connect(database)) as connection:
         assert connection.execute("SELECT * FROM lease").fetchall() == []
+
+
+def test_what_another_process_has_read_meanwhile_is_not_read_again(
+    env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = leases.take
+    printed: list[str] = []
+
+    def take_late(*arguments: Any, **moments: Any) -> bool:
+        if not printed:
+            printed.append(subprocess.check_output([AUTOMX, "sync", "--due"], env=env, text=True))
+        return take(*arguments, **moments)
+
+    monkeypatch.setattr(leases, "take", take_late)
+    assert json.loads(automx("sync", "--due", "--json", env=env)) == {"sources": []}
+    assert "Source mail" in printed[0]
 
 
 def test_two_synchronizations_at_once_leave_one_state(

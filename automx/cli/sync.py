@@ -116,18 +116,32 @@ def _due(
     holder = f"{socket.gethostname()[:30]} {os.getpid()} {secrets.token_hex(8)}"
     took = False
     for source in chosen:
-        before = state.record(session, source.name)
-        session.rollback()
-        # A moment to come is that of a clock that was wrong: it must not be waited for.
-        if before and timedelta(0) <= context.now - before.began_at < _EARLY * source.interval:
+        if not _is_due(context, session, source):
             continue
-        until = context.now + timedelta(seconds=source.timeout) + _SPARE
+        until = context.now + _longest(source)
         if not leases.take(session, _LEASE, holder, now=context.now, until=until):
             return
         took = True
-        yield source
+        if _is_due(context, session, source):  # else another process has just given the lease back
+            yield source
     if took:
         leases.give_back(session, _LEASE, holder)
+
+
+def _is_due(context: Context, session: Session, source: SourceSettings) -> bool:
+    before = state.record(session, source.name)
+    session.rollback()
+    if before is None:
+        return True
+    # Another process may have begun a little later than this one. A moment that is further to come
+    # is that of a clock that was wrong: it must not be waited for.
+    since = context.now - before.began_at
+    return not -_longest(source) <= since < _EARLY * source.interval
+
+
+def _longest(source: SourceSettings) -> timedelta:
+    """Return how long a lease for a source lasts, in which it is read for sure."""
+    return timedelta(seconds=source.timeout) + _SPARE
 
 
 def _is_known(result: Result, before: Record | None) -> bool:
