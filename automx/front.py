@@ -187,9 +187,7 @@ class Front:
 
         The thread that has the answer sends it: the event loop may be busy with other requests.
         """
-        async with self._places.place():
-            call = partial(_is_answered, quick, asked, exchange)
-            return await self._threads.run(call, answers=True)
+        return await self._run(partial(_is_answered, quick, asked, exchange), answers=True)
 
     async def _tell(
         self, failure: Exception, environ: "WSGIEnvironment", exchange: Exchange
@@ -213,9 +211,9 @@ class Front:
         else:
             await self._run(call)
 
-    async def _run(self, call: Callable[[], T]) -> T:
+    async def _run(self, call: Callable[[], T], *, answers: bool = False) -> T:
         async with self._places.place():
-            return await self._threads.run(call)
+            return await self._threads.run(call, answers=answers)
 
     async def _seed(self, environ: "WSGIEnvironment", exchange: Exchange, body: Body) -> None:
         """Answer a request with a seed document, which is read only if it may be sent."""
