@@ -7,7 +7,7 @@ is checked against what depends on the row, written into the audit, and told to 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -285,18 +285,20 @@ class Changes:
 
     def _insert(self, new: SeedRows) -> None:
         insertion.check(self.session, new)
-        names = [row["name"] for row in new.rows["provider"]]
-        self._providers |= {name.lower(): name for name in names}
+        self._note_names(row["name"] for row in new.rows["provider"])
         try:
             with savepoint(self.session):
                 insertion.insert(self.session, new, self._origin, self._now)
         except IntegrityError as error:
             raise ConflictError(f"{_HELD}; nothing was added", cause=str(error.orig)) from error
 
+    def _note_names(self, names: Iterable[str]) -> None:
+        """Note new names of providers for warnings()."""
+        self._providers |= {name.lower(): name for name in names}
+
     def _rewrite(self, kind: str, pairs: Sequence[tuple[Item, Item]]) -> None:
         if kind == "provider":
-            names = [new["name"] for old, new in pairs if new["name"] != old["name"]]
-            self._providers |= {name.lower(): name for name in names}
+            self._note_names(new["name"] for old, new in pairs if new["name"] != old["name"])
         try:
             with savepoint(self.session):
                 stored.write(self.session, kind, pairs, self._now)

@@ -140,7 +140,7 @@ def _is_due(context: Context, session: Session, source: SourceSettings) -> bool:
 
 
 def _longest(source: SourceSettings) -> timedelta:
-    """Return how long a lease for a source lasts, in which it is read for sure."""
+    """Return how long a lease for a source lasts: longer than to read it may take."""
     return timedelta(seconds=source.timeout) + _SPARE
 
 
