@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,13 @@ class Compose:
         hosts = str(self.folder / "hosts")
         return [*enter, *own_mounts(), "sh", "-c", INSIDE, hosts, *command]
 
+    def is_healthy(self, name: str, env: Mapping[str, str] = os.environ) -> bool:
+        """Ask a program of this machine for its health, in the words of its service."""
+        kind, *words = self.services[name]["healthcheck"]["test"]
+        assert kind == "CMD"
+        asked = subprocess.run(self.beside(*words), env=env, capture_output=True, check=False)
+        return asked.returncode == 0
+
     def container(self, name: str) -> tuple[list[str], str]:
         """Return what systemd-nspawn does with a service of the built image, and its network."""
         service = self.services[name]
@@ -152,14 +160,7 @@ def postgresql(compose: Compose) -> Iterator[None]:
     options = [f"listen_addresses={NAMES['postgresql']}", f"unix_socket_directories={folder}"]
     words = [word for option in options for word in ("-c", option)]
     server = compose.beside(*user, str(programs / "postgres"), "-D", f"{folder}/data", *words)
-    env = os.environ | {"PGHOST": str(folder)}
-    health = service["healthcheck"]["test"]
-    assert health[0] == "CMD"
-
-    def is_healthy() -> bool:
-        command = compose.beside(*health[1:])
-        return subprocess.run(command, env=env, check=False).returncode == 0
-
+    is_healthy = partial(compose.is_healthy, "postgresql", os.environ | {"PGHOST": str(folder)})
     with started(server, folder / "log", ready=is_healthy, cwd=folder):
         create = [f"--username={variables['POSTGRES_USER']}", variables["POSTGRES_DB"]]
         run([str(programs / "createdb"), f"--host={folder}", *create], "")
@@ -173,14 +174,8 @@ def redis(compose: Compose) -> Iterator[None]:
     owner, group = service["user"].split(":")
     user = [program("setpriv", "util-linux"), f"--reuid={owner}", f"--regid={group}"]
     user += ["--clear-groups", "--no-new-privs", "--bounding-set=-all"]
-    health = service["healthcheck"]["test"]
-    assert health[0] == "CMD"
-
-    def is_healthy() -> bool:
-        command = compose.beside(*health[1:])
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
     server = compose.beside(*user, *service["command"])
+    is_healthy = partial(compose.is_healthy, "redis")
     with started(server, compose.log("redis"), ready=is_healthy, cwd=Path("/")):
         yield
 
