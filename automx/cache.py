@@ -152,7 +152,8 @@ class ConfigCache:
         self._lock = Lock()
         self._now = now
         self._changes = 0  # how often something was forgotten
-        self._hits = self._fresh_hits = 0
+        self._hits = 0
+        self.fresh_hits = 0  # how many answers of fresh() were used; its caller counts them
         self.misses = self.stale_hits = 0  # of get()
         self._refreshed: dict[str, float] = {}  # domains that are being read again, and since when
         self.rows = RowMemory(seconds, 5 * size, now) if seconds > 0 else None
@@ -168,19 +169,17 @@ class ConfigCache:
     def fresh(self, domain: str) -> FoundConfig | AutomxError | None:
         """Return what get() would from memory; None if a look-up is due.
 
-        It waits for no other thread, and is no use of the memory. One thread alone may call it:
-        that of the event loop.
+        It waits for no other thread, and is no use of the memory.
         """
         for memory in self._answers:
             if (kept := memory.get(domain)) is not None:
-                self._fresh_hits += 1
                 return kept[0]
         return None
 
     @property
     def hits(self) -> int:
         """How many answers of get() and fresh() came from memory."""
-        return self._hits + self._fresh_hits
+        return self._hits + self.fresh_hits
 
     def size(self) -> int:
         """Return the number of domains that are remembered."""

@@ -155,7 +155,7 @@ class Counts:
     def entry_of_front(self, protocol: str, family: str, status: int) -> Entry:
         """Return the entry of a kind of requests that the front answers.
 
-        The event loop alone counts there, without a lock.
+        Its caller counts there, with a lock of its own.
         """
         return self._front.setdefault((protocol, family, status, FRONT), [0] * _PLACES)
 

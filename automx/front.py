@@ -125,6 +125,19 @@ class Front:
         atexit._run_exitfuncs()  # noqa: SLF001 - as multiprocessing does before os._exit()
         os._exit(0)
 
+    def answers_at_once(self, scope: Scope, exchange: Exchange) -> bool:
+        """Answer a request from memory, in any thread, and return whether that can be done.
+
+        Raises nothing: what fails here fails again in the event loop, which tells it.
+        """
+        if (quick := self.quick) is None:
+            return False
+        try:
+            asked = quick.asked(scope)
+            return asked is not None and asked.method == "GET" and _is_known(quick, asked, exchange)
+        except Exception:
+            return False
+
     async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
         """Answer a request."""
         asked: Asked | None = None

@@ -39,6 +39,8 @@ def load(
     of the event loop, which granian has set, the main process gets ``beats``, and what was counted
     at the address of its ``collector``, if there is one.
     """
+    from automx import rsgi  # noqa: PLC0415 - the main process needs none of it
+
     end_with_parent()
     module, _, name = target.partition(":")
     try:
@@ -50,6 +52,7 @@ def load(
             reason = f"a worker cannot start: {str(error) or type(error).__name__}"
         failures.send(" ".join(reason.split()))
         raise SystemExit(1) from None
+    rsgi.answer_at_once(app.answers_at_once)
     if collector is not None and app.counts is not None:
         reporter.report(app.counts, *collector)
     heartbeat.start(asyncio.get_event_loop(), beats)
