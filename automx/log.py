@@ -123,7 +123,7 @@ class JsonFormatter(_Masking):
 
 def trace_of(record: logging.LogRecord) -> Trace | None:
     """Return the request of a line, None if there is none."""
-    trace: Trace | None = getattr(record, "trace", None)  # in the event loop
+    trace: Trace | None = getattr(record, "trace", None)  # of the access log
     return CURRENT.get() if trace is None else trace
 
 

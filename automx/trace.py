@@ -3,8 +3,8 @@
 from contextvars import ContextVar
 from time import perf_counter_ns
 
-# Where an answer comes from, from near to far: the event loop, the memory of the worker, and
-# neighbours. The farthest counts.
+# Where an answer comes from, from near to far: the front, which needs no thread of its own for it,
+# the memory of the worker, and neighbours. The farthest counts.
 FRONT, MEMORY, DATABASE, DIRECTORY, BACKEND = WHERE = (
     "front",
     "memory",
