@@ -152,9 +152,7 @@ class ConfigCache:
         self._lock = Lock()
         self._now = now
         self._changes = 0  # how often something was forgotten
-        self._hits = 0
-        self.fresh_hits = 0  # how many answers of fresh() were used; its caller counts them
-        self.misses = self.stale_hits = 0  # of get()
+        self.hits = self.misses = self.stale_hits = 0  # of get()
         self._refreshed: dict[str, float] = {}  # domains that are being read again, and since when
         self.rows = RowMemory(seconds, 5 * size, now) if seconds > 0 else None
         # Those of domains with a row of their own, and those of others.
@@ -176,11 +174,6 @@ class ConfigCache:
                 return kept[0]
         return None
 
-    @property
-    def hits(self) -> int:
-        """How many answers of get() and fresh() came from memory."""
-        return self._hits + self.fresh_hits
-
     def size(self) -> int:
         """Return the number of domains that are remembered."""
         with self._lock:
@@ -198,7 +191,7 @@ class ConfigCache:
             for memory in self._answers:
                 if answer is None and (kept := memory.use(domain)) is not None:
                     answer = kept[0]
-                    self._hits += 1
+                    self.hits += 1
             if answer is None and any(memory.get(domain) for memory in self._stale):
                 answer = self._instead_of_refresh(domain)
                 is_refresh = answer is None and domain not in self._refreshed

@@ -155,9 +155,13 @@ class Counts:
     def entry_of_front(self, protocol: str, family: str, status: int) -> Entry:
         """Return the entry of a kind of requests that the front answers.
 
-        Its caller counts there, with a lock of its own.
+        Its caller counts there, without a lock.
         """
         return self._front.setdefault((protocol, family, status, FRONT), [0] * _PLACES)
+
+    def number_of_front(self) -> int:
+        """Return how many requests the front has answered from memory."""
+        return sum(sum(entry[1:]) for entry in list(self._front.values()))
 
     def add(self, name: str, *labels: str, number: float = 1) -> None:
         """Add to a counter of METRICS."""

@@ -1,9 +1,12 @@
 """Answers from memory by the thread of granian that has the request, without the event loop."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from flask import Flask
@@ -116,7 +119,7 @@ def test_a_fault_is_left_to_the_event_loop_which_tells_it(
     assert request.answer == (0, [], b"")
 
 
-def test_an_answer_at_once_is_counted_once(
+def test_answers_of_two_threads_are_all_counted(
     make_app: Callable[..., Flask], execute: Execute, database: Path
 ) -> None:
     execute(EXAMPLE_ROWS)
@@ -129,13 +132,29 @@ def test_an_answer_at_once_is_counted_once(
     asked = front.quick.asked(request)
     assert asked is not None
     front.quick.found(asked)
-    for _ in range(3):
-        assert front.answers_at_once(request, request)
+    with threads_in_turn():
+        answer = partial(front.answers_at_once, request, request)
+        threads = [Thread(target=lambda: [answer() for _ in range(2_000)]) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     at_once = [
         (*labels, sum(entry[1:]))
         for *labels, entry in front.counts.document()["requests"]
         if "front" in labels
     ]
-    assert at_once == [("autoconfig", "delta_chat", 200, "front", 3)]
+    assert at_once == [("autoconfig", "delta_chat", 200, "front", 4_000)]
     hits = [value for _, labels, value in front.counts.gauges[0]() if labels == ("hit",)]
-    assert hits == [3]
+    assert hits == [4_000]
+
+
+@contextlib.contextmanager
+def threads_in_turn() -> Iterator[None]:
+    """Let Python change threads as often as it can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)

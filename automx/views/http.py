@@ -69,7 +69,8 @@ class Parts:
     def gauges(self) -> list[Sample]:
         """Return samples of the moment, for metrics."""
         cache = self.cache
-        lookups = {"hit": cache.hits, "miss": cache.misses, "stale": cache.stale_hits}
+        hits = cache.hits + self.counts.number_of_front()
+        lookups = {"hit": hits, "miss": cache.misses, "stale": cache.stale_hits}
         samples: list[Sample] = [
             ("automx_cache_domains", (), cache.size()),
             ("automx_rate_limit_storage_away", (), float(self.limits.is_away)),
