@@ -266,6 +266,12 @@ def _write_access(settings: Settings) -> None:
         _replace(access_log, _access_handler(logs))
 
 
+def close_files() -> None:
+    """Close the files and sockets of the log; the next line opens its own again."""
+    for handler in (*_own(logging.getLogger("automx")), *_own(access_log)):
+        handler.close()
+
+
 def has_fields(settings: Settings) -> bool:
     """Return whether the log tells the protocol and the family of clients; lines of text do not."""
     return settings.logs.format == "json" or leads_there(sys.stderr) or leads_there(sys.stdout)

@@ -10,7 +10,7 @@ members path, body and content_type.
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flask import Flask, Response, request
 
@@ -55,17 +55,9 @@ def make() -> Front:
 
 def main() -> None:
     """Run ``automx serve`` for this application instead of its own."""
-    import granian.server
+    from automx.cli import serve, server
 
-    from automx.cli import serve
-    from automx.cli import server as process
-
-    server = granian.server.Server
-
-    def of_this_application(_: str, **options: Any) -> object:
-        return server("bench.bare:make", **options)
-
-    vars(process)["Server"] = of_this_application  # what the command calls
+    server.APPLICATION = "bench.bare:make"
     serve.serve()
 
 

@@ -123,7 +123,9 @@ def workers_of(process: "subprocess.Popen[bytes]") -> list[int]:
     for children in Path(f"/proc/{process.pid}/task").glob("*/children"):
         for pid in children.read_text().split():
             with contextlib.suppress(OSError):
-                if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                # It is empty once a process has ended. Python starts one beside spawned workers.
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if command and b"resource_tracker" not in command:
                     found.append(int(pid))
     return sorted(found)
 

@@ -242,11 +242,12 @@ def answers(port: int) -> bool:
 def test_the_port_of_another_server_is_not_shared(metrics_port: int) -> None:
     settings = MetricsSettings(listen=f"127.0.0.1:{metrics_port}", token="")
     message = f"cannot listen on 127.0.0.1:{metrics_port}: Address already in use"
+    collector = metrics.new_collector()
     with (
         socket.create_server(("127.0.0.1", metrics_port), reuse_port=True),
         pytest.raises(click.ClickException, match=message),
     ):
-        metrics.serve(settings, lambda _: pytest.fail("it reads"), lambda: None)
+        metrics.serve(settings, collector, lambda _: pytest.fail("it reads"), lambda: None)
 
 
 # Sums

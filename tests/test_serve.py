@@ -286,10 +286,8 @@ def test_a_worker_that_cannot_start_ends_the_server_with_one_line(
     environment: dict[str, str],
 ) -> None:
     program = (
-        "import granian.server\n"
-        "made = granian.server.Server\n"
-        "granian.server.Server = lambda _, **given: made('tests.test_serve:refuse', **given)\n"
-        "from automx.cli import main\n"
+        "from automx.cli import main, server\n"
+        "server.APPLICATION = 'tests.test_serve:refuse'\n"
         "main()\n"
     )
     result = subprocess.run(

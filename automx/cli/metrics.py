@@ -17,6 +17,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection, Listener
+from multiprocessing.util import get_temp_dir
 from operator import add
 from typing import Any
 
@@ -269,12 +270,18 @@ class _Handler(BaseHTTPRequestHandler):
         """Log no request: Prometheus makes one every few seconds."""
 
 
+def new_collector() -> tuple[str, bytes]:
+    """Return address and key of what workers report() to, for serve()."""
+    return f"{get_temp_dir()}/metrics", os.urandom(32)
+
+
 def serve(
     settings: MetricsSettings,
+    collector: tuple[str, bytes],
     read: Callable[[datetime], Statistics],
     certificate_end: Callable[[], datetime | None],
-) -> tuple[str, bytes]:
-    """Serve metrics in threads; return address and key of what workers report() to.
+) -> None:
+    """Serve metrics in threads, and collect what workers report() to a ``new_collector()``.
 
     ``read`` reads the statistics; it may raise anything, and then the old ones stay. Raises
     ClickException if the port is taken.
@@ -285,8 +292,8 @@ def serve(
     except OSError as error:
         text = f"cannot listen on {settings.listen}: {error.strerror}"
         raise click.ClickException(text) from error
-    key = os.urandom(32)
-    listener = Listener(family="AF_UNIX", authkey=key, backlog=64)
+    address, key = collector
+    listener = Listener(address, family="AF_UNIX", authkey=key, backlog=64)
 
     works = (
         server.serve_forever,
@@ -295,4 +302,3 @@ def serve(
     )
     for work in works:
         threading.Thread(target=work, daemon=True, name="metrics").start()
-    return str(listener.address), key

@@ -40,7 +40,8 @@ class Scheduler:
     def stop(self) -> None:
         """End; a synchronization that runs is broken off, and has changed nothing."""
         self._stopped.set()
-        self._thread.join(5)
+        if self._thread.is_alive():
+            self._thread.join(5)
 
     def _run(self) -> None:
         while not self._stopped.is_set():

@@ -20,10 +20,10 @@ import click
 from granian.constants import HTTPModes, Interfaces, Loops, TaskImpl
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
-from granian.server import Server
 from granian.server.common import AbstractServer
 
 from automx.cli import heartbeat, scheduler, worker
+from automx.cli.forks import ForkingServer
 from automx.cli.terminal import INTERRUPTED, complain, say, say_lines
 from automx.config import Settings, load
 from automx.inmemory import is_in_memory
@@ -31,6 +31,7 @@ from automx.log import write
 
 log = logging.getLogger(__name__)
 
+APPLICATION = "automx.cli.worker:make"  # of workers
 # Seconds that requests in flight get after SIGTERM: all but a backend answer within them.
 GRACE = 9
 # Milliseconds that a client gets for the head of a request, and that an idle connection lasts.
@@ -57,10 +58,10 @@ def run(host: str, port: int, workers: int | None, *, examples: bool) -> None:
     number = _number_of_workers(settings.db_uri, workers)
     synchronizing = scheduler.of(settings)
     address = _address(host, port)
-    # A fork would copy the locks of the thread that announces the server, held or not.
+    worker.load_libraries(settings)
     multiprocessing.set_start_method("spawn")
-    server = Server(
-        "automx.cli.worker:make",
+    server = ForkingServer(
+        APPLICATION,
         address=address,
         port=port,
         interface=Interfaces.RSGI,
@@ -82,17 +83,18 @@ def run(host: str, port: int, workers: int | None, *, examples: bool) -> None:
         _announce(address, port, examples)
         _warn_of_database(settings)  # later: a locked table would hold up the start
 
-    server.on_startup(threading.Thread(target=tell, daemon=True).start)
+    collector = _collector(server, settings) if settings.metrics.listen else None
+    server.on_started.append(threading.Thread(target=tell, daemon=True).start)
     server.on_shutdown(lambda: _notify("STOPPING=1"))
     if synchronizing is not None:
-        server.on_startup(synchronizing.start)
+        server.on_started.append(synchronizing.start)
         server.on_shutdown(synchronizing.stop)
-    _run(server, _serve_metrics(settings) if settings.metrics.listen else None)
+    _run(server, collector)
 
 
 def _warn_of_database(settings: Settings) -> None:
     """Log why requests cannot be answered yet; the server waits for the database meanwhile."""
-    from automx import migrations  # noqa: PLC0415 - the libraries of databases delay the start
+    from automx import migrations  # noqa: PLC0415 - a synchronization needs none of it
     from automx.views import initdb  # noqa: PLC0415 - likewise
 
     uri = settings.db_uri
@@ -101,8 +103,17 @@ def _warn_of_database(settings: Settings) -> None:
     initdb.warn_if_unfilled(settings)
 
 
-def _serve_metrics(settings: Settings) -> tuple[str, bytes]:
-    """Serve metrics, and return where workers tell their counts."""
+def _collector(server: ForkingServer, settings: Settings) -> tuple[str, bytes]:
+    """Let a server serve metrics once it has started; return where workers tell their counts."""
+    from automx.cli import metrics  # noqa: PLC0415 - needed with metrics only
+
+    collector = metrics.new_collector()
+    server.on_started.append(partial(_serve_metrics, settings, collector))
+    return collector
+
+
+def _serve_metrics(settings: Settings, collector: tuple[str, bytes]) -> None:
+    """Serve metrics of what workers tell to a collector."""
     from automx import create_app, replica, statistics  # noqa: PLC0415 - needed with metrics only
     from automx.cli import metrics  # noqa: PLC0415 - likewise
     from automx.views.http import PARTS, Parts  # noqa: PLC0415 - likewise
@@ -119,7 +130,7 @@ def _serve_metrics(settings: Settings) -> tuple[str, bytes]:
     def certificate_end() -> datetime | None:
         return None if found.signer is None else found.signer.end()
 
-    return metrics.serve(settings.metrics, read, certificate_end)
+    metrics.serve(settings.metrics, collector, read, certificate_end)
 
 
 class _Interrupt(threading.Event):
@@ -135,12 +146,13 @@ class _Interrupt(threading.Event):
         return super().wait(timeout)
 
 
-def _run(server: AbstractServer[Any], collector: tuple[str, bytes] | None) -> None:
+def _run(server: ForkingServer, collector: tuple[str, bytes] | None) -> None:
     """Run a server until it ends; workers tell their counts to a ``collector``.
 
     Raises ClickException if a worker cannot start, and Exit after Ctrl-C.
     """
     receiver, sender = multiprocessing.Pipe(duplex=False)
+    beats, beat = multiprocessing.Pipe(duplex=False)
     reasons: list[str] = []
 
     def watch() -> None:
@@ -150,9 +162,11 @@ def _run(server: AbstractServer[Any], collector: tuple[str, bytes] | None) -> No
             server.main_loop_interrupt.set()
 
     server.main_loop_interrupt = _Interrupt()
-    threading.Thread(target=watch, daemon=True).start()
-    beats, beat = multiprocessing.Pipe(duplex=False)
-    heartbeat.watch(server, beats)
+    server.shared = [sender, beat]
+    server.on_started[:0] = [
+        threading.Thread(target=watch, daemon=True).start,
+        partial(heartbeat.watch, server, beats),
+    ]
     is_interrupted = _noting_interrupt(server)
     try:
         server.serve(target_loader=partial(worker.load, sender, beat, collector))
@@ -162,6 +176,9 @@ def _run(server: AbstractServer[Any], collector: tuple[str, bytes] | None) -> No
     except (OSError, RuntimeError) as error:  # no further process, thread or file is allowed
         reasons.append(f"a worker cannot start: {getattr(error, 'strerror', None) or error}")
         _end(server)
+    except Exception:  # metrics cannot be served
+        _end(server)
+        raise
     if reasons:
         raise click.ClickException(reasons[0])
     if is_interrupted():

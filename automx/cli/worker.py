@@ -14,14 +14,36 @@ from automx.cli import heartbeat, reporter
 from automx.errors import AutomxError
 
 if TYPE_CHECKING:
+    from automx.config import Settings
     from automx.front import Front
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
+# What each worker needs: to start, and to answer mail clients.
+_LIBRARIES = (
+    *("asyncio", "encodings.idna", "encodings.unicode_escape", "uvloop"),
+    *("automx.backends.keys", "automx.front", "automx.migrations", "flask_sqlalchemy.cli"),
+)
+
+
+def load_libraries(settings: "Settings") -> None:
+    """Import what workers will need, so that those that are forked share it.
+
+    Raises SettingsError if the driver of the database is missing.
+    """
+    from automx.database import create_engine  # noqa: PLC0415 - a synchronization needs none of it
+
+    for name in _LIBRARIES:
+        import_module(name)
+    import_module(f"automx.backends.{settings.accounts.backend}")
+    if settings.signing.certificate:
+        import_module("automx.signing")
+    create_engine(settings.db_uri).dispose()  # it loads the driver, and connects to nothing
+
 
 def make() -> "Front":
     """Return automx's application for granian. Raises AutomxError for wrong settings."""
-    from automx import config, create_app  # noqa: PLC0415 - the main process needs none of it
+    from automx import config, create_app  # noqa: PLC0415 - a synchronization needs none of it
     from automx.backends import Backends  # noqa: PLC0415 - likewise
     from automx.front import make_front  # noqa: PLC0415 - likewise
 
@@ -35,7 +57,7 @@ def load(
 ) -> Any:
     """Return what a function gives, named by module and name: ``automx.cli.worker:make``.
 
-    If it fails, the main process gets the reason, one line, and this process ends. From the start
+    If it fails, the main process gets the reason, one line, and ends this process. From the start
     of the event loop, which granian has set, the main process gets ``beats``, and what was counted
     at the address of its ``collector``, if there is one.
     """
@@ -51,6 +73,7 @@ def load(
         else:
             reason = f"a worker cannot start: {str(error) or type(error).__name__}"
         failures.send(" ".join(reason.split()))
+        signal.pause()  # the log would tell an end of its own
         raise SystemExit(1) from None
     rsgi.answer_at_once(app.answers_at_once)
     if collector is not None and app.counts is not None:

@@ -1,0 +1,191 @@
+"""The first workers of ``automx serve``, which are forked: what they have of the main process."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from automx.front import Front
+from tests.processes import (
+    AUTOMX,
+    REPOSITORY,
+    Running,
+    Server,
+    free_port,
+    listening_sockets,
+    running,
+    wait_until,
+    workers_of,
+)
+
+PYTHON = AUTOMX.with_name("python")
+SERVE = "from automx.cli import main; main()"
+# Python tells it before each fork, but not before it starts another program.
+TELL_THREADS = """
+import os
+def tell(): print("threads:", len(os.listdir("/proc/self/task")), flush=True)
+os.register_at_fork(before=tell)
+"""
+HOLD = "from automx.cli import server; server.APPLICATION = 'tests.test_forks:hold'; "
+
+
+@pytest.fixture
+def variables(database: Path, example: None) -> dict[str, str]:
+    """Settings of a server that answers Prometheus, too."""
+    return {
+        "AUTOMX_CONF": "/dev/null",
+        "AUTOMX_DB_URI": f"sqlite:///{database}",
+        "AUTOMX_METRICS_LISTEN": f"127.0.0.1:{free_port()}",
+    }
+
+
+@contextmanager
+def started(variables: dict[str, str], log: Path, program: str = SERVE) -> Iterator[Server]:
+    """Run a server until the block ends; entering waits until it has started."""
+    port = free_port()
+    command = [*map(str, (PYTHON, "-c", program, "serve", "--port", port, "--workers", 2))]
+
+    def answers() -> bool:
+        return log.exists() and "automx answers" in log.read_text()
+
+    with running(command, log, ready=answers, env=variables, cwd=REPOSITORY) as server:
+        wait_until(lambda: listening_sockets(port) == 2, "the start of both workers")
+        yield Server(server.process, log, port)
+
+
+def attempted(
+    variables: dict[str, str], program: str = SERVE
+) -> "subprocess.CompletedProcess[str]":
+    """Run a server that cannot start, and return once none of its processes has its output."""
+    return subprocess.run(
+        [PYTHON, "-c", program, "serve", "--port", str(free_port()), "--workers", "2"],
+        env={**os.environ, **variables},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def is_spawned(pid: int) -> bool:
+    return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def links_of(pid: int) -> set[str]:
+    """Return the pipes and sockets that a process has opened."""
+    found = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it has been closed
+            found.add(str(path.readlink()))
+    return {link for link in found if link.startswith(("pipe:", "socket:"))}
+
+
+def test_first_workers_are_forked_while_there_is_one_thread_and_others_are_spawned(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    with started(variables, tmp_path / "serve.log", TELL_THREADS + SERVE) as server:
+        first = workers_of(server.process)[0]
+        assert not is_spawned(first)
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: any(map(is_spawned, workers_of(server.process))), "another worker")
+        wait_until(lambda: listening_sockets(server.port) == 2, "its start")
+        assert server.stop() == 0
+        assert [line for line in server.output.splitlines() if "threads" in line] == [
+            "threads: 1",
+            "threads: 1",
+        ]
+
+
+def test_workers_are_spawned_where_a_thread_is_there(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    thread = (
+        "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"
+    )
+    with started(variables, tmp_path / "serve.log", f"{thread}\n{SERVE}") as server:
+        assert [*map(is_spawned, workers_of(server.process))] == [True, True]
+        assert server.stop() == 0
+
+
+def test_workers_have_two_pipes_of_the_main_process_and_no_socket(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    with started(variables, tmp_path / "serve.log") as server:
+        main = links_of(server.process.pid)
+        first, second = (links_of(pid) & main for pid in workers_of(server.process))
+    kinds = [sorted(link.partition(":")[0] for link in links) for links in (first & second, first)]
+    # What the main process hears of failures and of heartbeats; then, two of the worker's own.
+    assert kinds == [["pipe"] * 2, ["pipe"] * 4]
+
+
+def test_a_worker_runs_no_exit_function_of_the_main_process(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    register = "import atexit; atexit.register(print, 'the end', flush=True)"
+    with started(variables, tmp_path / "serve.log", f"{register}\n{SERVE}") as server:
+        assert server.stop() == 0
+        assert server.output.count("the end\n") == 1
+
+
+def hold() -> Front:
+    """Tell that a worker starts, and start no further."""
+    os.write(1, b"held %d\n" % os.getpid())
+    while True:
+        signal.pause()
+
+
+def held(server: Running) -> list[int]:
+    """Return the workers that have told that they start."""
+    lines = [line.split() for line in server.output.splitlines()]
+    return [int(words[1]) for words in lines if words[0] == "held"]
+
+
+def test_sigterm_ends_workers_that_are_starting(variables: dict[str, str], tmp_path: Path) -> None:
+    words = (PYTHON, "-c", HOLD + SERVE, "serve", "--port", free_port(), "--workers", 2)
+    command = [*map(str, words)]
+    log = tmp_path / "serve.log"
+
+    def is_held() -> bool:
+        return log.read_text().count("held") == 2
+
+    with running(command, log, ready=is_held, env=variables, cwd=REPOSITORY) as server:
+        forked = held(server)[0]
+        os.kill(forked, signal.SIGTERM)
+        wait_until(lambda: len(held(server)) == 3, "the start of another worker")
+        spawned = held(server)[2]
+        assert (is_spawned(spawned), forked in workers_of(server.process)) == (True, False)
+        os.kill(spawned, signal.SIGTERM)
+        wait_until(lambda: not Path(f"/proc/{spawned}").exists(), "its end")
+
+
+def test_a_worker_that_cannot_be_forked_ends_the_server_with_one_line(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    conf = tmp_path / "automx.conf"
+    conf.write_text("[automx]\nsync_in_server = yes\n[source.x]\ntype = file\nfile = /dev/null\n")
+    variables["AUTOMX_CONF"] = str(conf)
+    refuse = """
+import errno, os
+fork = os.fork
+def refuse(): raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+def fork_once(): os.fork = refuse; return fork()
+os.fork = fork_once
+"""
+    result = attempted(variables, refuse + SERVE)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "automx: a worker cannot start: Resource temporarily unavailable\n"
+
+
+def test_a_taken_port_of_metrics_ends_the_server_with_one_line(variables: dict[str, str]) -> None:
+    address = variables["AUTOMX_METRICS_LISTEN"]
+    host, _, port = address.partition(":")
+    with socket.create_server((host, int(port))):
+        result = attempted(variables)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == f"automx: cannot listen on {address}: Address already in use\n"
