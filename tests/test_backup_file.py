@@ -312,12 +312,16 @@ def test_a_full_disk_is_told(
     assert [*work.iterdir()] == []
 
 
+BUFFER = 65_536
+
+
 class Endless(io.RawIOBase):
     """A file that begins as a backup does, and goes on with the same line for ever."""
 
     def __init__(self, line: bytes) -> None:
         self.head = json.dumps(HEADER).encode() + b"\n"
-        self.line = line + b"\n"
+        self.size = len(line) + 1
+        self.lines = (line + b"\n") * (BUFFER // self.size + 2)  # enough for any rest of a line
         self.at = 0
 
     def readable(self) -> bool:
@@ -332,9 +336,9 @@ class Endless(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         assert self.at < 2**26, "it is read on and on"
-        rest = max(0, self.at - len(self.head)) % len(self.line)
-        lines = self.line * (len(buffer) // len(self.line) + 2)
-        piece = (self.head[self.at :] or lines[rest:])[: len(buffer)]
+        size = min(len(buffer), BUFFER)
+        rest = max(0, self.at - len(self.head)) % self.size
+        piece = self.head[self.at :][:size] or self.lines[rest : rest + size]
         buffer[: len(piece)] = piece
         self.at += len(piece)
         return len(piece)
