@@ -24,6 +24,7 @@ from tests.agents import AGENTS, IPHONE
 from tests.barcodes import decoded
 from tests.documents import golden
 from tests.processes import PATIENCE, Server, program, serving
+from tests.test_languages import LANGUAGES as TRANSLATIONS
 
 LONG = (
     "somebody.with.a.long.name@a-very-long-name-of-a-company-which-nobody-types"
@@ -45,6 +46,7 @@ STATES = {
     "nothing": "no/such/page",
 }
 PROFILE = "https://mail.example.com/mobileconfig/?emailaddress=alice@example.com"
+LANGUAGES = ["en", *TRANSLATIONS]
 BUDGET = 60_000  # bytes of the first page in all
 
 # Adds up how far what is on the screen moved by itself.
@@ -235,7 +237,7 @@ def test_dark_is_dark(visits: Visits) -> None:
         expect(page.locator("body")).to_have_css("background-color", background)
 
 
-@pytest.mark.parametrize("language", ["en", "de", "es", "fr", "it"])
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_a_narrow_phone_is_wide_enough_and_thumbs_are_not_too_thick(
     visits: Visits, subtests: pytest.Subtests, language: str
 ) -> None:
@@ -348,10 +350,11 @@ def enlarge(visit: Visit) -> None:
     network.send("Page.setFontSizes", {"fontSizes": {"standard": 32, "fixed": 26}})
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_letters_of_twice_the_size_do_not_scroll_sideways(
-    visits: Visits, subtests: pytest.Subtests
+    visits: Visits, subtests: pytest.Subtests, language: str
 ) -> None:
-    visit = visits(viewport={"width": 360, "height": 740}, locale="de")
+    visit = visits(viewport={"width": 360, "height": 740}, locale=language)
     enlarge(visit)
     for state, query in STATES.items():
         with subtests.test(state):
@@ -360,7 +363,7 @@ def test_letters_of_twice_the_size_do_not_scroll_sideways(
             assert page.evaluate("document.documentElement.scrollWidth") == 360
 
 
-@pytest.mark.parametrize("language", ["en", "de", "es", "fr", "it"])
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_letters_of_twice_the_size_break_no_word_of_a_headline(
     visits: Visits, language: str
 ) -> None:
@@ -462,7 +465,7 @@ def test_germans_read_german_and_may_change_that(visits: Visits) -> None:
     assert page.get_by_text("for bob@example.com").is_visible()
 
 
-@pytest.mark.parametrize("language", ["en", "de", "es", "fr", "it"])
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_a_printed_card_stays_within_its_margins(browser: Browser, language: str) -> None:
     """Debian's Chromium takes DejaVu Sans, which is wider than the fonts of the card."""
     each = "This code makes a mailbox of its own for each person, at %(domain)s."
