@@ -97,6 +97,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
     """Wait until ``condition()`` is true; fail the test with ``what`` if it takes too long."""
+    assert seconds >= PATIENCE, "a busy machine would decide"
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

@@ -573,7 +573,7 @@ def test_a_bad_request_is_told_and_logged(server: Server, name: str) -> None:
     before = len(server.output)
     assert_told(exchange(server, request), status, text, code=500 if status == 404 else 600)
     pattern = re.compile(rf" WARNING [^\n]* {status}: {re.escape(text)}")
-    wait_until(lambda: bool(pattern.search(server.output[before:])), "writing the log line", 5)
+    wait_until(lambda: bool(pattern.search(server.output[before:])), "writing the log line")
     assert "Traceback" not in server.output
 
 
@@ -649,7 +649,7 @@ def test_a_locked_sqlite_file_is_told_after_a_few_seconds(
             start = time.monotonic()
             assert_outage(server, "(database: database is locked)")
             assert time.monotonic() - start < 30
-        wait_until(lambda: get(server, "/readyz").status == 200, "the recovery", 30)
+        wait_until(lambda: get(server, "/readyz").status == 200, "the recovery")
         assert get(server).text == golden("example-alice.autoconfig.xml")
 
 

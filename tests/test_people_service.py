@@ -435,7 +435,7 @@ def test_a_query_that_takes_too_long_is_ended_at_the_server(
 def test_a_locked_file_is_waited_for_and_then_passed_over(
     client: MakeClient, mail: MailDatabase
 ) -> None:
-    asked = client(mail, people_timeout=0.3)
+    asked = client(mail, people_timeout=2.0)
     assert login(asked, "alice@example.com") == "aexample"
     path = mail.uri.removeprefix("sqlite:///")
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:

@@ -182,7 +182,7 @@ def test_behind_a_pooler_the_limit_of_the_role_ends_what_a_request_has_given_up(
         began = time.monotonic()
         assert client.get(OWN).status_code == 503
         assert time.monotonic() - began < LIMIT + SLACK
-        wait_until(lambda: waiting(pooled) == 0, "the end of the statement", 5)
+        wait_until(lambda: waiting(pooled) == 0, "the end of the statement")
     wait_until(lambda: client.get(OWN).status_code == 200, "the return")
 
 

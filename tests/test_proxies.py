@@ -182,9 +182,7 @@ class Front:
         request = line.partition(" ")[2].rpartition(" ")[0]  # method and path
         before = self._lines(request)
         yield
-        wait_until(
-            lambda: len(self._lines(request)) > len(before), f"the line {line!r} in the log", 10
-        )
+        wait_until(lambda: len(self._lines(request)) > len(before), f"the line {line!r} in the log")
         assert self._lines(request) == [*before, line]
 
     def _lines(self, request: str) -> list[str]:

@@ -113,7 +113,7 @@ def test_a_session_that_ended_late_leaves_no_connection_and_no_limit_behind(
             return bool(later.scalar(sa.text("SELECT 1")) == 1)
         return False
 
-    wait_until(answers, "the recovery", 5)
+    wait_until(answers, "the recovery")
     assert pool.checkedout() == 0
 
 
@@ -278,7 +278,7 @@ def test_a_transaction_that_has_waited_long_for_a_lock_is_not_run_again(
 ) -> None:
     tries = []
     with (
-        make_session(0.5) as session,
+        make_session(4) as session,
         contextlib.closing(sqlite3.connect(database, isolation_level=None)) as other,
     ):
         sa.event.listen(session.engine, "before_cursor_execute", lambda *_: tries.append(1))

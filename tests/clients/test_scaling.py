@@ -88,7 +88,7 @@ def changes_are_seen_by_the_other_machine(machines: Machines) -> None:
     headers = {"Authorization": "Bearer secret", "Content-Type": "application/json"}
     body = json.dumps(SEED).encode()
     assert ask(f"{one}/initdb/", "POST", headers=headers, body=body).status == 200
-    wait_until(lambda: ask(other + unknown).status == 200, "the change", 10)
+    wait_until(lambda: ask(other + unknown).status == 200, "the change")
 
 
 def limits_hold_for_both(machines: Machines) -> None:
@@ -138,7 +138,7 @@ def one_machine_at_a_time_reads_a_source(machines: Machines, tmp_path: Path) -> 
     assert sum("+ domain synced.example" in text for text in printed) == 1
     path = DOCUMENT.format("synced.example")
     for url in machines.own:
-        wait_until(lambda url=url: ask(url + path).status == 200, "the change", 10)  # type: ignore[misc]
+        wait_until(lambda url=url: ask(url + path).status == 200, "the change")  # type: ignore[misc]
 
 
 def a_pooler_that_is_restarted_costs_no_account(machines: Machines) -> None:
