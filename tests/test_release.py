@@ -217,6 +217,23 @@ def test_files_of_github_have_the_form_that_it_reads(schema: str, names: str) ->
     assert run([*command, *map(str, paths)], "") == "ok -- validation done\n"
 
 
+def test_each_file_that_names_versions_of_others_is_kept_up_to_date() -> None:
+    tracked = run(["git", "-C", str(REPOSITORY), "ls-files"], "").splitlines()
+    ecosystems = {
+        "pyproject.toml": "pip",
+        "Dockerfile": "docker",
+        "compose.yaml": "docker-compose",
+    }
+    expected = {
+        (ecosystems[path.name], f"/{path.parent}".removesuffix("."))
+        for path in map(Path, tracked)
+        if path.name in ecosystems
+    }
+    updates = yaml.safe_load((REPOSITORY / ".github/dependabot.yml").read_text())["updates"]
+    found = {(update["package-ecosystem"], update["directory"]) for update in updates}
+    assert found == expected | {("github-actions", "/")}
+
+
 def test_no_workflow_has_a_known_fault_of_security() -> None:
     command = [str(Path(sys.executable).with_name("zizmor")), "--offline", "--min-severity=medium"]
     result = subprocess.run(
