@@ -19,7 +19,7 @@ from automx.counts import Counts, Entry
 from automx.errors import AddressError, BadRequestError, UnknownDomainError
 from automx.formats import autoconfig, autodiscover, mobileconfig, pacc
 from automx.memory import NotRememberedError
-from automx.rsgi import Headers, Scope, client_of, variable
+from automx.request import Headers, Scope, client_of, variable
 from automx.trace import CURRENT, FRONT, Trace
 from automx.views import wellknown
 from automx.views.autoconfig import document_of_person, is_for_all

@@ -8,7 +8,6 @@ import logging
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
 from io import BytesIO
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,8 +16,10 @@ from granian import _futures
 from granian._granian import RSGIProtocolClosed, RSGIProtocolError
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
+from automx import request
 from automx.edge import BEGAN
 from automx.errors import AutomxError, BadRequestError
+from automx.request import client_of, variable
 from automx.views.log import shown_path
 
 if TYPE_CHECKING:
@@ -47,17 +48,11 @@ _SCHEDULE = "_cbsched_aioschedule"
 _CLOSES = "automx.closes"  # set in an environment if the connection ends with the answer
 
 
-class Headers(Protocol):
+class Headers(request.Headers, Protocol):
     """Headers, whose names are in lower case."""
 
     def __len__(self) -> int:
         """Return the number of different names."""
-
-    def __contains__(self, name: str) -> bool:
-        """Return whether there is a header of a name."""
-
-    def get_all(self, name: str) -> list[str]:
-        """Return the values of a name; those that are not ASCII are left out."""
 
     def keys(self) -> list[str]:
         """Return the different names."""
@@ -66,17 +61,12 @@ class Headers(Protocol):
         """Return names and values; values that are not ASCII are left out."""
 
 
-class Scope(Protocol):
-    """A request without its body. ``authority`` is that of a target in absolute form."""
+class Scope(request.Scope, Protocol):
+    """A request without its body."""
 
     http_version: str
     server: str
-    client: str
     scheme: str
-    method: str
-    path: str
-    query_string: str
-    authority: str | None
 
     @property
     def headers(self) -> Headers:
@@ -143,23 +133,9 @@ def environment(scope: Scope) -> "WSGIEnvironment":
     return environ
 
 
-def client_of(scope: Scope) -> str:
-    """Return the IP address of the client, without brackets."""
-    return scope.client.rpartition(":")[0].strip("[]")
-
-
 def bytes_of(text: str) -> str:
     """Return the bytes of a text as PEP 3333 writes them."""
     return text if text.isascii() else text.encode().decode("latin-1")
-
-
-@lru_cache(maxsize=1024)
-def variable(name: str) -> str:
-    """Return the variable of a header, "" for one that has none."""
-    if "_" in name:
-        return ""
-    word = name.replace("-", "_").upper()
-    return word if word in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{word}"
 
 
 class Body:

@@ -5,30 +5,38 @@ import json
 import logging
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from flask import Flask
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from werkzeug.test import run_wsgi_app
 
+from automx import edge
 from automx.counts import Counts
 from automx.directory.database import PeopleDatabase
 from automx.directory.pool import Directories
 from automx.front import Front, make_front
 from automx.log import JsonFormatter, TextFormatter
 from automx.quick import _LONGEST, _READ, Asked, Quick, Sent, _address_in, _where
+from automx.rsgi import environment
 from automx.views.http import PARTS
+from automx.wsgi import make_application
 from tests.conftest import EXAMPLE_ROWS, Execute
 from tests.directory import Directory, insert_ldapserver
 from tests.documents import timeless
 from tests.people import source
 from tests.rsgi import Headers, Request
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 # Beside example.com: a directory, user names of parts of the address, no outgoing server, off,
 # a service at its own path, PACC documents that are stored, one of them as a text.
@@ -251,6 +259,31 @@ def requests() -> st.SearchStrategy[Request]:
     )
 
 
+USUAL = [
+    asked_for("alice@example.com"),
+    asked_for("alice@dav.example"),
+    asked_for("alice@nowhere.example"),
+    asked_for("alice@example.com", PATHS[6]),
+    asked_for("alice@parts.example", PATHS[7]),
+    posted_document("alice@parts.example"),
+    posted_document("alice@nowhere.example"),
+    asked_at(PATHS[0], "dav.example"),
+    asked_at(PATHS[1], "dav.example"),
+    asked_at(PATHS[2], "example.com"),
+    asked_at(PATHS[3], "dav.example"),
+    asked_at(PATHS[3], "parts.example"),
+    asked_at(PATHS[4], "dav.example"),
+    asked_at(PATHS[5], "example.com"),
+]
+
+
+def usual_examples(compare: Callable[[Request], None]) -> Callable[[Request], None]:
+    """Let a property be tried with USUAL, too."""
+    for asked in USUAL:
+        compare = example(asked)(compare)
+    return compare
+
+
 @pytest.mark.parametrize("proxy_count", [0, 1])
 def test_an_answer_without_flask_is_that_of_flask(
     make_app: Callable[..., Flask],
@@ -273,20 +306,7 @@ def test_an_answer_without_flask_is_that_of_flask(
         max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
     )
     @given(asked=requests())
-    @example(asked_for("alice@example.com"))
-    @example(asked_for("alice@dav.example"))
-    @example(asked_for("alice@nowhere.example"))
-    @example(asked_for("alice@example.com", PATHS[6]))
-    @example(asked_for("alice@parts.example", PATHS[7]))
-    @example(posted_document("alice@parts.example"))
-    @example(posted_document("alice@nowhere.example"))
-    @example(asked_at(PATHS[0], "dav.example"))
-    @example(asked_at(PATHS[1], "dav.example"))
-    @example(asked_at(PATHS[2], "example.com"))
-    @example(asked_at(PATHS[3], "dav.example"))
-    @example(asked_at(PATHS[3], "parts.example"))
-    @example(asked_at(PATHS[4], "dav.example"))
-    @example(asked_at(PATHS[5], "example.com"))
+    @usual_examples
     def compare(asked: Request) -> None:
         expected = ask(plain, asked, lines)
         for _ in range(2):
@@ -309,6 +329,137 @@ def test_an_answer_without_flask_is_that_of_flask(
     assert plain.counts is not None
     numbers = {key: 2 * number for key, number in counted(plain.counts).items()}
     assert {key: n - again[key] for key, n in counted(front.counts).items()} == numbers
+
+
+class Counted:
+    """A WSGI application that counts its calls."""
+
+    def __init__(self, app: "WSGIApplication") -> None:
+        self.app = app
+        self.calls = 0
+
+    def __call__(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
+        self.calls += 1
+        return self.app(environ, start_response)
+
+
+def environment_of(asked: Request) -> "WSGIEnvironment":
+    """Return the environment of a request, as gunicorn makes it."""
+    environ = environment(replace(asked, authority=None))
+    del environ[edge.BEGAN]
+    address, _, port = asked.client.rpartition(":")
+    environ |= {"REMOTE_ADDR": address, "REMOTE_PORT": port}
+    target = f"http://{asked.authority}{asked.path}" if asked.authority else asked.path
+    return {**environ, "RAW_URI": target, "wsgi.input": BytesIO(asked.body)}
+
+
+def ask_by_wsgi(
+    app: "WSGIApplication", asked: Request, lines: list[str]
+) -> tuple[str, list[tuple[str, str]], str, list[str]]:
+    """Return what an application answers and writes into the log."""
+    lines.clear()
+    chunks, status, headers = run_wsgi_app(app, environment_of(asked), buffered=True)
+    found = sorted((name, value) for name, value in headers if name != "Date")
+    return status, found, timeless(b"".join(chunks).decode()), [*lines]
+
+
+@pytest.mark.parametrize("proxy_count", [0, 1])
+def test_an_answer_without_flask_under_another_wsgi_server_is_that_of_flask(
+    make_app: Callable[..., Flask],
+    execute: Execute,
+    database: Path,
+    lines: list[str],
+    same_ids: None,
+    proxy_count: int,
+) -> None:
+    """Twice, so that it comes from the database first and then from memory."""
+    execute(EXAMPLE_ROWS + ROWS)
+    values = {"db_uri": f"sqlite:///{database}", "domain_cache_seconds": 10, "loglevel": "INFO"}
+    values |= {"log_format": "json", "metrics_listen": "127.0.0.1:1"}
+    first, plain = (make_app(**values, proxy_count=proxy_count) for _ in range(2))
+    left = Counted(first.wsgi_app)
+    first.wsgi_app = left  # type: ignore[method-assign]
+    application = make_application(first)
+    answered: set[str] = set()
+
+    @settings(
+        max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    @given(asked=requests())
+    @usual_examples
+    def compare(asked: Request) -> None:
+        expected = ask_by_wsgi(plain, asked, lines)
+        before = left.calls
+        for _ in range(2):
+            assert ask_by_wsgi(application, asked, lines) == expected
+        is_good = expected[0][:3] in {"200", "301"}
+        is_known = is_good and left.calls == before
+        answered.add(f"{asked.method} {asked.path}" if is_known else "")
+
+    compare()
+    # Both ways are tried.
+    assert answered == {*(f"GET {path}" for path in PATHS[:8]), f"POST {PATHS[2]}", ""}
+    # The way through Flask alone was asked once where the other one was asked twice.
+    numbers = {key: 2 * number for key, number in counted(plain.extensions[PARTS].counts).items()}
+    assert counted(first.extensions[PARTS].counts) == numbers
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_left"),
+    [
+        ({}, False),
+        ({"CONTENT_LENGTH": "", "CONTENT_TYPE": ""}, False),  # as wsgiref and uWSGI have it
+        ({"RAW_URI": "https://example.com/.well-known/x"}, True),
+        ({"RAW_URI": "", "REQUEST_URI": "/.well-known/x"}, False),
+        ({"RAW_URI": "", "REQUEST_URI": "https://example.com/.well-known/x"}, True),
+        ({"HTTP_HOST": "example.com,example.org"}, True),
+        ({"HTTP_HOST": "m\xfcller.example"}, True),
+        ({"HTTP_IF_NONE_MATCH": ""}, True),
+        ({"HTTP_TRANSFER_ENCODING": "chunked"}, True),
+        ({"CONTENT_LENGTH": "0"}, True),
+        ({"REQUEST_METHOD": "HEAD"}, True),
+    ],
+)
+def test_only_the_usual_environment_is_answered_without_flask(
+    make_app: Callable[..., Flask],
+    execute: Execute,
+    same_ids: None,
+    variables: dict[str, str],
+    is_left: bool,
+) -> None:
+    execute(EXAMPLE_ROWS)
+    app = make_app()
+    left = Counted(app.wsgi_app)
+    app.wsgi_app = left  # type: ignore[method-assign]
+    environ = environment_of(asked_at(PATHS[0], "example.com")) | variables
+    expected = run_wsgi_app(left.app, {**environ}, buffered=True)
+    answer = run_wsgi_app(make_application(app), environ, buffered=True)
+    assert (b"".join(answer[0]), answer[1]) == (b"".join(expected[0]), expected[1])
+    others = [[pair for pair in one[2] if pair[0] != "Date"] for one in (answer, expected)]
+    assert others[0] == others[1]
+    assert left.calls == is_left
+
+
+@pytest.mark.parametrize("ask_for", [asked_for, posted_document])
+def test_what_fails_without_flask_is_told_by_it_and_not_tried_again(
+    make_app: Callable[..., Flask],
+    execute: Execute,
+    lines: list[str],
+    same_ids: None,
+    ask_for: Callable[[str], Request],
+) -> None:
+    """Nothing listens where the directory is."""
+    execute(EXAMPLE_ROWS + ROWS + "UPDATE domain SET ldapserver_id = 1")
+    first, plain = (make_app() for _ in range(2))
+    asked = ask_for("alice@example.com")
+    answer = ask_by_wsgi(make_application(first), asked, lines)
+    assert answer == ask_by_wsgi(plain, asked, lines)
+    assert answer[0] == "503 SERVICE UNAVAILABLE"
+    for app in (first, plain):
+        counters = app.extensions[PARTS].counts.document()["counters"]
+        assert ("automx_directory_lookups_total", ("1", "failed"), 1) in counters
 
 
 def test_a_person_of_a_directory_is_answered_without_flask_as_by_it(

@@ -112,3 +112,9 @@ def test_the_main_process_loads_all_that_a_worker_needs_and_no_more(
     assert printed(LOAD + ASK + "print(*set(sys.modules) - before)") == set()
     # Each worker tries the backend of the settings.
     assert RARE & printed(LOAD + "print(*before)") == {"automx.backends.keys"}
+
+
+def test_granian_takes_no_memory_of_another_server(printed: Callable[[str], set[str]]) -> None:
+    loaded = printed("import sys, automx.server; print(*sys.modules)")
+    assert "automx.quick" in loaded
+    assert {"automx.rsgi", "granian", "uvloop"} & loaded == set()

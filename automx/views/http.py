@@ -32,6 +32,8 @@ from automx.views.limits import Limits
 from automx.views.log import Answered
 
 if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
     from automx.signing import Signer
 
 # Who a person of a domain is, such as Parts.known_person.
@@ -158,14 +160,24 @@ def body() -> bytes:
 
     Werkzeug checks Content-Length, but cuts a chunked body off at the limit without an error.
     """
-    length = request.environ.get("CONTENT_LENGTH", "")
-    if length.isdecimal() and int(length) < MAX_BODY:  # the usual case, without its stream objects
-        whole: bytes = request.environ["wsgi.input"].read(int(length))
+    if (whole := usual_body(request.environ)) is not None:
         return whole
     data = request.stream.read()
     if len(data) >= (request.max_content_length or MAX_BODY):
         raise RequestEntityTooLarge
     return data
+
+
+def usual_body(environ: "WSGIEnvironment") -> bytes | None:
+    """Read and return the body of a request, without werkzeug's stream objects.
+
+    None if its length is not told, or reaches the limit.
+    """
+    length = environ.get("CONTENT_LENGTH", "")
+    if not length.isdecimal() or int(length) >= MAX_BODY:
+        return None
+    whole: bytes = environ["wsgi.input"].read(int(length))
+    return whole
 
 
 def asked_address(text: str) -> EmailAddress | None:
