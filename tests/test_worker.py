@@ -32,6 +32,7 @@ RARE = {
     "automx.signing",
     "automx.sync",
     "automx.zones",
+    "cachetools",
     "cryptography",
     "dns",
     "httpx",

@@ -4,11 +4,14 @@ To draw one takes 10 to 50 ms of the processor, and a stranger may ask for any n
 threads wait for a drawing, and all others are free for requests that cost little.
 """
 
+from functools import cached_property
 from threading import BoundedSemaphore, Lock
-
-from cachetools import LRUCache
+from typing import TYPE_CHECKING
 
 from automx.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from cachetools import LRUCache
 
 MEMORY = 4_000_000  # bytes of drawings that a worker remembers
 LEAST = 4_000  # bytes that a drawing counts at least, so that their number is limited, too
@@ -23,8 +26,6 @@ class Drawings:
         self._lock = Lock()
         self._places = BoundedSemaphore(PLACES)
         self._pen = Lock()
-        self._drawn: LRUCache[tuple[str, str], str]
-        self._drawn = LRUCache(MEMORY, getsizeof=lambda drawing: max(len(drawing), LEAST))
 
     def svg(self, text: str, *, title: str) -> str:
         """Return what qr.svg() does, from memory if possible.
@@ -52,6 +53,12 @@ class Drawings:
         with self._lock:
             self._drawn[text, title] = drawing
         return drawing
+
+    @cached_property
+    def _drawn(self) -> "LRUCache[tuple[str, str], str]":
+        from cachetools import LRUCache  # few workers draw
+
+        return LRUCache(MEMORY, getsizeof=lambda drawing: max(len(drawing), LEAST))
 
     def _remembered(self, text: str, title: str) -> str | None:
         with self._lock:
