@@ -1,5 +1,6 @@
 """The first workers of ``automx serve``, which are forked: what they have of the main process."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -31,7 +32,7 @@ import os
 def tell(): print("threads:", len(os.listdir("/proc/self/task")), flush=True)
 os.register_at_fork(before=tell)
 """
-HOLD = "from automx.cli import server; server.APPLICATION = 'tests.test_forks:hold'; "
+HOLD = "from automx.cli import server; server.APPLICATION = 'tests.test_forks:{}'; " + SERVE
 
 
 @pytest.fixture
@@ -140,21 +141,42 @@ def hold() -> Front:
         signal.pause()
 
 
+class _Late(Front):
+    """Starts no further once granian listens to signals, before it listens to clients."""
+
+    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__rsgi_init__(loop)
+        hold()
+
+
+def hold_late() -> Front:
+    """Return an application with which no worker starts."""
+    return _Late(lambda *_: [])
+
+
 def held(server: Running) -> list[int]:
     """Return the workers that have told that they start."""
     lines = [line.split() for line in server.output.splitlines()]
     return [int(words[1]) for words in lines if words[0] == "held"]
 
 
-def test_sigterm_ends_workers_that_are_starting(variables: dict[str, str], tmp_path: Path) -> None:
-    words = (PYTHON, "-c", HOLD + SERVE, "serve", "--port", free_port(), "--workers", 2)
-    command = [*map(str, words)]
-    log = tmp_path / "serve.log"
+@contextmanager
+def holding(variables: dict[str, str], log: Path, function: str) -> Iterator[Running]:
+    """Run a server until the block ends, both of whose workers never start to the end."""
+    words = (PYTHON, "-c", HOLD.format(function), "serve", "--port", free_port(), "--workers", 2)
 
     def is_held() -> bool:
         return log.read_text().count("held") == 2
 
-    with running(command, log, ready=is_held, env=variables, cwd=REPOSITORY) as server:
+    with running([*map(str, words)], log, ready=is_held, env=variables, cwd=REPOSITORY) as server:
+        yield server
+
+
+@pytest.mark.parametrize("function", ["hold", "hold_late"])
+def test_sigterm_ends_workers_that_are_starting(
+    variables: dict[str, str], tmp_path: Path, function: str
+) -> None:
+    with holding(variables, tmp_path / "serve.log", function) as server:
         forked = held(server)[0]
         os.kill(forked, signal.SIGTERM)
         wait_until(lambda: len(held(server)) == 3, "the start of another worker")
@@ -162,6 +184,19 @@ def test_sigterm_ends_workers_that_are_starting(variables: dict[str, str], tmp_p
         assert (is_spawned(spawned), forked in workers_of(server.process)) == (True, False)
         os.kill(spawned, signal.SIGTERM)
         wait_until(lambda: not Path(f"/proc/{spawned}").exists(), "its end")
+
+
+def test_ctrl_c_ends_a_server_that_is_starting_without_a_line(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    with holding(variables, tmp_path / "serve.log", "hold") as server:
+        for pid in held(server):
+            status = Path(f"/proc/{pid}/status").read_text()
+            ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
+            assert ignored & 1 << (signal.SIGINT - 1)  # else it might end before the main process
+        os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does
+        assert server.process.wait(30) == 130
+        assert all(line.startswith("held ") for line in server.output.splitlines())
 
 
 def test_a_worker_that_cannot_be_forked_ends_the_server_with_one_line(

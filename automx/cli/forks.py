@@ -90,6 +90,8 @@ def _run(
     """Run a worker that was forked, without what the main process has set up for itself."""
     for handled in _HANDLED:
         signal.signal(handled, signal.SIG_DFL)
+    # Ctrl-C reaches all processes. The main one ends this one, and takes no end of it for a crash.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # a signal that has come meanwhile ends it
     for number in own:
         os.close(number)
