@@ -110,8 +110,6 @@ class Front:
         """Learn of SIGTERM beside granian, whose handlers are those of the event loop."""
 
         def stop(*_: object) -> None:
-            if not loop.is_running():  # granian, which is starting, would never hear of it
-                self.__rsgi_del__(loop)
             loop.call_soon_threadsafe(loop.call_later, LAST_SECONDS, self._refuse)
             loop.call_soon_threadsafe(loop.call_later, END_SECONDS, self._abandon)
 

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,6 +34,22 @@ def tell(): print("threads:", len(os.listdir("/proc/self/task")), flush=True)
 os.register_at_fork(before=tell)
 """
 HOLD = "from automx.cli import server; server.APPLICATION = 'tests.test_forks:{}'; " + SERVE
+
+
+# The main process gets SIGINT while it imports libraries.
+CATCH = """
+import os, signal
+from automx.cli import worker
+
+def load(settings):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.getpid()
+    except KeyboardInterrupt:
+        pass
+
+worker.load_libraries = load
+"""
 
 
 @pytest.fixture
@@ -142,15 +159,20 @@ def hold() -> Front:
 
 
 class _Late(Front):
-    """Starts no further once granian listens to signals, before it listens to clients."""
+    """Goes on with its start once SIGTERM has come, when it listens neither to it nor to clients.
+
+    granian's handlers are there, but they are part of the event loop, which does not run yet.
+    """
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__rsgi_init__(loop)
-        hold()
+        os.write(1, b"held %d\n" % os.getpid())
+        while signal.SIGTERM not in signal.sigpending():
+            time.sleep(0.01)
 
 
 def hold_late() -> Front:
-    """Return an application with which no worker starts."""
+    """Return an application whose workers start once SIGTERM has come."""
     return _Late(lambda *_: [])
 
 
@@ -162,7 +184,7 @@ def held(server: Running) -> list[int]:
 
 @contextmanager
 def holding(variables: dict[str, str], log: Path, function: str) -> Iterator[Running]:
-    """Run a server until the block ends, both of whose workers never start to the end."""
+    """Run a server until the block ends, both of whose workers do not start to the end."""
     words = (PYTHON, "-c", HOLD.format(function), "serve", "--port", free_port(), "--workers", 2)
 
     def is_held() -> bool:
@@ -197,6 +219,16 @@ def test_ctrl_c_ends_a_server_that_is_starting_without_a_line(
         os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does
         assert server.process.wait(30) == 130
         assert all(line.startswith("held ") for line in server.output.splitlines())
+
+
+def test_ctrl_c_is_not_lost_in_a_library_that_catches_it(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    words = (PYTHON, "-c", CATCH + SERVE, "serve", "--port", free_port(), "--workers", 1)
+    log = tmp_path / "serve.log"
+    with running([*map(str, words)], log, ready=lambda: True, env=variables) as server:
+        assert server.process.wait(60) == 130
+        assert server.output == "automx: interrupted\n"
 
 
 def test_a_worker_that_cannot_be_forked_ends_the_server_with_one_line(

@@ -10,8 +10,8 @@ import gc
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -51,15 +51,14 @@ class ForkingServer(MPServer):
         gc.collect()
         gc.freeze()  # else the garbage collector of a worker would write to all objects
         multiprocessing.set_start_method("fork", force=True)
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         try:
-            for index in range(self.workers):
-                target = partial(_run, spawn_target, mask, self._own_files())
-                forked = self._spawn_worker(index, target, target_loader)
-                forked.inner.start()
-                self.wrks.append(forked)
+            with held(*_HANDLED) as mask:
+                for index in range(self.workers):
+                    target = partial(_run, spawn_target, mask, self._own_files())
+                    forked = self._spawn_worker(index, target, target_loader)
+                    forked.inner.start()
+                    self.wrks.append(forked)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             multiprocessing.set_start_method("spawn", force=True)
         for forked in self.wrks:
             forked._watch()  # type: ignore[no-untyped-call] # noqa: SLF001 - it starts a thread
@@ -68,6 +67,19 @@ class ForkingServer(MPServer):
         """Return the numbers of the files that this process has opened, and workers do not need."""
         shared = {connection.fileno() for connection in self.shared}
         return _open_files() - self._files - shared - {self._sfd}  # granian before 2.8 shares it
+
+
+@contextmanager
+def held(*signals: int) -> Iterator[set[int]]:
+    """Let signals wait until the end of a ``with`` block, which gets those that were held before.
+
+    A handler of Python may raise anywhere, and a library may catch what it raises.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield {*mask}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _open_files() -> set[int]:

@@ -23,7 +23,7 @@ from granian.log import LogLevels
 from granian.server.common import AbstractServer
 
 from automx.cli import heartbeat, scheduler, worker
-from automx.cli.forks import ForkingServer
+from automx.cli.forks import ForkingServer, held
 from automx.cli.terminal import INTERRUPTED, complain, say, say_lines
 from automx.config import Settings, load
 from automx.inmemory import is_in_memory
@@ -58,7 +58,8 @@ def run(host: str, port: int, workers: int | None, *, examples: bool) -> None:
     number = _number_of_workers(settings.db_uri, workers)
     synchronizing = scheduler.of(settings)
     address = _address(host, port)
-    worker.load_libraries(settings)
+    with held(signal.SIGINT):
+        worker.load_libraries(settings)
     multiprocessing.set_start_method("spawn")
     server = ForkingServer(
         APPLICATION,

@@ -78,8 +78,19 @@ def load(
     rsgi.answer_at_once(app.answers_at_once)
     if collector is not None and app.counts is not None:
         reporter.report(app.counts, *collector)
-    heartbeat.start(asyncio.get_event_loop(), beats)
+    loop = asyncio.get_event_loop()
+    heartbeat.start(loop, beats)
+    _hold_signals(loop)
     return app
+
+
+def _hold_signals(loop: asyncio.AbstractEventLoop) -> None:
+    """Let signals wait until the event loop runs: granian's handlers are part of it.
+
+    The threads of granian start in between, and leave signals to the main thread from then on.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    loop.call_soon(signal.pthread_sigmask, signal.SIG_SETMASK, mask)
 
 
 def end_with_parent() -> None:
