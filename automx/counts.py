@@ -155,7 +155,7 @@ class Counts:
     def entry_of_front(self, protocol: str, family: str, status: int) -> Entry:
         """Return the entry of a kind of requests that the front answers.
 
-        Its caller counts there, without a lock.
+        Its caller counts there, by operators alone: Python's lock is enough for them.
         """
         return self._front.setdefault((protocol, family, status, FRONT), [0] * _PLACES)
 

@@ -1,5 +1,7 @@
 """The front of ``automx serve``: reads each request whole, and lets a thread answer it.
 
+What is remembered is answered at once.
+
 granian calls it by its interface RSGI, and it calls a WSGI application (PEP 3333). No thread waits
 for a client: bodies are read first, within a deadline. No neighbour takes all threads: requests for
 accounts, and those for /healthz, have threads of their own. What fails here is told to the
@@ -108,8 +110,13 @@ class Front:
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Learn of SIGTERM beside granian, whose handlers are those of the event loop."""
+        heard: set[int] = set()
 
-        def stop(*_: object) -> None:
+        def stop(number: int, _: object) -> None:
+            if number not in heard:
+                heard.add(number)
+                # Again: granian has heard it only if the event loop ran when it came.
+                loop.call_soon_threadsafe(os.kill, os.getpid(), number)
             loop.call_soon_threadsafe(loop.call_later, LAST_SECONDS, self._refuse)
             loop.call_soon_threadsafe(loop.call_later, END_SECONDS, self._abandon)
 

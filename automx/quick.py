@@ -42,7 +42,7 @@ _WHERE = ("host", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-prefix")
 _FORWARDED_FOR, _REQUEST_ID = "x-forwarded-for", "x-request-id"  # the others of proxies
 # Characters of a query or header that may be remembered: those with a long domain have fewer.
 _LONGEST = 400
-_MAX_BODY = 4096  # bytes; a longer request of Autodiscover is not read in the event loop
+_MAX_BODY = 4096  # bytes; a longer request of Autodiscover is left to the views
 
 _REMEMBERED = 1_000  # kinds of requests whose entry is known at once
 _READ = 2_000  # hosts, and queries, that were read and are known at once
@@ -163,7 +163,7 @@ class Quick:
         return None
 
     def known(self, asked: Asked) -> Sent | None:
-        """Answer from memory, without waiting; None if there is no answer there that is fresh."""
+        """Answer from memory, and ask no neighbour; None if nothing there is fresh."""
         found = self._parts.cache.fresh(asked.domain)
         if isinstance(found, FoundConfig):
             answer = self._from_memory(asked, found)
@@ -182,7 +182,7 @@ class Quick:
             if entry is None:
                 entry = self._entry(self._counts, asked, kind)
             duration = perf_counter_ns() - asked.began
-            entry[0] += duration  # no other thread takes a turn within such a line
+            entry[0] += duration  # Python's lock is not given up within such a line
             entry[duration.bit_length()] += 1
         if self._has_lines:
             asked.where = FRONT

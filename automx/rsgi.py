@@ -213,7 +213,7 @@ class Body:
 def answer_at_once(answers: Callable[[Scope, Exchange], bool]) -> None:
     """Let granian ask ``answers`` for each request before it hands one to the event loop.
 
-    granian's thread calls it, which takes half of the time; it must wait for nothing, and raise
+    granian's thread calls it, which takes half of the time; it must ask no neighbour, and raise
     nothing. A granian without this function, which is not documented, goes by the event loop.
     """
     make: Any = getattr(_futures, _SCHEDULE, None)

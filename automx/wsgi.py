@@ -60,7 +60,10 @@ def make_application(app: Flask) -> "WSGIApplication":
         except Exception as error:
             environ[FOUND] = error
         if answer is None:
-            return others(environ, start_response)
+            try:
+                return others(environ, start_response)
+            finally:
+                _untie(environ)
         status, headers, body = answer
         start_response(f"{status} {HTTP_STATUS_CODES[status].upper()}", headers)
         return [body]
@@ -83,4 +86,14 @@ def _answer(quick: Quick, environ: "WSGIEnvironment") -> Sent | None:
         environ["wsgi.input"] = BytesIO(content)
         if quick.posted(asked, content) is None:
             return None
-    return quick.found(asked)
+    answer = quick.found(asked)
+    if answer is not None:
+        _untie(environ)
+    return answer
+
+
+def _untie(environ: "WSGIEnvironment") -> None:
+    """Remove what refers to an environment from it: it would be kept for a while."""
+    environ.pop(edge.TRACE, None)
+    if (error := environ.pop(FOUND, None)) is not None:
+        error.__traceback__ = None

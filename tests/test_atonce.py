@@ -1,8 +1,10 @@
 """Answers from memory by the thread of granian that has the request, without the event loop."""
 
+import asyncio
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
@@ -117,6 +119,9 @@ def test_a_fault_is_left_to_the_event_loop_which_tells_it(
     request = Request("/mail/config-v1.1.xml", headers=Headers([("host", "example.com")]))
     assert not front.answers_at_once(request, request)
     assert request.answer == (0, [], b"")
+    told = replace(request)
+    asyncio.run(front.__rsgi__(told, told))
+    assert told.answer[0] == 500
 
 
 def test_answers_of_two_threads_are_all_counted(

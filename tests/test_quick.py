@@ -1,9 +1,11 @@
 """Answers without Flask: each is what the views would answer, and so is its line in the log."""
 
 import asyncio
+import gc
 import json
 import logging
 import sqlite3
+import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -419,6 +421,7 @@ def test_an_answer_without_flask_under_another_wsgi_server_is_that_of_flask(
         ({"HTTP_IF_NONE_MATCH": ""}, True),
         ({"HTTP_TRANSFER_ENCODING": "chunked"}, True),
         ({"CONTENT_LENGTH": "0"}, True),
+        ({"CONTENT_LENGTH": "9" * 5000}, True),
         ({"REQUEST_METHOD": "HEAD"}, True),
     ],
 )
@@ -440,6 +443,46 @@ def test_only_the_usual_environment_is_answered_without_flask(
     others = [[pair for pair in one[2] if pair[0] != "Date"] for one in (answer, expected)]
     assert others[0] == others[1]
     assert left.calls == is_left
+
+
+class Part:
+    """A part of an environment, which weak references may point to."""
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        asked_for("alice@example.com"),
+        asked_for("alice@unknown.example"),
+        asked_for("alice@example.com", PATHS[6]),
+        posted_document("alice@example.com"),
+        posted_document("alice@unknown.example"),
+        replace(posted_document("alice@example.com"), body=b"<nonsense>"),
+        asked_at("/healthz", "example.com"),
+    ],
+)
+def test_no_request_is_kept_by_another_wsgi_server(
+    make_app: Callable[..., Flask],
+    execute: Execute,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: Request,
+) -> None:
+    """Not even until the garbage collector runs, which could take many of them."""
+    monkeypatch.setattr(logging.getLogger("automx"), "propagate", False)  # pytest keeps each line
+    execute(EXAMPLE_ROWS)
+    app = make_app()
+    application = make_application(app)
+    gc.disable()
+    try:
+        for _ in range(2):  # the first one makes what is kept for all
+            part = Part()
+            environ = {**environment_of(asked), "part": part}
+            run_wsgi_app(application, environ, buffered=True)
+            kept = weakref.ref(part)
+            del part, environ
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("ask_for", [asked_for, posted_document])

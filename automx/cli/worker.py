@@ -61,7 +61,7 @@ def load(
     of the event loop, which granian has set, the main process gets ``beats``, and what was counted
     at the address of its ``collector``, if there is one.
     """
-    from automx import rsgi  # noqa: PLC0415 - the main process needs none of it
+    from automx import rsgi  # noqa: PLC0415 - it delays `automx serve --help`
 
     end_with_parent()
     module, _, name = target.partition(":")

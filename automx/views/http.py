@@ -43,6 +43,7 @@ PARTS = "automx"  # the key of the Parts in app.extensions
 NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 NOT_LOCAL = "This is allowed from the server itself only, or with a token."
 MAX_BODY = 64 * 1024  # bytes; the longest request of a real client has less than 2 kB
+_DIGITS = len(str(MAX_BODY))  # Python converts no number with very many
 
 # The host names at which clients look for the settings of a domain.
 _HOST_PREFIX = re.compile(r"\A(?:autoconfig|autodiscover|ua-auto-config)\.")
@@ -174,7 +175,7 @@ def usual_body(environ: "WSGIEnvironment") -> bytes | None:
     None if its length is not told, or reaches the limit.
     """
     length = environ.get("CONTENT_LENGTH", "")
-    if not length.isdecimal() or int(length) >= MAX_BODY:
+    if not length.isdecimal() or len(length) > _DIGITS or int(length) >= MAX_BODY:
         return None
     whole: bytes = environ["wsgi.input"].read(int(length))
     return whole
