@@ -84,6 +84,7 @@ class Front:
         self.counts = counts
         self._app = app
         self.quick = quick
+        self._asked: dict[int, Asked] = {}  # requests that are handed to the event loop
         self._accounts = accounts
         self._max_seed = max_seed
         self._max_large = max_large
@@ -141,16 +142,23 @@ class Front:
             return False
         try:
             asked = quick.asked(scope)
-            return asked is not None and asked.method == "GET" and _is_known(quick, asked, exchange)
+            if asked is None:
+                return False
+            if asked.method == "GET" and _is_known(quick, asked, exchange):
+                return True
         except Exception:
             return False
+        if len(self._asked) >= WAITING:  # of clients that have gone on the way
+            self._asked.clear()
+        self._asked[id(scope)] = asked  # which refers to the scope: nothing else has its ID
+        return False
 
     async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
         """Answer a request."""
         asked: Asked | None = None
         try:
             if (quick := self.quick) is not None:
-                asked = quick.asked(scope)
+                asked = self._asked.pop(id(scope), None) or quick.asked(scope)
                 # Without another coroutine, where it is answered from memory.
                 if (asked is not None and asked.method == "GET") and (
                     _is_known(quick, asked, exchange)

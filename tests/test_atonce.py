@@ -22,20 +22,22 @@ from tests.rsgi import Headers, Request
 DOCUMENT = "/mail/config-v1.1.xml?emailaddress=alice@example.com"
 HOST = {"Host": "example.com"}
 
-# Python runs it at its start. Answers of the event loop, and of those that it asks, have a mark.
+# Python runs it at its start. Answers of the event loop, and of those that it asks, have a mark:
+# how many other requests are on their way to it.
 MARKING = """\
 from automx.front import Front
 
 class Marking:
-    def __init__(self, exchange): self.exchange = exchange
+    def __init__(self, exchange, front): self.exchange, self.front = exchange, front
     def __call__(self): return self.exchange()
     def __aiter__(self): return aiter(self.exchange)
     def client_disconnect(self): return self.exchange.client_disconnect()
     def response_bytes(self, status, headers, body):
-        self.exchange.response_bytes(status, [*headers, ("X-Event-Loop", "yes")], body)
+        mark = ("X-Event-Loop", str(len(self.front._asked)))
+        self.exchange.response_bytes(status, [*headers, mark], body)
 
 def marking(answer):
-    async def __rsgi__(self, scope, exchange): await answer(self, scope, Marking(exchange))
+    async def __rsgi__(self, scope, exchange): await answer(self, scope, Marking(exchange, self))
     return __rsgi__
 
 Front.__rsgi__ = marking(Front.__rsgi__)
@@ -68,7 +70,9 @@ def ask(connection: HTTPConnection, path: str, body: str | None = None, **header
     method = "GET" if body is None else "POST"
     connection.request(method, path, body, {**HOST, **headers})
     answer = connection.getresponse()
-    return answer.status, answer.read(), "X-Event-Loop" in answer.headers
+    mark = answer.headers.get("X-Event-Loop")
+    assert mark in {None, "0"}
+    return answer.status, answer.read(), mark is not None
 
 
 @pytest.mark.parametrize(
