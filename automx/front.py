@@ -111,13 +111,8 @@ class Front:
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Learn of SIGTERM beside granian, whose handlers are those of the event loop."""
-        heard: set[int] = set()
 
-        def stop(number: int, _: object) -> None:
-            if number not in heard:
-                heard.add(number)
-                # Again: granian has heard it only if the event loop ran when it came.
-                loop.call_soon_threadsafe(os.kill, os.getpid(), number)
+        def stop(*_: object) -> None:
             loop.call_soon_threadsafe(loop.call_later, LAST_SECONDS, self._refuse)
             loop.call_soon_threadsafe(loop.call_later, END_SECONDS, self._abandon)
 
