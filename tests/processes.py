@@ -273,6 +273,24 @@ def one_worker(env: Mapping[str, str], log: Path) -> Iterator[Server]:
         assert "Traceback" not in server.output
 
 
+SERVE = "from automx.cli import main; main()"
+
+
+def attempted_start(
+    env: Mapping[str, str], program: str = SERVE
+) -> "subprocess.CompletedProcess[str]":
+    """Run a server that cannot start, and return once none of its processes has its output."""
+    return subprocess.run(
+        [sys.executable, "-c", program, "serve", "--port", str(free_port()), "--workers", "2"],
+        env={**os.environ, **env},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a server has answered; names of headers are in lower case."""

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,8 +15,10 @@ from automx.front import Front
 from tests.processes import (
     AUTOMX,
     REPOSITORY,
+    SERVE,
     Running,
     Server,
+    attempted_start,
     free_port,
     listening_sockets,
     running,
@@ -26,7 +27,6 @@ from tests.processes import (
 )
 
 PYTHON = AUTOMX.with_name("python")
-SERVE = "from automx.cli import main; main()"
 # Python tells it before each fork, but not before it starts another program.
 TELL_THREADS = """
 import os
@@ -74,21 +74,6 @@ def started(variables: dict[str, str], log: Path, program: str = SERVE) -> Itera
     with running(command, log, ready=answers, env=variables, cwd=REPOSITORY) as server:
         wait_until(lambda: listening_sockets(port) == 2, "the start of both workers")
         yield Server(server.process, log, port)
-
-
-def attempted(
-    variables: dict[str, str], program: str = SERVE
-) -> "subprocess.CompletedProcess[str]":
-    """Run a server that cannot start, and return once none of its processes has its output."""
-    return subprocess.run(
-        [PYTHON, "-c", program, "serve", "--port", str(free_port()), "--workers", "2"],
-        env={**os.environ, **variables},
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def is_spawned(pid: int) -> bool:
@@ -244,7 +229,7 @@ def refuse(): raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 def fork_once(): os.fork = refuse; return fork()
 os.fork = fork_once
 """
-    result = attempted(variables, refuse + SERVE)
+    result = attempted_start(variables, refuse + SERVE)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == "automx: a worker cannot start: Resource temporarily unavailable\n"
 
@@ -253,6 +238,6 @@ def test_a_taken_port_of_metrics_ends_the_server_with_one_line(variables: dict[s
     address = variables["AUTOMX_METRICS_LISTEN"]
     host, _, port = address.partition(":")
     with socket.create_server((host, int(port))):
-        result = attempted(variables)
+        result = attempted_start(variables)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == f"automx: cannot listen on {address}: Address already in use\n"

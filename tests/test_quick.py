@@ -279,6 +279,11 @@ USUAL = [
 ]
 
 
+OFTEN = settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
 def usual_examples(compare: Callable[[Request], None]) -> Callable[[Request], None]:
     """Let a property be tried with USUAL, too."""
     for asked in USUAL:
@@ -286,27 +291,33 @@ def usual_examples(compare: Callable[[Request], None]) -> Callable[[Request], No
     return compare
 
 
-@pytest.mark.parametrize("proxy_count", [0, 1])
-def test_an_answer_without_flask_is_that_of_flask(
+@pytest.fixture(params=[0, 1], ids=["no proxy", "a proxy"])
+def two_apps(
+    request: pytest.FixtureRequest,
     make_app: Callable[..., Flask],
     execute: Execute,
     database: Path,
     lines: list[str],
     same_ids: None,
-    proxy_count: int,
-) -> None:
-    """Twice, so that it comes from the database first and then from memory."""
+) -> tuple[Flask, Flask]:
+    """Two applications of the same rows and settings, which log and count all requests."""
     execute(EXAMPLE_ROWS + ROWS)
     values = {"db_uri": f"sqlite:///{database}", "domain_cache_seconds": 10, "loglevel": "INFO"}
     values |= {"log_format": "json", "metrics_listen": "127.0.0.1:1"}
-    front, plain = (make_front(make_app(**values, proxy_count=proxy_count)) for _ in range(2))
+    first, second = (make_app(**values, proxy_count=request.param) for _ in range(2))
+    return first, second
+
+
+def test_an_answer_without_flask_is_that_of_flask(
+    two_apps: tuple[Flask, Flask], lines: list[str]
+) -> None:
+    """Twice, so that it comes from the database first and then from memory."""
+    front, plain = map(make_front, two_apps)
     plain.quick = None
     answered: Counter[str] = Counter()
     again: dict[tuple[object, ...], float] = defaultdict(float)
 
-    @settings(
-        max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-    )
+    @OFTEN
     @given(asked=requests())
     @usual_examples
     def compare(asked: Request) -> None:
@@ -367,28 +378,17 @@ def ask_by_wsgi(
     return status, found, timeless(b"".join(chunks).decode()), [*lines]
 
 
-@pytest.mark.parametrize("proxy_count", [0, 1])
 def test_an_answer_without_flask_under_another_wsgi_server_is_that_of_flask(
-    make_app: Callable[..., Flask],
-    execute: Execute,
-    database: Path,
-    lines: list[str],
-    same_ids: None,
-    proxy_count: int,
+    two_apps: tuple[Flask, Flask], lines: list[str]
 ) -> None:
     """Twice, so that it comes from the database first and then from memory."""
-    execute(EXAMPLE_ROWS + ROWS)
-    values = {"db_uri": f"sqlite:///{database}", "domain_cache_seconds": 10, "loglevel": "INFO"}
-    values |= {"log_format": "json", "metrics_listen": "127.0.0.1:1"}
-    first, plain = (make_app(**values, proxy_count=proxy_count) for _ in range(2))
+    first, plain = two_apps
     left = Counted(first.wsgi_app)
     first.wsgi_app = left  # type: ignore[method-assign]
     application = make_application(first)
     answered: set[str] = set()
 
-    @settings(
-        max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-    )
+    @OFTEN
     @given(asked=requests())
     @usual_examples
     def compare(asked: Request) -> None:

@@ -14,8 +14,9 @@ import pytest
 from tests.commandline import attempt
 from tests.processes import (
     AUTOMX,
-    REPOSITORY,
+    SERVE,
     Server,
+    attempted_start,
     free_port,
     listening_sockets,
     listens,
@@ -285,29 +286,8 @@ def refuse() -> None:
 def test_a_worker_that_cannot_start_ends_the_server_with_one_line(
     environment: dict[str, str],
 ) -> None:
-    program = (
-        "from automx.cli import main, server\n"
-        "server.APPLICATION = 'tests.test_serve:refuse'\n"
-        "main()\n"
-    )
-    result = subprocess.run(
-        [
-            AUTOMX.with_name("python"),
-            "-c",
-            program,
-            "serve",
-            "--port",
-            str(free_port()),
-            "--workers",
-            "2",
-        ],
-        env={**os.environ, **environment},
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    refused = "from automx.cli import server; server.APPLICATION = 'tests.test_serve:refuse'; "
+    result = attempted_start(environment, refused + SERVE)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == "automx: a worker cannot start: no space left"
     assert "Traceback" not in result.stderr
